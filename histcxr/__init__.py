@@ -1,0 +1,50 @@
+"""histcxr: fast, honest triage of chest radiographs from the intensity histograms of their lungs.
+
+Research software, not a medical device. The public names below are loaded on first use, so that
+``import histcxr`` stays free of heavy packages.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# name -> module that defines it
+_PUBLIC = {
+    "read_manifest": "histcxr.data.manifest",
+    "read_radiograph": "histcxr.data.radiograph",
+    "Radiograph": "histcxr.data.radiograph",
+    "read_mask": "histcxr.data.masks",
+    "masked_histogram": "histcxr.features.histograms",
+    "extract_features": "histcxr.features.extraction",
+    "Features": "histcxr.features.extraction",
+    "HistogramFeatures": "histcxr.features.transformers",
+    "make_classifier": "histcxr.models.registry",
+    "rule_out_threshold": "histcxr.decision.thresholds",
+    "rule_in_threshold": "histcxr.decision.thresholds",
+    "ThresholdChoice": "histcxr.decision.thresholds",
+    "train": "histcxr.training",
+    "calibrate": "histcxr.training",
+    "evaluate": "histcxr.evaluation",
+    "triage": "histcxr.worklist.engine",
+    "load_model": "histcxr.model_store",
+    "save_model": "histcxr.model_store",
+    "HistcxrError": "histcxr.exceptions",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562)."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'histcxr' has no attribute {name!r}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

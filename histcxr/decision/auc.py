@@ -1,0 +1,252 @@
+"""Area under the ROC curve: its interval, and the comparison of two on the same patients.
+
+DeLong's variance (DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988) from midranks in O(n log n) (Sun
+and Xu, IEEE Signal Processing Letters 21, 2014), extended to several images of one patient (Obuchowski,
+Biometrics 53, 1997), which is the same when each patient has one image. The interval of one area is made on
+the logit scale, so that it stays within (0, 1) and covers well near 1 (Pepe, 2003); that of a difference is
+plain.
+
+Where the variance is 0 the normal interval would have no width. There we fall back on bounds that hold for
+any distribution, from the K pairs of a sick and a normal patient that share nobody: perfect separation is K
+successes in K trials (Clopper-Pearson), and otherwise Hoeffding's bound for U-statistics (1963) applies.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+from histcxr.decision.bootstrap import bootstrap_p_value, drawn_patients, patient_strata, percentiles
+from histcxr.decision.checks import BoolArray, FloatArray, open_unit, scores_and_sick, whole_number
+from histcxr.decision.intervals import Comparison, Estimate, clopper_pearson
+from histcxr.decision.patients import patient_codes
+from histcxr.exceptions import InputError
+
+Method = Literal["delong", "bootstrap"]
+
+
+class _Placements(NamedTuple):
+    """How the images of each patient stand among the other class, as deviations from the area."""
+
+    area: float
+    sick: FloatArray  # (patients,) sums over the patient's sick images
+    normal: FloatArray  # (patients,) sums over the patient's normal images
+
+
+def roc_auc(scores: ArrayLike, sick: ArrayLike) -> float:
+    """Return the area under the ROC curve: P(sick score > normal score), ties counted half.
+
+    Parameters
+    ----------
+    scores : array_like of float, shape (n,)
+    sick : array_like of bool, shape (n,)
+        Both classes must occur.
+
+    Raises
+    ------
+    InputError
+        Shapes or types are wrong, a score is not finite, or a class is missing.
+    """
+    return _area(*scores_and_sick(scores, sick))
+
+
+def _area(scores: FloatArray, sick: BoolArray) -> float:
+    n_sick = int(sick.sum())
+    ranks = stats.rankdata(scores)[sick].sum()
+    return float((ranks - n_sick * (n_sick + 1) / 2) / (n_sick * (sick.size - n_sick)))
+
+
+def _placements(scores: FloatArray, sick: BoolArray, codes: NDArray[np.int64]) -> _Placements:
+    n_sick, n_normal = int(sick.sum()), int((~sick).sum())
+    ranks = stats.rankdata(scores)
+    # share of normals below each sick image, and of the sick above each normal one; ties count half
+    among_normal = (ranks[sick] - stats.rankdata(scores[sick])) / n_normal
+    among_sick = 1 - (ranks[~sick] - stats.rankdata(scores[~sick])) / n_sick
+    area, n_patients = _area(scores, sick), int(codes.max()) + 1
+    return _Placements(
+        area,
+        np.bincount(codes[sick], among_normal - area, n_patients).astype(np.float64),
+        np.bincount(codes[~sick], among_sick - area, n_patients).astype(np.float64),
+    )
+
+
+def _variance(
+    sick_part: FloatArray, normal_part: FloatArray, sick: BoolArray, strata: NDArray[np.int64]
+) -> float:
+    n_sick, n_normal = int(sick.sum()), int((~sick).sum())
+    with_sick, with_normal, patients = int((strata != 2).sum()), int((strata != 1).sum()), strata.size
+    return float(
+        with_sick / (with_sick - 1) * (sick_part @ sick_part) / n_sick**2
+        + with_normal / (with_normal - 1) * (normal_part @ normal_part) / n_normal**2
+        + 2 * patients / (patients - 1) * (sick_part @ normal_part) / (n_sick * n_normal)
+    )
+
+
+def _strata(sick: BoolArray, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    strata = patient_strata(sick, codes)
+    with_sick, with_normal = int((strata != 2).sum()), int((strata != 1).sum())
+    if min(with_sick, with_normal) < 2:
+        raise InputError(
+            "sick must hold at least two sick and two normal patients for an interval of the AUC, "
+            f"got {with_sick} and {with_normal}"
+        )
+    return strata
+
+
+def _any_distribution(area: float, strata: NDArray[np.int64], confidence: float) -> tuple[float, float]:
+    """Bounds that hold whatever the distribution, from pairs of patients that share nobody."""
+    only_sick, only_normal, both = (int((strata == kind).sum()) for kind in (1, 2, 3))
+    pairs = min(only_sick + both, only_normal + both, strata.size // 2)
+    if area in (0.0, 1.0):
+        low, high = clopper_pearson(pairs * area, pairs, confidence)
+        return float(low), float(high)
+    margin = float(np.sqrt(np.log(2 / (1 - confidence)) / (2 * pairs)))
+    return max(0.0, area - margin), min(1.0, area + margin)
+
+
+def _drawn_areas(
+    scores: FloatArray, sick: BoolArray, codes: NDArray[np.int64], draws: int, seed: int
+) -> FloatArray:
+    """Areas of resampled patients, by weights on images sorted once instead of sorting each draw."""
+    strata = patient_strata(sick, codes)
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # where a new value begins
+    truth, patient = sick[order], codes[order]
+    areas = np.empty(whole_number(draws, "draws", least=100))
+    for row, chosen in enumerate(drawn_patients(strata, draws, seed)):
+        weight = np.bincount(chosen, minlength=strata.size)[patient]
+        n_sick = np.add.reduceat(np.where(truth, weight, 0), starts)
+        n_normal = np.add.reduceat(np.where(truth, 0, weight), starts)
+        below = np.cumsum(n_normal) - n_normal
+        areas[row] = (n_sick @ (2 * below + n_normal)) / (2 * n_sick.sum() * n_normal.sum())
+    return areas
+
+
+def _check_method(method: str) -> None:
+    if method not in ("delong", "bootstrap"):
+        raise InputError(f"method must be 'delong' or 'bootstrap', got {method!r}")
+
+
+def auc(
+    scores: ArrayLike,
+    sick: ArrayLike,
+    *,
+    patient_ids: ArrayLike | None = None,
+    confidence: float = 0.95,
+    method: Method = "delong",
+    draws: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Return the area under the ROC curve with its interval.
+
+    Parameters
+    ----------
+    scores : array_like of float, shape (n,)
+    sick : array_like of bool, shape (n,)
+    patient_ids : array_like, shape (n,), or None
+        Images of one patient are not independent, and the interval allows for it. ``""`` or None: each
+        image is its own patient.
+    confidence : float in (0, 1)
+    method : {"delong", "bootstrap"}
+        DeLong on the logit scale, or percentiles of ``draws`` resamplings of whole patients.
+    draws, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    Estimate
+        An area of exactly 0 or 1, or scores that are all equal, get the bounds described in the module's
+        text instead of an interval without width.
+
+    Raises
+    ------
+    InputError
+        Shapes or types are wrong, a score is not finite, or fewer than two sick or two normal patients.
+    """
+    values, truth = scores_and_sick(scores, sick)
+    open_unit(confidence, "confidence")
+    _check_method(method)
+    codes = patient_codes(patient_ids, values.size)
+    strata = _strata(truth, codes)
+    if method == "bootstrap":
+        area = _area(values, truth)
+        low, high = percentiles(_drawn_areas(values, truth, codes, draws, seed), confidence)
+        if low < high:
+            return Estimate(area, low, high, confidence, "patient bootstrap")
+    else:
+        area, sick_part, normal_part = _placements(values, truth, codes)
+        variance = _variance(sick_part, normal_part, truth, strata)
+        if variance > 0:
+            error = np.sqrt(variance) / (area * (1 - area)) * stats.norm.isf((1 - confidence) / 2)
+            low, high = (float(special.expit(special.logit(area) + side * error)) for side in (-1, 1))
+            return Estimate(area, low, high, confidence, "DeLong, logit")
+    low, high = _any_distribution(area, strata, confidence)
+    return Estimate(area, low, high, confidence, "distribution-free")
+
+
+def compare_auc(
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    sick: ArrayLike,
+    *,
+    patient_ids: ArrayLike | None = None,
+    confidence: float = 0.95,
+    method: Method = "delong",
+    draws: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare the areas of two scores on the same images, with the correlation between them.
+
+    Parameters
+    ----------
+    scores_a, scores_b : array_like of float, shape (n,)
+    sick, patient_ids, confidence, method, draws, seed
+        As :func:`auc`.
+
+    Returns
+    -------
+    Comparison
+        Scores that order all images alike differ by exactly 0 (interval [0, 0], p-value 1). Where the
+        difference has no variance though the orders differ (both separate perfectly), the interval spans
+        what the two areas' own distribution-free bounds allow, and the p-value is the bound that this gives:
+        ``1 - confidence`` if it leaves out 0, else 1.
+
+    Raises
+    ------
+    InputError
+        As :func:`auc`, or the arrays differ in length.
+    """
+    a, truth = scores_and_sick(scores_a, sick, "scores_a")
+    b, _ = scores_and_sick(scores_b, sick, "scores_b")
+    open_unit(confidence, "confidence")
+    _check_method(method)
+    codes = patient_codes(patient_ids, a.size)
+    strata = _strata(truth, codes)
+    parts_a, parts_b = _placements(a, truth, codes), _placements(b, truth, codes)
+    gap = parts_a.area - parts_b.area
+    if np.array_equal(stats.rankdata(a), stats.rankdata(b)):
+        estimate = Estimate(0.0, 0.0, 0.0, confidence, "same order")
+        return Comparison(parts_a.area, parts_b.area, estimate, 1.0)
+    if method == "bootstrap":
+        gaps = _drawn_areas(a, truth, codes, draws, seed) - _drawn_areas(b, truth, codes, draws, seed)
+        low, high = percentiles(gaps, confidence)
+        if low < high:
+            estimate = Estimate(gap, low, high, confidence, "paired patient bootstrap")
+            return Comparison(parts_a.area, parts_b.area, estimate, bootstrap_p_value(gaps))
+    else:
+        variance = _variance(parts_a.sick - parts_b.sick, parts_a.normal - parts_b.normal, truth, strata)
+        if variance > 0:
+            error = float(np.sqrt(variance))
+            margin = error * float(stats.norm.isf((1 - confidence) / 2))
+            estimate = Estimate(gap, gap - margin, gap + margin, confidence, "paired DeLong")
+            p_value = float(2 * stats.norm.sf(abs(gap) / error))
+            return Comparison(parts_a.area, parts_b.area, estimate, p_value)
+    each = (1 + confidence) / 2  # both bounds hold at once with `confidence`
+    low_a, high_a = _any_distribution(parts_a.area, strata, each)
+    low_b, high_b = _any_distribution(parts_b.area, strata, each)
+    estimate = Estimate(gap, low_a - high_b, high_a - low_b, confidence, "distribution-free")
+    p_value = 1.0 if estimate.low <= 0 <= estimate.high else 1 - confidence
+    return Comparison(parts_a.area, parts_b.area, estimate, p_value)

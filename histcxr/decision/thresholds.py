@@ -1,0 +1,319 @@
+"""The certified thresholds and the three drawers they make.
+
+The rule-out threshold is chosen on the scores of sick calibration patients so that, with the stated
+confidence, the share of future sick patients that it does not rule out is at least the target. It rests on
+nothing but exchangeable patients: no shape of the distribution, no smooth scores, ties allowed.
+
+Why it holds: let p = 1 - target and let q be the largest value with P(score < q) <= p among sick patients.
+The promise breaks only when the threshold, the (k+1)-th smallest of n scores, lies above q, that is, when at
+most k of the scores are <= q. Each score is <= q with probability at least p, so this happens with
+probability at most BinomCDF(k; n, p), and k is chosen to keep that at or below 1 - confidence. The rule-in
+threshold is the mirror image on normal patients. Each promise holds at its own confidence; both at once hold
+at 1 - 2 (1 - confidence).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from histcxr.decision.binomial import errors_allowed, patients_needed
+from histcxr.decision.checks import bool_vector, open_unit, real_vector, whole_number
+from histcxr.decision.patients import patient_labels, patient_scores
+from histcxr.exceptions import InputError
+
+__all__ = [
+    "REVIEW",
+    "RULE_IN",
+    "RULE_OUT",
+    "Certificates",
+    "ThresholdChoice",
+    "certify",
+    "decide",
+    "errors_allowed",
+    "patient_scores",
+    "patients_needed",
+    "rule_in_threshold",
+    "rule_out_threshold",
+    "threshold_value",
+]
+
+Kind = Literal["rule_out", "rule_in"]
+RULE_OUT: Literal["rule_out"] = "rule_out"
+REVIEW: Literal["review"] = "review"
+RULE_IN: Literal["rule_in"] = "rule_in"
+_NAMES = {RULE_OUT: ("sensitivity", "sick"), RULE_IN: ("specificity", "normal")}
+
+
+@dataclass(frozen=True)
+class ThresholdChoice:
+    """A certified threshold, or the refusal to name one.
+
+    Attributes
+    ----------
+    kind : {"rule_out", "rule_in"}
+    threshold : float
+        ``score < threshold`` is ruled out, or ``score > threshold`` is ruled in. Where nothing could be
+        certified, -inf (rule_out) or +inf (rule_in), so that nobody falls into the drawer.
+    n : int
+        Calibration patients: the sick for rule_out, the normal for rule_in.
+    errors_allowed : int
+        k of the definition; -1 where nothing could be certified.
+    target : float
+        Sensitivity (rule_out) or specificity (rule_in) that is promised.
+    confidence : float
+        With which it is promised.
+    certified : bool
+    needed : int
+        Patients it takes at least for this target and confidence.
+    message : str
+        The promise, or why there is none, in one sentence.
+    """
+
+    kind: Kind
+    threshold: float
+    n: int
+    errors_allowed: int
+    target: float
+    confidence: float
+    certified: bool
+    needed: int
+    message: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in _NAMES:
+            raise InputError(f"kind must be 'rule_out' or 'rule_in', got {self.kind!r}")
+        nobody = -math.inf if self.kind == RULE_OUT else math.inf
+        if self.certified and not math.isfinite(self.threshold):
+            raise InputError(f"threshold must be finite when certified, got {self.threshold!r}")
+        if not self.certified and self.threshold != nobody:
+            raise InputError(f"threshold must be {nobody} when not certified, got {self.threshold!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON; an infinite threshold becomes None. Floats survive exactly."""
+        fields = asdict(self)
+        if not self.certified:
+            fields["threshold"] = None
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ThresholdChoice:
+        """Rebuild a choice from :meth:`to_dict`, and refuse one that contradicts itself.
+
+        ``errors_allowed``, ``certified`` and ``needed`` follow from the other fields. They are worked out
+        again, and a difference means that the file was changed; ``message`` is worded anew.
+
+        Raises
+        ------
+        InputError
+            Fields missing or unknown, of the wrong type, or contradicting each other.
+        """
+        names = sorted(cls.__dataclass_fields__)
+        if not isinstance(fields, Mapping) or set(fields) != set(names):
+            got = sorted(map(str, fields)) if isinstance(fields, Mapping) else type(fields).__name__
+            raise InputError(f"fields must be a mapping with exactly the keys {names}, got {got}")
+        kind, value = fields["kind"], fields["threshold"]
+        if kind not in ("rule_out", "rule_in"):
+            raise InputError(f"kind must be 'rule_out' or 'rule_in', got {kind!r}")
+        if value is not None and not isinstance(value, float):
+            raise InputError(f"threshold must be a float or None, got {value!r}")
+        target = open_unit(fields["target"], "target")
+        confidence = open_unit(fields["confidence"], "confidence")
+        choice = _choice(kind, value, whole_number(fields["n"], "n"), target, confidence)
+        for name in ("errors_allowed", "certified", "needed"):
+            due, got = getattr(choice, name), fields[name]
+            if type(got) is not type(due) or got != due:
+                raise InputError(f"{name} must be {due!r} to agree with n and target, got {got!r}")
+        return choice
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.10g} %"
+
+
+def _choice(kind: Kind, threshold: float | None, n: int, target: float, confidence: float) -> ThresholdChoice:
+    """Fill in what follows from the numbers; ``threshold`` is None exactly where none can be certified."""
+    k, needed = errors_allowed(n, target, confidence), patients_needed(target, confidence)
+    metric, patients = _NAMES[kind]
+    promise = f"{metric} of at least {_percent(target)} at {_percent(confidence)} confidence"
+    if (threshold is None) != (k < 0):
+        raise InputError(f"threshold must be {'None' if k < 0 else 'a number'} with n={n}, got {threshold!r}")
+    if threshold is None:
+        nobody = -math.inf if kind == RULE_OUT else math.inf
+        message = f"not certified: {promise} takes at least {needed} {patients} calibration patients, got {n}"
+        return ThresholdChoice(kind, nobody, n, -1, target, confidence, False, needed, message)
+    message = (
+        f"certified: {promise}, from {n} {patients} calibration patients with {k} on the wrong side allowed"
+    )
+    return ThresholdChoice(kind, float(threshold), n, k, target, confidence, True, needed, message)
+
+
+def rule_out_threshold(
+    scores: ArrayLike, *, sensitivity: float = 0.95, confidence: float = 0.95
+) -> ThresholdChoice:
+    """Certify the threshold under which a patient is ruled out.
+
+    With k from :func:`errors_allowed`, the threshold is the (k+1)-th smallest score and ``score < threshold``
+    is ruled out. Then P(true sensitivity >= ``sensitivity``) >= ``confidence`` over calibration sets.
+
+    Parameters
+    ----------
+    scores : array_like of float, shape (n,)
+        One for each sick calibration patient (:func:`patient_scores`), untouched by training and tuning.
+    sensitivity, confidence : float in (0, 1)
+
+    Returns
+    -------
+    ThresholdChoice
+        With too few patients it is not certified, its threshold is -inf, and ``needed`` says how many it
+        takes.
+
+    Raises
+    ------
+    InputError
+        Scores not 1-D or not finite (leaving out a patient without a score would void the promise), or a
+        number outside (0, 1).
+    """
+    values = real_vector(scores)
+    target, confidence = open_unit(sensitivity, "sensitivity"), open_unit(confidence, "confidence")
+    k = errors_allowed(values.size, target, confidence)
+    threshold = None if k < 0 else float(np.partition(values, k)[k])
+    return _choice(RULE_OUT, threshold, values.size, target, confidence)
+
+
+def rule_in_threshold(
+    scores: ArrayLike, *, specificity: float = 0.95, confidence: float = 0.95
+) -> ThresholdChoice:
+    """Certify the threshold above which a patient is ruled in: the mirror image of the rule-out threshold.
+
+    With k from :func:`errors_allowed`, the threshold is the (k+1)-th largest score and ``score > threshold``
+    is ruled in. Then P(true specificity >= ``specificity``) >= ``confidence`` over calibration sets.
+
+    Parameters
+    ----------
+    scores : array_like of float, shape (n,)
+        One score for each normal calibration patient (:func:`patient_scores`).
+    specificity, confidence : float in (0, 1)
+
+    Returns
+    -------
+    ThresholdChoice
+        With too few patients it is not certified and its threshold is +inf.
+
+    Raises
+    ------
+    InputError
+        As :func:`rule_out_threshold`.
+    """
+    values = real_vector(scores)
+    target, confidence = open_unit(specificity, "specificity"), open_unit(confidence, "confidence")
+    k = errors_allowed(values.size, target, confidence)
+    threshold = None if k < 0 else float(-np.partition(-values, k)[k])
+    return _choice(RULE_IN, threshold, values.size, target, confidence)
+
+
+class Certificates(NamedTuple):
+    """Both thresholds of one calibration set."""
+
+    rule_out: ThresholdChoice
+    rule_in: ThresholdChoice
+
+
+def certify(
+    scores: ArrayLike,
+    sick: ArrayLike,
+    patient_ids: ArrayLike | None,
+    *,
+    sensitivity: float = 0.95,
+    specificity: float = 0.95,
+    confidence: float = 0.95,
+) -> Certificates:
+    """Certify both thresholds from image scores: one score a patient, sick as soon as one image is.
+
+    Parameters
+    ----------
+    scores : array_like of float, shape (n,)
+        One for each calibration image.
+    sick : array_like of bool, shape (n,)
+    patient_ids : array_like, shape (n,), or None
+        ``""`` makes the image a patient of its own.
+    sensitivity, specificity, confidence : float in (0, 1)
+
+    Returns
+    -------
+    Certificates
+        ``(rule_out, rule_in)``; either may be uncertified.
+
+    Raises
+    ------
+    InputError
+        Shapes, types or numbers are wrong, or a score is not finite.
+    """
+    values = real_vector(scores)
+    truth = patient_labels(bool_vector(sick, length=values.size), patient_ids)
+    highest = patient_scores(values, patient_ids)
+    return Certificates(
+        rule_out_threshold(highest[truth], sensitivity=sensitivity, confidence=confidence),
+        rule_in_threshold(highest[~truth], specificity=specificity, confidence=confidence),
+    )
+
+
+def threshold_value(threshold: ThresholdChoice | float, kind: Kind) -> float:
+    """Return the number behind a threshold of the given kind.
+
+    Raises
+    ------
+    InputError
+        A choice of the other kind, NaN, or a number that would take everybody.
+    """
+    if isinstance(threshold, ThresholdChoice):
+        if threshold.kind != kind:
+            raise InputError(f"{kind} must be a {kind} threshold, got a {threshold.kind} threshold")
+        return threshold.threshold
+    everybody = math.inf if kind == RULE_OUT else -math.inf
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.integer, np.floating)):
+        raise InputError(f"{kind} must be a ThresholdChoice or a number, got {threshold!r}")
+    if math.isnan(threshold) or threshold == everybody:
+        raise InputError(f"{kind} must be a number or {-everybody} for nobody, got {threshold!r}")
+    return float(threshold)
+
+
+def decide(
+    scores: ArrayLike, rule_out: ThresholdChoice | float, rule_in: ThresholdChoice | float
+) -> NDArray[np.str_]:
+    """Put each score into exactly one drawer.
+
+    ``rule_out`` where ``score < rule_out``; ``rule_in`` where ``score > rule_in`` and ``score >= rule_out``;
+    ``review`` otherwise, and for every score that is NaN or infinite. Where the thresholds cross, rule_in so
+    starts at the rule-out threshold. Both promises survive that: the rule-out drawer is untouched, and the
+    rule-in drawer only loses scores.
+
+    Parameters
+    ----------
+    scores : array_like of float, shape (n,)
+        Float32 scores are compared as the float64 numbers they stand for.
+    rule_out, rule_in : ThresholdChoice or float
+        -inf for rule_out, or +inf for rule_in, means nobody.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        ``"rule_out"``, ``"review"`` or ``"rule_in"``.
+
+    Raises
+    ------
+    InputError
+        Scores not 1-D; a threshold that is NaN, that would take everybody, or of the other kind.
+    """
+    values = real_vector(scores, finite=False)
+    low, high = threshold_value(rule_out, RULE_OUT), threshold_value(rule_in, RULE_IN)
+    usable = np.isfinite(values)
+    drawers = np.full(values.shape, REVIEW, dtype="<U8")
+    drawers[usable & (values < low)] = RULE_OUT
+    drawers[usable & (values > high) & (values >= low)] = RULE_IN
+    return drawers

@@ -1,0 +1,264 @@
+"""Finding the images to triage: a folder, a single file or a CSV list in, one entry for each input out.
+
+The walk is a stream in a fixed order (names sorted, folder by folder) and remembers no more than the names of
+the folders it stands in. Nothing is dropped in silence: what cannot be read is an entry with a problem, and
+what is not an image is counted.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from histcxr.data.files import detail_of, kind_of, reason_of
+from histcxr.data.names import extension_of, is_image_name, is_mask_folder
+from histcxr.data.pairing import MaskFinder
+from histcxr.data.tables import locate, read_rows
+from histcxr.exceptions import InputError, MaskError, Reason
+
+MANIFEST_NAME = "manifest.csv"
+"""A list of this name in a folder is read instead of the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One input of a triage.
+
+    Attributes
+    ----------
+    path : str
+        Absolute path. Bytes that are not UTF-8 are kept as surrogate escapes.
+    relative : str
+        The path relative to the folder given (a CSV list: to the list's folder).
+    mask : str
+        Absolute path of the lung mask, ``""`` when there is none.
+    problem : Reason or None
+        Why it is already known that this input cannot be read.
+    detail : str
+        What was found.
+    """
+
+    path: str
+    relative: str
+    mask: str = ""
+    problem: Reason | None = None
+    detail: str = ""
+
+    @property
+    def explanation(self) -> str:
+        """The problem in one sentence, ``""`` when there is none."""
+        if self.problem is None:
+            return ""
+        return f"{self.problem.sentence} ({self.detail})" if self.detail else self.problem.sentence
+
+
+class Inputs(Iterator[InputFile]):
+    """A stream of inputs that also counts what it passed over.
+
+    Attributes
+    ----------
+    skipped : collections.Counter
+        How many files were no inputs, by extension in lower case; ``"hidden"`` for names that begin with a
+        dot. Complete when the stream has ended.
+    """
+
+    def __init__(self, entries: Iterator[InputFile], skipped: Counter[str]) -> None:
+        self._entries = entries
+        self.skipped = skipped
+
+    def __iter__(self) -> Inputs:
+        return self
+
+    def __next__(self) -> InputFile:
+        return next(self._entries)
+
+
+def find_inputs(folder: str | os.PathLike[str], masks: str | os.PathLike[str] | None = None) -> Inputs:
+    """Find the images to triage.
+
+    Parameters
+    ----------
+    folder : path-like
+        A folder, searched to any depth; a folder that holds ``manifest.csv``; a CSV file with the column
+        ``image`` (and ``mask``); or a single image file.
+    masks : path-like, optional
+        Where the lung masks are: a folder that mirrors ``folder``, or one that holds all masks; for a single
+        image also the mask's file. Without it, masks are looked for in ``masks`` beside ``images``, in
+        ``masks`` inside the image's folder, and in ``masks`` at the top, mirrored. A mask has its image's
+        name and any image extension.
+
+    Returns
+    -------
+    Inputs
+        Iterator of :class:`InputFile`; folder links that lead upwards, links that lead nowhere, pipes and
+        closed folders are one entry each, with a problem.
+
+    Raises
+    ------
+    InputError
+        At once, when ``folder`` or ``masks`` does not exist or a list cannot be used.
+    """
+    top = os.path.abspath(os.fspath(folder))
+    mask_folder = None if masks is None else os.path.abspath(os.fspath(masks))
+    if mask_folder is not None and not os.path.exists(mask_folder):
+        raise InputError(f"masks must be a folder; there is nothing at {mask_folder!r}")
+    skipped: Counter[str] = Counter()
+    if os.path.isdir(top):
+        listed = os.path.join(top, MANIFEST_NAME)
+        if os.path.isfile(listed):
+            return Inputs(_listed(listed, mask_folder), skipped)
+        if mask_folder is not None and not os.path.isdir(mask_folder):
+            raise InputError(f"masks must be a folder when the input is one; {mask_folder!r} is a file")
+        try:
+            os.scandir(top).close()
+        except OSError as error:
+            raise InputError(f"the folder {top!r} cannot be read: {error.strerror}") from error
+        return Inputs(_walk(top, mask_folder, skipped), skipped)
+    if not os.path.lexists(top):
+        raise InputError(f"the input must be a folder, a CSV file or an image; there is nothing at {top!r}")
+    if top.lower().endswith(".csv"):
+        return Inputs(_listed(top, mask_folder), skipped)
+    return Inputs(_single(top, mask_folder), skipped)
+
+
+def _single(path: str, masks: str | None) -> Iterator[InputFile]:
+    folder, name = os.path.split(path)
+    is_file = masks is not None and not os.path.isdir(masks)
+    yield InputFile(
+        path, name, masks if masks and is_file else MaskFinder(folder, masks).of(folder, "", name)
+    )
+
+
+def _listed(path: str, masks: str | None) -> Iterator[InputFile]:
+    """Entries of a CSV list, checked whole before the first is given."""
+    if masks is not None and not os.path.isdir(masks):
+        raise InputError(f"masks must be a folder when the input is a list; {masks!r} is a file")
+    seen: set[int] = set()
+    for line, image, _ in _rows(path):
+        key = hash(image)  # numbers instead of names: long lists stay small
+        if key in seen:
+            raise InputError(f"every image must be listed once; {path!r} repeats {image!r} in line {line}")
+        seen.add(key)
+    if not seen:
+        raise InputError(f"{path!r} lists no image")
+    return _entries(path, masks)
+
+
+def _entries(path: str, masks: str | None) -> Iterator[InputFile]:
+    top = os.path.dirname(path)
+    inside = os.path.join(top, "")
+    finder = MaskFinder(top, masks, lambda: (image for _, image, _ in _rows(path)))
+    for _, image, mask in _rows(path):
+        place = image.removeprefix(inside)
+        if masks is None:
+            yield InputFile(image, place, mask)
+        else:
+            yield _paired(finder, image, place if place != image else os.path.basename(image))
+
+
+def _paired(finder: MaskFinder, path: str, place: str) -> InputFile:
+    """An entry with its mask, or with the reason why the mask cannot be told."""
+    folder, name = os.path.split(path)
+    try:
+        return InputFile(path, place, finder.of(folder, os.path.dirname(place), name))
+    except MaskError as error:
+        return InputFile(path, place, problem=error.reason, detail=error.detail)
+
+
+def _rows(path: str) -> Iterator[tuple[int, str, str]]:
+    """Line number, absolute image and absolute mask of each row of a CSV list."""
+    folder = os.path.dirname(path)
+    rows = read_rows(path)
+    _, columns = next(rows)
+    image, mask = columns.index("image"), columns.index("mask") if "mask" in columns else None
+    for line, row in rows:
+        yield line, locate(row[image], folder), "" if mask is None else locate(row[mask], folder)
+
+
+def _walk(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[InputFile]:
+    """Every entry below ``top``, with its mask."""
+    finder = MaskFinder(top, masks, lambda: (entry.relative for entry in _files(top, masks, Counter())))
+    for entry in _files(top, masks, skipped):
+        yield entry if entry.problem is not None else _paired(finder, entry.path, entry.relative)
+
+
+def _files(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[InputFile]:
+    """Every entry below ``top``, masks apart; folders are kept on a stack, so depth is no matter."""
+    above = _identities_above(top)
+    # one level: relative folder, its identity, its names still to come (last first, to be popped)
+    names, special, problem = _names(top)
+    stack = [("", _identity(os.stat(top)), names, special)]
+    while stack:
+        relative, _, names, special = stack[-1]
+        if not names:
+            stack.pop()
+            continue
+        name = names.pop()
+        path = os.path.join(top, relative, name)
+        place = os.path.join(relative, name)
+        if name.startswith("."):
+            skipped["hidden"] += 1
+            continue
+        if name in special:
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                yield InputFile(path, place, problem=reason_of(error), detail=detail_of(error))
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                if is_mask_folder(name) or path == masks:
+                    continue
+                identity = _identity(status)
+                if identity in above or any(identity == level[1] for level in stack):
+                    detail = f"leads to {os.path.realpath(path)}"
+                    yield InputFile(path, place, problem=Reason.LINK_LOOP, detail=detail)
+                    continue
+                names, special, problem = _names(path)
+                if problem is not None:
+                    yield InputFile(path, place, problem=reason_of(problem), detail="a folder")
+                else:
+                    stack.append((place, identity, names, special))
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                detail = f"a {kind_of(status.st_mode)}"
+                yield InputFile(path, place, problem=Reason.NOT_A_FILE, detail=detail)
+                continue
+        if is_image_name(name):
+            yield InputFile(path, place)
+        else:
+            skipped[extension_of(name)] += 1
+
+
+def _names(path: str) -> tuple[list[str], set[str], OSError | None]:
+    """Names in a folder, the first one last; which of them are no plain files; or why there are none."""
+    names, special = [], set()
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                names.append(entry.name)
+                if not entry.is_file(follow_symlinks=False):
+                    special.add(entry.name)
+    except OSError as error:
+        return [], set(), error
+    names.sort(reverse=True)
+    return names, special, None
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _identities_above(top: str) -> set[tuple[int, int]]:
+    """The folders that hold ``top``: a link to one of them would lead back into it."""
+    found = set()
+    path = os.path.realpath(top)
+    while (parent := os.path.dirname(path)) != path:
+        path = parent
+        try:
+            found.add(_identity(os.stat(path)))
+        except OSError:  # not visible from here, so no link can lead into it either
+            continue
+    return found

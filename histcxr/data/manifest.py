@@ -1,0 +1,199 @@
+"""The manifest: one row an image, from a CSV file or inferred from how a folder is laid out.
+
+Four layouts are understood, alone or nested: ``CLASS/*.png``, ``CLASS/{images,masks}/*``,
+``{train,val,test}/CLASS/*`` and images without classes. A ``manifest.csv`` in the folder wins over all of
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from histcxr.data.discovery import MANIFEST_NAME, InputFile, find_inputs
+from histcxr.data.tables import locate, read_rows
+from histcxr.exceptions import HistcxrWarning, InputError
+
+COLUMNS = ("image", "mask", "label", "patient_id", "source", "split")
+"""Columns that every manifest has, all of text; other columns follow."""
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_NORMAL = frozenset({"normal", "no finding", "no_finding", "0", "0.0", "false"})
+_leading_zero = re.compile(r"[+-]?0\d").match
+
+
+def read_manifest(path: str | os.PathLike[str], *, require_labels: bool = False) -> pd.DataFrame:
+    """Read which images there are, with their masks, labels and patients.
+
+    Whether the files exist and can be read is not asked here: a file that cannot be used becomes a row with a
+    reason later, and never stops the others.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder in one of the four layouts, a folder that holds ``manifest.csv``, or a CSV file with at least
+        the column ``image``. Paths in a CSV file are relative to its own folder.
+    require_labels : bool, default False
+        Refuse a manifest in which a row has no label.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``image, mask, label, patient_id, source, split`` as text (absolute paths; ``""`` where
+        unknown; ``split`` is ``train``, ``val``, ``test`` or ``""``), then all others. In those, numbers stay
+        numbers, except where a leading zero shows that they are names. Patients are never guessed from file
+        names.
+
+    Raises
+    ------
+    InputError
+        When there is no such path, no image, no column ``image``, a column or an image twice, an unknown
+        split, or, with ``require_labels``, no label.
+
+    Warns
+    -----
+    HistcxrWarning
+        When a folder inside could not be read.
+    """
+    name = os.path.abspath(os.fspath(path))
+    if os.path.isdir(name):
+        listed = os.path.join(name, MANIFEST_NAME)
+        table = _from_csv(listed) if os.path.isfile(listed) else _from_folder(name)
+    elif os.path.isfile(name):
+        table = _from_csv(name)
+    else:
+        raise InputError(f"the data must be a folder or a CSV file; there is nothing at {name!r}")
+    _check_rows(table, name)
+    if require_labels:
+        missing = np.flatnonzero(table["label"].to_numpy() == "")
+        if missing.size:
+            raise InputError(
+                f"every image must have a label; {missing.size} of {len(table)} in {name!r} have none, "
+                f"the first is {table['image'].iloc[missing[0]]!r}. Give each class a folder or add 'label'"
+            )
+    return table
+
+
+def is_sick(labels: ArrayLike | Iterable[Any], normal: str = "Normal") -> NDArray[np.bool_]:
+    """Which labels are anything but normal.
+
+    Parameters
+    ----------
+    labels : array-like of str, int or bool (n,)
+        Class names, or numbers where 0 is normal.
+    normal : str, default "Normal"
+        The name of the normal class, in upper or lower case. The default also knows "no finding" and 0.
+
+    Returns
+    -------
+    bool (n,)
+        True where sick (the positive class).
+
+    Raises
+    ------
+    InputError
+        When a label is blank: unknown is neither sick nor normal.
+    """
+    values = np.asarray(labels if isinstance(labels, np.ndarray) else list(labels), dtype=object)  # type: ignore[arg-type]
+    names = ["" if pd.isna(value) else str(value).strip().casefold() for value in values.ravel()]
+    blank = names.count("")
+    if blank:
+        raise InputError(f"labels must not be blank; {blank} of {len(names)} are")
+    wanted = normal.strip().casefold()
+    normals = _NORMAL if wanted == "normal" else frozenset({wanted})
+    return np.array([name not in normals for name in names], dtype=bool)
+
+
+def _from_csv(path: str) -> pd.DataFrame:
+    rows = read_rows(path)
+    _, columns = next(rows)
+    values: list[list[str]] = [[] for _ in columns]
+    for _, row in rows:
+        for collected, value in zip(values, row, strict=True):
+            collected.append(value)
+    texts = dict(zip(columns, values, strict=True))
+    count = len(texts["image"])
+    if not count:
+        raise InputError(f"{path!r} lists no image")
+    folder = os.path.dirname(path)
+    known: dict[str, list[str]] = {
+        column: texts.pop(column) if column in texts else [""] * count for column in COLUMNS
+    }
+    for column in ("image", "mask"):
+        known[column] = [locate(value, folder) for value in known[column]]
+    for column in COLUMNS[2:]:
+        known[column] = [value.strip() for value in known[column]]
+    known["split"] = [_split(value, path) for value in known["split"]]
+    # object and not pandas' own text type: that one cannot hold file names that are not UTF-8
+    table = pd.DataFrame({column: pd.Series(known[column], dtype=object) for column in COLUMNS})
+    return table.assign(**{column: _typed(texts[column]) for column in columns if column in texts})
+
+
+def _from_folder(path: str) -> pd.DataFrame:
+    rows = []
+    for entry in find_inputs(path):
+        if os.path.isdir(entry.path):
+            warnings.warn(f"{entry.path!r} was not read: {entry.explanation}", HistcxrWarning, stacklevel=3)
+            continue
+        label, split = _place(entry)
+        rows.append((entry.path, entry.mask, label, "", "", split))
+    if not rows:
+        raise InputError(
+            f"{path!r} holds no image; expected are CLASS/*.png, CLASS/images/*.png with CLASS/masks/*.png, "
+            "{train,val,test}/CLASS/*.png, images without classes, or a manifest.csv"
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+
+
+def _place(entry: InputFile) -> tuple[str, str]:
+    """Label and split from the folders an image lies in."""
+    folders = entry.relative.split(os.sep)[:-1]
+    if folders and folders[-1].casefold() == "images":
+        folders = folders[:-1]
+    split = _SPLITS.get(folders[0].casefold(), "") if folders else ""
+    if split:
+        folders = folders[1:]
+    return (folders[0] if folders else ""), split
+
+
+def _split(value: str, path: str) -> str:
+    if not value:
+        return ""
+    split = _SPLITS.get(value.casefold())
+    if split is None:
+        raise InputError(f"{path!r}: the column 'split' must hold train, val or test; it holds {value!r}")
+    return split
+
+
+def _typed(values: list[str]) -> pd.Series[Any]:
+    """A further column: numbers or booleans where every value is one, text otherwise."""
+    texts = pd.Series(values, dtype=object)
+    filled = texts[texts != ""]
+    if filled.empty or any(_leading_zero(value) for value in filled):
+        return texts
+    if filled.isin(("True", "False")).all() and len(filled) == len(texts):
+        return texts == "True"
+    numbers = pd.to_numeric(filled, errors="coerce")
+    if numbers.isna().any():
+        return texts
+    return pd.Series(numbers.reindex(texts.index))
+
+
+def _check_rows(table: pd.DataFrame, name: str) -> None:
+    """No image twice: it would be counted twice, and could fall into two splits."""
+    repeated = table["image"][table["image"].duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"every image must be listed once; {name!r} repeats {len(repeated)}: {repeated.iloc[0]!r}"
+        )

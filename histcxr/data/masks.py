@@ -1,0 +1,158 @@
+"""Lung masks: a file's bytes in, a checked bool array of the image's own size out.
+
+A mask is whatever marks the lungs with its higher value: one bit, 0/1, 0/255, 16 bits, or RGB with equal
+channels. It may have another size than the image (the public database pairs 299-pixel images with 256-pixel
+masks).
+"""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from histcxr.data.bitmap import unpack_bits
+from histcxr.data.decoding import Pixels, decode_brightness, read_header
+from histcxr.data.files import read_file
+from histcxr.exceptions import MaskError, RadiographError, Reason
+
+MIN_AREA = 0.01
+"""Smallest share of the image that two lungs cover."""
+
+MAX_AREA = 0.7
+"""Largest share of the image that two lungs cover."""
+
+MAX_BORDER = 0.5
+"""Largest share of the image's border that lungs touch; an inverted mask covers all of it."""
+
+_SURELY_NOT_INVERTED = 1 - MAX_AREA  # the outside of the largest lungs covers more than this
+
+MAX_GREY = 0.2
+"""Intermediate pixels (smoothed edges) may number so many to each pixel marked."""
+
+
+def read_mask(path: str | os.PathLike[str], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Read a lung mask and bring it to the size of its image.
+
+    Parameters
+    ----------
+    path : path-like
+        The mask's file; ``""`` when there is none.
+    shape : (height, width)
+        Size of the image, in pixels.
+
+    Returns
+    -------
+    bool (height, width)
+        True inside the lungs; checked by :func:`check_mask`.
+
+    Raises
+    ------
+    MaskError
+        ``mask_missing``, ``mask_unreadable``, ``mask_not_binary``, ``mask_empty``, ``mask_tiny``,
+        ``mask_too_large`` or ``mask_inverted``.
+    """
+    name = os.fspath(path)
+    if not name:
+        raise MaskError(Reason.MASK_MISSING)
+    try:
+        data = read_file(name)
+    except RadiographError as error:
+        missing = error.reason is Reason.NOT_FOUND
+        reason = Reason.MASK_MISSING if missing else Reason.MASK_UNREADABLE
+        raise MaskError(reason, name, error.detail if missing else error.explanation) from error
+    return decode_mask(data, shape, name)
+
+
+def decode_mask(data: bytes, shape: tuple[int, int], path: str | os.PathLike[str] = "") -> NDArray[np.bool_]:
+    """Decode a lung mask from the bytes of its file; see :func:`read_mask`.
+
+    Pixels above half of the mask's highest value are lung. A mask of another size is resized by nearest
+    neighbour between pixel centres (OpenCV's ``INTER_NEAREST_EXACT``; its ``INTER_NEAREST`` takes the pixel
+    at the corner, which shifts the mask by up to half a pixel).
+
+    Parameters
+    ----------
+    data : bytes
+        The file's content.
+    shape : (height, width)
+        Size of the image, in pixels.
+    path : path-like, optional
+        The mask's name, for messages.
+
+    Returns
+    -------
+    bool (height, width)
+
+    Raises
+    ------
+    MaskError
+        As :func:`read_mask`.
+    """
+    name = os.fspath(path)
+    try:
+        header = read_header(data, name)
+        marked: Pixels | None = unpack_bits(header, name)
+        if marked is None:
+            marked = _binary(decode_brightness(data, header, name), name)
+    except RadiographError as error:
+        raise MaskError(Reason.MASK_UNREADABLE, name, error.explanation) from error
+    if marked.shape != shape:
+        if marked.shape == shape[::-1]:
+            size = f"{marked.shape[1]} x {marked.shape[0]}"
+            detail = f"{size} pixels for an image of {shape[1]} x {shape[0]}: turned?"
+            raise MaskError(Reason.MASK_UNREADABLE, name, detail)
+        marked = cv2.resize(marked, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+    mask = marked.view(np.bool_)
+    check_mask(mask, name)
+    return mask
+
+
+def _binary(levels: Pixels, path: str) -> Pixels:
+    """Zeros and ones, cut at half of the highest value; refuse a picture with many values in between."""
+    highest = cv2.minMaxLoc(levels)[1]
+    if highest == 0:
+        raise MaskError(Reason.MASK_EMPTY, path)
+    _, marked = cv2.threshold(levels, highest / 2, 1, cv2.THRESH_BINARY)
+    count = cv2.countNonZero(marked)
+    exact = count == cv2.countNonZero(levels) and count * highest == cv2.sumElems(levels)[0]
+    if not exact:
+        between = cv2.countNonZero(cv2.inRange(levels, highest / 4, highest * 3 / 4))
+        if between > MAX_GREY * count:
+            share = between / levels.size
+            raise MaskError(Reason.MASK_NOT_BINARY, path, f"{share:.0%} of it is neither dark nor bright")
+    return marked if marked.dtype == np.uint8 else marked.astype(np.uint8)
+
+
+def check_mask(mask: NDArray[np.bool_], path: str | os.PathLike[str] = "") -> None:
+    """Refuse a mask that cannot be two lungs.
+
+    Parameters
+    ----------
+    mask : bool (height, width)
+        True inside the lungs.
+    path : path-like, optional
+        The mask's name, for messages.
+
+    Raises
+    ------
+    MaskError
+        ``mask_empty``, ``mask_tiny`` (less than :data:`MIN_AREA` of the image), ``mask_inverted`` (more than
+        :data:`MAX_BORDER` of the image's border marked) or ``mask_too_large`` (more than :data:`MAX_AREA`).
+    """
+    area = int(np.count_nonzero(mask))
+    if area == 0:
+        raise MaskError(Reason.MASK_EMPTY, path)
+    share = area / mask.size
+    if share < MIN_AREA:
+        raise MaskError(Reason.MASK_TINY, path, f"{share:.1%} of the image")
+    if share < _SURELY_NOT_INVERTED:
+        return
+    edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    border = sum(int(np.count_nonzero(edge)) for edge in edges) / sum(edge.size for edge in edges)
+    if border > MAX_BORDER and share < 1:
+        raise MaskError(Reason.MASK_INVERTED, path, f"{border:.0%} of the image's border is marked")
+    if share > MAX_AREA:
+        raise MaskError(Reason.MASK_TOO_LARGE, path, f"{share:.1%} of the image")

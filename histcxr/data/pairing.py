@@ -1,0 +1,113 @@
+"""Which mask belongs to which image: by name, in the folders where masks are kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+
+from histcxr.data.names import stem_of
+from histcxr.exceptions import MaskError, Reason
+
+MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+"""Extensions a mask may have, in the order in which they are tried (lower case first, then upper case)."""
+
+_TRIED = MASK_EXTENSIONS + tuple(extension.upper() for extension in MASK_EXTENSIONS)
+
+
+class MaskFinder:
+    """Find masks for the images below one folder.
+
+    Only the folder last asked for is remembered, and files are looked up one by one: a folder of any size costs
+    no memory.
+
+    Parameters
+    ----------
+    top : str
+        The folder of images.
+    masks : str, optional
+        A folder of masks, which either mirrors ``top`` or holds all masks side by side.
+    images : callable, optional
+        Gives the names of all images that share the masks; asked once, and only where masks lie side by side.
+    """
+
+    def __init__(
+        self, top: str, masks: str | None = None, images: Callable[[], Iterable[str]] = lambda: ()
+    ) -> None:
+        self._top = top
+        self._masks = masks
+        self._images = images
+        self._folder: str | None = None
+        self._places: list[str] = []
+        self._shared: frozenset[int] | None = None
+
+    def of(self, folder: str, relative: str, name: str) -> str:
+        """Path of the mask of the image ``name``, ``""`` when there is none.
+
+        Parameters
+        ----------
+        folder : str
+            The image's folder, absolute.
+        relative : str
+            The same, relative to the folder of images.
+        name : str
+            The image's file name.
+
+        Raises
+        ------
+        MaskError
+            ``mask_missing``, when all masks lie side by side and several images have this one's name.
+        """
+        if folder != self._folder:
+            self._places = self._places_for(folder, relative)
+            self._folder = folder
+        for place in self._places:
+            found = _same_stem(place, name)
+            if found:
+                if relative and place == self._masks and hash(stem_of(name)) in self._shared_stems():
+                    detail = f"several images are called {stem_of(name)!r}; let the masks' folders mirror the images'"
+                    raise MaskError(Reason.MASK_MISSING, found, detail)
+                return found
+        return ""
+
+    def _places_for(self, folder: str, relative: str) -> list[str]:
+        """Folders that may hold the masks of the images in ``folder``, the nearest first."""
+        head = os.path.dirname(relative)
+        in_images = os.path.basename(folder).casefold() == "images"
+        if self._masks is not None:
+            mirrored = [relative, os.path.join(relative, "masks")] if relative else []
+            if in_images:
+                mirrored += [os.path.join(head, "masks"), *([head] if head else [])]
+            found = [os.path.join(self._masks, place) for place in mirrored]
+            return [place for place in found if os.path.isdir(place)] or [self._masks]
+        beside = os.path.dirname(folder)
+        places = [os.path.join(beside, "masks"), os.path.join(beside, "mask")] if in_images else []
+        places += [os.path.join(folder, "masks"), os.path.join(folder, "mask")]
+        if relative:
+            places.append(os.path.join(self._top, "masks", relative))
+            if in_images:
+                places.append(os.path.join(self._top, "masks", head))
+        return [place for place in places if os.path.isdir(place)]
+
+    def _shared_stems(self) -> frozenset[int]:
+        """Stems that more than one image has, as hashes: a mask of that name could belong to either."""
+        if self._shared is None:
+            once: set[int] = set()
+            twice: set[int] = set()
+            for image in self._images():
+                key = hash(stem_of(os.path.basename(image)))
+                (twice if key in once else once).add(key)
+            self._shared = frozenset(twice)
+        return self._shared
+
+
+def _same_stem(folder: str, name: str) -> str:
+    """The mask in ``folder`` with the stem of ``name``."""
+    same = os.path.join(folder, name)
+    if os.path.splitext(name)[1] in _TRIED and os.path.lexists(same):
+        return same
+    stem = stem_of(name)
+    for extension in _TRIED:
+        path = os.path.join(folder, stem + extension)
+        if os.path.lexists(path):
+            return path
+    return ""

@@ -1,0 +1,147 @@
+"""Radiographs: a file's bytes in, uint8 grey levels out, and a record of what was done to them.
+
+Equal tissue must fall into equal bins, so depths are reduced by the *declared* range (16 bits: the upper
+byte) and never by an image's own minimum or maximum.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from histcxr.data.decoding import decode_grey, read_header
+from histcxr.data.files import read_file
+from histcxr.data.headers import MIN_SIDE
+from histcxr.exceptions import RadiographError, Reason
+
+MIN_LUNG_CONTRAST = 16
+"""Fewest grey levels between the darkest and the brightest lung pixel of an image that can be judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """One radiograph, lungs dark.
+
+    Attributes
+    ----------
+    pixels : uint8 (height, width)
+        Grey levels.
+    metadata : dict
+        ``format``, ``bits`` and ``channels`` as declared, ``width`` and ``height`` of :attr:`pixels`, and
+        ``steps``: what was done on the way, e.g. ``("16 to 8 bits", "alpha dropped")``.
+    """
+
+    pixels: NDArray[np.uint8]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
+    """Read a radiograph from a PNG, JPEG, TIFF or BMP file, known by its content and not by its name.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    Radiograph
+
+    Raises
+    ------
+    RadiographError
+        With the reason why the file cannot be judged.
+
+    See Also
+    --------
+    decode_radiograph : the same from bytes already read.
+    """
+    return decode_radiograph(read_file(path), path)
+
+
+def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiograph:
+    """Decode a radiograph from the bytes of its file.
+
+    Grey images and colour images with (nearly) equal channels are accepted, at 1 to 16 bits; an alpha channel
+    is dropped; an EXIF orientation is applied, as viewers do. Everything done is recorded in the metadata.
+
+    Parameters
+    ----------
+    data : bytes
+        The file's content.
+    path : path-like, optional
+        Its name, for messages.
+
+    Returns
+    -------
+    Radiograph
+
+    Raises
+    ------
+    RadiographError
+        ``file_empty``, ``not_an_image``, ``unsupported``, ``truncated``, ``damaged``, ``too_large``,
+        ``too_small`` or ``colour``.
+    """
+    name = os.fspath(path)
+    header = read_header(data, name)
+    if header.width < MIN_SIDE or header.height < MIN_SIDE:
+        detail = f"{header.width} x {header.height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
+        raise RadiographError(Reason.TOO_SMALL, name, detail)
+    pixels, coloured = decode_grey(data, header, name)
+    steps = []
+    if header.palette:
+        steps.append("palette applied")
+    if header.alpha:
+        steps.append("alpha dropped")
+    if coloured:
+        steps.append(f"{coloured:.2%} coloured pixels made grey")
+    if header.inverted:
+        steps.append("inverted")
+    if header.orientation != 1 or header.turned != 1:
+        steps.append(f"turned by orientation {max(header.orientation, header.turned)}")
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+        steps.append("16 to 8 bits")
+    height, width = pixels.shape
+    metadata = {
+        "format": header.format,
+        "bits": header.bits,
+        "channels": header.channels,
+        "width": width,
+        "height": height,
+        "steps": tuple(steps),
+    }
+    return Radiograph(pixels, metadata)
+
+
+def check_lungs(
+    pixels: NDArray[np.uint8], mask: NDArray[np.bool_], path: str | os.PathLike[str] = ""
+) -> None:
+    """Refuse an image whose lungs show (almost) no contrast: blank, badly exposed, or of a wrong range.
+
+    Parameters
+    ----------
+    pixels : uint8 (height, width)
+        The radiograph.
+    mask : bool (height, width)
+        Its lungs, at least one pixel.
+    path : path-like, optional
+        The image's name, for messages.
+
+    Raises
+    ------
+    RadiographError
+        ``blank``, when the lungs span fewer than :data:`MIN_LUNG_CONTRAST` grey levels.
+    """
+    lungs = mask.view(np.uint8)
+    low, high, _, _ = cv2.minMaxLoc(pixels[::8], lungs[::8])
+    if high - low >= MIN_LUNG_CONTRAST:
+        return  # every eighth row shows enough already
+    low, high, _, _ = cv2.minMaxLoc(pixels, lungs)
+    if high - low < MIN_LUNG_CONTRAST:
+        raise RadiographError(Reason.BLANK, path, f"grey levels {low:.0f} to {high:.0f} of 0 to 255")

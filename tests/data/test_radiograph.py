@@ -1,0 +1,160 @@
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from histcxr.data.anatomy import make_phantom
+from histcxr.data.broken_files import write_broken_files, write_unusual_files
+from histcxr.data.discovery import find_inputs
+from histcxr.data.masks import read_mask
+from histcxr.data.radiograph import (
+    MIN_LUNG_CONTRAST,
+    Radiograph,
+    check_lungs,
+    decode_radiograph,
+    read_radiograph,
+)
+from histcxr.data.writing import encode_image
+from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
+
+PHANTOM = make_phantom(7)
+
+
+def judged(entry):
+    """The reason that an input is given, None when it can be judged: what extraction does with each file."""
+    if entry.problem is not None:
+        return entry.problem
+    try:
+        pixels = read_radiograph(entry.path).pixels
+        mask = read_mask(entry.mask, pixels.shape)
+        check_lungs(pixels, mask, entry.path)
+    except UnjudgeableError as error:
+        return error.reason
+    return None
+
+
+@pytest.mark.parametrize("extension", [".png", ".tif", ".bmp"])
+def test_pixels_are_those_that_were_stored(tmp_path, extension):
+    path = tmp_path / f"image{extension}"
+    path.write_bytes(encode_image(PHANTOM.image, extension))
+    radiograph = read_radiograph(path)
+    assert isinstance(radiograph, Radiograph)
+    assert radiograph.pixels.dtype == np.uint8
+    assert (radiograph.pixels == PHANTOM.image).all()
+    assert radiograph.metadata["steps"] == (("palette applied",) if extension == ".bmp" else ())
+    assert (radiograph.metadata["width"], radiograph.metadata["height"]) == (224, 224)
+
+
+def test_jpeg_is_what_opencv_reads(tmp_path):
+    data = encode_image(PHANTOM.image, ".jpg")
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert (decode_radiograph(data).pixels == expected).all()
+
+
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+def test_sixteen_bits_are_reduced_by_range_and_not_by_content(extension):
+    deep = np.arange(0, 64 * 64 * 4, 4, dtype=np.uint16).reshape(64, 64)  # a quarter of the range only
+    radiograph = decode_radiograph(encode_image(deep, extension))
+    assert (radiograph.pixels == deep // 256).all()
+    assert radiograph.pixels.max() == 63
+    assert radiograph.metadata["bits"] == 16
+    assert "16 to 8 bits" in radiograph.metadata["steps"]
+
+
+def test_alpha_is_dropped():
+    see_through = np.dstack([PHANTOM.image] * 3 + [255 - PHANTOM.image])
+    radiograph = decode_radiograph(encode_image(see_through))
+    assert (radiograph.pixels == PHANTOM.image).all()
+    assert radiograph.metadata["steps"] == ("alpha dropped",)
+
+
+def test_nearly_equal_channels_pass_and_colour_does_not():
+    rng = np.random.default_rng(0)
+    tinted = np.dstack([PHANTOM.image] * 3).astype(int) + rng.integers(-6, 7, (224, 224, 3))
+    grey = decode_radiograph(encode_image(np.clip(tinted, 0, 255).astype(np.uint8))).pixels
+    assert np.abs(grey.astype(int) - PHANTOM.image).max() <= 7
+    marked = np.dstack([PHANTOM.image] * 3)
+    marked[5:15, 5:20] = (0, 0, 255)  # a side marker in red
+    steps = decode_radiograph(encode_image(marked)).metadata["steps"]
+    assert steps == ("0.30% coloured pixels made grey",)
+    marked[5:60, 5:60] = (0, 0, 255)
+    with pytest.raises(RadiographError, match=r"6% of the pixels are coloured") as caught:
+        decode_radiograph(encode_image(marked), "photo.png")
+    assert caught.value.reason is Reason.COLOUR
+    assert caught.value.path == "photo.png"
+
+
+def test_small_images_are_refused():
+    assert decode_radiograph(encode_image(PHANTOM.image[:32, :32])).pixels.shape == (32, 32)
+    with pytest.raises(RadiographError, match="31 x 32 pixels; at least 32 x 32"):
+        decode_radiograph(encode_image(PHANTOM.image[:32, :31]))
+
+
+def test_lungs_without_contrast():
+    mask = PHANTOM.mask
+    check_lungs(PHANTOM.image, mask)
+    flat = np.full_like(PHANTOM.image, 90)
+    flat[~mask] = 255  # what is outside does not count
+    flat[np.argwhere(mask)[3][0], np.argwhere(mask)[3][1]] = 90 + MIN_LUNG_CONTRAST - 1
+    with pytest.raises(RadiographError, match="grey levels 90 to 105 of 0 to 255") as caught:
+        check_lungs(flat, mask)
+    assert caught.value.reason is Reason.BLANK
+    row, column = np.argwhere(mask & (np.arange(224)[:, None] % 8 != 0))[0]
+    flat[row, column] = 90 + MIN_LUNG_CONTRAST  # between the rows that are looked at first
+    check_lungs(flat, mask)
+
+
+def test_a_deep_image_of_the_wrong_range_is_blank():
+    twelve_bits = PHANTOM.image.astype(np.uint16) * 16  # stored in 16 bits without saying so
+    radiograph = decode_radiograph(encode_image(twelve_bits))
+    with pytest.raises(RadiographError, match="almost no contrast"):
+        check_lungs(radiograph.pixels, PHANTOM.mask)
+
+
+def test_every_broken_file_gets_its_reason_and_nothing_is_printed(tmp_path, capfd):
+    expected = write_broken_files(tmp_path)
+    found = {entry.relative: judged(entry) for entry in find_inputs(tmp_path)}
+    assert found == expected
+    assert capfd.readouterr() == ("", "")
+
+
+def test_every_unusual_file_can_be_judged_and_nothing_is_printed(tmp_path, capfd):
+    names = write_unusual_files(tmp_path)
+    found = {entry.relative: judged(entry) for entry in find_inputs(tmp_path)}
+    assert found == dict.fromkeys(names)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_unusual_files_all_show_the_same_lungs(tmp_path):
+    """Format, depth and dress of a file must not move the histogram: that would tell sources apart."""
+    write_unusual_files(tmp_path)
+    for entry in find_inputs(tmp_path):
+        pixels = read_radiograph(entry.path).pixels
+        mask = read_mask(entry.mask, pixels.shape)
+        phantom = make_phantom(1)
+        assert (mask != phantom.mask).mean() < 0.01, entry.relative
+        difference = np.abs(pixels.astype(int) - phantom.image)[mask]
+        assert difference.mean() < 2.5, entry.relative  # JPEG is lossy
+        if not entry.relative.endswith(".jpg") and not entry.relative.startswith("jpeg"):
+            assert difference.max() == 0, entry.relative
+
+
+def test_memory_stays_small_for_a_huge_declared_size(tmp_path):
+    write_broken_files(tmp_path)
+    code = (
+        "import resource, sys\n"
+        "from histcxr.data.radiograph import read_radiograph\n"
+        "from histcxr.exceptions import RadiographError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    read_radiograph(sys.argv[1])\nexcept RadiographError as error:\n    print(error.reason)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "huge.png")], capture_output=True, text=True, check=True
+    )
+    reason, grown = done.stdout.split()
+    assert reason == "too_large"
+    assert int(grown) < 20_000  # kilobytes; decoding would take 400,000
+    assert done.stderr == ""

@@ -1,0 +1,150 @@
+"""Formulas on histograms: densities, quantile functions, shares, and the lungs' own intensity axis.
+
+Histograms are float64, shape ``(..., bins)``; densities are histograms that add up to 1. Bin ``k`` stands for
+the interval from ``k - 0.5`` to ``k + 0.5``, over which its weight is spread evenly: so a quantile moves
+smoothly where a pixel changes bins. No row's result depends on the rows beside it: cut batches anywhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+__all__ = [
+    "centre_and_spread",
+    "cumulative_at",
+    "density",
+    "levels",
+    "quantiles",
+    "resample",
+    "shares",
+    "smooth",
+]
+
+_Floats = NDArray[np.float64]
+
+
+def levels(n: int) -> _Floats:
+    """Return the middles of ``n`` equal parts of [0, 1]: no extremes, which a single pixel moves."""
+    return (np.arange(n) + 0.5) / n
+
+
+def fill_empty(counts: _Floats, whole: _Floats) -> _Floats:
+    """Return counts in which each zone without a pixel has the whole lungs' distribution.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (n, zones, bins)
+    whole : ndarray, shape (n, bins)
+    """
+    empty = counts.sum(axis=-1, keepdims=True) <= 0
+    return np.where(empty, whole[:, None, :], counts)
+
+
+def density(counts: _Floats) -> _Floats:
+    """Divide histograms, none of them empty, by their sums."""
+    return counts / counts.sum(axis=-1, keepdims=True)
+
+
+def smooth(density: _Floats, sigma: float) -> _Floats:
+    """Convolve with a Gaussian of ``sigma`` bins, reflected at both ends, so that the sum stays 1."""
+    return gaussian_filter1d(density, sigma, axis=-1, mode="reflect")
+
+
+def quantiles(counts: _Floats, at: _Floats) -> _Floats:
+    """Invert the cumulative distribution.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (..., bins)
+        None of them empty. Whole numbers keep ties exact, so pass counts rather than densities.
+    at : ndarray, shape (levels,)
+        Levels strictly between 0 and 1, rising.
+
+    Returns
+    -------
+    ndarray, shape (..., levels)
+        Intensities between -0.5 and ``bins - 0.5``. Where the distribution is flat, the lower end.
+    """
+    bins = counts.shape[-1]
+    cumulative = np.cumsum(counts, axis=-1).reshape(-1, bins)
+    wanted = cumulative[:, -1:] * at
+    bin_ = np.empty(wanted.shape, np.intp)
+    for row in range(len(wanted)):
+        bin_[row] = cumulative[row].searchsorted(wanted[row])
+    padded = np.concatenate([np.zeros((len(cumulative), 1)), cumulative], axis=1)
+    below = np.take_along_axis(padded, bin_, axis=1)
+    # The first bin to reach a level is never an empty one.
+    weight = np.take_along_axis(padded, bin_ + 1, axis=1) - below
+    return (bin_ - 0.5 + (wanted - below) / weight).reshape(*counts.shape[:-1], len(at))
+
+
+def cumulative_at(density: _Floats, at: _Floats) -> _Floats:
+    """Return the share of each zone's pixels below given intensities; the inverse of :func:`quantiles`.
+
+    Parameters
+    ----------
+    density : ndarray, shape (n, zones, bins)
+    at : ndarray, shape (n, points)
+        Intensities, the same for all zones of an image.
+
+    Returns
+    -------
+    ndarray, shape (n, zones, points), between 0 and 1
+    """
+    n, zones, bins = density.shape
+    padded = np.concatenate([np.zeros((n, zones, 1)), np.cumsum(density, axis=-1)], axis=-1)
+    place = np.clip(at + 0.5, 0, bins)
+    edge = np.minimum(place.astype(np.intp), bins - 1)
+    index = np.broadcast_to(edge[:, None, :], (n, zones, at.shape[1]))
+    low = np.take_along_axis(padded, index, axis=2)
+    high = np.take_along_axis(padded, index + 1, axis=2)
+    return np.clip(low + (place - edge)[:, None, :] * (high - low), 0, 1)
+
+
+def shares(density: _Floats, whole: _Floats, n: int) -> _Floats:
+    """Return the share of each zone's pixels in each of ``n`` intervals of equal weight for the whole lungs.
+
+    Parameters
+    ----------
+    density : ndarray, shape (images, zones, bins)
+    whole : ndarray, shape (images, bins)
+        Counts, none of them empty.
+
+    Returns
+    -------
+    ndarray, shape (images, zones, n)
+        Adding up to 1 over the intervals; ``1 / n`` everywhere for a zone like the whole.
+    """
+    cuts = quantiles(whole, np.arange(1, n) / n)
+    below = cumulative_at(density, cuts)
+    ends = np.zeros((*below.shape[:2], 1))
+    return np.diff(np.concatenate([ends, below, ends + 1], axis=-1), axis=-1)
+
+
+def centre_and_spread(whole: _Floats) -> tuple[_Floats, _Floats]:
+    """Return median and interquartile range, shape (images,); the range is at least half a bin."""
+    low, median, high = quantiles(whole, np.array([0.25, 0.5, 0.75])).T
+    return median, np.maximum(high - low, 0.5)
+
+
+def resample(density: _Floats, centre: _Floats, spread: _Floats, half: float, bins: int) -> _Floats:
+    """Lay densities on the axis ``(intensity - centre) / spread``, in equal bins over ``[-half, half]``.
+
+    What lies beyond falls into the first or the last bin, so each still adds up to 1.
+
+    Parameters
+    ----------
+    density : ndarray, shape (n, zones, bins_in)
+    centre, spread : ndarray, shape (n,)
+        In bins of the old axis.
+
+    Returns
+    -------
+    ndarray, shape (n, zones, bins)
+    """
+    cuts = np.linspace(-half, half, bins + 1)[1:-1]
+    below = cumulative_at(density, centre[:, None] + spread[:, None] * cuts)
+    ends = np.zeros((*below.shape[:2], 1))
+    return np.diff(np.concatenate([ends, below, ends + 1], axis=-1), axis=-1)

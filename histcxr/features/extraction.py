@@ -1,0 +1,262 @@
+"""A whole manifest to counts, in parallel: no row is lost, memory is bounded, a cache saves decoding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed, effective_n_jobs
+from numpy.typing import ArrayLike, NDArray
+
+from histcxr.data.files import read_file
+from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
+from histcxr.features.cache import CountsCache, content_key
+from histcxr.features.counting import ImageCounts, batch_counts, image_counts
+from histcxr.features.filters import Band
+from histcxr.features.histograms import BINS, Zones
+from histcxr.features.recipe import Recipe, as_recipe
+
+__all__ = ["Features", "ImageCounts", "batch_counts", "extract_features", "image_counts"]
+
+# Images a worker takes at a time: enough to hide the cost of handing over, few for a lively progress bar.
+_CHUNK = 64
+# Bytes of files held before they are decoded: bounds the memory of a worker that reads for the cache.
+_HELD_BYTES = 1 << 24
+
+_Path: TypeAlias = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Features:
+    """The counts of a manifest's images.
+
+    Attributes
+    ----------
+    counts : ndarray of int64, shape (n, n_zones * (1 + n_bands), 256)
+        Zeros where an image is not usable.
+    table : DataFrame, n rows
+        The manifest, row for row, with two columns added: ``reason`` (``""``, or the code why the image is
+        not usable) and ``detail`` (what was found).
+    recipe : Recipe
+        What was extracted.
+    """
+
+    counts: NDArray[np.int64]
+    table: pd.DataFrame
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        expected = (len(self.table), len(self.recipe.names), BINS)
+        if self.counts.shape != expected:
+            raise InputError(f"counts must have the shape {expected}; got {self.counts.shape}")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Which images were counted; the others have a reason."""
+        return (self.table["reason"] == "").to_numpy(bool)
+
+    def select(self, rows: ArrayLike) -> Features:
+        """Return some of the images.
+
+        Parameters
+        ----------
+        rows : array-like of bool, shape (n,), or of int
+            Which to keep, or their positions in the order wanted.
+        """
+        index = np.asarray(rows)
+        if index.dtype == np.bool_ and index.shape != (len(self),):
+            raise InputError(
+                f"rows must be {len(self)} booleans, one for each image; got shape {index.shape}"
+            )
+        return replace(self, counts=self.counts[index], table=self.table.iloc[index])
+
+
+def extract_features(
+    manifest: pd.DataFrame,
+    zones: Zones | Recipe = 1,
+    n_jobs: int = 1,
+    *,
+    bands: bool | str | Iterable[str | Band] = (),
+    cache: _Path | None = None,
+    progress: bool = False,
+) -> Features:
+    """Count every image of a manifest.
+
+    An image that cannot be counted keeps its row, with the reason; nothing is dropped.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        With the columns ``image`` and ``mask``, paths of files (a mask may be ``""``); the others are kept.
+    zones : {1, 2, 6, "1+2", "1+6"} or Recipe
+        What to count apart.
+    n_jobs : int, default=1
+        Threads; -1 for one a core. Decoding releases the interpreter lock.
+    bands : bool, str, or iterable of str or Band, default=()
+        Filtered images to count beside the intensity, ``True`` for those that travel best; their rows follow,
+        band by band. See :mod:`histcxr.features.bands`.
+    cache : path-like, optional
+        A folder that keeps counts for next time, known by the content of image and mask, not by their
+        names. An extraction that was killed goes on where it was.
+    progress : bool, default=False
+        Whether to show a progress bar on standard error.
+
+    Returns
+    -------
+    Features
+
+    Raises
+    ------
+    InputError
+        When the manifest has no such columns, zones is unknown, or the cache cannot be used.
+
+    Warns
+    -----
+    HistcxrWarning
+        When a part of the cache was damaged; its images are counted again.
+    """
+    recipe = as_recipe(zones, bands)
+    missing = [column for column in ("image", "mask") if column not in manifest.columns]
+    if missing:
+        raise InputError(f"manifest must have the columns image and mask; missing: {', '.join(missing)}")
+    images, masks = _paths(manifest["image"]), _paths(manifest["mask"])
+    n = len(manifest)
+    counts = np.zeros((n, len(recipe.names), BINS), np.int64)
+    reasons, details = [""] * n, [""] * n
+    rows: Sequence[int] = range(n)
+    with _Progress(n, progress) as bar:
+        if cache is None:
+            for done in _in_chunks(images, masks, rows, recipe, n_jobs, None):
+                done.store(counts, reasons, details)
+                bar.advance(len(done.rows))
+        else:
+            with CountsCache(cache, recipe) as kept:
+                while rows:
+                    found: list[tuple[int, bytes]] = []
+                    for done in _in_chunks(images, masks, rows, recipe, n_jobs, kept.keys()):
+                        done.store(counts, reasons, details)
+                        kept.add(done.keys, done.counts)
+                        found += done.known
+                        bar.advance(len(done.rows) - len(done.known))
+                    # What the cache lost in the meantime is counted in a second round.
+                    rows = kept.fill(counts, found)
+                    bar.advance(len(found) - len(rows))
+    table = manifest.assign(reason=reasons, detail=details)
+    return Features(counts, table, recipe)
+
+
+def _paths(column: pd.Series) -> list[str]:
+    """Return a column of paths as plain strings, ``""`` where one is missing."""
+    return ["" if path is None or path != path else os.fspath(path) for path in column]
+
+
+@dataclass
+class _Chunk:
+    """What a worker hands back about its rows: what was counted, what failed, and what the cache knows."""
+
+    rows: Sequence[int]
+    counted: list[int] = field(default_factory=list)
+    counts: list[NDArray[np.int64]] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    failed: list[tuple[int, Reason, str]] = field(default_factory=list)
+    known: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def take(
+        self, rows: Sequence[int], keys: Sequence[bytes], results: Sequence[ImageCounts | UnjudgeableError]
+    ) -> None:
+        for row, key, result in zip(rows, keys, results, strict=True):
+            if isinstance(result, UnjudgeableError):
+                self.failed.append((row, result.reason, result.detail))
+            else:
+                self.counted.append(row)
+                self.counts.append(result.counts)
+                self.keys.append(key)
+
+    def store(self, counts: NDArray[np.int64], reasons: list[str], details: list[str]) -> None:
+        for row, found in zip(self.counted, self.counts, strict=True):
+            counts[row] = found
+        for row, reason, detail in self.failed:
+            reasons[row], details[row] = reason.value, detail
+
+
+def _in_chunks(
+    images: list[str],
+    masks: list[str],
+    rows: Sequence[int],
+    recipe: Recipe,
+    n_jobs: int,
+    known: frozenset[bytes] | None,
+) -> Iterator[_Chunk]:
+    """Count rows in parallel, in order; only a few chunks are in flight, whatever the number of rows."""
+    size = min(_CHUNK, max(1, len(rows) // (4 * effective_n_jobs(n_jobs))))
+    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    yield from Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
+        delayed(_count_chunk)([images[i] for i in chunk], [masks[i] for i in chunk], chunk, recipe, known)
+        for chunk in chunks
+    )
+
+
+def _count_chunk(
+    images: list[str], masks: list[str], rows: Sequence[int], recipe: Recipe, known: frozenset[bytes] | None
+) -> _Chunk:
+    chunk = _Chunk(rows)
+    if known is None:
+        chunk.take(rows, [b""] * len(rows), batch_counts(images, masks, recipe))
+        return chunk
+    waiting: list[tuple[int, bytes, str, bytes | str, bytes | str]] = []
+    held = 0
+    for row, image, mask in zip(rows, images, masks, strict=True):
+        try:
+            data = read_file(image), read_file(mask)
+        except RadiographError:
+            # Left by their names, for the readers to put the reason into words.
+            waiting.append((row, b"", image, image, mask))
+            continue
+        key = content_key(*data)
+        if key in known:
+            chunk.known.append((row, key))
+            continue
+        waiting.append((row, key, image, *data))
+        held += len(data[0]) + len(data[1])
+        if held >= _HELD_BYTES:
+            _count_waiting(chunk, waiting, recipe)
+            waiting, held = [], 0
+    _count_waiting(chunk, waiting, recipe)
+    return chunk
+
+
+def _count_waiting(
+    chunk: _Chunk, waiting: list[tuple[int, bytes, str, bytes | str, bytes | str]], recipe: Recipe
+) -> None:
+    if waiting:
+        rows, keys, names, images, masks = zip(*waiting, strict=True)
+        chunk.take(rows, keys, batch_counts(images, masks, recipe, paths=names))
+
+
+class _Progress:
+    """A progress bar on standard error, or nothing."""
+
+    def __init__(self, total: int, shown: bool) -> None:
+        self._bar = None
+        if shown:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit="image", desc="extracting")
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, n: int) -> None:
+        if self._bar is not None:
+            self._bar.update(n)

@@ -1,0 +1,305 @@
+"""Filters for the inside of the lungs, none of which ever looks outside.
+
+All are built from one low-pass, a Gaussian by **normalised convolution** (Knutsson and Westin 1993)::
+
+    L(s) = G(s) * (image . mask)  /  G(s) * mask
+
+so that no pixel outside the lungs is ever used, and the mask's edge leaks nothing into the response. A band
+is named by its filter and scale, e.g. ``"dog4"``:
+
+=========  ===========================================================================================
+``dogS``   band-pass ``L(S) - L(2 S)``: structures about 2 to 4 ``S`` wide, bright is positive
+``dxS``    horizontal slope of ``L(S)``, brighter towards the image's right is positive
+``dyS``    vertical slope of ``L(S)``, brighter downwards is positive
+``dxxS``   second derivative of ``L(S)`` across, ``dyyS`` downwards, ``dxyS`` mixed: ridges, their direction
+``magS``   steepness of ``L(S)`` in any direction, never negative
+``stdS``   local standard deviation under the Gaussian window ``S``, never negative
+=========  ===========================================================================================
+
+``S`` is the Gaussian's standard deviation in pixels of a **working image**, whose longer side is 224 pixels:
+larger images are brought to this size first, in smaller ones ``S`` shrinks with them, so that a radiograph
+gives the same bands at any resolution.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from histcxr.exceptions import InputError
+
+__all__ = ["FULL_BANDS", "TRAVEL_BANDS", "WORKING_SIZE", "Band", "Filtered", "as_bands", "filtered_images"]
+
+#: Longer side of the working image, in pixels; scales are stated in its pixels.
+WORKING_SIZE: Final = 224
+
+#: The bands that keep most of their worth in a hospital never seen. Use them with six zones.
+TRAVEL_BANDS: Final = ("dx2", "dog4", "dog8")
+
+#: The bands for the best figures where training and use share their hospitals.
+FULL_BANDS: Final = (
+    *("dog1", "dog2", "dog4", "dog8", "dx1", "dx2", "dx4", "dy1", "dy4"),
+    *("dxx2", "dxy2", "dyy2", "dxx4", "dxy4", "dyy4"),
+)
+
+# Orders of the derivatives across and downwards.
+_ORDERS = {"dx": (1, 0), "dy": (0, 1), "dxx": (2, 0), "dyy": (0, 2), "dxy": (1, 1)}
+_SIGNED = ("dog", *_ORDERS)
+_KINDS = (*_SIGNED, "mag", "std")
+_NAME = re.compile(r"([a-z]+)([0-9]+(?:\.[0-9]+)?)")
+# Below this a sampled Gaussian is no Gaussian any more; above, the lungs are one blur.
+_SCALES = (0.5, 64.0)
+# Kernels end here, in standard deviations.
+_TRUNCATE: Final = 4.0
+_TINY: Final = np.float32(1e-12)
+
+_Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, order=True)
+class Band:
+    """A filter and its scale.
+
+    Parameters
+    ----------
+    kind : {"dog", "dx", "dy", "dxx", "dyy", "dxy", "mag", "std"}
+    scale : float
+        Standard deviation of the Gaussian, in pixels of the working image: from 0.5 to 64.
+
+    Raises
+    ------
+    InputError
+        When the kind is unknown or the scale out of range.
+    """
+
+    kind: str
+    scale: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise InputError(f"a band's kind must be one of {', '.join(_KINDS)}; got {self.kind!r}")
+        low, high = _SCALES
+        scale = self.scale
+        if not isinstance(scale, int | float) or isinstance(scale, bool) or not low <= scale <= high:
+            raise InputError(f"a band's scale must be a number from {low:g} to {high:g}; got {scale!r}")
+        object.__setattr__(self, "scale", float(scale))
+
+    @property
+    def name(self) -> str:
+        """Return the one spelling, e.g. ``"dog4"`` or ``"dx1.5"``."""
+        return f"{self.kind}{self.scale:.6g}"
+
+    @property
+    def signed(self) -> bool:
+        """Whether responses may be negative: then zero lies in bin 128, else in bin 0."""
+        return self.kind in _SIGNED
+
+    @property
+    def odd(self) -> bool:
+        """Whether responses change their sign when the image is mirrored."""
+        return self.kind in ("dx", "dxy")
+
+    @classmethod
+    def parse(cls, name: str) -> Band:
+        """Read a band's name.
+
+        Raises
+        ------
+        InputError
+            When it is no kind followed by a number.
+        """
+        match = _NAME.fullmatch(name) if isinstance(name, str) else None
+        if match is None:
+            raise InputError(
+                f"a band must be a kind ({', '.join(_KINDS)}) and a scale, as 'dog4'; got {name!r}"
+            )
+        return cls(match[1], float(match[2]))
+
+
+class Filtered(NamedTuple):
+    """Responses in the lungs' bounding box of the working image.
+
+    Attributes
+    ----------
+    values : ndarray of float32, shape (n_bands, height, width)
+        In grey levels; slopes in grey levels a pixel. 0 outside the mask.
+    mask : ndarray of bool, shape (height, width)
+        The lungs in the same frame.
+    """
+
+    values: _Floats
+    mask: NDArray[np.bool_]
+
+
+def as_bands(bands: bool | str | Iterable[str | Band]) -> tuple[Band, ...]:
+    """Return bands for any way of asking for them.
+
+    Parameters
+    ----------
+    bands : bool, str, or iterable of str or Band
+        ``True`` and ``"travel"`` mean :data:`TRAVEL_BANDS`, ``"full"`` means :data:`FULL_BANDS`, ``False`` none;
+        else names, also as one string with commas.
+
+    Raises
+    ------
+    InputError
+        When a band is unknown, or named twice.
+    """
+    names: Iterable[str | Band]
+    if isinstance(bands, bool):
+        names = TRAVEL_BANDS if bands else ()
+    elif isinstance(bands, str):
+        named = {"travel": TRAVEL_BANDS, "full": FULL_BANDS, "": ()}
+        names = named[bands] if bands in named else [name.strip() for name in bands.split(",")]
+    elif isinstance(bands, Iterable):
+        names = bands
+    else:
+        raise InputError(f"bands must be a bool, names, or Band objects; got {type(bands).__name__}")
+    found = tuple(band if isinstance(band, Band) else Band.parse(band) for band in names)
+    if len(set(found)) < len(found):
+        raise InputError(f"bands must all differ; got {', '.join(band.name for band in found)}")
+    return found
+
+
+def filtered_images(
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    bands: bool | str | Iterable[str | Band] = TRAVEL_BANDS,
+) -> Filtered:
+    """Filter a radiograph inside its lungs.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (height, width)
+        The radiograph, lungs dark. What lies outside the mask has no influence at all.
+    mask : ndarray of bool, shape (height, width)
+        True inside the lungs; at least one pixel.
+    bands : see :func:`as_bands`
+
+    Returns
+    -------
+    Filtered
+        Not scaled by any spread yet.
+
+    Raises
+    ------
+    InputError
+        When dtype, dimensions or shapes do not fit, the mask is empty, or a band is unknown.
+    """
+    wanted = as_bands(bands)
+    check_pixels(pixels, mask)
+    image, weight, unit = _working(pixels, mask)
+    inside = weight >= np.float32(0.5)
+    if not inside.any():
+        # A mask finer than the working image's pixels: whatever touches it counts.
+        inside = weight > 0
+    values = np.empty((len(wanted), *image.shape), np.float32)
+    for place, response in zip(values, _responses(image, weight, wanted, unit), strict=True):
+        np.multiply(response, inside, out=place)
+    # The margin of one pixel was there for the slopes only.
+    return Filtered(values[:, 1:-1, 1:-1], inside[1:-1, 1:-1])
+
+
+def check_pixels(pixels: Any, mask: Any) -> None:
+    """Raise InputError unless both are 2-D, uint8 and bool, of one shape."""
+    for name, array, dtype in (("pixels", pixels, np.uint8), ("mask", mask, np.bool_)):
+        if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 2:
+            came = (
+                f"{array.dtype} of shape {array.shape}"
+                if isinstance(array, np.ndarray)
+                else type(array).__name__
+            )
+            raise InputError(f"{name} must be a 2-D array of {np.dtype(dtype).name}; got {came}")
+    if pixels.shape != mask.shape:
+        raise InputError(f"pixels and mask must have one shape; got {pixels.shape} and {mask.shape}")
+
+
+def _working(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[_Floats, _Floats, float]:
+    """Return image (centred, 0 outside), weight in [0, 1], and the pixels of this frame to one unit of scale.
+
+    Both have a margin of one empty pixel around the lungs' bounding box.
+    """
+    # The kernels read plain rows: flipped and strided views are copied.
+    pixels, bits = np.ascontiguousarray(pixels), np.ascontiguousarray(mask).view(np.uint8)
+    x, y, width, height = cv2.boundingRect(bits)
+    if not width:
+        raise InputError("mask must have at least one pixel; got an empty mask")
+    box = np.s_[y : y + height, x : x + width]
+    weight = bits[box].astype(np.float32)
+    # A whole number of grey levels near the middle: float32 stays exact, and a shift of the image cancels.
+    centre = math.floor(cv2.mean(pixels[box], bits[box])[0] + 0.5)
+    image = (pixels[box].astype(np.float32) - np.float32(centre)) * weight
+    unit = max(pixels.shape) / WORKING_SIZE
+    if unit > 1:
+        size = (max(1, round(width / unit)), max(1, round(height / unit)))
+        image = _floats(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+        weight = _floats(cv2.resize(weight, size, interpolation=cv2.INTER_AREA))
+        unit = 1.0
+    image, weight = (
+        _floats(cv2.copyMakeBorder(array, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0))
+        for array in (image, weight)
+    )
+    return image, weight, unit
+
+
+def _floats(array: Any) -> _Floats:
+    return np.asarray(array, np.float32)
+
+
+class _LowPasses:
+    """Low-passes of one image by normalised convolution; each scale is computed once."""
+
+    def __init__(self, image: _Floats, weight: _Floats, unit: float) -> None:
+        self._image = image  # already multiplied by the weight
+        self._weight = weight
+        self._unit = unit
+        self._norms: dict[float, _Floats] = {}
+        self._means: dict[float, _Floats] = {}
+
+    def blur(self, array: _Floats, scale: float) -> _Floats:
+        sigma = max(scale * self._unit, 0.05)
+        size = 2 * int(_TRUNCATE * sigma + 0.5) + 1
+        return _floats(cv2.GaussianBlur(array, (size, size), sigma, borderType=cv2.BORDER_CONSTANT))
+
+    def norm(self, scale: float) -> _Floats:
+        if scale not in self._norms:
+            self._norms[scale] = np.maximum(self.blur(self._weight, scale), _TINY)
+        return self._norms[scale]
+
+    def mean(self, scale: float) -> _Floats:
+        if scale not in self._means:
+            self._means[scale] = self.blur(self._image, scale) / self.norm(scale)
+        return self._means[scale]
+
+    def derivative(self, scale: float, dx: int, dy: int) -> _Floats:
+        # Sobel's kernels measure a slope 8 times, a curvature 4 times; the unit makes it one of working pixels.
+        factor = self._unit / 8 if dx + dy == 1 else self._unit**2 / 4
+        return _floats(cv2.Sobel(self.mean(scale), cv2.CV_32F, dx, dy, ksize=3, scale=factor))
+
+    def deviation(self, scale: float) -> _Floats:
+        # Where the weight is a fraction, image / weight is the pixel's own value.
+        square = self._image**2 / np.maximum(self._weight, _TINY)
+        variance = self.blur(_floats(square), scale) / self.norm(scale) - self.mean(scale) ** 2
+        return _floats(np.sqrt(np.maximum(variance, 0)))
+
+
+def _responses(image: _Floats, weight: _Floats, bands: Iterable[Band], unit: float) -> Iterator[_Floats]:
+    low = _LowPasses(image, weight, unit)
+    for band in bands:
+        s = band.scale
+        if band.kind == "dog":
+            yield low.mean(s) - low.mean(2 * s)
+        elif band.kind in _ORDERS:
+            yield low.derivative(s, *_ORDERS[band.kind])
+        elif band.kind == "mag":
+            # Not cv2.magnitude: its last bit depends on where in memory the arrays lie.
+            yield _floats(np.sqrt(low.derivative(s, 1, 0) ** 2 + low.derivative(s, 0, 1) ** 2))
+        else:
+            yield low.deviation(s)

@@ -1,0 +1,24 @@
+"""The saved model: recipe, weights, thresholds and card, in files that cannot run code.
+
+A model is a folder ``NAME.histcxr`` with four kinds of file:
+
+========================  ==========================================================================
+``manifest.json``         what the model is: recipe, thresholds, training data, metrics, versions, and
+                          the size and SHA-256 of every other file
+``manifest.sha256``       the SHA-256 of ``manifest.json``, as ``sha256sum -c`` reads it
+``estimator.skops``       the scikit-learn pipeline, loaded through a short list of known types
+``booster-N.ubj``         each XGBoost booster, in XGBoost's own UBJSON
+========================  ==========================================================================
+
+:mod:`~histcxr.model_store.model` says what a model is, :mod:`~histcxr.model_store.folder` writes and reads
+the folder, :mod:`~histcxr.model_store.weights` turns a pipeline into bytes and back, and
+:mod:`~histcxr.model_store.structure` checks what the bytes contain before it is used.
+
+Another minor version of scikit-learn or XGBoost than the one that saved a model gives a warning, and only as long as
+the model still scores a fixed probe as it did; another major version is refused.
+"""
+
+from histcxr.model_store.folder import load_model, model_hash, save_model
+from histcxr.model_store.model import Model, installed_versions
+
+__all__ = ["Model", "installed_versions", "load_model", "model_hash", "save_model"]

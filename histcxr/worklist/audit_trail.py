@@ -1,0 +1,262 @@
+"""The audit trail: what was judged, by what, with which result; and the journal from which a run goes on.
+
+A text file of JSON Lines that is only ever appended to. The first line describes the run: versions, model
+hash, recipe, thresholds, input. Then comes one line an input, in the order of judging; ``resumed`` and
+``finished`` lines mark where runs began again and ended. The text is ASCII: a file name that is not valid
+UTF-8 keeps its foreign bytes as ``\\udcXX``, as Python reads them back.
+
+A run that is killed leaves at most one unfinished line at the end. Opening the trail again cuts it off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from histcxr.exceptions import InputError, OutputError
+from histcxr.worklist.locks import open_locked, write_all, write_error
+
+FORMAT = "histcxr audit trail"
+FORMAT_VERSION = 1
+# A run goes on only where all of these are the same; anything else would mix two runs in one worklist.
+_SAME = ("format", "format_version", "histcxr", "model", "recipe", "thresholds", "input", "masks")
+
+
+class Key(NamedTuple):
+    """What makes an input the same one as in an earlier run."""
+
+    file: str
+    mask: str
+
+    def digest(self) -> bytes:
+        """Return 16 bytes that stand for the key, so that a hundred thousand of them need little memory."""
+        text = json.dumps(self).encode()
+        return hashlib.blake2b(text, digest_size=16).digest()
+
+
+class AuditTrail:
+    """An open audit trail, locked against other runs.
+
+    Parameters
+    ----------
+    path : str
+        The file; made if it is missing.
+    header : mapping
+        The run as it is about to be: at least the fields that must be the same to go on.
+    overwrite : bool
+        Start anew over whatever the file holds.
+
+    Attributes
+    ----------
+    header : dict
+        The first line: the given header, or that of the run which goes on.
+    unfinished : bool
+        An earlier run began this trail and did not come to its end.
+
+    Raises
+    ------
+    InputError
+        The file is an audit trail of another run, or no audit trail.
+    OutputError
+        It cannot be written, another run holds it, or it is damaged.
+    """
+
+    def __init__(self, path: str, header: dict[str, Any], *, overwrite: bool = False) -> None:
+        self.path = path
+        self._descriptor = open_locked(path)
+        try:
+            # Read through a descriptor of its own: appending moves the place of the one that writes.
+            self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            os.close(self._descriptor)
+            raise write_error(path, error) from error
+        try:
+            self._open(header, overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, header: dict[str, Any], overwrite: bool) -> None:
+        if overwrite:
+            self._cut(0)
+        first = self._file.readline()
+        if not first.endswith(b"\n"):
+            # Killed while the very first line was written; anything else that lacks a line end is not ours.
+            if not _beginning().startswith(first[: len(_beginning())]):
+                raise InputError(_foreign(self.path))
+            self._cut(0)
+            self.header = header
+            self.unfinished, self._end, self._kept = False, 0, _Offsets()
+            self._append(
+                {
+                    "record": "run",
+                    "format": FORMAT,
+                    "format_version": FORMAT_VERSION,
+                    **header,
+                    "started": _now(),
+                }
+            )
+            return
+        self.header = self._check_header(first, header)
+        self._scan()
+        self._append({"record": "resumed", "packages": header["packages"], "time": _now()})
+
+    def _check_header(self, line: bytes, header: dict[str, Any]) -> dict[str, Any]:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise InputError(_foreign(self.path))
+        wanted = {"format": FORMAT, "format_version": FORMAT_VERSION, **header}
+        for name in _SAME:
+            if found.get(name) != wanted.get(name):
+                raise InputError(
+                    f"output must be free or of the same run, but {self.path} belongs to a run with "
+                    f"{name} {_short(found.get(name))}, this one has {_short(wanted.get(name))}; "
+                    "choose another output, or overwrite it"
+                )
+        return found
+
+    def _scan(self) -> None:
+        """Read the whole trail once: where each input's last line is, and whether the run ended."""
+        self._kept = _Offsets()
+        self.unfinished = True
+        offset = self._file.tell()
+        for number, line in enumerate(self._file, start=2):
+            if not line.endswith(b"\n"):
+                break
+            record = self._parse(line, number)
+            if record["record"] == "image":
+                self._kept.add(key_of(record).digest(), offset)
+            self.unfinished = record["record"] != "finished"
+            offset += len(line)
+        self._cut(offset)
+        self._kept.freeze()
+
+    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+            if record["record"] == "image":
+                key_of(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(
+                f"{self.path}: line {number} is damaged, so the run cannot go on from it; keep a copy of the "
+                "file and overwrite the output"
+            ) from error
+        parsed: dict[str, Any] = record
+        return parsed
+
+    def _cut(self, size: int) -> None:
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        self._file.seek(0)
+        self._end = size
+
+    def find(self, key: Key) -> tuple[int, dict[str, Any]] | None:
+        """Return where the last line of earlier runs about an input is, and what it says, or None."""
+        offset = self._kept.find(key.digest()) if len(self._kept) else None
+        return None if offset is None else (offset, self.read(offset))
+
+    def read(self, offset: int) -> dict[str, Any]:
+        """Return the line at an offset."""
+        self._file.seek(offset)
+        record: dict[str, Any] = json.loads(self._file.readline())
+        return record
+
+    def append(self, records: Sequence[dict[str, Any]]) -> list[int]:
+        """Append lines about inputs, and return the offset of each."""
+        lines = [_line({"record": "image", **record}) for record in records]
+        offsets = [self._end]
+        for line in lines:
+            offsets.append(offsets[-1] + len(line))
+        write_all(self._descriptor, b"".join(lines), self.path)
+        self._end = offsets.pop()
+        return offsets
+
+    def finish(self, counts: dict[str, Any]) -> None:
+        """Mark the end of a run and bring everything onto the disk."""
+        self._append({"record": "finished", **counts, "time": _now()})
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+    def _append(self, record: dict[str, Any]) -> None:
+        line = _line(record)
+        write_all(self._descriptor, line, self.path)
+        self._end += len(line)
+
+    def close(self) -> None:
+        """Give the file and its lock back."""
+        self._file.close()
+        os.close(self._descriptor)
+
+    def __enter__(self) -> AuditTrail:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Offsets:
+    """Digest to offset, in 24 bytes an entry; the last of equal digests counts."""
+
+    def __init__(self) -> None:
+        self._raw = bytearray()
+        self._high = self._low = self._offset = np.empty(0, np.uint64)
+
+    def __len__(self) -> int:
+        return len(self._offset)
+
+    def add(self, digest: bytes, offset: int) -> None:
+        self._raw += digest + offset.to_bytes(8, "big")
+
+    def freeze(self) -> None:
+        table = np.frombuffer(bytes(self._raw), dtype=">u8").reshape(-1, 3).astype(np.uint64)
+        self._raw = bytearray()
+        order = np.lexsort((table[:, 2], table[:, 1], table[:, 0]))
+        self._high, self._low, self._offset = (np.ascontiguousarray(column) for column in table[order].T)
+
+    def find(self, digest: bytes) -> int | None:
+        high, low = (np.uint64(int.from_bytes(part, "big")) for part in (digest[:8], digest[8:]))
+        start, stop = np.searchsorted(self._high, high, "left"), np.searchsorted(self._high, high, "right")
+        found = start + np.searchsorted(self._low[start:stop], low, "right") - 1
+        if found < start or self._low[found] != low:
+            return None
+        return int(self._offset[found])
+
+
+def key_of(record: dict[str, Any]) -> Key:
+    """Return the key of a line about an input."""
+    return Key(record["file"], record["mask"])
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _beginning() -> bytes:
+    return _line({"record": "run", "format": FORMAT})[:-2]
+
+
+def _foreign(path: str) -> str:
+    advice = "choose another output, or overwrite it"
+    return f"audit must be free or an audit trail, but {path} is another file; {advice}"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

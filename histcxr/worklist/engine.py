@@ -1,0 +1,329 @@
+"""Triage: a stream of files in, one row for each of them out, in constant memory.
+
+Threads read and count images a block ahead of the model; each block is scored at once and its lines are
+appended to the audit trail with one write. The worklist is made from the trail at the end, beside its place, and
+moved there in one step. So a run that is killed at any moment leaves no half worklist, and the same command goes
+on behind the last line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from histcxr.data.discovery import InputFile, find_inputs
+from histcxr.exceptions import InputError, Reason, UnjudgeableError
+from histcxr.features.recipe import Recipe
+from histcxr.model_store import Model, installed_versions, load_model, model_hash
+from histcxr.worklist.audit_trail import AuditTrail, Key
+from histcxr.worklist.judging import Counted, Verdict, count_images, judge, signature
+from histcxr.worklist.order import Order
+from histcxr.worklist.output import WorklistFile
+from histcxr.worklist.rows import Row, printable, writer_for
+from histcxr.worklist.summary import TriageSummary
+
+SORTS = ("input", "urgency")
+AUDIT_SUFFIX = ".audit.jsonl"
+PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn", "xgboost")
+TASK_SIZE = 16  # images a thread takes at a time
+MAX_WARNINGS = 20
+
+_Path = str | os.PathLike[str]
+
+
+def triage(
+    inputs: _Path,
+    model: Model | _Path,
+    output: _Path,
+    *,
+    masks: _Path | None = None,
+    n_jobs: int = 2,
+    batch_size: int = 256,
+    sort: str = "input",
+    overwrite: bool = False,
+    audit: _Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> TriageSummary:
+    """Put each radiograph of a folder into ``rule_out``, ``review`` or ``rule_in``.
+
+    Every input becomes exactly one row. What cannot be judged, for whatever reason, becomes ``review`` with the
+    reason; nothing ever fails into ``rule_out``. Without a certified threshold its drawer stays empty.
+
+    The same call goes on where an earlier one was stopped. After an earlier one that ended, it judges only the
+    files that are new or changed, and writes the worklist anew.
+
+    Parameters
+    ----------
+    inputs : path-like
+        A folder, a CSV list or a single image; see :func:`~histcxr.data.discovery.find_inputs`.
+    model : Model or path-like
+        A model or its folder.
+    output : path-like
+        The worklist, by its name CSV (``.csv``), JSON Lines (``.jsonl``, ``.ndjson``) or Parquet
+        (``.parquet``). Columns: :class:`~histcxr.worklist.rows.Row`.
+    masks : path-like, optional
+        Where the lung masks are, if not beside the images.
+    n_jobs : int, default=2
+        Threads that read images; -1 for one a core.
+    batch_size : int, default=256
+        Images scored at a time. A run that goes on keeps the size it began with, since a score's last digit
+        may depend on it.
+    sort : {"input", "urgency"}
+        Order of the rows: as found; or rule_in, what could not be judged, review, rule_out, the highest
+        score first.
+    overwrite : bool
+        Start anew over an earlier worklist and its audit trail.
+    audit : path-like, optional
+        The audit trail; by default the output's name with ``.audit.jsonl`` added.
+    progress : callable, optional
+        Called with the number of rows done so far, after each batch.
+
+    Returns
+    -------
+    TriageSummary
+
+    Raises
+    ------
+    InputError
+        An argument is wrong, or the output belongs to another run.
+    ModelError
+        The model is refused.
+    OutputError
+        The output cannot be written, or another run is writing it. What was judged is kept.
+    """
+    started = time.monotonic()
+    n_jobs, batch_size = _check_numbers(n_jobs, batch_size)
+    if sort not in SORTS:
+        raise InputError(f"sort must be one of {', '.join(SORTS)}, got {sort!r}")
+    target = os.path.abspath(os.fspath(output))
+    trail_path = os.path.abspath(os.fspath(audit)) if audit is not None else target + AUDIT_SUFFIX
+    make_writer = writer_for(target)
+    _check_places(os.path.abspath(os.fspath(inputs)), target, trail_path, overwrite)
+    stream = find_inputs(inputs, masks)
+    used = model if isinstance(model, Model) else load_model(model)
+    header = _header(used, inputs, masks, batch_size)
+    label = f"{used.name} {header['model']['hash'][:12]}"
+    with (
+        _quiet() as heard,
+        AuditTrail(trail_path, header, overwrite=overwrite) as trail,
+        WorklistFile(target, remove=overwrite) as worklist,
+    ):
+        run = _Run(used, trail, trail.header["options"]["batch_size"], progress)
+        run.judge_all(stream, n_jobs)
+        order = run.order
+        places = order.by_urgency() if sort == "urgency" else order.by_input()
+        worklist.write(make_writer, (_row(trail.read(int(place)), label) for place in places))
+        unjudged = sum(order.reasons.values())
+        trail.finish({"rows": len(order), **order.drawers, "unjudged": unjudged, "resumed": run.resumed})
+    seconds = time.monotonic() - started
+    return TriageSummary(
+        total=len(order),
+        drawers=order.drawers,
+        unjudged=unjudged,
+        reasons=order.reasons,
+        skipped=dict(sorted(stream.skipped.items())),
+        resumed=run.resumed,
+        model=label,
+        output=target,
+        audit=trail_path,
+        seconds=seconds,
+        images_per_second=(len(order) - run.resumed) / max(seconds, 1e-9),
+        notes=_notes(used, len(order)),
+        warnings=tuple(heard),
+    )
+
+
+@dataclass(slots=True)
+class _Input:
+    """One input on its way, and its line of an earlier run if that still holds."""
+
+    file: InputFile
+    kept: tuple[int, dict[str, Any]] | None
+
+
+@dataclass(slots=True)
+class _Block:
+    """Inputs that the model sees together, those of them that are being counted, and where their counts come."""
+
+    inputs: list[_Input]
+    counting: list[_Input]
+    counts: list[Future[list[Counted]]]
+
+
+class _Run:
+    """The loop over blocks of inputs: one is counted while the one before is scored."""
+
+    def __init__(
+        self, model: Model, trail: AuditTrail, batch_size: int, progress: Callable[[int], None] | None
+    ) -> None:
+        self.order = Order()
+        self.resumed = 0
+        self._model = model
+        self._recipe = Recipe(model.zones)
+        self._trail = trail
+        self._batch_size = batch_size
+        self._progress = progress
+
+    def judge_all(self, stream: Iterator[InputFile], n_jobs: int) -> None:
+        """Judge every input and note its row."""
+        pool = ThreadPoolExecutor(n_jobs, thread_name_prefix="histcxr")
+        blocks: deque[_Block] = deque()
+        try:
+            while files := list(islice(stream, self._batch_size)):
+                blocks.append(self._begin(files, pool))
+                if len(blocks) > 1:
+                    self._finish(blocks.popleft())
+            while blocks:
+                self._finish(blocks.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _begin(self, files: list[InputFile], pool: ThreadPoolExecutor) -> _Block:
+        """Look up what earlier runs know of a block, and have the rest counted."""
+        inputs = [self._look_up(file) for file in files]
+        counting = [one for one in inputs if one.kept is None]
+        # A killed run may have cut a block in two. Its whole is counted again, so that the model sees the
+        # same batch as in an uninterrupted run; kept rows are not written again.
+        if counting and self._trail.unfinished:
+            counting = inputs
+        tasks = (
+            [one.file for one in counting[start : start + TASK_SIZE]]
+            for start in range(0, len(counting), TASK_SIZE)
+        )
+        return _Block(inputs, counting, [pool.submit(count_images, task, self._recipe) for task in tasks])
+
+    def _look_up(self, file: InputFile) -> _Input:
+        found = self._trail.find(Key(file.relative, file.mask))
+        return _Input(file, found if found is not None and _still_true(found[1], file) else None)
+
+    def _finish(self, block: _Block) -> None:
+        """Score a block, append its lines to the trail and note its rows."""
+        counted = [found for future in block.counts for found in future.result()]
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        fresh = [
+            _record(one, found, verdict, now)
+            for one, found, verdict in zip(block.counting, counted, judge(self._model, counted), strict=True)
+            if one.kept is None
+        ]
+        written = iter(zip(self._trail.append(fresh), fresh, strict=True))
+        for one in block.inputs:
+            offset, record = one.kept or next(written)
+            self.order.add(offset, record["decision"], record["score"], record["reason"])
+            self.resumed += one.kept is not None
+        if self._progress is not None:
+            self._progress(len(self.order))
+
+
+def _still_true(record: dict[str, Any], file: InputFile) -> bool:
+    """Tell whether what an earlier run wrote about an input would be written again."""
+    if file.problem is not None:
+        return bool(record["reason"] == file.problem and record["detail"] == file.detail)
+    if record["reason"] == Reason.UNEXPECTED:
+        return False  # memory may have been short, or the bug is gone
+    mask_stat = signature(file.mask) if file.mask else None
+    return bool(record["stat"] == signature(file.path) and record["mask_stat"] == mask_stat)
+
+
+def _record(one: _Input, found: Counted, verdict: Verdict, now: str) -> dict[str, Any]:
+    """One line of the audit trail."""
+    return {
+        "file": one.file.relative,
+        "mask": one.file.mask,
+        "sha256": found.sha256,
+        "mask_sha256": found.mask_sha256,
+        "stat": found.stat,
+        "mask_stat": found.mask_stat,
+        "decision": verdict.decision,
+        "score": verdict.score,
+        "reason": "" if verdict.reason is None else verdict.reason.value,
+        "detail": verdict.detail,
+        "time": now,
+    }
+
+
+def _row(record: dict[str, Any], label: str) -> Row:
+    """One row of the worklist, from its line in the audit trail."""
+    code = record["reason"]
+    reason = UnjudgeableError(Reason(code), "", record["detail"]).explanation if code else ""
+    return Row(
+        printable(record["file"]),
+        record["decision"],
+        record["score"],
+        printable(reason),
+        code,
+        printable(label),
+    )
+
+
+def _header(model: Model, inputs: _Path, masks: _Path | None, batch_size: int) -> dict[str, Any]:
+    packages = installed_versions(PACKAGES)
+    return {
+        "histcxr": packages.pop("histcxr"),
+        "packages": packages,
+        "model": {"name": model.name, "hash": model_hash(model)},
+        "recipe": Recipe(model.zones).to_dict(),
+        "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
+        "input": os.path.abspath(os.fspath(inputs)),
+        "masks": None if masks is None else os.path.abspath(os.fspath(masks)),
+        "options": {"batch_size": batch_size},
+    }
+
+
+def _check_numbers(n_jobs: int, batch_size: int) -> tuple[int, int]:
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
+        raise InputError(f"n_jobs must be a whole number from 1, or -1 for every core, got {n_jobs!r}")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be a whole number from 1, got {batch_size!r}")
+    return (os.cpu_count() or 1) if n_jobs == -1 else n_jobs, batch_size
+
+
+def _check_places(inputs: str, target: str, trail: str, overwrite: bool) -> None:
+    """Refuse places where writing would destroy something else."""
+    for name, path in (("output", target), ("audit", trail)):
+        if not os.path.isdir(os.path.dirname(path)):
+            raise InputError(f"{name} must lie in a folder that exists, got {path!r}")
+        if os.path.isdir(path):
+            raise InputError(f"{name} must be a file, but {path!r} is a folder")
+        if os.path.exists(path) and os.path.exists(inputs) and os.path.samefile(path, inputs):
+            raise InputError(f"{name} must not be the input itself, got {path!r}")
+    if os.path.realpath(target) == os.path.realpath(trail):
+        raise InputError(f"audit must be another file than output, got {trail!r}")
+    known = os.path.exists(trail) and os.path.getsize(trail) > 0
+    if os.path.lexists(target) and not known and not overwrite:
+        raise InputError(
+            f"output must be free, but {target!r} exists without an audit trail to go on from; choose another "
+            "name, or overwrite it"
+        )
+
+
+def _notes(model: Model, total: int) -> tuple[str, ...]:
+    notes = [] if total else ["no image was found in the input"]
+    for choice, empty in ((model.rule_out, "nothing is ruled out"), (model.rule_in, "nothing is ruled in")):
+        if not choice.certified:
+            notes.append(f"{empty}: the {choice.kind} threshold is {choice.message}")
+    return tuple(notes)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[list[str]]:
+    """Collect the libraries' warnings, each text once, instead of printing them."""
+    heard: list[str] = []
+
+    def hear(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        text = f"{category.__name__}: {message}"
+        if text not in heard and len(heard) < MAX_WARNINGS:
+            heard.append(text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = hear
+        yield heard

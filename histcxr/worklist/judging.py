@@ -1,0 +1,226 @@
+"""Judging one image and one batch, so that every failure becomes a reason and none becomes a decision.
+
+Here is the only place in histcxr that catches every exception: a file that brings out a bug must not take
+the other files with it, and must not pass for normal. It goes to review with the exception's own words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histcxr.data.discovery import InputFile
+from histcxr.data.files import read_file
+from histcxr.decision.thresholds import REVIEW, decide
+from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
+from histcxr.features.counting import ImageCounts, batch_counts, image_counts
+from histcxr.features.recipe import Recipe
+from histcxr.model_store import Model
+
+MAX_HELD = 1 << 24  # bytes of files that a thread holds before it decodes them
+MAX_DETAIL = 300  # characters of an unexpected error's message that are kept
+
+Signature = list[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What became of one image before the model sees it.
+
+    Attributes
+    ----------
+    counts : ndarray of int64, shape (rows, 256), or None
+        None where there is a reason.
+    reason : Reason or None
+    detail : str
+        What was found.
+    sha256, mask_sha256 : str
+        Of the files as they were read, "" where they could not be read.
+    stat, mask_stat : list of int or None
+        The files' :func:`signature` just before they were read: if one changes meanwhile, the next run sees it.
+    """
+
+    counts: NDArray[np.int64] | None
+    reason: Reason | None = None
+    detail: str = ""
+    sha256: str = ""
+    mask_sha256: str = ""
+    stat: Signature = None
+    mask_stat: Signature = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Score and drawer of one image; a reason instead of a score where it could not be judged."""
+
+    decision: str
+    score: float | None
+    reason: Reason | None = None
+    detail: str = ""
+
+
+def count_images(items: Sequence[InputFile], recipe: Recipe) -> list[Counted]:
+    """Read some inputs and count them; never raises an :class:`Exception`.
+
+    Parameters
+    ----------
+    items : sequence of InputFile
+    recipe : Recipe
+        The model's.
+
+    Returns
+    -------
+    list of Counted
+        One for each, in order.
+    """
+    found: dict[int, Counted] = {}
+    waiting: list[_Loaded] = []
+    held = 0
+    for place, item in enumerate(items):
+        loaded = _load(place, item)
+        if isinstance(loaded, Counted):
+            found[place] = loaded
+            continue
+        waiting.append(loaded)
+        held += loaded.size
+        if held >= MAX_HELD:
+            found |= _count(waiting, recipe)
+            waiting, held = [], 0
+    found |= _count(waiting, recipe)
+    return [found[place] for place in range(len(items))]
+
+
+class _Loaded(NamedTuple):
+    """The files of one input, in memory."""
+
+    place: int
+    path: str
+    image: bytes
+    mask: bytes | str  # the path where the file cannot be read: the reader of masks finds the words
+    sha256: str
+    mask_sha256: str
+    stat: Signature
+    mask_stat: Signature
+
+    @property
+    def size(self) -> int:
+        return len(self.image) + len(self.mask)
+
+
+def _load(place: int, item: InputFile) -> _Loaded | Counted:
+    if item.problem is not None:
+        return Counted(None, item.problem, item.detail)
+    stat, mask_stat = signature(item.path), signature(item.mask) if item.mask else None
+    lost = Counted(None, stat=stat, mask_stat=mask_stat)
+    try:
+        image = read_file(item.path)
+        mask: bytes | str = item.mask
+        with contextlib.suppress(RadiographError):
+            mask = read_file(item.mask) if item.mask else ""
+    except UnjudgeableError as error:
+        return replace(lost, reason=error.reason, detail=error.detail)
+    except Exception as error:  # noqa: BLE001 - one image's bug must not end the run; see the module's text
+        return replace(lost, reason=Reason.UNEXPECTED, detail=describe(error))
+    mask_digest = hashlib.sha256(mask).hexdigest() if isinstance(mask, bytes) else ""
+    digest = hashlib.sha256(image).hexdigest()
+    return _Loaded(place, item.path, image, mask, digest, mask_digest, stat, mask_stat)
+
+
+def _count(waiting: Sequence[_Loaded], recipe: Recipe) -> dict[int, Counted]:
+    """Count what was read, together if that works, else one by one."""
+    images, masks, paths = ([getattr(one, name) for one in waiting] for name in ("image", "mask", "path"))
+    results: Sequence[ImageCounts | UnjudgeableError | Counted]
+    try:
+        results = batch_counts(images, masks, recipe, paths=paths)
+    except Exception:  # noqa: BLE001 - whatever it was, it comes up again with its image
+        results = [_count_alone(one, recipe) for one in waiting]
+    found = {}
+    for one, result in zip(waiting, results, strict=True):
+        if isinstance(result, UnjudgeableError):
+            result = Counted(None, result.reason, result.detail)
+        elif isinstance(result, ImageCounts):
+            result = Counted(result.counts)
+        found[one.place] = replace(
+            result,
+            sha256=one.sha256,
+            mask_sha256=one.mask_sha256,
+            stat=one.stat,
+            mask_stat=one.mask_stat,
+        )
+    return found
+
+
+def _count_alone(one: _Loaded, recipe: Recipe) -> ImageCounts | UnjudgeableError | Counted:
+    try:
+        return image_counts(one.image, one.mask, recipe, path=one.path)
+    except UnjudgeableError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - one image's bug must not end the run; see the module's text
+        return Counted(None, Reason.UNEXPECTED, describe(error))
+
+
+def judge(model: Model, batch: Sequence[Counted]) -> list[Verdict]:
+    """Score a batch and put each image into its drawer; never raises an :class:`Exception`.
+
+    A batch that the model fails on is scored one by one, so that only the images at fault go to review.
+
+    Parameters
+    ----------
+    model : Model
+    batch : sequence of Counted
+
+    Returns
+    -------
+    list of Verdict
+        One for each, in order.
+    """
+    verdicts = [Verdict(REVIEW, None, found.reason, found.detail) for found in batch]
+    places = [place for place, found in enumerate(batch) if found.counts is not None]
+    counts = [found.counts for found in batch if found.counts is not None]
+    if not places:
+        return verdicts
+    scores = np.full(len(places), np.nan)
+    failed: dict[int, str] = {}
+    try:
+        scores[:] = model.score(np.stack(counts))
+    except Exception:  # noqa: BLE001 - whatever it was, it comes up again below, with its image
+        for i, one in enumerate(counts):
+            try:
+                scores[i] = model.score(one[np.newaxis])[0]
+            except Exception as error:  # noqa: BLE001 - see the module's text
+                failed[i] = describe(error)
+    drawers = decide(scores, model.rule_out, model.rule_in).tolist()
+    for i, (place, drawer, score) in enumerate(zip(places, drawers, scores.tolist(), strict=True)):
+        if i in failed:
+            verdicts[place] = Verdict(REVIEW, None, Reason.UNEXPECTED, failed[i])
+        elif not 0 <= score <= 1:  # so is NaN
+            verdicts[place] = Verdict(REVIEW, None, Reason.SCORE_INVALID, f"a score of {score!r}")
+        else:
+            verdicts[place] = Verdict(drawer, score)
+    return verdicts
+
+
+def describe(error: Exception) -> str:
+    """Name an unexpected error, shortly."""
+    text = f"{type(error).__name__}: {error}".strip(": ")
+    return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 3] + "..."
+
+
+def signature(path: str) -> Signature:
+    """Tell a file apart from what it was: size and times, None where there is no file.
+
+    The change time is part of it: it also moves when the content is replaced under the old date, and when
+    somebody repairs the permission.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]

@@ -1,0 +1,192 @@
+"""Rows of a worklist and the three ways to write them: CSV, JSON Lines, Parquet.
+
+A CSV will be opened in a spreadsheet, and a file name is under nobody's control: a cell that starts like a
+formula gets a leading apostrophe, and so does a cell that starts with an apostrophe, so that a script gets
+the text back by taking one leading apostrophe away (:func:`unguarded`). JSON Lines and Parquet carry the text
+as it is. A name that is not valid UTF-8 is shown with its foreign bytes as ``\\xff`` everywhere; the audit
+trail keeps it exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+from histcxr.exceptions import InputError
+
+SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
+PARQUET_BATCH = 4096  # rows held in memory while writing
+
+# What spreadsheets take for the start of a formula, full-width forms included, or cut off before looking.
+_RISKY_STARTS = tuple("=+-@\t\r\n＝＋－＠")
+# A formula may also start where another separator makes a new cell of the middle of this one.
+_RISKY_MIDDLE = re.compile(r"([;|])(\s*)(?=[=+\-@＝＋－＠])")
+_NEEDS_QUOTES = re.compile(r'[",;|\t\r\n]|^\s|\s$')
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Row(NamedTuple):
+    """One line of the worklist.
+
+    Attributes
+    ----------
+    file : str
+        Relative to the folder that was triaged.
+    decision : str
+        ``rule_out``, ``review`` or ``rule_in``.
+    score : float or None
+        None where the image could not be judged.
+    reason : str
+        Why it could not be judged and what to do, in a sentence; "" where it was judged, also for a
+        ``review`` that lies between the thresholds.
+    reason_code : str
+        The same as a stable code; "" where it was judged.
+    model : str
+        Name and short hash.
+    """
+
+    file: str
+    decision: str
+    score: float | None
+    reason: str
+    reason_code: str
+    model: str
+
+
+class RowWriter(Protocol):
+    """Something that takes rows one after the other."""
+
+    def write(self, row: Row) -> None:
+        """Add one row."""
+
+    def close(self) -> None:
+        """Write what is still held and finish the file."""
+
+
+def writer_for(path: str) -> Callable[[Any], RowWriter]:
+    """Return the writer that a worklist's name asks for; call it with a binary file.
+
+    Raises
+    ------
+    InputError
+        The name ends in none of ``.csv``, ``.jsonl``, ``.ndjson``, ``.parquet``.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"output must end in one of {', '.join(SUFFIXES)}, got {path!r}")
+    if suffix == ".csv":
+        return CsvWriter
+    return ParquetWriter if suffix == ".parquet" else JsonLinesWriter
+
+
+def printable(text: str) -> str:
+    r"""Show what is not Unicode in a text, as ``\xff`` for a foreign byte of a file name."""
+    return _SURROGATE.sub(lambda match: _escape(ord(match[0])), text)
+
+
+def _escape(code: int) -> str:
+    # Python keeps the foreign byte 0xff of a name as the character U+DCFF.
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def guarded(text: str) -> str:
+    """Make a text safe to open in a spreadsheet: an apostrophe before anything that looks like a formula."""
+    return f"'{text}" if text.startswith((*_RISKY_STARTS, "'")) else text
+
+
+def unguarded(cell: str) -> str:
+    """Undo :func:`guarded`, for scripts that read the CSV."""
+    return cell[1:] if cell.startswith("'") else cell
+
+
+class CsvWriter:
+    """Rows as CSV: UTF-8, comma, ``\\n``, a header line; scores with all their digits."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._file.write((",".join(Row._fields) + "\n").encode())
+
+    def write(self, row: Row) -> None:
+        """Add one row."""
+        cells = (
+            _quoted(guarded(row.file)),
+            row.decision,
+            "" if row.score is None else repr(row.score),
+            _quoted(_sentence(row.reason)),
+            row.reason_code,
+            _quoted(_sentence(row.model)),
+        )
+        self._file.write((",".join(cells) + "\n").encode())
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+def _sentence(text: str) -> str:
+    """Make a text for readers safe: one line, no start of a formula, not even behind another separator."""
+    return guarded(_RISKY_MIDDLE.sub(r"\1\2'", _CONTROL.sub(" ", text)))
+
+
+def _quoted(text: str) -> str:
+    """Quote a cell where the comma, or a separator that a spreadsheet may assume instead, could split it."""
+    return '"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text
+
+
+class JsonLinesWriter:
+    """Rows as JSON Lines, UTF-8; ``score`` is null where there is none."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, row: Row) -> None:
+        """Add one row."""
+        self._file.write(json.dumps(row._asdict(), ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class ParquetWriter:
+    """Rows as Parquet, in groups of a few thousand; ``score`` is null where there is none."""
+
+    def __init__(self, file: Any) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        self._arrow = pyarrow
+        self._schema = pyarrow.schema(
+            [(name, pyarrow.float64() if name == "score" else pyarrow.string()) for name in Row._fields]
+        )
+        self._writer = parquet.ParquetWriter(file, self._schema)
+        self._held: list[Row] = []
+
+    def write(self, row: Row) -> None:
+        """Add one row."""
+        self._held.append(row)
+        if len(self._held) >= PARQUET_BATCH:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is held and the footer."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        columns = {
+            name: self._arrow.array([getattr(row, name) for row in self._held], self._schema.field(name).type)
+            for name in Row._fields
+        }
+        self._writer.write_table(self._arrow.table(columns, schema=self._schema))
+        self._held.clear()
+
+
+def write_rows(file: Any, make_writer: Callable[[Any], RowWriter], rows: Iterable[Row]) -> None:
+    """Write all rows to an open binary file."""
+    writer = make_writer(file)
+    for row in rows:
+        writer.write(row)
+    writer.close()

@@ -1,0 +1,30 @@
+"""Every classifier of the registry comes back from its folder exactly as it went in."""
+
+import numpy as np
+import pytest
+
+from histcxr.decision.thresholds import certify
+from histcxr.model_store import Model, load_model, save_model
+from histcxr.models.registry import CLASSIFIERS, make_classifier
+
+# The neural classifier has a store of its own kind.
+CLASSICAL = [name for name in CLASSIFIERS if name != "lenet"]
+
+
+@pytest.mark.parametrize(("name", "zones"), [*((name, 2) for name in CLASSICAL), ("svm", 1)])
+def test_round_trip_gives_the_same_bits(name, zones, study, tmp_path):
+    counts, sick = study
+    counts = counts if zones == 2 else counts.sum(axis=1, keepdims=True)
+    classifier = make_classifier(name, zones=zones, random_state=0)
+    # Few trees: what a forest consists of does not depend on their number.
+    sizes = [parameter for parameter in classifier.get_params() if parameter.endswith("n_estimators")]
+    classifier.set_params(**dict.fromkeys(sizes, 8)).fit(counts, sick)
+    chosen = certify(classifier.predict_proba(counts)[:, 1], sick, None)
+    model = Model(name, classifier, zones, chosen.rule_out, chosen.rule_in)
+    loaded = load_model(save_model(model, tmp_path / "m"))
+    unseen = counts + np.random.default_rng(1).poisson(20, counts.shape)
+    expected = model.score(unseen)
+    assert len(np.unique(expected)) > 5
+    assert np.array_equal(loaded.score(unseen), expected)
+    again = save_model(loaded, tmp_path / "again")
+    assert load_model(again).hash == loaded.hash

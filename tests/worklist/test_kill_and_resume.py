@@ -1,0 +1,59 @@
+"""A run killed at random moments, started again, ends with the same worklist."""
+
+import subprocess
+import sys
+
+# One process does the imports; each run is a fork of it, killed by its parent when the audit trail has
+# grown to a random size.
+SCRIPT = """
+import os, random, signal, sys, time
+from histcxr.worklist.engine import triage
+
+folder, model, out = sys.argv[1:]
+
+def run(name):
+    child = os.fork()
+    if child == 0:
+        slow = lambda done: time.sleep(0.003)
+        triage(folder, model, f"{out}/{name}", batch_size=2, n_jobs=2, sort="urgency", progress=slow)
+        os._exit(0)
+    return child
+
+def size(name):
+    try:
+        return os.path.getsize(f"{out}/{name}.audit.jsonl")
+    except FileNotFoundError:
+        return 0
+
+chance = random.Random(5)
+for kind in ("csv", "jsonl"):
+    os.waitpid(run(f"whole.{kind}"), 0)
+    whole = size(f"whole.{kind}")
+    for number in range(5):
+        name, kills = f"killed{number}.{kind}", 0
+        for moment in sorted(chance.uniform(0, 1) for _ in range(2)):
+            child = run(name)
+            ended = False
+            while size(name) < moment * whole and not ended:
+                time.sleep(0.0005)
+                ended = os.waitpid(child, os.WNOHANG) != (0, 0)
+            if not ended:
+                os.kill(child, signal.SIGKILL)
+                kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        os.waitpid(run(name), 0)
+        print(name, kills)
+"""
+
+
+def test_five_killed_runs_end_like_the_uninterrupted_one(study, saved_model, tmp_path):
+    command = [sys.executable, "-c", SCRIPT, str(study), str(saved_model), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    runs = dict(line.split() for line in done.stdout.splitlines())
+    assert len(runs) == 10
+    assert all(int(kills) >= 1 for kills in runs.values())
+    for name in runs:
+        whole = (tmp_path / f"whole.{name.rpartition('.')[2]}").read_bytes()
+        assert whole.count(b"\n") == 23 + name.endswith("csv")
+        assert (tmp_path / name).read_bytes() == whole
+        assert not (tmp_path / f"{name}.partial").exists()

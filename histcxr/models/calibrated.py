@@ -1,0 +1,79 @@
+"""Any classifier of two classes with probabilities that mean what they say, calibrated across patients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import MetaEstimatorMixin
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.validation import has_fit_parameter
+
+from histcxr.models.out_of_fold import OutOfFoldClassifier
+
+__all__ = ["CalibratedClassifier"]
+
+
+class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
+    """A classifier and Platt's sigmoid, fitted on scores of patients that the classifier had not seen.
+
+    What ``CalibratedClassifierCV(ensemble=False)`` does, except that folds share no patient, whatever
+    scikit-learn's global settings, and that probabilities enter the sigmoid as logits. The order of the
+    scores is the classifier's own, except where it proves worse than chance and the sigmoid turns it over.
+
+    Parameters
+    ----------
+    estimator : classifier
+        With ``decision_function`` or ``predict_proba``.
+    cv : int or None, default=5
+        Folds. None: no calibration; probabilities are the estimator's own, or the logistic function of its
+        decision function. Enough where only the order counts, and ``cv + 1`` times as fast.
+    class_weight : "balanced", dict or None, default=None
+        Weights of the classes, for the classifier (where its ``fit`` takes ``sample_weight``) and the sigmoid.
+    random_state : int, RandomState instance or None, default=None
+        Of the folds.
+    n_jobs : int or None, default=None
+        Folds fitted at a time. For classifiers that use one thread themselves.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (2,)
+    estimators_ : list of one fitted classifier
+        Fitted on all images, with the classes as 0 and 1.
+    coef_ : ndarray, shape (1,)
+        Slope of the sigmoid.
+    intercept_ : ndarray, shape (1,)
+    n_features_in_ : int
+        Values of an image: for counts, zones times bins.
+    feature_names_in_ : ndarray of str
+        Only when fitted on a table with named columns.
+
+    References
+    ----------
+    J. Platt, Probabilistic outputs for support vector machines, 1999.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        cv: int | None = 5,
+        class_weight: Any = None,
+        random_state: Any = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.cv = cv
+        self.class_weight = class_weight
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def _members(self) -> list[Any]:
+        return [self.estimator]
+
+    def _member_parameters(self, member: Any, encoded: NDArray[np.intp]) -> dict[str, Any]:
+        if self.class_weight is None or not has_fit_parameter(member, "sample_weight"):
+            return {}
+        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[encoded])
+        return {"sample_weight": weights[encoded]}

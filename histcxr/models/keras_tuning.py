@@ -1,0 +1,299 @@
+"""Search for good LeNets with Keras Tuner: Hyperband, random or Bayesian, behind one function."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
+from histcxr.models.lenet import LeNetClassifier, validation_folds
+from histcxr.models.neural import import_neural
+
+__all__ = ["METHODS", "LeNetSearch", "lenet_space", "tune_lenet"]
+
+#: The ways to search there are.
+METHODS = ("hyperband", "random", "bayesian")
+
+
+@dataclass(frozen=True)
+class LeNetSearch:
+    """What a search found.
+
+    Parameters
+    ----------
+    best_estimator : LeNetClassifier
+        Unfitted, with the best trial's parameters.
+    best_params : dict
+        The parameters that the search set.
+    best_score : float
+        The best trial's AUC on the validation part: chosen as the highest of many, so too high for new data.
+    table : DataFrame
+        One row a trial, failed ones included: ``trial, status`` ("completed", "failed", or "running" where a
+        search was broken off), ``error`` (the last line of what went wrong), ``val_auc, val_loss, epochs,
+        best_epoch, parameters, seconds, repeats`` (the shorter trial whose values Hyperband trains longer
+        here), then the values.
+    directory : Path or None
+        Where the trials are kept; None where they were not.
+    """
+
+    best_estimator: LeNetClassifier
+    best_params: dict[str, Any]
+    best_score: float
+    table: pd.DataFrame
+    directory: Path | None
+
+
+def lenet_space(values: Any) -> dict[str, Any]:
+    """Search one to three convolution blocks and dense layers of 16 to 2048 units, and how to train them.
+
+    Parameters
+    ----------
+    values : keras_tuner.HyperParameters
+        Asked for each value by name, so that the search may choose it.
+
+    Returns
+    -------
+    dict
+        Parameters of :class:`~histcxr.models.lenet.LeNetClassifier`.
+    """
+    blocks = values.Int("blocks", 1, 3, default=2)
+    filters = [
+        values.Choice("filters_1", [8, 16, 32], default=16),
+        values.Choice("filters_2", [16, 32, 64], default=32, parent_name="blocks", parent_values=[2, 3]),
+        values.Choice("filters_3", [32, 64], default=32, parent_name="blocks", parent_values=[3]),
+    ]
+    widths = [
+        values.Choice("kernel_1", [5, 9, 15, 25], default=15),
+        values.Choice("kernel_2", [3, 5, 9, 15], default=9, parent_name="blocks", parent_values=[2, 3]),
+        values.Choice("kernel_3", [3, 5], default=3, parent_name="blocks", parent_values=[3]),
+    ]
+    layers = values.Int("dense_layers", 1, 3, default=1)
+    units = [16, 32, 64, 128, 256, 512, 1024, 2048]
+    dense = [
+        values.Choice("dense_1", units, default=128),
+        values.Choice("dense_2", units, default=64, parent_name="dense_layers", parent_values=[2, 3]),
+        values.Choice("dense_3", units, default=32, parent_name="dense_layers", parent_values=[3]),
+    ]
+    jitter = values.Choice("jitter", [0.0, 0.5, 1.0, 2.0], default=1.0)
+    return {
+        "representation": values.Choice("representation", ["sqrt", "density", "cumulative"]),
+        "smoothing": values.Choice("smoothing", [0.0, 1.0, 2.0]),
+        "filters": tuple(filters[:blocks]),
+        "kernel_size": tuple(widths[:blocks]),
+        "pool_size": values.Choice("pool_size", [2, 4], default=4),
+        "pooling": values.Choice("pooling", ["max", "average"]),
+        "activation": values.Choice("activation", ["relu", "tanh"]),
+        "batch_norm": values.Boolean("batch_norm", default=True),
+        "conv_dropout": values.Choice("conv_dropout", [0.0, 0.1, 0.2, 0.3]),
+        "dense": tuple(dense[:layers]),
+        "dense_dropout": values.Choice("dense_dropout", [0.0, 0.2, 0.3, 0.4, 0.5], default=0.3),
+        "learning_rate": values.Float("learning_rate", 3e-4, 1e-2, sampling="log", default=2e-3),
+        "weight_decay": values.Float("weight_decay", 1e-5, 1e-1, sampling="log", default=1e-3),
+        "label_smoothing": values.Choice("label_smoothing", [0.0, 0.05, 0.1]),
+        "batch_size": values.Choice("batch_size", [64, 128, 256], default=128),
+        "shift": 0.04 * jitter,
+        "gamma": 0.15 * jitter,
+        "contrast": 0.1 * jitter,
+    }
+
+
+def tune_lenet(
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    validation: ArrayLike | None = None,
+    estimator: LeNetClassifier | None = None,
+    space: Callable[[Any], dict[str, Any]] = lenet_space,
+    method: str = "hyperband",
+    n_trials: int = 30,
+    seconds: float | None = None,
+    directory: str | Path | None = None,
+    random_state: int = 0,
+    on_trial: Callable[[dict[str, Any]], None] | None = None,
+) -> LeNetSearch:
+    """Try LeNets and keep the one with the highest AUC on held-out patients.
+
+    Parameters
+    ----------
+    X : array-like, shape (n, zones, bins) or (n, zones * bins)
+        Counts, not negative.
+    y : array-like, shape (n,)
+        Two classes.
+    groups : array-like, shape (n,), optional
+        The patient of each image.
+    validation : array-like of bool, shape (n,), optional
+        The images to judge by; the others are learned from. None: one patient-grouped part is held out, as
+        large as the estimator's ``validation_fraction``.
+    estimator : LeNetClassifier, optional
+        Gives the parameters that are not searched: zones, epochs (the longest training), patience and so on.
+    space : callable, default=lenet_space
+        From a ``keras_tuner.HyperParameters`` to parameters of the estimator.
+    method : {"hyperband", "random", "bayesian"}, default="hyperband"
+        Hyperband (Li et al., 2018) trains many networks for a ninth of the epochs, the better ones anew for a
+        third, the best of them for all. The other two train every network in full, with early stopping.
+    n_trials : int, default=30
+        Networks to train; training one anew for longer counts as another.
+    seconds : float, optional
+        No trial begins later than this.
+    directory : path-like, optional
+        Where the trials are kept. A search that is found there is gone on with, if it was on the same data with the
+        same settings; a larger ``n_trials`` extends it. None: nothing is kept.
+    random_state : int, default=0
+    on_trial : callable, optional
+        Called with each finished trial's row of the table, e.g. to show progress.
+
+    Returns
+    -------
+    LeNetSearch
+
+    Warns
+    -----
+    HistcxrWarning
+        When some trials failed: how many, and why the last one did.
+
+    Raises
+    ------
+    InputError
+        When an argument does not fit, or the directory holds another search.
+    HistcxrError
+        When no trial succeeded: the search is given up after three failures, and says why.
+    MissingDependencyError
+        When Keras, its backend or Keras Tuner is not installed.
+    """
+    if method not in METHODS:
+        raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    for name, value, least in (("n_trials", n_trials, 1), ("random_state", random_state, 0)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+            raise InputError(f"{name} must be an integer of at least {least}; got {value!r}")
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"seconds must be above 0 or None; got {seconds!r}")
+    import_neural("keras", "to tune a LeNet")
+    keras_tuner = import_neural("keras_tuner", "to tune a LeNet")
+    from histcxr.models.lenet_trials import LeNetTuner, make_oracle
+
+    base = LeNetClassifier() if estimator is None else clone(estimator)
+    first = space(keras_tuner.HyperParameters())
+    unknown = sorted(set(first) - set(base.get_params()))
+    if unknown:
+        raise InputError(f"space must return parameters of LeNetClassifier; it has no {', '.join(unknown)}")
+    counts, labels, rows, held_out = _check_data(X, y, groups, validation, base, random_state)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary if directory is None else directory)
+        _claim(
+            folder,
+            {
+                "method": method,
+                "random_state": int(random_state),
+                "estimator": repr(sorted(base.get_params().items())),
+                "space": repr(sorted(first.items())),
+                "data": _fingerprint(counts, labels, rows, held_out),
+            },
+        )
+        tuner = LeNetTuner(
+            make_oracle(method, space, n_trials=int(n_trials), seed=int(random_state) + 1),
+            space,
+            base,
+            counts,
+            labels,
+            rows,
+            held_out,
+            directory=folder,
+            seed=int(random_state),
+            seconds=seconds,
+            on_trial=on_trial,
+        )
+        tuner.search()
+        trials = sorted(tuner.oracle.trials.values(), key=lambda trial: int(trial.trial_id))
+        table = pd.DataFrame([tuner.row(trial) for trial in trials])
+        completed = [trial for trial in trials if trial.status == "COMPLETED"]
+
+    failed = table[table.status == "failed"] if len(table) else table
+    if not completed:
+        reason = f"; the last one failed with: {failed.error.iloc[-1]}" if len(failed) else ""
+        raise HistcxrError(f"none of {len(table)} trials succeeded{reason}")
+    if len(failed):
+        warnings.warn(
+            f"{len(failed)} of {len(table)} trials failed, the last one with: {failed.error.iloc[-1]}",
+            HistcxrWarning,
+            stacklevel=2,
+        )
+    best = max(completed, key=lambda trial: trial.score)
+    params = space(best.hyperparameters.copy())
+    return LeNetSearch(
+        best_estimator=base.set_params(**params),
+        best_params=params,
+        best_score=float(best.score),
+        table=table,
+        directory=None if directory is None else folder,
+    )
+
+
+def _check_data(
+    X: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike | None,
+    validation: ArrayLike | None,
+    base: LeNetClassifier,
+    random_state: int,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.intp], NDArray[np.intp]]:
+    """Return counts, labels and the two parts' rows, so that wrong data stop the search before it begins."""
+    counts, labels = np.asarray(X), column_or_1d(y)
+    check_consistent_length(counts, labels, groups, validation)
+    _, target = clone(base).check_data(counts, labels)
+    if validation is None:
+        if not base.validation_fraction:
+            raise InputError("validation must be given where the estimator's validation_fraction is 0")
+        rows, part = validation_folds(target, groups, base.validation_fraction, 1, int(random_state))[0]
+        held_out = np.asarray(part)
+    else:
+        held = column_or_1d(validation)
+        if held.dtype != bool:
+            raise InputError(f"validation must be an array of bool; got dtype {held.dtype}")
+        rows, held_out = np.flatnonzero(~held), np.flatnonzero(held)
+    for name, part in (("the part to learn from", rows), ("the validation part", held_out)):
+        if len(np.unique(target[part])) < 2:
+            raise InputError(
+                f"{name} must hold both classes; got {len(part)} images of {len(np.unique(target[part]))}"
+            )
+    return counts, labels, rows, held_out
+
+
+def _fingerprint(*arrays: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(
+            np.ascontiguousarray(array).tobytes() if array.dtype != object else repr(array.tolist()).encode()
+        )
+    return digest.hexdigest()
+
+
+def _claim(folder: Path, search: dict[str, Any]) -> None:
+    """Note in a folder whose search it holds; refuse one that holds another."""
+    path = folder / "search.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differs = [name for name in search if found.get(name) != search[name]]
+        if differs:
+            raise InputError(
+                f"directory must be new or hold the same search; {folder} holds one with other {', '.join(differs)}"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise InputError(f"directory must be new, empty or hold the same search; {folder} holds other files")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(search, indent=2), encoding="utf-8")

@@ -1,0 +1,444 @@
+"""The 1-D LeNet as a scikit-learn classifier: histograms of the lungs in, the probability of sick out.
+
+Keras trains it, ONNX Runtime predicts: a fitted or loaded classifier scores without TensorFlow or Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    check_non_negative,
+    column_or_1d,
+    validate_data,
+)
+
+from histcxr.exceptions import InputError
+from histcxr.features.histograms import zone_names
+from histcxr.models.lenet_graph import LeNetGraph, build_lenet, set_weights
+from histcxr.models.lenet_inputs import REPRESENTATIONS, check_counted, histogram_tensor
+from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
+from histcxr.models.neural import import_neural
+from histcxr.models.onnx_export import open_session, run_session, write_onnx
+
+__all__ = ["LeNetClassifier", "validation_folds"]
+
+
+class LeNetClassifier(ClassifierMixin, BaseEstimator):
+    """A 1-D convolutional network over the bins of histograms, in the manner of LeNet-5.
+
+    Parameters
+    ----------
+    zones : int, str or None, default=None
+        Histograms an image, when ``X`` comes flat: a number, or a setting such as ``"1+6"``. None: one, or
+        what a three-dimensional ``X`` shows.
+    representation : {"density", "sqrt", "cumulative"}, default="sqrt"
+        What the network reads; see :func:`~histcxr.models.lenet_inputs.histogram_tensor`, also for the next
+        three.
+    smoothing : float, default=0
+        Width of a Gaussian window in bins.
+    scale : {"raw", "own"}, default="raw"
+        The intensity axis as it is, or laid anew around each image's own median.
+    areas : bool, default=False
+        Whether the zones' areas remain visible. Masks betray the class by their shape, so off by default.
+    filters, kernel_size, pool_size : int or sequence of int, default=(16, 32), 15, 4
+        Convolution blocks: filters, width in bins, neighbours pooled. One number stands for all blocks; the
+        blocks are as many as ``filters``.
+    pooling : {"max", "average"}, default="max"
+    activation : {"relu", "tanh"}, default="relu"
+    batch_norm : bool, default=True
+        Whether each convolution is followed by batch normalisation.
+    conv_dropout : float or sequence of float, default=0
+        Share dropped in training after each block.
+    dense : sequence of int, default=(128,)
+        Units of the dense layers before the output.
+    dense_dropout : float or sequence of float, default=0.3
+        Share dropped in training before each dense layer and before the output.
+    learning_rate, weight_decay, label_smoothing, batch_size, epochs, patience
+        See :class:`~histcxr.models.lenet_training.TrainingOptions`.
+    shift, gamma, contrast : float, default=0.04, 0.15, 0.1
+        Augmentation: how far brightness, gamma and contrast of the image are varied, by moving its histogram;
+        see :class:`~histcxr.models.lenet_layers.HistogramJitter`. 0, 0, 0 turns it off.
+    class_weight : "balanced", dict or None, default=None
+        Weight of each class in training and validation loss.
+    validation_fraction : float, default=0.2
+        Share of the patients held out for early stopping, up to one half; 0 trains all epochs on everything.
+    n_seeds : int, default=1
+        Networks whose scores are averaged. Each starts from another seed and holds out another part, so that
+        several of them together learn from every patient.
+    random_state : int, RandomState instance or None, default=None
+        Of everything random. The same integer gives the same weights on the same machine and backend.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (2,)
+        The second one is the positive class.
+    n_features_in_ : int
+        Counts of an image: zones times bins.
+    n_zones_, n_bins_ : int
+        What they are made of.
+    members_ : list of dict of str to ndarray
+        The weights of each network by name.
+    history_ : list of dict of str to list of float
+        The learning curves of each network; see :class:`~histcxr.models.lenet_training.TrainedNetwork`.
+    best_epochs_ : list of int
+        The epoch, from 0, whose weights each network kept.
+    graph_ : dict
+        The arguments of :class:`~histcxr.models.lenet_graph.LeNetGraph`.
+
+    Notes
+    -----
+    ``X`` may come as ``(n, zones, bins)`` or flat as ``(n, zones * bins)``. A fitted classifier consists of
+    arrays, numbers, lists and dictionaries alone: it can be copied, sent to workers and stored by
+    skops. At the first prediction it writes itself as ONNX and ONNX Runtime opens that. No global random generator is touched.
+
+    On a GPU, cuDNN may add numbers up in changing order; TensorFlow offers
+    ``tf.config.experimental.enable_op_determinism()`` for the same weights twice there.
+
+    Examples
+    --------
+    >>> from histcxr.models.lenet import LeNetClassifier
+    >>> network = LeNetClassifier(n_seeds=3, random_state=0)
+    >>> network.fit(counts, sick, groups=patients)  # doctest: +SKIP
+    >>> network.predict_proba(counts)[:, 1]  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        zones: int | str | None = None,
+        representation: str = "sqrt",
+        smoothing: float = 0.0,
+        scale: str = "raw",
+        areas: bool = False,
+        filters: Sequence[int] = (16, 32),
+        kernel_size: int | Sequence[int] = 15,
+        pool_size: int | Sequence[int] = 4,
+        pooling: str = "max",
+        activation: str = "relu",
+        batch_norm: bool = True,
+        conv_dropout: float | Sequence[float] = 0.0,
+        dense: Sequence[int] = (128,),
+        dense_dropout: float | Sequence[float] = 0.3,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-3,
+        label_smoothing: float = 0.0,
+        batch_size: int = 128,
+        epochs: int = 30,
+        patience: int = 10,
+        shift: float = 0.04,
+        gamma: float = 0.15,
+        contrast: float = 0.1,
+        class_weight: str | Mapping[Any, float] | None = None,
+        validation_fraction: float = 0.2,
+        n_seeds: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.zones = zones
+        self.representation = representation
+        self.smoothing = smoothing
+        self.scale = scale
+        self.areas = areas
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.pool_size = pool_size
+        self.pooling = pooling
+        self.activation = activation
+        self.batch_norm = batch_norm
+        self.conv_dropout = conv_dropout
+        self.dense = dense
+        self.dense_dropout = dense_dropout
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.patience = patience
+        self.shift = shift
+        self.gamma = gamma
+        self.contrast = contrast
+        self.class_weight = class_weight
+        self.validation_fraction = validation_fraction
+        self.n_seeds = n_seeds
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None) -> LeNetClassifier:
+        """Train the networks.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, zones, bins) or (n, zones * bins)
+            Counts, not negative.
+        y : array-like, shape (n,)
+            Two classes.
+        groups : array-like, shape (n,), optional
+            The patient of each image: no patient is on both sides of the held-out part. None: each image is
+            its own patient.
+
+        Raises
+        ------
+        InputError
+            When a parameter or the layout of the data does not fit, or too few patients are given.
+        MissingDependencyError
+            When Keras or its backend is not installed.
+        """
+        if (
+            not isinstance(self.n_seeds, int | np.integer)
+            or isinstance(self.n_seeds, bool)
+            or self.n_seeds < 1
+        ):
+            raise InputError(f"n_seeds must be an integer of at least 1; got {self.n_seeds!r}")
+        if groups is not None:
+            check_consistent_length(X, groups)
+        trainer, target = self.make_trainer(X, y)
+        entropy = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        folds = validation_folds(target, groups, self.validation_fraction, int(self.n_seeds), entropy)
+        seeds = np.random.SeedSequence(entropy).generate_state(int(self.n_seeds)) >> 1
+        trained = [
+            trainer.train(rows, held_out, seed=int(seed))
+            for seed, (rows, held_out) in zip(seeds, folds, strict=True)
+        ]
+        self.graph_ = asdict(trainer.graph)
+        self.members_ = [network.weights for network in trained]
+        self.history_ = [network.history for network in trained]
+        self.best_epochs_ = [network.best_epoch for network in trained]
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each class, shape ``(n, 2)``, in the order of ``classes_``.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, zones, bins) or (n, zones * bins)
+        """
+        check_is_fitted(self)
+        histograms = self._tensor(self._flatten(X, reset=False))
+        positive = run_session(_session(self), histograms)
+        return np.column_stack([1.0 - positive, positive])
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the more probable class, shape ``(n,)``."""
+        positive = self.predict_proba(X)[:, 1]
+        return np.asarray(self.classes_[(positive >= 0.5).astype(int)])
+
+    def to_onnx(self) -> bytes:
+        """Return the fitted networks and their mean as one ONNX model; no package is needed for it.
+
+        Returns
+        -------
+        bytes
+            From ``histograms``, float32 ``(n, zones, bins)`` as
+            :func:`~histcxr.models.lenet_inputs.histogram_tensor` gives them, to ``score``, ``(n, 1)``.
+
+        Raises
+        ------
+        InputError
+            When weights and graph, e.g. of a loaded classifier, do not belong together.
+        """
+        check_is_fitted(self)
+        return write_onnx(LeNetGraph(**self.graph_), self.members_)
+
+    def to_keras(self) -> Any:
+        """Return the fitted networks and their mean as one Keras model, e.g. to save it as ``.keras``.
+
+        Returns
+        -------
+        keras.Model
+            ``(n, bins, zones)`` float32, transposed from what ``histogram_tensor`` gives, to ``(n, 1)`` scores.
+
+        Raises
+        ------
+        MissingDependencyError
+            When Keras or its backend is not installed.
+        """
+        check_is_fitted(self)
+        keras = import_neural("keras", "to build the fitted LeNet")
+        graph = LeNetGraph(**self.graph_)
+        networks = [build_lenet(graph, seed=0, name=f"member{i + 1}") for i in range(len(self.members_))]
+        for network, weights in zip(networks, self.members_, strict=True):
+            set_weights(network, weights)
+        inputs = keras.Input((graph.bins, graph.channels), name="histograms")
+        scores = [network(inputs) for network in networks]
+        score = keras.layers.Average(name="score")(scores) if len(scores) > 1 else scores[0]
+        return keras.Model(inputs, score, name="lenet")
+
+    def make_trainer(self, X: ArrayLike, y: ArrayLike) -> tuple[LeNetTrainer, NDArray[np.int8]]:
+        """Check parameters and data, note the data's layout, and compile the network.
+
+        Parameters
+        ----------
+        X, y
+            As in :meth:`fit`, which begins with this; a search trains on from here in its own way.
+
+        Returns
+        -------
+        LeNetTrainer
+            Holding the data.
+        ndarray of int8, shape (n,)
+            1 for the second of ``classes_``.
+        """
+        if self.representation not in REPRESENTATIONS:
+            known = ", ".join(REPRESENTATIONS)
+            raise InputError(f"representation must be one of {known}; got {self.representation!r}")
+        options = TrainingOptions(
+            epochs=self.epochs,
+            patience=self.patience,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            label_smoothing=self.label_smoothing,
+            shift=self.shift,
+            gamma=self.gamma,
+            contrast=self.contrast,
+            exponent=REPRESENTATIONS[self.representation],
+        )
+        flat, target = self.check_data(X, y)
+        graph = LeNetGraph.from_options(
+            self.n_bins_,
+            self.n_zones_,
+            filters=self.filters,
+            kernel_size=self.kernel_size,
+            pool_size=self.pool_size,
+            conv_dropout=self.conv_dropout,
+            dense=self.dense,
+            dense_dropout=self.dense_dropout,
+            activation=self.activation,
+            pooling=self.pooling,
+            batch_norm=self.batch_norm,
+        )
+        weight = None
+        if self.class_weight is not None:
+            weight = compute_sample_weight(self.class_weight, self.classes_[target])
+        tensor = self._tensor(flat).transpose(0, 2, 1)
+        return LeNetTrainer(graph, options, tensor, target, weight), target
+
+    def check_data(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int8]]:
+        """Return counts (n, zones * bins) and targets, checked; learn the layout and the classes."""
+        if y is None:
+            raise InputError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        labels = column_or_1d(y, warn=True)
+        check_classification_targets(labels)
+        kind = type_of_target(labels, input_name="y", raise_unknown=True)
+        if kind != "binary":
+            raise InputError(f"Only binary classification is supported. The type of the target is {kind}.")
+        flat = self._flatten(X, reset=True)
+        check_consistent_length(flat, labels)
+        classes, target = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise InputError(f"y must hold two classes; got one class: {classes[0]!r}")
+        self.classes_ = classes
+        return flat, target.astype(np.int8)
+
+    def _tensor(self, flat: NDArray[Any]) -> NDArray[np.float32]:
+        return histogram_tensor(
+            flat.reshape(len(flat), self.n_zones_, self.n_bins_),
+            self.representation,
+            smoothing=self.smoothing,
+            scale=self.scale,
+            areas=self.areas,
+        )
+
+    def _flatten(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+        """Return the counts as (n, zones * bins), checked; scikit-learn's own checks know two dimensions."""
+        zones = self.zones
+        rows = len(zone_names(zones)) if isinstance(zones, str) else zones
+        if rows is not None and (not isinstance(rows, int | np.integer) or rows < 1):
+            raise InputError(f"zones must be a number of at least 1, a zone setting or None; got {zones!r}")
+        if getattr(X, "ndim", 2) == 3 or (isinstance(X, list | tuple) and np.ndim(X) == 3):
+            cube = check_array(X, allow_nd=True)
+            expected = rows if reset else self.n_zones_
+            if expected is not None and cube.shape[1] != expected:
+                raise InputError(f"X must have {expected} histograms an image; got shape {cube.shape}")
+            rows = cube.shape[1]
+            X = cube.reshape(len(cube), -1)
+        flat = validate_data(self, X, reset=reset)
+        check_non_negative(flat, type(self).__name__)
+        check_counted(flat)
+        if reset:
+            n_zones: int = 1 if rows is None else int(rows)
+            if flat.shape[1] % n_zones:
+                raise InputError(
+                    f"X must have a multiple of {n_zones} columns (zones={zones!r}); got {flat.shape[1]}"
+                )
+            self.n_zones_: int = n_zones
+            self.n_bins_: int = flat.shape[1] // n_zones
+        return flat
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.input_tags.positive_only = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+# Open sessions of fitted classifiers, outside of them because they cannot be copied or stored.
+_sessions: WeakKeyDictionary[LeNetClassifier, tuple[Any, Any]] = WeakKeyDictionary()
+
+
+def _session(classifier: LeNetClassifier) -> Any:
+    """Return the classifier's ONNX Runtime session, opened at the first prediction after each fit."""
+    members, session = _sessions.get(classifier, (None, None))
+    if members is not classifier.members_:
+        session = open_session(classifier.to_onnx())
+        _sessions[classifier] = (classifier.members_, session)
+    return session
+
+
+def validation_folds(
+    y: NDArray[Any], groups: ArrayLike | None, fraction: float, n: int, seed: int
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp] | None]]:
+    """Hold out a part for early stopping, another one each time, stratified by class.
+
+    Parameters
+    ----------
+    y : ndarray, shape (rows,)
+    groups : array-like, shape (rows,) or None
+        Patients, who stay together.
+    fraction : float
+        Share held out: 0, or up to one half. It is rounded to one in a whole number.
+    n : int
+        How many times.
+    seed : int
+
+    Returns
+    -------
+    list of (rows to learn from, rows held out or None)
+        The held-out parts are disjoint until each row has been held out once; then they come again.
+
+    Raises
+    ------
+    InputError
+        When ``fraction`` is out of range, or a part would lack a class.
+    """
+    if not 0 <= fraction <= 0.5:
+        raise InputError(f"validation_fraction must be between 0 and 0.5; got {fraction!r}")
+    if fraction == 0:
+        return [(np.arange(len(y)), None)] * n
+    parts = round(1 / fraction)
+    patients = np.arange(len(y)) if groups is None else np.asarray(groups)
+    too_few = InputError(
+        f"validation_fraction={fraction:g} needs {parts} patients of each class or more, so that every part has both; "
+        "give more data, or 0 to train without early stopping"
+    )
+    if min(len(np.unique(patients[y == value])) for value in np.unique(y)) < parts:
+        raise too_few
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splitter = kind(parts, shuffle=True, random_state=seed)
+    folds = list(splitter.split(np.zeros(len(y)), y, None if groups is None else patients))
+    if any(len(np.unique(y[part])) < 2 for fold in folds for part in fold):
+        raise too_few
+    return [folds[i % parts] for i in range(n)]

@@ -1,0 +1,273 @@
+"""Scores of images by classifiers that have not seen their patients: what calibration and stacking learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+
+from histcxr.exceptions import InputError
+
+__all__ = ["OutOfFoldClassifier", "case_logits", "patient_folds"]
+
+Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+# Probabilities are squeezed into [e, 1 - e] before they become logits: the votes of 25 neighbours may be
+# 0 or 1. Squeezed, not cut off, so that the order of all scores stays.
+_EDGE = 0.005
+
+
+def patient_folds(
+    y: ArrayLike, groups: ArrayLike | None, n_splits: int = 5, random_state: Any = None
+) -> list[Fold]:
+    """Split images into folds of about equal class shares that share no patient.
+
+    Parameters
+    ----------
+    y : array-like, shape (n,)
+        Two classes.
+    groups : array-like, shape (n,), optional
+        The patient of each image. None: every image is a patient of its own.
+    n_splits : int, default=5
+    random_state : int, RandomState instance or None
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        Row numbers to learn from and to judge by, for each fold.
+
+    Raises
+    ------
+    InputError
+        When there are too few patients of a class for so many folds.
+    """
+    if not isinstance(n_splits, int | np.integer) or isinstance(n_splits, bool) or n_splits < 2:
+        raise InputError(f"the number of folds must be an integer of at least 2; got {n_splits!r}")
+    target = column_or_1d(y)
+    check_consistent_length(target, groups)
+    patients = np.arange(len(target)) if groups is None else column_or_1d(groups)
+    for value in np.unique(target):
+        members = len(np.unique(patients[target == value]))
+        if members < n_splits:
+            raise InputError(
+                f"{n_splits} folds take at least {n_splits} patients of each class; "
+                f"class {value!r} has {members}"
+            )
+    seed = check_random_state(random_state)
+    rows = np.zeros((len(target), 1))
+    if groups is None:
+        return list(StratifiedKFold(n_splits, shuffle=True, random_state=seed).split(rows, target))
+    folds = list(
+        StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed).split(rows, target, patients)
+    )
+    for fold in folds:
+        for part in fold:
+            if len(np.unique(target[part])) < len(np.unique(target)):
+                raise InputError(
+                    f"{n_splits} folds without shared patients leave one with a single class; "
+                    "use fewer folds or more patients"
+                )
+    return folds
+
+
+def case_logits(estimator: Any, X: Any) -> NDArray[np.float64]:
+    """Return a real-valued score of each image for the second class; higher is likelier.
+
+    Parameters
+    ----------
+    estimator : fitted classifier of two classes
+    X : array-like
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        The decision function where there is one, otherwise the logit of the probability squeezed into
+        [0.005, 0.995].
+    """
+    if hasattr(estimator, "decision_function"):
+        return np.asarray(estimator.decision_function(X), dtype=np.float64)
+    probability = np.asarray(estimator.predict_proba(X), dtype=np.float64)[:, 1]
+    squeezed = _EDGE + (1 - 2 * _EDGE) * probability
+    return np.log(squeezed / (1 - squeezed))
+
+
+def has_three_dimensions(X: Any) -> bool:
+    """Tell counts ``(n, zones, bins)`` from flat ones, asking nothing of other containers."""
+    return getattr(X, "ndim", 2) == 3 or (isinstance(X, list | tuple) and np.ndim(X) == 3)
+
+
+class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
+    """Members, and a logistic regression on their out-of-fold logits; the common part of the two below it.
+
+    Subclasses store ``cv, class_weight, random_state, n_jobs`` and say who the members are.
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> OutOfFoldClassifier:
+        """Fit the members on everything, and the logistic regression on their out-of-fold logits.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, n_features) or (n, zones, bins)
+        y : array-like, shape (n,)
+            Two classes; the one that sorts last is the positive class.
+        groups : array-like, shape (n,), optional
+            The patient of each image: no fold shares one. None: every image is a patient of its own.
+
+        Raises
+        ------
+        ValueError
+            When shapes do not fit, ``y`` has not two classes, or there are too few patients of a class for
+            the folds (:class:`~histcxr.exceptions.InputError`).
+        """
+        self._fit(X, y, groups)
+        return self
+
+    def fit_out_of_fold(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> NDArray[np.float64]:
+        """Fit, and return what is learnt about the training images without having seen their patients.
+
+        Parameters
+        ----------
+        X, y, groups
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            P(second class) of each image; members and logistic regression were fitted without its fold. The
+            folds are ``patient_folds(y, groups, cv, random_state)``.
+
+        Raises
+        ------
+        InputError
+            When ``cv`` is None: then there are no folds.
+        """
+        logits, folds, encoded = self._fit(X, y, groups)
+        if logits is None:
+            raise InputError("cv must be a number of folds for out-of-fold scores; got None")
+        scores = np.empty(len(encoded))
+        for train, test in folds:
+            scores[test] = self._regression(logits[train], encoded[train]).predict_proba(logits[test])[:, 1]
+        return scores
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the calibrated logit of each image, shape (n,)."""
+        check_is_fitted(self)
+        checked = self._check_images(X, reset=False)
+        logits = np.column_stack([case_logits(member, checked) for member in self.estimators_])
+        result: NDArray[np.float64] = logits @ self.coef_ + self.intercept_[0]
+        return result
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probabilities of both classes, shape (n, 2)."""
+        # tanh instead of exp: no overflow anywhere.
+        positive = 0.5 * (1 + np.tanh(0.5 * self.decision_function(X)))
+        return np.column_stack([1 - positive, positive])
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the likelier class of each image, shape (n,)."""
+        check_is_fitted(self)
+        chosen: NDArray[Any] = self.classes_[(self.decision_function(X) > 0).astype(np.intp)]
+        return chosen
+
+    def _members(self) -> Sequence[Any]:
+        """Return the unfitted members."""
+        raise NotImplementedError
+
+    def _member_parameters(self, member: Any, encoded: NDArray[np.intp]) -> dict[str, Any]:
+        """Return what a member's ``fit`` receives for every image, e.g. weights."""
+        return {}
+
+    def _fit(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
+    ) -> tuple[NDArray[np.float64] | None, list[Fold], NDArray[np.intp]]:
+        checked, encoded, patients = self._check_fit(X, y, groups)
+        members = self._members()
+        folds = [] if self.cv is None else patient_folds(encoded, patients, self.cv, self.random_state)
+        everything: list[Fold] = [(np.arange(len(encoded)), np.arange(0))]
+        jobs = [(member, fold) for member in members for fold in (*folds, *everything)]
+        parts = Parallel(n_jobs=self.n_jobs)(
+            delayed(_fit_part)(
+                clone(member), checked, encoded, fold, self._member_parameters(member, encoded)
+            )
+            for member, fold in jobs
+        )
+        step = len(folds) + 1
+        self.estimators_ = [parts[start + len(folds)][0] for start in range(0, len(parts), step)]
+        logits = None
+        if folds:
+            logits = np.empty((len(encoded), len(members)))
+            for place, (_, found) in enumerate(parts):
+                column, fold = divmod(place, step)
+                if fold < len(folds):
+                    logits[folds[fold][1], column] = found
+            regression = self._regression(logits, encoded)
+            self.coef_, self.intercept_ = regression.coef_[0], regression.intercept_
+        else:
+            self.coef_, self.intercept_ = np.full(len(members), 1 / len(members)), np.zeros(1)
+        return logits, folds, encoded
+
+    def _regression(self, logits: NDArray[np.float64], encoded: NDArray[np.intp]) -> LogisticRegression:
+        weight = self.class_weight
+        if isinstance(weight, dict):
+            weight = {code: weight[value] for code, value in enumerate(self.classes_) if value in weight}
+        return LogisticRegression(class_weight=weight, max_iter=1000).fit(logits, encoded)
+
+    def _check_fit(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
+    ) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[Any] | None]:
+        if y is None:
+            raise InputError("requires y to be passed, but the target y is None")
+        checked = self._check_images(X, reset=True)
+        target = column_or_1d(y, warn=True)
+        check_consistent_length(checked, target, groups)
+        check_classification_targets(target)
+        kind = type_of_target(target, input_name="y", raise_unknown=True)
+        self.classes_, encoded = np.unique(target, return_inverse=True)
+        if len(self.classes_) > 2:
+            raise InputError(f"Only binary classification is supported. The type of the target is {kind}.")
+        if len(self.classes_) < 2:
+            raise InputError(f"y must hold two classes; got one class, {self.classes_[0]!r}")
+        return checked, encoded, None if groups is None else column_or_1d(groups)
+
+    def _check_images(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+        """Return images in two or three dimensions, checked; scikit-learn's own checks know two."""
+        if not has_three_dimensions(X):
+            flat: NDArray[Any] = validate_data(self, X, reset=reset)
+            return flat
+        cube: NDArray[Any] = check_array(X, allow_nd=True)
+        validate_data(self, cube.reshape(len(cube), -1), reset=reset)
+        return cube
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _fit_part(
+    member: Any, X: NDArray[Any], y: NDArray[np.intp], fold: Fold, parameters: dict[str, Any]
+) -> tuple[Any, NDArray[np.float64] | None]:
+    """Fit a member on one part and score the other: (fitted member, None) or (None, logits)."""
+    train, test = fold
+    whole = not len(test)
+    images, target = (X, y) if whole else (X[train], y[train])
+    member.fit(images, target, **{name: values[train] for name, values in parameters.items()})
+    return (member, None) if whole else (None, case_logits(member, X[test]))

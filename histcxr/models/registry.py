@@ -1,0 +1,281 @@
+"""The classifiers by name: how each is built, and which of its settings are worth searching.
+
+A further classifier takes one entry in :data:`CLASSIFIERS`: a function that builds its pipeline, whose last
+step is named ``classifier`` and takes the patients as ``groups``, and a function that gives its search space.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from histcxr.exceptions import InputError
+from histcxr.features.histograms import Zones, check_zones
+from histcxr.models import recipes
+from histcxr.models.stack import StackedClassifier
+
+__all__ = [
+    "CLASSIFIERS",
+    "MEMBERS",
+    "ClassifierSpec",
+    "describe_classifiers",
+    "make_classifier",
+    "make_stack",
+    "search_space",
+]
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """What the registry knows of a classifier.
+
+    Parameters
+    ----------
+    description : str
+        One line for a list.
+    build : callable
+        Called with the keywords ``zones, random_state, n_jobs, class_weight, device``; returns a Pipeline.
+    space : callable
+        Called with ``zones``; returns parameters of the pipeline and the values worth trying.
+    n_trials : int
+        Settings that a search tries, unless it is told otherwise.
+    """
+
+    description: str
+    build: Callable[..., Pipeline]
+    space: Callable[[Zones], dict[str, list[Any]]]
+    n_trials: int
+
+
+def make_classifier(
+    name: str,
+    *,
+    zones: Zones = 1,
+    random_state: int | None = 0,
+    n_jobs: int = 1,
+    device: str = "cpu",
+    class_weight: Any = None,
+) -> Pipeline:
+    """Build a classifier with good defaults.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`CLASSIFIERS`.
+    zones : {1, 2, 6, "1+2", "1+6"}, default=1
+        What the rows of the counts stand for.
+    random_state : int or None, default=0
+    n_jobs : int, default=1
+        Threads or processes.
+    device : str, default="cpu"
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``: where XGBoost runs, also within the stack. The other classifiers
+        have no GPU code and run on the processor.
+    class_weight : "balanced", dict of class to weight, or None, default=None
+        For unbalanced data. Scores are then probabilities among patients as the weights make them.
+
+    Returns
+    -------
+    Pipeline
+        Unfitted, from counts ``(n, zones, 256)`` or ``(n, zones * 256)`` to probabilities of two classes. Give
+        the patients, so that calibration keeps each one's images together:
+        ``classifier.fit(counts, sick, classifier__groups=patients)``; without, each image counts as a patient
+        of its own.
+
+    Raises
+    ------
+    InputError
+        When an argument does not fit, or a GPU is asked for and there is none.
+    MissingDependencyError
+        When XGBoost is needed and not installed.
+    """
+    spec = _spec(name)
+    check_zones(zones)
+    if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
+        raise InputError(f"n_jobs must be a whole number other than 0; got {n_jobs!r}")
+    return spec.build(
+        zones=zones, random_state=random_state, n_jobs=n_jobs, class_weight=class_weight, device=device
+    )
+
+
+def make_stack(
+    members: Mapping[str, Pipeline],
+    *,
+    random_state: int | None = 0,
+    n_jobs: int = 1,
+    class_weight: Any = None,
+) -> Pipeline:
+    """Stack classifiers of one's own choice or tuning.
+
+    Parameters
+    ----------
+    members : mapping of str to Pipeline
+        Pipelines as :func:`make_classifier` builds them, fitted or not: they are cloned. Within the stack they
+        go without calibration of their own, since the stack calibrates.
+    random_state, n_jobs, class_weight
+        As in :func:`make_classifier`; members keep their own random states and weights.
+
+    Returns
+    -------
+    Pipeline
+        Unfitted, with the one step ``classifier``, a :class:`~histcxr.models.stack.StackedClassifier`.
+
+    Raises
+    ------
+    InputError
+        When there is no member, or one is itself a stack.
+    """
+    if not members:
+        raise InputError("members must hold at least one classifier; got none")
+    parts = []
+    for name, member in members.items():
+        copy = clone(member)
+        if "classifier__estimator" not in copy.get_params():
+            raise InputError(f"members must be calibrated classifiers of the registry; {name!r} is not")
+        copy.set_params(classifier__cv=None, classifier__n_jobs=None)
+        # Members and folds run side by side, so each takes one thread.
+        if "n_jobs" in copy["classifier"].estimator.get_params():
+            copy.set_params(classifier__estimator__n_jobs=1)
+        parts.append((name, copy))
+    stack = StackedClassifier(parts, class_weight=class_weight, random_state=random_state, n_jobs=n_jobs)
+    return Pipeline([("classifier", stack)])
+
+
+def search_space(name: str, *, zones: Zones = 1) -> dict[str, list[Any]]:
+    """Return the settings worth trying: parameters of the pipeline, each with a list of values.
+
+    Lists serve scikit-learn's grid, random and halving searches alike. The defaults are among the values.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`CLASSIFIERS`.
+    zones : {1, 2, 6, "1+2", "1+6"}, default=1
+        A kernel's width depends on the number of features, and so on the zones.
+
+    Raises
+    ------
+    InputError
+        When the name or the zones are unknown.
+    """
+    return _spec(name).space(check_zones(zones))
+
+
+def describe_classifiers() -> list[dict[str, Any]]:
+    """Return one row for each classifier: ``name, description, searched, trials``; ready for a table."""
+    return [
+        {
+            "name": name,
+            "description": spec.description,
+            "searched": ", ".join(parameter.rpartition("__")[2] for parameter in spec.space(1))
+            or "its members",
+            "trials": spec.n_trials,
+        }
+        for name, spec in CLASSIFIERS.items()
+    ]
+
+
+def _knn(*, device: str, **settings: Any) -> Pipeline:
+    return recipes.knn(**settings)
+
+
+def _svm(*, device: str, **settings: Any) -> Pipeline:
+    return recipes.svm(**settings)
+
+
+def _forest(*, device: str, **settings: Any) -> Pipeline:
+    return recipes.forest(**settings)
+
+
+def _xgboost(*, device: str, **settings: Any) -> Pipeline:
+    pipeline = recipes.xgboost(device=device, **settings)
+    _check_device(device)
+    return pipeline
+
+
+def _stack(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any, device: str) -> Pipeline:
+    members = {
+        name: CLASSIFIERS[name].build(
+            zones=zones, random_state=random_state, n_jobs=1, class_weight=class_weight, device=device
+        )
+        for name in MEMBERS
+    }
+    return make_stack(members, random_state=random_state, n_jobs=n_jobs, class_weight=class_weight)
+
+
+_KNN_SPACE: dict[str, list[Any]] = {
+    "classifier__estimator__n_neighbors": [11, 15, 25, 35, 50, 70],
+    "classifier__estimator__weights": ["distance", "uniform"],
+    "classifier__estimator__metric": ["manhattan", "euclidean"],
+}
+_FOREST_SPACE: dict[str, list[Any]] = {
+    "classifier__estimator__max_features": ["sqrt", 0.05, 0.15],
+    "classifier__estimator__min_samples_leaf": [1, 2, 4, 8],
+    "classifier__estimator__criterion": ["entropy", "gini"],
+}
+_XGBOOST_SPACE: dict[str, list[Any]] = {
+    "classifier__estimator__n_estimators": [250, 400, 700],
+    "classifier__estimator__max_depth": [3, 4, 5, 6],
+    "classifier__estimator__min_child_weight": [1, 3, 8],
+    "classifier__estimator__subsample": [0.5, 0.7, 0.9],
+    "classifier__estimator__colsample_bytree": [0.15, 0.3, 0.6],
+    "classifier__estimator__reg_lambda": [1.0, 3.0, 10.0],
+}
+
+#: The classifiers by name.
+CLASSIFIERS: dict[str, ClassifierSpec] = {
+    "knn": ClassifierSpec("nearest neighbours", _knn, lambda zones: dict(_KNN_SPACE), 8),
+    "svm": ClassifierSpec(
+        "support vector machine with a Gaussian kernel",
+        _svm,
+        lambda zones: {
+            "classifier__estimator__C": [1.0, 3.0, 10.0],
+            "classifier__estimator__gamma": recipes.svm_gamma(zones),
+        },
+        8,
+    ),
+    "random-forest": ClassifierSpec("random forest", _forest, lambda zones: dict(_FOREST_SPACE), 6),
+    "xgboost": ClassifierSpec("gradient-boosted trees", _xgboost, lambda zones: dict(_XGBOOST_SPACE), 10),
+    "stack": ClassifierSpec("the four above, weighed by a logistic regression", _stack, lambda zones: {}, 0),
+}
+
+#: The classifiers that the stack consists of.
+MEMBERS = ("knn", "svm", "random-forest", "xgboost")
+
+
+def _spec(name: str) -> ClassifierSpec:
+    if name not in CLASSIFIERS:
+        raise InputError(f"name must be one of {', '.join(CLASSIFIERS)}; got {name!r}")
+    return CLASSIFIERS[name]
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that is not there: XGBoost itself would go on without it, on the processor."""
+    kind, colon, number = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if device == "cpu":
+        return
+    if kind != "cuda" or (colon and not number.isdigit()):
+        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:N'; got {device!r}")
+    import numpy as np
+    from xgboost import DMatrix, train
+    from xgboost.core import XGBoostError
+
+    advice = "install XGBoost with CUDA and check the driver with nvidia-smi, or use device='cpu'"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it would say follows as an error
+            tiny = DMatrix(np.array([[0.0], [1.0]]), label=np.array([0, 1]))
+            booster = train(
+                {"device": device, "tree_method": "hist", "verbosity": 0}, tiny, num_boost_round=1
+            )
+    except XGBoostError as error:
+        problem = str(error).strip().splitlines()[0]
+        raise InputError(f"device {device!r} cannot be used ({problem}); {advice}") from error
+    used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
+    if not used.startswith("cuda"):
+        raise InputError(f"device {device!r} was asked for, but XGBoost finds no GPU; {advice}")

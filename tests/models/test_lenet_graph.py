@@ -1,0 +1,165 @@
+import numpy as np
+import pytest
+
+from histcxr.exceptions import InputError, ModelError
+from histcxr.models.lenet_graph import LeNetGraph, build_lenet, get_weights, set_weights
+from histcxr.models.lenet_inputs import REPRESENTATIONS, histogram_tensor
+from histcxr.models.onnx_export import open_session, run_session, write_onnx
+
+keras = pytest.importorskip("keras")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def describe(**change):
+    options = {
+        "filters": (3, 5),
+        "kernel_size": 5,
+        "pool_size": 4,
+        "conv_dropout": 0.1,
+        "dense": (7,),
+        "dense_dropout": 0.2,
+        "activation": "relu",
+        "pooling": "max",
+        "batch_norm": True,
+    }
+    return options | change
+
+
+def random_network(graph, seed):
+    """A network in which no bias and no running statistic keeps its neutral value."""
+    network = build_lenet(graph, seed=seed)
+    rng = np.random.default_rng(seed)
+    weights = {
+        name: (value if name.endswith("kernel") else value + rng.uniform(0.05, 0.3, value.shape)).astype(
+            np.float32
+        )
+        for name, value in get_weights(network).items()
+    }
+    set_weights(network, weights)
+    return network, weights
+
+
+@pytest.mark.parametrize(
+    ("bins", "channels", "change"),
+    [
+        (256, 1, {}),
+        (256, 6, {"batch_norm": False, "activation": "tanh"}),
+        (
+            256,
+            7,
+            {"filters": (4, 4, 4), "kernel_size": (15, 4, 3), "pool_size": (4, 2, 1), "dense": (8, 6, 4)},
+        ),
+        (100, 2, {"kernel_size": (6, 1), "pool_size": 3, "pooling": "average"}),
+        (100, 2, {"kernel_size": (3, 8), "pool_size": (7, 2), "pooling": "max", "dense": ()}),
+        (1, 3, {"filters": (2,)}),
+    ],
+)
+def test_onnx_equals_keras_layer_for_layer(bins, channels, change):
+    graph = LeNetGraph.from_options(bins, channels, **describe(**change))
+    networks, weights = zip(*(random_network(graph, seed) for seed in (1, 2)), strict=True)
+    x = np.random.default_rng(0).normal(0.3, 1, (50, bins, channels)).astype(np.float32)
+    by_keras = [keras.ops.convert_to_numpy(network(x))[:, 0] for network in networks]
+    by_onnx = run_session(open_session(write_onnx(graph, weights)), x.transpose(0, 2, 1), batch_size=16)
+    assert np.ptp(by_onnx) > 1e-3
+    np.testing.assert_allclose(by_onnx, np.mean(by_keras, axis=0), atol=2e-6, rtol=0)
+    alone = run_session(open_session(write_onnx(graph, weights[:1])), x.transpose(0, 2, 1))
+    np.testing.assert_allclose(alone, by_keras[0], atol=2e-6, rtol=0)
+
+
+def test_the_onnx_file_is_the_same_each_time_and_knows_its_shapes():
+    onnx = pytest.importorskip("onnx")
+    graph = LeNetGraph.from_options(64, 2, **describe())
+    weights = random_network(graph, 0)[1]
+    assert write_onnx(graph, [weights]) == write_onnx(graph, [weights])
+    model = onnx.load_from_string(write_onnx(graph, [weights]))
+    shape = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert (model.graph.input[0].name, shape) == ("histograms", ["n", 2, 64])
+    with pytest.raises(InputError, match="at least one network"):
+        write_onnx(graph, [])
+    with pytest.raises(ModelError, match="no ONNX model"):
+        open_session(b"not a model")
+
+
+def test_the_layers_are_those_described():
+    graph = LeNetGraph.from_options(256, 6, **describe(kernel_size=(15, 7), dense=(32, 16)))
+    network = build_lenet(graph, seed=0)
+    names = [layer.name for layer in network.layers]
+    assert names == [
+        *("histograms", "conv1", "norm1", "conv1_relu", "pool1", "conv1_dropout"),
+        *("conv2", "norm2", "conv2_relu", "pool2", "conv2_dropout"),
+        *(
+            "flatten",
+            "dense1_dropout",
+            "dense1",
+            "dense2_dropout",
+            "dense2",
+            "output_dropout",
+            "output",
+            "score",
+        ),
+    ]
+    assert network.input_shape == (None, 256, 6)
+    assert network.output_shape == (None, 1)
+    assert get_weights(network)["conv1/kernel"].shape == (15, 6, 3)
+    assert get_weights(network)["dense1/kernel"].shape == (16 * 5, 32)
+    assert graph.lengths() == (256, 64, 16)
+
+
+def test_weights_come_from_the_seed_alone():
+    graph = LeNetGraph.from_options(64, 1, **describe())
+    one, same, other = (get_weights(build_lenet(graph, seed=seed)) for seed in (3, 3, 4))
+    for name in one:
+        np.testing.assert_array_equal(one[name], same[name])
+    assert not np.array_equal(one["conv1/kernel"], other["conv1/kernel"])
+    del one["output/bias"]
+    with pytest.raises(InputError, match="weights must hold output/bias"):
+        set_weights(build_lenet(graph, seed=0), one)
+
+
+@pytest.mark.parametrize("representation", sorted(REPRESENTATIONS))
+@pytest.mark.parametrize("scale", ["raw", "own"])
+def test_inputs_do_not_depend_on_the_number_of_pixels(representation, scale):
+    counts = np.random.default_rng(0).poisson(3, (5, 2, 256))
+    small, large = (
+        histogram_tensor(c, representation, scale=scale, smoothing=1.5) for c in (counts, counts * 7)
+    )
+    assert small.dtype == np.float32
+    assert small.shape == (5, 2, 256)
+    np.testing.assert_allclose(small, large, atol=1e-5)
+    assert 0.3 < np.abs(small).mean() < 3
+
+
+def test_inputs_are_the_formulas_and_areas_show_only_when_asked_for():
+    counts = np.random.default_rng(0).poisson(3, (4, 2, 256)).astype(float)
+    counts[:, 1] *= 3
+    density = counts / counts.sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(histogram_tensor(counts, "density"), 256 * density, rtol=1e-6)
+    np.testing.assert_allclose(histogram_tensor(counts, "sqrt"), np.sqrt(256 * density), rtol=1e-6)
+    cumulative = histogram_tensor(counts, "cumulative")
+    np.testing.assert_allclose(cumulative, 2 * np.cumsum(density, axis=2) - 1, atol=1e-6)
+    with_areas = histogram_tensor(counts, "density", areas=True)
+    shares = counts.sum(axis=2) / counts.sum(axis=(1, 2))[:, None]
+    np.testing.assert_allclose(
+        with_areas.sum(axis=2) / with_areas.sum(axis=(1, 2))[:, None], shares, rtol=1e-5
+    )
+
+
+def test_a_missing_zone_takes_the_distribution_of_the_others_and_an_empty_image_is_refused():
+    counts = np.random.default_rng(0).poisson(3, (2, 3, 256))
+    counts[1, 2] = 0
+    tensor = histogram_tensor(counts, "density")
+    whole = counts[1].sum(axis=0) / counts[1].sum()
+    np.testing.assert_allclose(tensor[1, 2], 256 * whole, rtol=1e-5)
+    with pytest.raises(InputError, match="image 1 has none"):
+        histogram_tensor(counts * np.array([1, 0])[:, None, None])
+
+
+def test_own_scale_undoes_a_linear_change_of_intensity():
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(100, 10, 200_000)
+    one, other = (np.bincount(p.round().astype(int), minlength=256) for p in (pixels, 2 * pixels - 60))
+    tensor = histogram_tensor(np.stack([one, other])[:, None], "density", scale="own", smoothing=4)
+    np.testing.assert_allclose(tensor[0, 0], tensor[1, 0], atol=0.08)
+    raw = histogram_tensor(np.stack([one, other])[:, None], "density", smoothing=4)
+    assert np.abs(raw[0, 0] - raw[1, 0]).max() > 1

@@ -1,0 +1,90 @@
+"""First-order features by other libraries: reads ``[[image, mask], ...]`` as JSON, writes images a second as JSON.
+
+Started by ``extraction_speed.py`` in an environment that need not have histcxr. Everything is timed that stands between
+files and features, and nothing else: no import, no set-up.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def pyradiomics() -> Callable[[str, str], object]:
+    """First-order features of PyRadiomics, as its documentation has it for two-dimensional images."""
+    import SimpleITK as sitk
+    from radiomics import featureextractor, setVerbosity
+
+    setVerbosity(logging.ERROR)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    extractor = featureextractor.RadiomicsFeatureExtractor(force2D=True, binCount=256)
+    extractor.disableAllFeatures()
+    extractor.enableFeatureClassByName("firstorder")
+
+    def work(image: str, mask: str) -> object:
+        pixels = sitk.ReadImage(image, sitk.sitkUInt8)
+        lungs = sitk.ReadImage(mask)
+        if lungs.GetNumberOfComponentsPerPixel() > 1:
+            lungs = sitk.VectorIndexSelectionCast(lungs, 0)
+        lungs = sitk.Cast(lungs > 0, sitk.sitkUInt8)
+        if lungs.GetSize() != pixels.GetSize():
+            spacing = [a / b for a, b in zip(pixels.GetSize(), lungs.GetSize(), strict=True)]
+            lungs.SetSpacing(spacing)
+            lungs.SetOrigin([(s - 1) / 2 for s in spacing])
+            lungs = sitk.Resample(lungs, pixels, sitk.Transform(), sitk.sitkNearestNeighbor)
+        return extractor.execute(sitk.JoinSeries(pixels), sitk.JoinSeries(lungs), label=1)
+
+    return work
+
+
+def scikit_image() -> Callable[[str, str], object]:
+    """Read with scikit-image, count with NumPy."""
+    from skimage import io, transform
+
+    def work(image: str, mask: str) -> object:
+        pixels, lungs = io.imread(image), io.imread(mask)
+        if lungs.ndim == 3:
+            lungs = lungs[..., 0]
+        if lungs.shape != pixels.shape:
+            lungs = transform.resize(lungs, pixels.shape, order=0, preserve_range=True, anti_aliasing=False)
+        return np.histogram(pixels[lungs > 0], bins=256, range=(0, 256))
+
+    return work
+
+
+PEERS = {
+    "PyRadiomics first order": ("radiomics", pyradiomics),
+    "scikit-image + numpy.histogram": ("skimage", scikit_image),
+}
+
+
+def rate(work: Callable[[str, str], object], pairs: Sequence[tuple[str, str]]) -> float:
+    """Return images a second, after one image to warm up."""
+    work(*pairs[0])
+    start = time.perf_counter()
+    for image, mask in pairs:
+        work(image, mask)
+    return len(pairs) / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Measure every peer that is installed."""
+    pairs = json.load(sys.stdin)
+    found = {
+        name: rate(make(), pairs)
+        for name, (module, make) in PEERS.items()
+        if importlib.util.find_spec(module)
+    }
+    if not found:
+        raise SystemExit("neither PyRadiomics (radiomics) nor scikit-image (skimage) is installed here")
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

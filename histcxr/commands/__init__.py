@@ -1,0 +1,74 @@
+"""The command line: one command a file, loaded only when it is called.
+
+The table below is all that ``histcxr --help`` needs, so help stays as quick as the interpreter itself.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from histcxr import __version__
+from histcxr.exceptions import HistcxrError, InputError
+
+# command -> (module, one line for the list of commands)
+COMMANDS = {
+    "demo": ("histcxr.commands.demo", "Show the whole chain on made-up radiographs."),
+    "extract": ("histcxr.commands.extract", "Reduce a folder of radiographs to lung histograms."),
+    "train": ("histcxr.commands.train", "Train, tune and certify classifiers; save the best."),
+    "evaluate": ("histcxr.commands.evaluate", "Measure a saved model on labelled radiographs."),
+    "calibrate": ("histcxr.commands.calibrate", "Certify a saved model's thresholds on your own patients."),
+    "triage": ("histcxr.commands.triage", "Sort a folder into rule_out, review and rule_in."),
+    "models": ("histcxr.commands.models", "List the classifiers, or show a saved model's card."),
+}
+
+
+class WrongInput(click.ClickException):
+    """An :class:`InputError` as the command line shows it: one message, no traceback, exit code 2."""
+
+    exit_code = 2
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on first use and whose errors become messages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order of work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command and turn histcxr's own errors into a message with an exit code."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise WrongInput(str(error)) from error
+        except HistcxrError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="histcxr")
+def main() -> None:
+    """Fast, honest triage of chest radiographs from the intensity histograms of their lungs.
+
+    Research software, not a medical device.
+
+    \b
+    Start here:   histcxr demo -o demo_output
+    Exit codes:   0 done, 1 failure, 2 wrong usage or input, 3 triage done but some files need attention
+    """

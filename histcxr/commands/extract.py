@@ -1,0 +1,59 @@
+"""``histcxr extract``."""
+
+from __future__ import annotations
+
+import click
+
+from histcxr.commands import options
+
+
+@click.command()
+@options.data_argument()
+@options.output_option("The table to write: .parquet, .csv or .npz by its name.", required=True)
+@options.zones_option()
+@options.where_option()
+@click.option("--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder.")
+@options.jobs_option()
+@options.json_option()
+def command(
+    data: str,
+    output: str,
+    zones: int | str,
+    where: dict[str, list[str]],
+    cache: str | None,
+    jobs: int,
+    json_file: str | None,
+) -> None:
+    """Reduce DATA, a folder or CSV of radiographs with lung masks, to 256-bin lung histograms.
+
+    Every image becomes a row; one that cannot be used has zeros for counts and says why in `reason`.
+
+    \b
+    Example:  histcxr extract study --zones 6 -o histograms.parquet
+    """
+    from histcxr.cohorts import select_rows
+    from histcxr.data.manifest import read_manifest
+    from histcxr.features.extraction import extract_features
+    from histcxr.features.tables import check_format, write_features
+
+    check_format(output)  # before the work, not after it
+    features = extract_features(
+        select_rows(read_manifest(data), where), zones=zones, n_jobs=jobs, cache=cache, progress=True
+    )
+    write_features(features, output)
+    unusable = features.table.loc[~features.usable]
+    reasons = {str(code): int(count) for code, count in unusable["reason"].value_counts().items()}
+    click.echo(
+        f"{int(features.usable.sum())} of {len(features.table)} radiographs reduced to histograms in {output}"
+    )
+    for code, count in reasons.items():
+        click.echo(f"  {count} not usable: {code}")
+    options.write_json(
+        json_file,
+        {
+            "output": output,
+            "images": len(features.table),
+            "usable": int(features.usable.sum()),
+            "reasons": reasons,
+        },
+    )

@@ -1,0 +1,118 @@
+"""Options that several commands share, so that they look and mean the same everywhere."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+ZONES = ("1", "2", "6", "1+2", "1+6")
+
+
+def data_argument() -> Any:
+    """The radiographs: a folder or a CSV manifest."""
+    return click.argument("data", type=click.Path(exists=True))
+
+
+def output_option(help_text: str, *, required: bool = False) -> Any:
+    """Where the result goes."""
+    return click.option("-o", "--output", type=click.Path(), required=required, help=help_text)
+
+
+def model_option() -> Any:
+    """A saved model."""
+    return click.option(
+        "-m", "--model", type=click.Path(exists=True), required=True, help="A saved model (NAME.histcxr)."
+    )
+
+
+def zones_option() -> Any:
+    """How the lungs are divided."""
+    return click.option(
+        "--zones",
+        type=click.Choice(ZONES),
+        default="1",
+        show_default=True,
+        callback=lambda ctx, param, value: int(value) if value.isdigit() else value,
+        help="1 both lungs, 2 each lung, 6 each lung in thirds; 1+2 and 1+6 add the whole.",
+    )
+
+
+def jobs_option() -> Any:
+    """How many threads or processes work at once."""
+    return click.option(
+        "-j", "--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Parallel workers."
+    )
+
+
+def seed_option() -> Any:
+    """The seed of everything random."""
+    return click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."
+    )
+
+
+def normal_option() -> Any:
+    """The label that means normal."""
+    return click.option(
+        "--normal",
+        default="Normal",
+        show_default=True,
+        help="The label that means normal; all others are sick.",
+    )
+
+
+def where_option(
+    name: str = "--where", help_text: str = "Use only these rows, e.g. --where source=rsna."
+) -> Any:
+    """Keep the rows of a manifest whose column has a value; repeatable."""
+    return click.option(name, multiple=True, metavar="COLUMN=VALUE", callback=_pairs, help=help_text)
+
+
+def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, list[str]]:
+    pairs: dict[str, list[str]] = {}
+    for item in value:
+        column, equals, wanted = item.partition("=")
+        if not column or not equals:
+            raise click.BadParameter(f"must look like COLUMN=VALUE, got {item!r}")
+        pairs.setdefault(column, []).append(wanted)
+    return pairs
+
+
+def _fraction(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not 0 < value < 1:
+        raise click.BadParameter(f"must lie between 0 and 1, e.g. 0.95, got {value:g}")
+    return value
+
+
+def certificate_options(function: Any) -> Any:
+    """The promise: sensitivity of rule-out, specificity of rule-in, and the confidence of both."""
+    for name, text in (
+        ("--confidence", "How sure the promise is."),
+        ("--specificity", "Specificity that rule_in promises."),
+        ("--sensitivity", "Sensitivity that rule_out promises."),
+    ):
+        function = click.option(
+            name, type=float, default=0.95, show_default=True, callback=_fraction, help=text
+        )(function)
+    return function
+
+
+def json_option() -> Any:
+    """The same result for machines."""
+    return click.option(
+        "--json", "json_file", type=click.Path(dir_okay=False), help="Also write the result as JSON."
+    )
+
+
+def write_json(path: str | None, content: dict[str, Any]) -> None:
+    """Write ``content`` to ``path`` if there is one, as strict JSON (no NaN, no Infinity)."""
+    if path is None:
+        return
+    text = json.dumps(content, indent=2, allow_nan=False)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        raise click.FileError(path, hint=error.strerror or str(error)) from error

@@ -1,0 +1,87 @@
+"""``histcxr train``."""
+
+from __future__ import annotations
+
+import click
+
+from histcxr.commands import options
+
+
+@click.command()
+@options.data_argument()
+@options.output_option("Save the model with the best cross-validated AUC here (NAME.histcxr).")
+@click.option(
+    "--classifier",
+    "classifiers",
+    multiple=True,
+    default=("xgboost",),
+    show_default=True,
+    help="knn, svm, random-forest, xgboost, stack or all; repeatable.",
+)
+@options.zones_option()
+@options.certificate_options
+@click.option(
+    "--trials", type=click.IntRange(min=0), default=None, help="Settings to try per classifier; 0: no tuning."
+)
+@options.normal_option()
+@options.where_option()
+@click.option("--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For XGBoost."
+)
+@click.option("--overwrite", is_flag=True, help="Replace a model that is already there.")
+@options.seed_option()
+@options.jobs_option()
+@options.json_option()
+def command(
+    data: str,
+    output: str | None,
+    classifiers: tuple[str, ...],
+    zones: int | str,
+    sensitivity: float,
+    specificity: float,
+    confidence: float,
+    trials: int | None,
+    normal: str,
+    where: dict[str, list[str]],
+    cache: str | None,
+    device: str,
+    overwrite: bool,
+    seed: int,
+    jobs: int,
+    json_file: str | None,
+) -> None:
+    """Train classifiers on DATA, a folder or CSV of labelled radiographs with lung masks.
+
+    Tuned by cross-validation on the training patients, certified on the validation patients, and measured
+    once on the test patients. DATA's own split is used where it has one.
+
+    \b
+    Example:  histcxr train study --classifier all --zones 6 -o model.histcxr
+    """
+    from histcxr.cohorts import select_rows
+    from histcxr.data.manifest import read_manifest
+    from histcxr.model_store import save_model
+    from histcxr.reports.evaluation import training_report
+    from histcxr.training import train
+
+    result = train(
+        select_rows(read_manifest(data, require_labels=True), where),
+        classifiers=classifiers,
+        zones=zones,
+        sensitivity=sensitivity,
+        specificity=specificity,
+        confidence=confidence,
+        trials=trials,
+        normal=normal,
+        cache=cache,
+        device=device,
+        seed=seed,
+        n_jobs=jobs,
+        progress=True,
+    )
+    click.echo(training_report(result.report))
+    options.write_json(json_file, result.report)
+    if output is not None:
+        path = save_model(result.best, output, overwrite=overwrite)
+        click.echo(f"\nSaved {result.best.name} to {path}")

@@ -1,0 +1,64 @@
+"""``histcxr triage``."""
+
+from __future__ import annotations
+
+import click
+
+from histcxr.commands import options
+
+
+@click.command()
+@options.data_argument()
+@options.model_option()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False),
+    default="worklist.csv",
+    show_default=True,
+    help="The worklist: .csv, .jsonl or .parquet by its name.",
+)
+@click.option(
+    "--masks", type=click.Path(exists=True, file_okay=False), help="Folder of lung masks, same names."
+)
+@click.option(
+    "--sort",
+    type=click.Choice(["input", "urgency"]),
+    default="input",
+    show_default=True,
+    help="Order of the rows: as found, or the most urgent first.",
+)
+@click.option("--overwrite", is_flag=True, help="Start anew over an earlier worklist of the same name.")
+@options.jobs_option()
+@options.json_option()
+@click.pass_context
+def command(
+    ctx: click.Context,
+    data: str,
+    model: str,
+    output: str,
+    masks: str | None,
+    sort: str,
+    overwrite: bool,
+    jobs: int,
+    json_file: str | None,
+) -> None:
+    """Sort the radiographs in DATA (a folder, a CSV or one file) into rule_out, review and rule_in.
+
+    Each input becomes exactly one row; whatever cannot be judged goes to review with a reason. A run that
+    was stopped goes on where it was when the same command is given again.
+
+    \b
+    Example:     histcxr triage incoming -m model.histcxr -o worklist.csv
+    Exit codes:  0 all judged, 3 some files need attention, 2 wrong usage, 1 failure
+    """
+    from histcxr.model_store import load_model
+    from histcxr.reports.evaluation import triage_report
+    from histcxr.worklist.engine import triage
+
+    summary = triage(
+        data, load_model(model), output, masks=masks, n_jobs=jobs, sort=sort, overwrite=overwrite
+    ).to_dict()
+    click.echo(triage_report(summary), err=True)
+    options.write_json(json_file, summary)
+    ctx.exit(summary["exit_code"])

@@ -1,0 +1,152 @@
+"""What a model is worth on patients whose truth is known: figures with intervals, as a whole and by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from histcxr.cohorts import Cohort, leave_out, read_cohort
+from histcxr.decision.auc import auc
+from histcxr.decision.drawers import evaluate_decisions
+from histcxr.decision.proportions import confusion
+from histcxr.decision.reliability import brier_score, expected_calibration_error
+from histcxr.decision.thresholds import ThresholdChoice
+from histcxr.exceptions import InputError
+from histcxr.model_store import Model
+
+# An AUC of fewer patients than this of either class is noise.
+MIN_CLASS = 10
+
+
+def measure(
+    scores: NDArray[np.float64],
+    cohort: Cohort,
+    rule_out: ThresholdChoice,
+    rule_in: ThresholdChoice,
+    *,
+    prevalence: float | None = None,
+) -> dict[str, Any]:
+    """Return all figures of one set of scores, ready for JSON.
+
+    Parameters
+    ----------
+    scores : ndarray of float, shape (n,)
+        One for each image of ``cohort``.
+    cohort : Cohort
+    rule_out, rule_in : ThresholdChoice
+    prevalence : float, optional
+        Share of sick patients where NPV and PPV should hold; by default as in the cohort.
+
+    Returns
+    -------
+    dict
+        ``accuracy`` (calls at 0.5, by image), ``auc`` with ``auc_low`` and ``auc_high`` (95 % interval that
+        knows patients; None with fewer than 10 sick or normal images), ``sensitivity`` and ``specificity`` at
+        the rule-out threshold (by patient), ``confusion`` at 0.5, ``brier``, ``calibration_error``, and
+        ``decisions`` with every figure of the drawers and its interval.
+    """
+    sick = cohort.sick
+    enough = min(int(sick.sum()), int((~sick).sum())) >= MIN_CLASS
+    area = auc(scores, sick, patient_ids=cohort.patients) if enough else None
+    decisions = evaluate_decisions(scores, sick, cohort.patients, rule_out, rule_in, prevalence=prevalence)
+    return {
+        "images": len(cohort),
+        "sick": int(sick.sum()),
+        "accuracy": float(np.mean((scores >= 0.5) == sick)),
+        "auc": area.value if area else None,
+        "auc_low": area.low if area else None,
+        "auc_high": area.high if area else None,
+        "sensitivity": decisions.sensitivity.value if decisions.sensitivity else None,
+        "specificity": decisions.specificity.value if decisions.specificity else None,
+        "confusion": confusion(scores >= 0.5, sick).to_dict(),
+        "brier": brier_score(scores, sick),
+        "calibration_error": expected_calibration_error(scores, sick),
+        "decisions": decisions.to_dict(),
+    }
+
+
+def evaluate(
+    model: Model,
+    data: str | PathLike[str] | pd.DataFrame,
+    *,
+    split: str | None = "test",
+    by: Sequence[str] = (),
+    prevalence: float | None = None,
+    normal: str = "Normal",
+    cache: str | PathLike[str] | None = None,
+    n_jobs: int = 1,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measure a model on labelled radiographs that it has not seen.
+
+    Parameters
+    ----------
+    model : Model
+    data : path or DataFrame
+        A folder, a CSV, or a manifest. Images that trained the model or certified its thresholds are left
+        out, with their patients.
+    split : str or None
+        The part of the data; None, or data that names no split: all of it.
+    by : sequence of str
+        Manifest columns: measure also within each of their values.
+    prevalence : float, optional
+        Share of sick patients where NPV and PPV should hold.
+    normal, cache, n_jobs, progress
+        As in :func:`histcxr.train`.
+
+    Returns
+    -------
+    dict
+        ``overall`` and ``groups[COLUMN][VALUE]`` as :func:`measure` gives them, ``unusable`` (images that
+        could not be judged, by reason: in a triage they go to review), ``seen`` (images left out),
+        ``model``, ``split`` and ``thresholds``; ready for JSON.
+
+    Raises
+    ------
+    InputError
+        No such part or column, or nothing left to measure on.
+    """
+    cohort = read_cohort(
+        data, zones=model.zones, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress
+    )
+    named = cohort.table["split"].astype(str)
+    if split is not None and (named != "").any():
+        cohort = cohort.part((named == split).to_numpy())
+    seen = model.training.get("seen", {})
+    cohort, left_out = leave_out(cohort, [*seen.get("train", ()), *seen.get("val", ())])
+    if not len(cohort):
+        raise InputError(
+            f"data must hold radiographs of split {split!r} that the model has not seen, got none "
+            f"({left_out} were left out because it has)"
+        )
+    unknown = [column for column in by if column not in cohort.table]
+    if unknown:
+        raise InputError(
+            f"by must name columns of the data, got {unknown}; it has {', '.join(cohort.table.columns)}"
+        )
+    scores = model.score(cohort.counts)
+
+    def figures(keep: NDArray[np.bool_]) -> dict[str, Any]:
+        return measure(scores[keep], cohort.part(keep), model.rule_out, model.rule_in, prevalence=prevalence)
+
+    groups = {
+        column: {
+            str(value): figures((cohort.table[column] == value).to_numpy())
+            for value in sorted(cohort.table[column].unique(), key=str)
+        }
+        for column in by
+    }
+    return {
+        "model": {"name": model.name, "hash": model.hash},
+        "split": split or "all",
+        "overall": figures(np.ones(len(cohort), dtype=bool)),
+        "groups": groups,
+        "unusable": dict(cohort.unusable),
+        "seen": left_out,
+        "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
+    }

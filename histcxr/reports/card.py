@@ -1,0 +1,86 @@
+"""The model card: what a saved model is, what it promises, and what it must not be used for.
+
+The headings follow Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from histcxr.reports.evaluation import auc_text, thresholds_report
+from histcxr.reports.tables import markdown_table
+
+
+def model_card(description: Mapping[str, Any]) -> str:
+    """Write the card of a model as Markdown.
+
+    Parameters
+    ----------
+    description : mapping
+        What ``Model.describe()`` returns.
+
+    Returns
+    -------
+    str
+    """
+    training = description["training"]
+    parts = [training[part] for part in ("train", "val", "test") if part in training]
+    lines = [
+        f"# {description['name']}",
+        "",
+        f"Hash `{description['hash'] or 'not saved'}`; input: {description['recipe']['input']}, "
+        f"{description['recipe']['bins']} bins, zones {description['recipe']['zones']}.",
+        "",
+        "## Intended use",
+        "Research on the triage of frontal chest radiographs, sick against normal. Not a medical device. The score "
+        "says nothing about which disease, and the thresholds promise nothing about patients unlike those below: "
+        "certify them on your own with `histcxr calibrate` first.",
+        "",
+        "## Promises",
+        thresholds_report(description["thresholds"]),
+        "",
+        "## Data",
+    ]
+    if parts:
+        names = [part for part in ("train", "val", "test") if part in training]
+        rows = [{"part": name, **_flat(about)} for name, about in zip(names, parts, strict=True)]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        lines += [
+            markdown_table(rows, columns),
+            "",
+            f"Fingerprint of the training data: `{training['fingerprint']}`.",
+        ]
+    else:
+        lines.append("Not recorded.")
+    lines += [f"- {note}" for note in training.get("notes", ())]
+    lines += ["", "## Figures"]
+    test = description["metrics"].get("test")
+    if test is None:
+        lines.append("None for these thresholds; measure them with `histcxr evaluate`.")
+    else:
+        lines.append(
+            f"On {test['images']} test images ({test['sick']} sick): AUC {auc_text(test)}, accuracy "
+            f"{test['accuracy']:.3f} at a score of 0.5; at the rule-out threshold sensitivity "
+            f"{test['sensitivity']:.3f} and specificity {test['specificity']:.3f}."
+        )
+    lines += [
+        "",
+        "## Limits",
+        "Masks decide what is seen: consolidated lung that a mask leaves out is invisible here. Public sets "
+        "entangle disease with hospital, view and age, so figures on other hospitals' radiographs can be far lower.",
+        "",
+        "## Made with",
+        ", ".join(f"{name} {version}" for name, version in description["versions"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def _flat(about: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        key: ", ".join(f"{name} {count}" for name, count in value.items())
+        if isinstance(value, Mapping)
+        else value
+        for key, value in about.items()
+        if key != "fingerprint"
+    }

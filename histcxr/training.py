@@ -1,0 +1,269 @@
+"""From labelled radiographs to a model that may be trusted: fit, calibrate, certify, evaluate once, save.
+
+Each part of the data has one use. Training patients fit, tune and calibrate the scores (by cross-validation
+among them); validation patients certify the thresholds and nothing else; test patients are scored once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from histcxr.cohorts import Cohort, histogram_hashes, leave_out, read_cohort, split_cohort
+from histcxr.decision.thresholds import certify
+from histcxr.evaluation import measure
+from histcxr.exceptions import InputError
+from histcxr.model_store import Model
+from histcxr.models.registry import CLASSIFIERS, MEMBERS
+from histcxr.models.tuning import TuningResult, tune
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What :func:`train` found.
+
+    Attributes
+    ----------
+    models : dict of str to Model
+        Every trained classifier, ready to use or to save.
+    best : Model
+        The one with the highest cross-validated AUC on the training patients; neither validation nor test
+        patients had a say.
+    report : dict
+        All figures, ready for JSON; ``report["classifiers"][NAME]["test"]`` holds those of the test patients.
+    trials : dict of str to DataFrame
+        Every setting that was tried.
+    """
+
+    models: dict[str, Model]
+    best: Model
+    report: dict[str, Any]
+    trials: dict[str, pd.DataFrame]
+
+
+def train(
+    data: str | PathLike[str] | pd.DataFrame,
+    *,
+    classifiers: str | Sequence[str] = ("xgboost",),
+    zones: int | str = 1,
+    sensitivity: float = 0.95,
+    specificity: float = 0.95,
+    confidence: float = 0.95,
+    trials: int | None = None,
+    normal: str = "Normal",
+    cache: str | PathLike[str] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    n_jobs: int = 1,
+    progress: bool = False,
+) -> TrainingResult:
+    """Train, tune, certify and measure classifiers.
+
+    Parameters
+    ----------
+    data : path or DataFrame
+        Labelled radiographs with lung masks: a folder, a CSV, or a manifest.
+    classifiers : str or sequence of str
+        Names from the registry, or ``"all"``.
+    zones : {1, 2, 6, "1+2", "1+6"}
+        How the lungs are divided.
+    sensitivity, specificity, confidence : float in (0, 1)
+        What rule_out and rule_in promise.
+    trials : int, optional
+        Settings to try for each classifier; 0 keeps its defaults; None takes its own usual number.
+    normal : str
+        The label that means normal; every other one is sick.
+    cache : path, optional
+        Folder that keeps extracted histograms.
+    device : {"cpu", "cuda"}
+        For XGBoost.
+    seed, n_jobs, progress
+        Random seed, parallel workers, progress bar on stderr.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    InputError
+        Unknown classifier, missing labels, or a part of the data without both classes.
+    """
+    names = classifier_names(classifiers)
+    cohort = read_cohort(data, zones=zones, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress)
+    parts, notes = split_cohort(cohort, seed=seed)
+    for part, members in parts.items():
+        members.require_both_classes(f"the {part} part", normal)
+    about: dict[str, Any] = {part: members.describe() for part, members in parts.items()}
+    about |= {"unusable": dict(cohort.unusable), "fingerprint": fingerprint(parts["train"]), "notes": notes}
+    settings = {"normal": normal, "seed": seed, "zones": zones}
+    promise = {"sensitivity": sensitivity, "specificity": specificity, "confidence": confidence}
+
+    models: dict[str, Model] = {}
+    figures: dict[str, dict[str, Any]] = {}
+    results: dict[str, TuningResult] = {}
+    for name in names:
+        tuned = results[name] = tune(
+            name,
+            parts["train"].counts,
+            parts["train"].sick.astype(np.int64),
+            parts["train"].patients,
+            zones=zones,
+            n_trials=trials,
+            members=results if name == "stack" and set(MEMBERS) <= set(results) else None,
+            random_state=seed,
+            n_jobs=n_jobs,
+            device=device,
+        )
+        models[name], figures[name] = _finish(name, tuned, parts, about, settings, promise)
+    best = max(names, key=lambda name: figures[name]["cross_validated_auc"])
+    report = {"classifiers": figures, "best": best, **settings, "data": about}
+    trial_tables = {name: tuned.trials for name, tuned in results.items()}
+    return TrainingResult(models, models[best], report, trial_tables)
+
+
+def calibrate(
+    model: Model,
+    data: str | PathLike[str] | pd.DataFrame,
+    *,
+    sensitivity: float = 0.95,
+    specificity: float = 0.95,
+    confidence: float = 0.95,
+    split: str | None = None,
+    normal: str = "Normal",
+    cache: str | PathLike[str] | None = None,
+    n_jobs: int = 1,
+    progress: bool = False,
+) -> Model:
+    """Certify a model's thresholds anew, on patients like those it will judge.
+
+    Parameters
+    ----------
+    model : Model
+    data : path or DataFrame
+        Labelled radiographs. Images that the model was trained on are left out, with their patients.
+    sensitivity, specificity, confidence : float in (0, 1)
+        What rule_out and rule_in promise.
+    split : str, optional
+        Use this part of the data only. By default ``val`` where the data names one, otherwise all.
+    normal, cache, n_jobs, progress
+        As in :func:`train`.
+
+    Returns
+    -------
+    Model
+        The same classifier with new thresholds. Its test figures are gone: they belonged to the old ones.
+
+    Raises
+    ------
+    InputError
+        No such part, one class only, or too few patients for any certificate (the message says how many).
+    """
+    cohort = read_cohort(
+        data, zones=model.zones, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress
+    )
+    named = cohort.table["split"].astype(str)
+    part = split if split is not None else "val" if (named == "val").any() else None
+    if part is not None:
+        cohort = cohort.part((named == part).to_numpy())
+    cohort, left_out = leave_out(cohort, model.training.get("seen", {}).get("train", ()))
+    what = "the calibration patients" + (f" (split {part})" if part else "")
+    cohort.require_both_classes(what, normal)
+    chosen = certify(
+        model.score(cohort.counts),
+        cohort.sick,
+        cohort.patients,
+        sensitivity=sensitivity,
+        specificity=specificity,
+        confidence=confidence,
+    )
+    if not chosen.rule_out.certified and not chosen.rule_in.certified:
+        raise InputError(f"{chosen.rule_out.message}; {chosen.rule_in.message}")
+    calibration = {
+        **cohort.describe(),
+        "trained_on_and_left_out": left_out,
+        "fingerprint": fingerprint(cohort),
+    }
+    seen = {**model.training.get("seen", {}), "val": sorted(set(histogram_hashes(cohort.counts)))}
+    training = {**model.training, "val": calibration, "seen": seen}
+    return replace(model, rule_out=chosen.rule_out, rule_in=chosen.rule_in, metrics={}, training=training)
+
+
+def classifier_names(classifiers: str | Sequence[str]) -> list[str]:
+    """Return the names asked for, each once; ``"all"`` stands for every classifier of the registry.
+
+    Raises
+    ------
+    InputError
+        No name at all, or one that the registry does not know.
+    """
+    asked = [classifiers] if isinstance(classifiers, str) else list(classifiers)
+    names = list(CLASSIFIERS) if "all" in asked else list(dict.fromkeys(asked))
+    unknown = [name for name in names if name not in CLASSIFIERS]
+    if unknown or not names:
+        raise InputError(
+            f"classifiers must be among {', '.join(CLASSIFIERS)} or 'all', got {unknown or 'none'}"
+        )
+    return names
+
+
+def fingerprint(cohort: Cohort) -> str:
+    """Return one SHA-256 for a set of labelled images, whatever their order."""
+    labelled = sorted(
+        f"{code} {int(sick)}" for code, sick in zip(histogram_hashes(cohort.counts), cohort.sick, strict=True)
+    )
+    return hashlib.sha256("\n".join(labelled).encode()).hexdigest()
+
+
+def _finish(
+    name: str,
+    tuned: TuningResult,
+    parts: Mapping[str, Cohort],
+    about: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    promise: Mapping[str, float],
+) -> tuple[Model, dict[str, Any]]:
+    """Certify a fitted classifier on the validation patients and measure it on the test patients."""
+    training = {
+        **settings,
+        **about,
+        "parameters": {key: str(value) for key, value in tuned.parameters.items()},
+        "cross_validated_auc": tuned.score,
+        "seen": {part: sorted(set(histogram_hashes(parts[part].counts))) for part in ("train", "val")},
+    }
+    scores = {part: _scores(name, tuned, parts[part]) for part in ("val", "test")}
+    chosen = certify(scores["val"], parts["val"].sick, parts["val"].patients, **promise)
+    test = measure(scores["test"], parts["test"], chosen.rule_out, chosen.rule_in)
+    model = Model(
+        name=name,
+        estimator=tuned.estimator,
+        zones=settings["zones"],
+        rule_out=chosen.rule_out,
+        rule_in=chosen.rule_in,
+        metrics={"test": test},
+        training=training,
+    )
+    trials = tuned.trials
+    return model, {
+        "test": test,
+        "threshold": chosen.rule_out.to_dict(),
+        "rule_in_threshold": chosen.rule_in.to_dict(),
+        "fit_seconds": round(tuned.seconds, 2),
+        "cross_validated_auc": tuned.score,
+        "parameters": training["parameters"],
+        "trials": len(trials),
+        "failed_trials": int((trials["status"] != "ok").sum()),
+    }
+
+
+def _scores(name: str, tuned: TuningResult, cohort: Cohort) -> np.ndarray:
+    scores = np.asarray(tuned.estimator.predict_proba(cohort.counts), dtype=np.float64)[:, 1]
+    if not np.isfinite(scores).all():
+        raise InputError(f"{name} gave {int((~np.isfinite(scores)).sum())} scores that are not numbers")
+    return scores

@@ -1,0 +1,102 @@
+"""The house rules that no single module can check: imports go down only, and cheap things stay cheap."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import histcxr
+
+PACKAGE = Path(histcxr.__file__).parent
+# From the top floor down; rooms on one floor do not import each other.
+FLOORS = [
+    {"commands", "demo"},
+    {"training"},
+    {"worklist", "evaluation"},
+    {"cohorts"},
+    {"model_store", "reports"},
+    {"models"},
+    {"decision", "features"},
+    {"data"},
+    {"exceptions"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+HEAVY = (
+    "sklearn",
+    "xgboost",
+    "pandas",
+    "cv2",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "skops",
+    "tensorflow",
+    "keras",
+    "torch",
+)
+
+
+def rooms_imported(path: Path):
+    """Yield every room of the package that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "histcxr" and len(parts) > 1 and parts[1] in FLOOR_OF:
+                yield parts[1]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down_only(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    assert room in FLOOR_OF, f"{room} has no floor: add it to FLOORS"
+    for other in rooms_imported(path):
+        assert other == room or FLOOR_OF[other] > FLOOR_OF[room], f"{room} must not import {other}"
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the modules that a fresh interpreter has loaded after running ``code``."""
+    output = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys\n{code}\nprintable = sorted(sys.modules)\nprint('\\n'.join(printable))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return {line.split(".")[0] for line in output.splitlines()}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import histcxr",
+        "from click.testing import CliRunner\nimport histcxr.commands as c\n"
+        "assert CliRunner().invoke(c.main, ['--help']).exit_code == 0",
+    ],
+    ids=["import", "help"],
+)
+def test_nothing_heavy_is_loaded(code):
+    assert not modules_after(code) & set(HEAVY)
+
+
+def test_every_public_name_resolves():
+    for name in histcxr.__all__:
+        assert getattr(histcxr, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = histcxr.nonsense
+
+
+def test_triage_stays_the_function_after_its_room_is_imported():
+    code = "import histcxr.worklist.engine, histcxr\nassert callable(histcxr.triage)"
+    modules_after(code)

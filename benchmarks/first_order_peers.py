@@ -18,27 +18,27 @@ import numpy as np
 
 def pyradiomics() -> Callable[[str, str], object]:
     """First-order features of PyRadiomics, as its documentation has it for two-dimensional images."""
-    import SimpleITK as sitk
+    import SimpleITK
     from radiomics import featureextractor, setVerbosity
 
     setVerbosity(logging.ERROR)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     extractor = featureextractor.RadiomicsFeatureExtractor(force2D=True, binCount=256)
     extractor.disableAllFeatures()
     extractor.enableFeatureClassByName("firstorder")
 
     def work(image: str, mask: str) -> object:
-        pixels = sitk.ReadImage(image, sitk.sitkUInt8)
-        lungs = sitk.ReadImage(mask)
+        pixels = SimpleITK.ReadImage(image, SimpleITK.sitkUInt8)
+        lungs = SimpleITK.ReadImage(mask)
         if lungs.GetNumberOfComponentsPerPixel() > 1:
-            lungs = sitk.VectorIndexSelectionCast(lungs, 0)
-        lungs = sitk.Cast(lungs > 0, sitk.sitkUInt8)
+            lungs = SimpleITK.VectorIndexSelectionCast(lungs, 0)
+        lungs = SimpleITK.Cast(lungs > 0, SimpleITK.sitkUInt8)
         if lungs.GetSize() != pixels.GetSize():
             spacing = [a / b for a, b in zip(pixels.GetSize(), lungs.GetSize(), strict=True)]
             lungs.SetSpacing(spacing)
             lungs.SetOrigin([(s - 1) / 2 for s in spacing])
-            lungs = sitk.Resample(lungs, pixels, sitk.Transform(), sitk.sitkNearestNeighbor)
-        return extractor.execute(sitk.JoinSeries(pixels), sitk.JoinSeries(lungs), label=1)
+            lungs = SimpleITK.Resample(lungs, pixels, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor)
+        return extractor.execute(SimpleITK.JoinSeries(pixels), SimpleITK.JoinSeries(lungs), label=1)
 
     return work
 

@@ -12,7 +12,8 @@ import histcxr
 PACKAGE = Path(histcxr.__file__).parent
 # From the top floor down; rooms on one floor do not import each other.
 FLOORS = [
-    {"commands", "demo"},
+    {"commands"},
+    {"demo"},
     {"training"},
     {"worklist", "evaluation"},
     {"cohorts"},

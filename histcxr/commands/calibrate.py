@@ -58,7 +58,7 @@ def command(
         normal=normal,
         cache=cache,
         n_jobs=jobs,
-        progress=True,
+        progress=options.show_progress(),
     )
     thresholds = {"rule_out": calibrated.rule_out.to_dict(), "rule_in": calibrated.rule_in.to_dict()}
     click.echo(thresholds_report(thresholds))

@@ -54,7 +54,7 @@ def command(
         normal=normal,
         cache=cache,
         n_jobs=jobs,
-        progress=True,
+        progress=options.show_progress(),
     )
     click.echo(evaluation_report(result))
     options.write_json(json_file, result)

@@ -38,7 +38,11 @@ def command(
 
     check_format(output)  # before the work, not after it
     features = extract_features(
-        select_rows(read_manifest(data), where), zones=zones, n_jobs=jobs, cache=cache, progress=True
+        select_rows(read_manifest(data), where),
+        zones=zones,
+        n_jobs=jobs,
+        cache=cache,
+        progress=options.show_progress(),
     )
     write_features(features, output)
     unusable = features.table.loc[~features.usable]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -104,6 +105,11 @@ def json_option() -> Any:
     return click.option(
         "--json", "json_file", type=click.Path(dir_okay=False), help="Also write the result as JSON."
     )
+
+
+def show_progress() -> bool:
+    """Say whether somebody is watching: a progress bar in a log file helps nobody."""
+    return sys.stderr.isatty()
 
 
 def write_json(path: str | None, content: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ def command(
         device=device,
         seed=seed,
         n_jobs=jobs,
-        progress=True,
+        progress=options.show_progress(),
     )
     click.echo(training_report(result.report))
     options.write_json(json_file, result.report)

@@ -52,13 +52,15 @@ def command(
     Example:     histcxr triage incoming -m model.histcxr -o worklist.csv
     Exit codes:  0 all judged, 3 some files need attention, 2 wrong usage, 1 failure
     """
+    from histcxr.data.quiet import muted_decoders
     from histcxr.model_store import load_model
     from histcxr.reports.evaluation import triage_report
     from histcxr.worklist.engine import triage
 
-    summary = triage(
-        data, load_model(model), output, masks=masks, n_jobs=jobs, sort=sort, overwrite=overwrite
-    ).to_dict()
+    loaded = load_model(model)
+    with muted_decoders():  # what a decoder has to say of a broken file stands in its row
+        result = triage(data, loaded, output, masks=masks, n_jobs=jobs, sort=sort, overwrite=overwrite)
+    summary = result.to_dict()
     click.echo(triage_report(summary), err=True)
     options.write_json(json_file, summary)
     ctx.exit(summary["exit_code"])

@@ -74,6 +74,8 @@ _MIDLINE_POINTS = 1024
 _SMALL_LABELS = 1 << 17
 # cv2.calcHist returns float32, which is exact up to this count.
 _EXACT_FLOAT32 = 1 << 24
+# The histogram of a zone without a pixel.
+_NOTHING = np.zeros(BINS, np.float32)
 
 
 # One zone's place: its number from 0, rows and columns of the image, its mask there. No two share a pixel.
@@ -141,12 +143,14 @@ def masked_histogram(
         raise InputError(f"image must be a 2-D array of uint8; got {_describe(image)}")
     if image.shape != bits.shape:
         raise InputError(f"image and mask must have one shape; got {image.shape} and {bits.shape}")
-    counts = np.zeros((len(_NAMES[zones]), BINS), np.int64)
-    whole_first = isinstance(zones, str)
-    for zone, rows, columns, lung in _pieces(bits, _parts(zones)):
-        counts[zone + whole_first] = _count(image[rows, columns], lung)
-    if whole_first:
-        counts[1:].sum(axis=0, out=counts[0])
+    parts = _parts(zones)
+    rows: list[NDArray[Any]] = [_NOTHING] * parts
+    for zone, across, along, lung in _pieces(bits, parts):
+        rows[zone] = _count(image[across, along], lung)
+    if parts == zones:
+        return np.array(rows, dtype=np.int64)
+    counts = np.array([_NOTHING, *rows], dtype=np.int64)
+    counts[1:].sum(axis=0, out=counts[0])
     return counts
 
 

@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -33,6 +32,7 @@ from histcxr.models.lenet_inputs import REPRESENTATIONS, check_counted, histogra
 from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
 from histcxr.models.neural import import_neural
 from histcxr.models.onnx_export import open_session, run_session, write_onnx
+from histcxr.models.out_of_fold import has_three_dimensions, patient_folds
 
 __all__ = ["LeNetClassifier", "validation_folds"]
 
@@ -103,7 +103,8 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     -----
     ``X`` may come as ``(n, zones, bins)`` or flat as ``(n, zones * bins)``. A fitted classifier consists of
     arrays, numbers, lists and dictionaries alone: it can be copied, sent to workers and stored by
-    skops. At the first prediction it writes itself as ONNX and ONNX Runtime opens that. No global random generator is touched.
+    skops. At the first prediction it writes itself as ONNX and ONNX Runtime opens that. No global random
+    generator is touched.
 
     On a GPU, cuDNN may add numbers up in changing order; TensorFlow offers
     ``tf.config.experimental.enable_op_determinism()`` for the same weights twice there.
@@ -357,7 +358,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         rows = len(zone_names(zones)) if isinstance(zones, str) else zones
         if rows is not None and (not isinstance(rows, int | np.integer) or rows < 1):
             raise InputError(f"zones must be a number of at least 1, a zone setting or None; got {zones!r}")
-        if getattr(X, "ndim", 2) == 3 or (isinstance(X, list | tuple) and np.ndim(X) == 3):
+        if has_three_dimensions(X):
             cube = check_array(X, allow_nd=True)
             expected = rows if reset else self.n_zones_
             if expected is not None and cube.shape[1] != expected:
@@ -422,23 +423,16 @@ def validation_folds(
     Raises
     ------
     InputError
-        When ``fraction`` is out of range, or a part would lack a class.
+        When ``fraction`` is out of range, or there are too few patients of a class.
     """
     if not 0 <= fraction <= 0.5:
         raise InputError(f"validation_fraction must be between 0 and 0.5; got {fraction!r}")
     if fraction == 0:
         return [(np.arange(len(y)), None)] * n
-    parts = round(1 / fraction)
-    patients = np.arange(len(y)) if groups is None else np.asarray(groups)
-    too_few = InputError(
-        f"validation_fraction={fraction:g} needs {parts} patients of each class or more, so that every part has both; "
-        "give more data, or 0 to train without early stopping"
-    )
-    if min(len(np.unique(patients[y == value])) for value in np.unique(y)) < parts:
-        raise too_few
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
-    splitter = kind(parts, shuffle=True, random_state=seed)
-    folds = list(splitter.split(np.zeros(len(y)), y, None if groups is None else patients))
-    if any(len(np.unique(y[part])) < 2 for fold in folds for part in fold):
-        raise too_few
-    return [folds[i % parts] for i in range(n)]
+    try:
+        folds = patient_folds(y, groups, round(1 / fraction), seed)
+    except InputError as error:
+        raise InputError(
+            f"validation_fraction={fraction:g}: {error}; or give 0, to train without early stopping"
+        ) from error
+    return [folds[i % len(folds)] for i in range(n)]

@@ -15,7 +15,6 @@ from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.models.lenet import LeNetClassifier, validation_folds
 
 keras = pytest.importorskip("keras")
-pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 SMALL = {
@@ -93,7 +92,7 @@ def test_the_same_seed_gives_the_same_weights_and_no_global_generator_moves(fitt
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
     np.testing.assert_array_equal(fitted.predict_proba(counts), again.predict_proba(counts))
-    assert again.onnx_ == fitted.onnx_
+    assert again.to_onnx() == fitted.to_onnx()
 
 
 def test_several_seeds_differ_and_their_mean_is_the_score(fitted, data):
@@ -103,10 +102,6 @@ def test_several_seeds_differ_and_their_mean_is_the_score(fitted, data):
     np.testing.assert_array_equal(single.members_[0]["output/kernel"], fitted.members_[0]["output/kernel"])
     second = copy.copy(single)
     second.members_ = fitted.members_[1:]
-    from histcxr.models.lenet_graph import LeNetGraph
-    from histcxr.models.onnx_export import write_onnx
-
-    second.onnx_ = write_onnx(LeNetGraph(**fitted.graph_), second.members_)
     mean = (single.predict_proba(counts) + second.predict_proba(counts)) / 2
     np.testing.assert_allclose(fitted.predict_proba(counts), mean, atol=1e-6)
 
@@ -132,6 +127,17 @@ def test_a_score_does_not_depend_on_the_batch(fitted, data):
     together = fitted.predict_proba(counts)
     np.testing.assert_array_equal(np.concatenate([fitted.predict_proba(c[None]) for c in counts]), together)
     np.testing.assert_array_equal(fitted.predict_proba(counts[::-1])[::-1], together)
+
+
+def test_weights_that_do_not_fit_the_graph_are_refused(fitted, data):
+    wrong = copy.deepcopy(fitted)
+    wrong.members_[1]["conv2/kernel"] = wrong.members_[1]["conv2/kernel"][:-1]
+    with pytest.raises(InputError, match=r"conv2/kernel has shape \(4, 4, 8\), not \(5, 4, 8\)"):
+        wrong.predict(data[0])
+    wrong = copy.deepcopy(fitted)
+    del wrong.members_[0]["norm1/gamma"]
+    with pytest.raises(InputError, match="norm1/gamma is missing"):
+        wrong.predict(data[0])
 
 
 def test_flat_and_three_dimensional_counts_are_one(fitted, data):
@@ -184,7 +190,7 @@ def test_patients_stay_together_in_the_held_out_part():
     np.testing.assert_array_equal(np.sort(covered), np.arange(300))
     np.testing.assert_array_equal(folds[5][1], folds[0][1])
     assert validation_folds(y, groups, 0, 2, seed=1)[1][1] is None
-    with pytest.raises(InputError, match="needs 5 patients of each class"):
+    with pytest.raises(InputError, match="validation_fraction=0.2: 5 folds take at least 5 patients"):
         validation_folds(y, np.minimum(groups, 7), 0.2, 1, seed=1)
     with pytest.raises(InputError, match="validation_fraction must be between 0 and 0.5; got 0.9"):
         validation_folds(y, groups, 0.9, 1, seed=1)
@@ -247,11 +253,11 @@ def test_wrong_data_are_refused(data):
 
 @pytest.mark.parametrize("package", ["keras", "onnxruntime"])
 def test_a_missing_package_is_named_with_what_to_install(fitted, data, monkeypatch, package):
-    from histcxr.models.onnx_export import open_session
-
-    open_session.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
     counts, labels, _ = data
-    work = {"keras": lambda: clone(fitted).fit(counts, labels), "onnxruntime": lambda: fitted.predict(counts)}
+    work = {
+        "keras": lambda: clone(fitted).fit(counts, labels),
+        "onnxruntime": lambda: copy.copy(fitted).predict(counts),
+    }
     with pytest.raises(MissingDependencyError, match=rf"{package} is needed.*pip install histcxr\[neural\]"):
         work[package]()

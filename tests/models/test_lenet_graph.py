@@ -7,7 +7,6 @@ from histcxr.models.lenet_inputs import REPRESENTATIONS, histogram_tensor
 from histcxr.models.onnx_export import open_session, run_session, write_onnx
 
 keras = pytest.importorskip("keras")
-pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
@@ -69,10 +68,17 @@ def test_onnx_equals_keras_layer_for_layer(bins, channels, change):
 
 def test_the_onnx_file_is_the_same_each_time_and_knows_its_shapes():
     onnx = pytest.importorskip("onnx")
-    graph = LeNetGraph.from_options(64, 2, **describe())
+    graph = LeNetGraph.from_options(64, 2, **describe(pooling="average"))
     weights = random_network(graph, 0)[1]
     assert write_onnx(graph, [weights]) == write_onnx(graph, [weights])
-    model = onnx.load_from_string(write_onnx(graph, [weights]))
+    model = onnx.load_from_string(write_onnx(graph, [weights, weights]))
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.op_type for node in model.graph.node} == {
+        *("Conv", "Relu", "AveragePool", "Flatten", "Gemm", "Sigmoid", "Mean")
+    }
+    kernel = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}["member2/output/kernel"]
+    np.testing.assert_array_equal(kernel, weights["output/kernel"])
+    assert model.SerializeToString(deterministic=True) == write_onnx(graph, [weights, weights])
     shape = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert (model.graph.input[0].name, shape) == ("histograms", ["n", 2, 64])
     with pytest.raises(InputError, match="at least one network"):
@@ -104,6 +110,17 @@ def test_the_layers_are_those_described():
     assert get_weights(network)["conv1/kernel"].shape == (15, 6, 3)
     assert get_weights(network)["dense1/kernel"].shape == (16 * 5, 32)
     assert graph.lengths() == (256, 64, 16)
+
+
+def test_the_shapes_of_weights_are_those_that_keras_makes():
+    for change in ({}, {"batch_norm": False, "dense": (), "dense_dropout": 0}, {"pool_size": 3}):
+        graph = LeNetGraph.from_options(100, 3, **describe(**change))
+        weights = get_weights(build_lenet(graph, seed=0))
+        assert {name: value.shape for name, value in weights.items()} == graph.shapes()
+        graph.check_weights(weights)
+        weights["output/bias"] = np.array([np.nan])
+        with pytest.raises(InputError, match="output/bias is not"):
+            graph.check_weights(weights)
 
 
 def test_weights_come_from_the_seed_alone():

@@ -1,0 +1,155 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import histcxr
+from histcxr.cohorts import read_cohort, select_rows
+from histcxr.data.phantoms import write_study
+from histcxr.decision.thresholds import rule_out_threshold
+from histcxr.exceptions import InputError
+from histcxr.training import calibrate, classifier_names, fingerprint, train
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    return write_study(folder, n_patients=800, size=(64, 64), mask_size=(80, 80), repeats=0.1, seed=3)
+
+
+@pytest.fixture(scope="module")
+def manifest(study):
+    return histcxr.read_manifest(study)
+
+
+@pytest.fixture(scope="module")
+def result(manifest):
+    return train(manifest, classifiers=["knn", "svm"], zones=6, trials=0, n_jobs=2)
+
+
+def test_report_holds_what_scripts_rely_on(result):
+    json.dumps(result.report, allow_nan=False)
+    for name in ("knn", "svm"):
+        figures = result.report["classifiers"][name]
+        test = figures["test"]
+        assert {"accuracy", "auc", "auc_low", "auc_high", "sensitivity", "specificity"} <= set(test)
+        assert test["auc_low"] < test["auc"] < test["auc_high"]
+        assert test["auc"] > 0.75
+        assert figures["threshold"]["certified"]
+        assert figures["fit_seconds"] > 0
+
+
+def test_best_is_chosen_by_cross_validation_alone(result):
+    figures = result.report["classifiers"]
+    assert result.best.name == max(figures, key=lambda name: figures[name]["cross_validated_auc"])
+
+
+def test_threshold_is_the_certificate_of_the_validation_patients(result, manifest):
+    val = read_cohort(select_rows(manifest, {"split": ["val"]}), zones=6)
+    model = result.models["knn"]
+    scores, highest = model.score(val.counts), {}
+    for patient, score, sick in zip(val.patients, scores, val.sick, strict=True):
+        if sick:
+            highest[patient] = max(score, highest.get(patient, -1))
+    assert model.rule_out == rule_out_threshold(list(highest.values()))
+
+
+def test_test_figures_are_those_of_the_test_patients(result, manifest):
+    test = read_cohort(select_rows(manifest, {"split": ["test"]}), zones=6)
+    scores = result.models["knn"].score(test.counts)
+    figures = result.report["classifiers"]["knn"]["test"]
+    assert figures["accuracy"] == np.mean((scores >= 0.5) == test.sick)
+    assert figures["images"] == len(test)
+
+
+def test_same_seed_same_scores(manifest, result):
+    again = train(manifest, classifiers="svm", zones=6, trials=0)
+    test = read_cohort(select_rows(manifest, {"split": ["test"]}), zones=6)
+    np.testing.assert_array_equal(
+        again.best.score(test.counts), result.models["svm"].score(test.counts)
+    )
+
+
+def test_calibrate_moves_the_promise_and_drops_old_figures(result, manifest):
+    model = result.models["knn"]
+    moved = calibrate(model, manifest, sensitivity=0.8, specificity=0.9, confidence=0.9)
+    assert moved.rule_out.target == 0.8
+    assert moved.rule_in.target == 0.9
+    assert moved.rule_out.threshold > model.rule_out.threshold
+    assert moved.metrics == {}
+    assert moved.training["val"]["images"] == model.training["val"]["images"]
+
+
+def test_calibrate_never_uses_training_patients(result, manifest):
+    train_rows = select_rows(manifest, {"split": ["train"]})
+    with pytest.raises(InputError, match="must hold sick and normal radiographs, got 0 sick of 0"):
+        calibrate(result.models["knn"], train_rows)
+    everything = calibrate(result.models["knn"], manifest.assign(split=""))
+    assert everything.training["val"]["trained_on_and_left_out"] == len(train_rows)
+
+
+def test_calibrate_refuses_too_few(result, manifest):
+    few = manifest[manifest["split"] == "val"].groupby("label").head(20)
+    with pytest.raises(InputError, match="takes at least 59 sick calibration patients, got"):
+        calibrate(result.models["knn"], few)
+
+
+def test_uncertified_is_said_and_rules_nobody_out(manifest):
+    small = manifest[manifest["split"] != "val"]
+    val = manifest[manifest["split"] == "val"].groupby("label").head(25)
+    result = train(pd.concat([small, val], ignore_index=True), classifiers="knn", trials=0)
+    threshold = result.report["classifiers"]["knn"]["threshold"]
+    assert threshold["threshold"] is None
+    assert "takes at least 59" in threshold["message"]
+    assert result.report["classifiers"]["knn"]["test"]["specificity"] == 0
+
+
+def test_one_class_only_is_refused(manifest):
+    with pytest.raises(InputError, match="the train part must hold sick and normal radiographs"):
+        train(select_rows(manifest, {"label": ["Normal"]}), classifiers="knn", trials=0)
+    with pytest.raises(InputError, match="is 'healthy' the label"):
+        train(manifest, classifiers="knn", trials=0, normal="healthy")
+
+
+def test_names():
+    assert classifier_names("all")[-1] == "stack"
+    assert classifier_names(["svm", "svm"]) == ["svm"]
+    with pytest.raises(InputError, match=r"must be among .* or 'all', got \['cnn'\]"):
+        classifier_names(["cnn"])
+    with pytest.raises(InputError, match="got none"):
+        classifier_names([])
+
+
+def test_fingerprint_knows_labels_but_not_order(manifest):
+    cohort = read_cohort(manifest.head(30), zones=1)
+    order = np.random.default_rng(0).permutation(30)
+    shuffled = read_cohort(manifest.head(30).iloc[order].reset_index(drop=True), zones=1)
+    assert fingerprint(cohort) == fingerprint(shuffled)
+    flipped = manifest.head(30).assign(label=["Normal"] * 30)
+    assert fingerprint(read_cohort(flipped, zones=1)) != fingerprint(cohort)
+
+
+def test_evaluate_agrees_with_training_and_groups_add_up(result, manifest):
+    model = result.models["knn"]
+    view = manifest.assign(view=np.where(np.arange(len(manifest)) % 3 == 0, "AP", "PA"))
+    evaluated = histcxr.evaluate(model, view, by=["view"])
+    assert evaluated["overall"] == result.report["classifiers"]["knn"]["test"]
+    assert (
+        sum(group["images"] for group in evaluated["groups"]["view"].values())
+        == evaluated["overall"]["images"]
+    )
+    json.dumps(evaluated, allow_nan=False)
+
+
+def test_evaluate_leaves_out_what_the_model_has_seen(result, manifest):
+    evaluated = histcxr.evaluate(result.models["knn"], manifest, split=None)
+    assert evaluated["seen"] == int((manifest["split"] != "test").sum())
+    assert evaluated["overall"]["images"] == int((manifest["split"] == "test").sum())
+
+
+def test_evaluate_refuses_what_is_not_there(result, manifest):
+    with pytest.raises(InputError, match="must name columns of the data"):
+        histcxr.evaluate(result.models["knn"], manifest, by=["hospital"])
+    with pytest.raises(InputError, match="got none"):
+        histcxr.evaluate(result.models["knn"], manifest, split="train")

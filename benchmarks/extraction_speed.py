@@ -3,8 +3,8 @@
     python benchmarks/extraction_speed.py --data DATA --json speed.json
     python benchmarks/extraction_speed.py --data DATA --peers-python /tmp/peers/bin/python
 
-All candidates read the same files, turn by turn, so that a busy machine slows them alike: look at the ratios. The
-peers run in an environment of their own, which must have PyRadiomics, or else scikit-image::
+All candidates read the same files, turn by turn, so that a busy machine slows them alike: look at the
+ratios. The peers run in an environment of their own, which must have PyRadiomics, or else scikit-image::
 
     python -m venv /tmp/peers && /tmp/peers/bin/pip install numpy setuptools cython
     /tmp/peers/bin/pip install --no-build-isolation pyradiomics    # or: pip install scikit-image

@@ -1,7 +1,7 @@
 """First-order features by other libraries: reads ``[[image, mask], ...]`` as JSON, writes images a second as JSON.
 
-Started by ``extraction_speed.py`` in an environment that need not have histcxr. Everything is timed that stands between
-files and features, and nothing else: no import, no set-up.
+Started by ``extraction_speed.py`` in an environment that need not have histcxr. Everything is timed that
+stands between files and features, and nothing else: no import, no set-up.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.data.splits import patient_groups, split_patients
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
+from histcxr.features.recipe import Recipe
 
 PARTS = ("train", "val", "test")
 
@@ -102,7 +103,7 @@ def select_rows(manifest: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> p
 def read_cohort(
     data: str | PathLike[str] | pd.DataFrame,
     *,
-    zones: int | str,
+    recipe: Recipe,
     normal: str = "Normal",
     cache: str | PathLike[str] | None = None,
     n_jobs: int = 1,
@@ -114,7 +115,9 @@ def read_cohort(
     ----------
     data : path or DataFrame
         A folder, a CSV, or a manifest.
-    zones, cache, n_jobs, progress
+    recipe : Recipe
+        What to extract from each image.
+    cache, n_jobs, progress
         As in :func:`~histcxr.features.extraction.extract_features`.
     normal : str
         The label that means normal; every other one is sick.
@@ -133,7 +136,7 @@ def read_cohort(
     empty = int((manifest["label"].astype(str) == "").sum())
     if empty:
         raise InputError(f"label must be given for every image here, got none for {empty} of {len(manifest)}")
-    features = extract_features(manifest, zones=zones, n_jobs=n_jobs, cache=cache, progress=progress)
+    features = extract_features(manifest, recipe, n_jobs=n_jobs, cache=cache, progress=progress)
     reasons = features.table.loc[~features.usable, "reason"].value_counts()
     unusable = {str(code): int(count) for code, count in reasons.items()}
     if not features.usable.any():

@@ -112,7 +112,7 @@ def evaluate(
         No such part or column, or nothing left to measure on.
     """
     cohort = read_cohort(
-        data, zones=model.zones, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress
+        data, recipe=model.recipe, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress
     )
     named = cohort.table["split"].astype(str)
     if split is not None and (named != "").any():

@@ -19,6 +19,8 @@ from histcxr.cohorts import Cohort, histogram_hashes, leave_out, read_cohort, sp
 from histcxr.decision.thresholds import certify
 from histcxr.evaluation import measure
 from histcxr.exceptions import InputError
+from histcxr.features.histograms import Zones
+from histcxr.features.recipe import Recipe
 from histcxr.model_store import Model
 from histcxr.models.registry import CLASSIFIERS, MEMBERS
 from histcxr.models.tuning import TuningResult, tune
@@ -51,7 +53,8 @@ def train(
     data: str | PathLike[str] | pd.DataFrame,
     *,
     classifiers: str | Sequence[str] = ("xgboost",),
-    zones: int | str = 1,
+    zones: Zones = 1,
+    bands: bool | str = False,
     sensitivity: float = 0.95,
     specificity: float = 0.95,
     confidence: float = 0.95,
@@ -73,6 +76,9 @@ def train(
         Names from the registry, or ``"all"``.
     zones : {1, 2, 6, "1+2", "1+6"}
         How the lungs are divided.
+    bands : bool or str
+        Filtered images to count beside the intensity: none, ``"travel"`` (or True) or ``"full"``; see
+        :mod:`histcxr.features.bands`.
     sensitivity, specificity, confidence : float in (0, 1)
         What rule_out and rule_in promise.
     trials : int, optional
@@ -96,13 +102,14 @@ def train(
         Unknown classifier, missing labels, or a part of the data without both classes.
     """
     names = classifier_names(classifiers)
-    cohort = read_cohort(data, zones=zones, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress)
+    recipe = Recipe(zones, bands)
+    cohort = read_cohort(data, recipe=recipe, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress)
     parts, notes = split_cohort(cohort, seed=seed)
     for part, members in parts.items():
         members.require_both_classes(f"the {part} part", normal)
     about: dict[str, Any] = {part: members.describe() for part, members in parts.items()}
     about |= {"unusable": dict(cohort.unusable), "fingerprint": fingerprint(parts["train"]), "notes": notes}
-    settings = {"normal": normal, "seed": seed, "zones": zones}
+    settings = {"normal": normal, "seed": seed, "zones": zones, "bands": recipe.to_dict().get("bands", [])}
     promise = {"sensitivity": sensitivity, "specificity": specificity, "confidence": confidence}
 
     models: dict[str, Model] = {}
@@ -121,7 +128,7 @@ def train(
             n_jobs=n_jobs,
             device=device,
         )
-        models[name], figures[name] = _finish(name, tuned, parts, about, settings, promise)
+        models[name], figures[name] = _finish(name, tuned, recipe, parts, about, settings, promise)
     best = max(names, key=lambda name: figures[name]["cross_validated_auc"])
     report = {"classifiers": figures, "best": best, **settings, "data": about}
     trial_tables = {name: tuned.trials for name, tuned in results.items()}
@@ -166,7 +173,7 @@ def calibrate(
         No such part, one class only, or too few patients for any certificate (the message says how many).
     """
     cohort = read_cohort(
-        data, zones=model.zones, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress
+        data, recipe=model.recipe, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress
     )
     named = cohort.table["split"].astype(str)
     part = split if split is not None else "val" if (named == "val").any() else None
@@ -224,6 +231,7 @@ def fingerprint(cohort: Cohort) -> str:
 def _finish(
     name: str,
     tuned: TuningResult,
+    recipe: Recipe,
     parts: Mapping[str, Cohort],
     about: Mapping[str, Any],
     settings: Mapping[str, Any],
@@ -243,7 +251,7 @@ def _finish(
     model = Model(
         name=name,
         estimator=tuned.estimator,
-        zones=settings["zones"],
+        recipe=recipe,
         rule_out=chosen.rule_out,
         rule_in=chosen.rule_in,
         metrics={"test": test},

@@ -9,6 +9,7 @@ from histcxr.cohorts import read_cohort, select_rows
 from histcxr.data.phantoms import write_study
 from histcxr.decision.thresholds import rule_out_threshold
 from histcxr.exceptions import InputError
+from histcxr.features.recipe import Recipe
 from histcxr.training import calibrate, classifier_names, fingerprint, train
 
 
@@ -46,7 +47,7 @@ def test_best_is_chosen_by_cross_validation_alone(result):
 
 
 def test_threshold_is_the_certificate_of_the_validation_patients(result, manifest):
-    val = read_cohort(select_rows(manifest, {"split": ["val"]}), zones=6)
+    val = read_cohort(select_rows(manifest, {"split": ["val"]}), recipe=Recipe(6))
     model = result.models["knn"]
     scores, highest = model.score(val.counts), {}
     for patient, score, sick in zip(val.patients, scores, val.sick, strict=True):
@@ -56,7 +57,7 @@ def test_threshold_is_the_certificate_of_the_validation_patients(result, manifes
 
 
 def test_test_figures_are_those_of_the_test_patients(result, manifest):
-    test = read_cohort(select_rows(manifest, {"split": ["test"]}), zones=6)
+    test = read_cohort(select_rows(manifest, {"split": ["test"]}), recipe=Recipe(6))
     scores = result.models["knn"].score(test.counts)
     figures = result.report["classifiers"]["knn"]["test"]
     assert figures["accuracy"] == np.mean((scores >= 0.5) == test.sick)
@@ -65,7 +66,7 @@ def test_test_figures_are_those_of_the_test_patients(result, manifest):
 
 def test_same_seed_same_scores(manifest, result):
     again = train(manifest, classifiers="svm", zones=6, trials=0)
-    test = read_cohort(select_rows(manifest, {"split": ["test"]}), zones=6)
+    test = read_cohort(select_rows(manifest, {"split": ["test"]}), recipe=Recipe(6))
     np.testing.assert_array_equal(
         again.best.score(test.counts), result.models["svm"].score(test.counts)
     )
@@ -122,12 +123,12 @@ def test_names():
 
 
 def test_fingerprint_knows_labels_but_not_order(manifest):
-    cohort = read_cohort(manifest.head(30), zones=1)
+    cohort = read_cohort(manifest.head(30), recipe=Recipe(1))
     order = np.random.default_rng(0).permutation(30)
-    shuffled = read_cohort(manifest.head(30).iloc[order].reset_index(drop=True), zones=1)
+    shuffled = read_cohort(manifest.head(30).iloc[order].reset_index(drop=True), recipe=Recipe(1))
     assert fingerprint(cohort) == fingerprint(shuffled)
     flipped = manifest.head(30).assign(label=["Normal"] * 30)
-    assert fingerprint(read_cohort(flipped, zones=1)) != fingerprint(cohort)
+    assert fingerprint(read_cohort(flipped, recipe=Recipe(1))) != fingerprint(cohort)
 
 
 def test_evaluate_agrees_with_training_and_groups_add_up(result, manifest):

@@ -21,7 +21,9 @@ def command(output: str, patients: int, seed: int, jobs: int, json_file: str | N
     \b
     Example:  histcxr demo -o demo_output
     """
+    from histcxr.data.quiet import muted_decoders
     from histcxr.demo import run_demo
 
-    result = run_demo(output, n_patients=patients, seed=seed, n_jobs=jobs, say=click.echo)
+    with muted_decoders():
+        result = run_demo(output, n_patients=patients, seed=seed, n_jobs=jobs, say=click.echo)
     options.write_json(json_file, result)

@@ -27,7 +27,7 @@ def feature_frame(features: Features) -> pd.DataFrame:
     bins = [f"{zone}_{k:03d}" for zone in features.recipe.names for k in range(BINS)]
     counts = pd.DataFrame(features.counts.reshape(len(features), -1), columns=bins)
     table = features.table.reset_index(drop=True)
-    for column in table.columns[table.dtypes == object]:
+    for column in table.columns[[dtype.kind == "O" for dtype in table.dtypes]]:
         table[column] = table[column].map(_writable)
     return pd.concat([table, counts], axis="columns")
 

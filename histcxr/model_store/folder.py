@@ -72,7 +72,7 @@ def save_model(model: Model, path: str | os.PathLike[str], *, overwrite: bool = 
     stored = weights_from_bytes(
         {name: content for name, content in files.items() if _WEIGHT_NAME.fullmatch(name)}
     )
-    probe = probe_counts(model.zones)
+    probe = probe_counts(model.recipe)
     if not np.allclose(
         stored.predict_proba(probe), model.estimator.predict_proba(probe), rtol=0, atol=PROBE_TOLERANCE
     ):
@@ -124,7 +124,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         model = Model(
             name=manifest["name"],
             estimator=estimator,
-            zones=recipe.zones,
+            recipe=recipe,
             rule_out=ThresholdChoice.from_dict(manifest["thresholds"]["rule_out"]),
             rule_in=ThresholdChoice.from_dict(manifest["thresholds"]["rule_in"]),
             metrics=manifest["metrics"],
@@ -150,12 +150,12 @@ def model_hash(model: Model) -> str:
 def _pack(model: Model) -> dict[str, bytes]:
     """Turn a model into the content of its folder, file name to bytes."""
     files = weights_to_bytes(model.estimator)
-    probe = np.asarray(model.estimator.predict_proba(probe_counts(model.zones)), dtype=np.float64)
+    probe = np.asarray(model.estimator.predict_proba(probe_counts(model.recipe)), dtype=np.float64)
     description = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "name": model.name,
-        "recipe": Recipe(model.zones).to_dict(),
+        "recipe": model.recipe.to_dict(),
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
         "calibration": "one score a patient, the highest of their images",
         "training": model.training,
@@ -338,7 +338,7 @@ def _check_versions(manifest: dict[str, Any], *, uses_xgboost: bool) -> None:
 def _check_probe(model: Model, expected: list[float]) -> None:
     """Compare the scores of made-up histograms with those at the time of saving."""
     try:
-        scores = model.score(probe_counts(model.zones))
+        scores = model.score(probe_counts(model.recipe))
     except (HistcxrError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelError(
             f"{ESTIMATOR_FILE}: the model cannot score ({type(error).__name__}: {error}); "

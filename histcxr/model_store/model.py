@@ -16,7 +16,7 @@ from histcxr import __version__
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError, ModelError
 from histcxr.features.histograms import BINS, zone_names
-from histcxr.features.recipe import Recipe
+from histcxr.features.recipe import Recipe, as_recipe
 
 INPUT = "pixels of the lung mask, counted by grey level"
 PACKAGES = ("numpy", "scikit-learn", "xgboost", "skops")
@@ -32,8 +32,8 @@ class Model:
         The classifier, e.g. ``"xgboost"``; it appears in every row of a worklist.
     estimator : scikit-learn estimator
         Fitted on two classes, the sick one last: counts ``(n, rows, 256)`` to ``predict_proba``.
-    zones : int or str
-        How the lungs are divided: 1, 2, 6, ``"1+2"`` or ``"1+6"``.
+    recipe : Recipe, or its zones
+        What is extracted from an image: how the lungs are divided, and which bands are added.
     rule_out, rule_in : ThresholdChoice
         The two thresholds, certified or not.
     metrics, training, card : mapping, optional
@@ -51,7 +51,7 @@ class Model:
 
     name: str
     estimator: Any
-    zones: int | str
+    recipe: Recipe
     rule_out: ThresholdChoice
     rule_in: ThresholdChoice
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -67,14 +67,14 @@ class Model:
             choice = getattr(self, kind)
             if not isinstance(choice, ThresholdChoice) or choice.kind != kind:
                 raise InputError(f"{kind} must be a {kind} ThresholdChoice, got {choice!r}")
-        zone_names(self.zones)  # refuses an unknown division
+        object.__setattr__(self, "recipe", as_recipe(self.recipe))  # refuses an unknown division
         if not hasattr(self.estimator, "predict_proba"):
             raise InputError(f"estimator must have predict_proba, got {type(self.estimator).__name__}")
 
     @property
     def n_rows(self) -> int:
         """How many histograms stand for one image."""
-        return len(zone_names(self.zones))
+        return len(self.recipe.names)
 
     def score(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
         """Score images by their histograms.
@@ -82,7 +82,7 @@ class Model:
         Parameters
         ----------
         counts : ndarray of int, shape (n, rows, 256)
-            As :func:`~histcxr.features.extraction.extract_features` gives them for the same zones.
+            As :func:`~histcxr.features.extraction.extract_features` gives them for the same recipe.
 
         Returns
         -------
@@ -100,7 +100,7 @@ class Model:
         counts = np.asarray(counts)
         if counts.ndim != 3 or counts.shape[1:] != (self.n_rows, BINS) or counts.dtype.kind not in "iu":
             raise InputError(
-                f"counts must be whole numbers of shape (n, {self.n_rows}, {BINS}) for zones={self.zones!r}, "
+                f"counts must be whole numbers of shape (n, {self.n_rows}, {BINS}) for {self.recipe}, "
                 f"got {counts.dtype} of shape {counts.shape}"
             )
         if len(counts) == 0:
@@ -117,7 +117,7 @@ class Model:
         return {
             "name": self.name,
             "hash": self.hash,
-            "recipe": {**Recipe(self.zones).to_dict(), "input": INPUT, "bins": BINS},
+            "recipe": {**self.recipe.to_dict(), "input": INPUT, "bins": BINS},
             "thresholds": {"rule_out": self.rule_out.to_dict(), "rule_in": self.rule_in.to_dict()},
             "metrics": json_ready(self.metrics),
             "training": json_ready(self.training),
@@ -137,7 +137,7 @@ def installed_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def probe_counts(zones: int | str, n: int = 8) -> NDArray[np.int64]:
+def probe_counts(recipe: Recipe, n: int = 8) -> NDArray[np.int64]:
     """Make histograms that belong to nobody, for comparing a model's scores before saving and after loading.
 
     Bell curves whose centre and width change from image to image and from row to row, in plain arithmetic, so
@@ -149,13 +149,14 @@ def probe_counts(zones: int | str, n: int = 8) -> NDArray[np.int64]:
     """
     grey = np.arange(BINS)
     image = np.arange(n)[:, None, None]
-    row = np.arange(len(zone_names(zones)))[None, :, None]
+    row = np.arange(len(recipe.names))[None, :, None]
     centre = 60 + (37 * image + 11 * row) % 120
     width = 12 + (5 * image + 3 * row) % 30
     # An inverted parabola instead of exp(): whole numbers only, no rounding that could differ.
     counts = np.maximum(0, 400 - (400 * (grey - centre) ** 2) // (2 * width) ** 2).astype(np.int64)
-    if isinstance(zones, str):  # "1+2", "1+6": the first row is the sum of the others
-        counts[:, 0] = counts[:, 1:].sum(axis=1)
+    if isinstance(recipe.zones, str):  # "1+2", "1+6": the first row of each channel is the sum of the others
+        channels = counts.reshape(n, -1, len(zone_names(recipe.zones)), BINS)
+        channels[:, :, 0] = channels[:, :, 1:].sum(axis=2)
     return counts
 
 

@@ -33,6 +33,7 @@ _OBJECTS = {
     "histcxr.models.calibrated.CalibratedClassifier",
     "histcxr.models.level.IntensityLevel",
     "histcxr.models.stack.StackedClassifier",
+    "sklearn.decomposition._pca.PCA",
     "sklearn.ensemble._forest.RandomForestClassifier",
     "sklearn.linear_model._logistic.LogisticRegression",
     "sklearn.neighbors._classification.KNeighborsClassifier",

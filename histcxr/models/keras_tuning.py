@@ -18,7 +18,8 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
-from histcxr.models.lenet import LeNetClassifier, validation_folds
+from histcxr.models.lenet import LeNetClassifier
+from histcxr.models.lenet_training import validation_folds
 from histcxr.models.neural import import_neural
 
 __all__ = ["METHODS", "LeNetSearch", "lenet_space", "tune_lenet"]

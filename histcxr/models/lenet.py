@@ -29,12 +29,12 @@ from histcxr.exceptions import InputError
 from histcxr.features.histograms import zone_names
 from histcxr.models.lenet_graph import LeNetGraph, build_lenet, set_weights
 from histcxr.models.lenet_inputs import REPRESENTATIONS, check_counted, histogram_tensor
-from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
+from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions, validation_folds
 from histcxr.models.neural import import_neural
 from histcxr.models.onnx_export import open_session, run_session, write_onnx
-from histcxr.models.out_of_fold import has_three_dimensions, patient_folds
+from histcxr.models.out_of_fold import has_three_dimensions
 
-__all__ = ["LeNetClassifier", "validation_folds"]
+__all__ = ["LeNetClassifier"]
 
 
 class LeNetClassifier(ClassifierMixin, BaseEstimator):
@@ -54,7 +54,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         The intensity axis as it is, or laid anew around each image's own median.
     areas : bool, default=False
         Whether the zones' areas remain visible. Masks betray the class by their shape, so off by default.
-    filters, kernel_size, pool_size : int or sequence of int, default=(16, 32), 15, 4
+    filters, kernel_size, pool_size : int or sequence of int, default=(32, 64), (15, 7), 4
         Convolution blocks: filters, width in bins, neighbours pooled. One number stands for all blocks; the
         blocks are as many as ``filters``.
     pooling : {"max", "average"}, default="max"
@@ -63,7 +63,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         Whether each convolution is followed by batch normalisation.
     conv_dropout : float or sequence of float, default=0
         Share dropped in training after each block.
-    dense : sequence of int, default=(128,)
+    dense : sequence of int, default=(256,)
         Units of the dense layers before the output.
     dense_dropout : float or sequence of float, default=0.3
         Share dropped in training before each dense layer and before the output.
@@ -125,21 +125,21 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         smoothing: float = 0.0,
         scale: str = "raw",
         areas: bool = False,
-        filters: Sequence[int] = (16, 32),
-        kernel_size: int | Sequence[int] = 15,
+        filters: Sequence[int] = (32, 64),
+        kernel_size: int | Sequence[int] = (15, 7),
         pool_size: int | Sequence[int] = 4,
         pooling: str = "max",
         activation: str = "relu",
         batch_norm: bool = True,
         conv_dropout: float | Sequence[float] = 0.0,
-        dense: Sequence[int] = (128,),
+        dense: Sequence[int] = (256,),
         dense_dropout: float | Sequence[float] = 0.3,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-3,
         label_smoothing: float = 0.0,
         batch_size: int = 128,
-        epochs: int = 30,
-        patience: int = 10,
+        epochs: int = 50,
+        patience: int = 20,
         shift: float = 0.04,
         gamma: float = 0.15,
         contrast: float = 0.1,
@@ -397,42 +397,3 @@ def _session(classifier: LeNetClassifier) -> Any:
         session = open_session(classifier.to_onnx())
         _sessions[classifier] = (classifier.members_, session)
     return session
-
-
-def validation_folds(
-    y: NDArray[Any], groups: ArrayLike | None, fraction: float, n: int, seed: int
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp] | None]]:
-    """Hold out a part for early stopping, another one each time, stratified by class.
-
-    Parameters
-    ----------
-    y : ndarray, shape (rows,)
-    groups : array-like, shape (rows,) or None
-        Patients, who stay together.
-    fraction : float
-        Share held out: 0, or up to one half. It is rounded to one in a whole number.
-    n : int
-        How many times.
-    seed : int
-
-    Returns
-    -------
-    list of (rows to learn from, rows held out or None)
-        The held-out parts are disjoint until each row has been held out once; then they come again.
-
-    Raises
-    ------
-    InputError
-        When ``fraction`` is out of range, or there are too few patients of a class.
-    """
-    if not 0 <= fraction <= 0.5:
-        raise InputError(f"validation_fraction must be between 0 and 0.5; got {fraction!r}")
-    if fraction == 0:
-        return [(np.arange(len(y)), None)] * n
-    try:
-        folds = patient_folds(y, groups, round(1 / fraction), seed)
-    except InputError as error:
-        raise InputError(
-            f"validation_fraction={fraction:g}: {error}; or give 0, to train without early stopping"
-        ) from error
-    return [folds[i % len(folds)] for i in range(n)]

@@ -62,10 +62,12 @@ class HistogramJitter(keras.layers.Layer):
         if not training:
             return histograms
         n, (bins, channels) = ops.shape(histograms)[0], histograms.shape[1:]
-        change = keras.random.uniform((n, 3), -1.0, 1.0, seed=self.seed_generator) * self.widths
+        change = keras.random.uniform((n, 3), -1.0, 1.0, seed=self.seed_generator)
+        change = change * ops.convert_to_tensor(self.widths)
         shift, gamma, contrast = change[:, :1], ops.exp(change[:, 1:2]), ops.exp(change[:, 2:])
         # Edges of the new bins, carried back to the old axis in units of bins.
-        edges = ((np.arange(bins + 1) - 0.5) / max(bins - 1, 1)).astype(np.float32)[None]
+        numbers = (np.arange(bins + 1) - 0.5) / max(bins - 1, 1)
+        edges = ops.convert_to_tensor(numbers.astype(np.float32)[None])
         straight = (edges - 0.5 - shift) / contrast + 0.5
         old = ops.power(ops.clip(straight, 1e-6, 1.0), 1.0 / gamma) * (bins - 1)
         stretch = old[:, 1:] - old[:, :-1]

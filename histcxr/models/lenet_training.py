@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
 from histcxr.exceptions import HistcxrError, InputError
 from histcxr.models.lenet_graph import LeNetGraph, Weights, build_lenet, get_weights
 from histcxr.models.neural import import_neural
+from histcxr.models.out_of_fold import patient_folds
 
-__all__ = ["LeNetTrainer", "TrainedNetwork", "TrainingOptions"]
+__all__ = ["LeNetTrainer", "TrainedNetwork", "TrainingOptions", "validation_folds"]
 
 # Rows judged at a time between epochs: bounds the memory for activations.
 _JUDGED = 2048
@@ -134,7 +135,8 @@ class LeNetTrainer:
         self._network = build_lenet(graph, seed=0)
         self._jitter = self._make_jitter(0)
         # An input that never changes, rather than a weight: TensorFlow does not give a weight's memory back.
-        self._data = keras.ops.convert_to_tensor(np.ascontiguousarray(X, np.float32))
+        self._to_device = keras.ops.convert_to_tensor
+        self._data = self._to_device(np.ascontiguousarray(X, np.float32))
         data = keras.Input(batch_shape=X.shape, name="data")
         rows = keras.Input((), dtype="int32", name="rows")
         logit = keras.Model(self._network.input, self._network.layers[-1].input, name="logit")
@@ -209,10 +211,13 @@ class LeNetTrainer:
     def logits(self, rows: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return the present network's logits of rows of ``X``, shape ``(n,)``."""
         parts = [
-            self._model.predict_on_batch([self._data, np.asarray(rows[i : i + _JUDGED], np.int32)])
+            self._model.predict_on_batch(self._inputs(rows[i : i + _JUDGED]))
             for i in range(0, len(rows), _JUDGED)
         ]
         return np.concatenate(parts).astype(np.float64)[:, 0]
+
+    def _inputs(self, rows: NDArray[np.integer]) -> list[Any]:
+        return [self._data, self._to_device(np.asarray(rows, np.int32))]
 
     def _make_jitter(self, seed: int) -> Any:
         from histcxr.models.lenet_layers import HistogramJitter
@@ -237,7 +242,7 @@ class LeNetTrainer:
 
     def _epoch(self, rows: NDArray[np.integer], generator: np.random.Generator) -> float:
         losses = [
-            float(self._model.train_on_batch([self._data, batch], self._y[batch, None], self._weight[batch]))
+            float(self._model.train_on_batch(self._inputs(batch), self._y[batch, None], self._weight[batch]))
             for batch in _batches(rows, self.options.batch_size, generator)
         ]
         return float(np.mean(losses))
@@ -248,6 +253,45 @@ class LeNetTrainer:
         loss = np.average(np.logaddexp(0, z) - y * z, weights=self._weight[rows])
         auc = roc_auc_score(y, z) if 0 < y.mean() < 1 else math.nan
         return float(loss), float(auc)
+
+
+def validation_folds(
+    y: NDArray[Any], groups: ArrayLike | None, fraction: float, n: int, seed: int
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp] | None]]:
+    """Hold out a part for early stopping, another one each time, stratified by class.
+
+    Parameters
+    ----------
+    y : ndarray, shape (rows,)
+    groups : array-like, shape (rows,) or None
+        Patients, who stay together.
+    fraction : float
+        Share held out: 0, or up to one half. It is rounded to one in a whole number.
+    n : int
+        How many times.
+    seed : int
+
+    Returns
+    -------
+    list of (rows to learn from, rows held out or None)
+        The held-out parts are disjoint until each row has been held out once; then they come again.
+
+    Raises
+    ------
+    InputError
+        When ``fraction`` is out of range, or there are too few patients of a class.
+    """
+    if not 0 <= fraction <= 0.5:
+        raise InputError(f"validation_fraction must be between 0 and 0.5; got {fraction!r}")
+    if fraction == 0:
+        return [(np.arange(len(y)), None)] * n
+    try:
+        folds = patient_folds(y, groups, round(1 / fraction), seed)
+    except InputError as error:
+        raise InputError(
+            f"validation_fraction={fraction:g}: {error}; or give 0, to train without early stopping"
+        ) from error
+    return [folds[i % len(folds)] for i in range(n)]
 
 
 def _batches(

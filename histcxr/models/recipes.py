@@ -1,7 +1,7 @@
 """The pipelines of the four classical classifiers: which features, scaled how, into what.
 
-Every pipeline has the steps ``features`` (learns nothing but the layout of the counts), perhaps ``scale``, and
-``classifier`` (calibrated; its ``fit`` takes the patients as ``groups``). The choices were made by
+Every pipeline has the steps ``features`` (learns nothing but the layout of the counts), perhaps ``scale`` or
+``reduce``, and ``classifier`` (calibrated; its ``fit`` takes the patients as ``groups``). The choices were made by
 cross-validation on public data; ``benchmarks/README.md`` has the figures.
 
 With zones, features live on the lungs' own intensity scale, which loses nothing at home and travels to another
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -25,7 +26,7 @@ from histcxr.features.transformers import HistogramFeatures
 from histcxr.models.calibrated import CalibratedClassifier
 from histcxr.models.level import IntensityLevel
 
-__all__ = ["forest", "knn", "svm", "svm_gamma", "xgboost"]
+__all__ = ["forest", "knn", "svm", "svm_gammas", "xgboost"]
 
 # Per zone: levels of the quantile function, intervals of the shares, bins of the density on the own scale.
 _QUANTILES = 16
@@ -36,45 +37,53 @@ _WHOLE_OWN_BINS = 36
 
 
 def knn(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any) -> Pipeline:
-    """Nearest neighbours by the city-block distance of square-root densities."""
+    """Nearest neighbours by square-root densities: by city-block distance, or by whitened components.
+
+    A single histogram is dominated by its coarse shape; whitening lets the finer differences count.
+    """
+    steps: list[tuple[str, Any]] = [("features", _features(zones, "sqrt", level=False))]
+    if _many(zones):
+        neighbours, metric = 25, "manhattan"
+    else:
+        neighbours, metric = 35, "euclidean"
+        steps.append(("reduce", PCA(15, whiten=True, random_state=random_state)))
     estimator = KNeighborsClassifier(
-        25, weights="distance", metric="manhattan", algorithm="brute", n_jobs=n_jobs
+        neighbours, weights="distance", metric=metric, algorithm="brute", n_jobs=n_jobs
     )
-    return Pipeline(
-        [
-            ("features", _features(zones, "sqrt", level=False)),
-            ("classifier", _calibrated(estimator, random_state, class_weight)),
-        ]
-    )
+    return Pipeline([*steps, ("classifier", _calibrated(estimator, random_state, class_weight))])
 
 
 def svm(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any) -> Pipeline:
-    """Support vector machine with a Gaussian kernel on standardised quantiles and shares."""
-    kinds = ("quantile", "share") if _many(zones) else "sqrt"
-    estimator = SVC(C=3.0, gamma=svm_gamma(zones)[1], cache_size=500)
-    return Pipeline(
-        [
-            ("features", _features(zones, kinds)),
-            ("scale", StandardScaler()),
-            ("classifier", _calibrated(estimator, random_state, class_weight, n_jobs)),
-        ]
-    )
+    """Support vector machine with a Gaussian kernel.
 
-
-def svm_gamma(zones: Zones) -> list[float]:
-    """Return widths of the kernel worth trying, narrower and narrower; the second is the default."""
-    parts = [name for name in zone_names(zones) if name != "lungs"]
-    rows = len(zone_names(zones))
+    On standardised quantiles and shares; for the whole lungs on the main components of square-root densities,
+    whose Euclidean distance is Hellinger's.
+    """
     if _many(zones):
-        width = rows * _QUANTILES + len(parts) * _SHARES + 2
+        features = _features(zones, ("quantile", "share"))
+        middle: tuple[str, Any] = ("scale", StandardScaler())
+        cost = 3.0
     else:
-        width = 256 + _WHOLE_OWN_BINS + 2
-    return [round(factor / width, 6) for factor in (0.3, 0.6, 1.0, 1.5)]
+        features = _features(zones, "sqrt", level=False)
+        middle = ("reduce", PCA(40, random_state=random_state))
+        cost = 10.0
+    estimator = SVC(C=cost, gamma=svm_gammas(zones)[1], cache_size=500)
+    classifier = _calibrated(estimator, random_state, class_weight, n_jobs)
+    return Pipeline([("features", features), middle, ("classifier", classifier)])
+
+
+def svm_gammas(zones: Zones) -> list[float]:
+    """Return widths of the kernel worth trying, narrower and narrower; the second is the default."""
+    if not _many(zones):
+        return [1.5, 3.0, 6.0]
+    names = zone_names(zones)
+    width = len(names) * _QUANTILES + sum(name != "lungs" for name in names) * _SHARES + 2
+    return [round(factor / width, 6) for factor in (0.3, 0.6, 1.0)]
 
 
 def forest(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any) -> Pipeline:
-    """Random forest on square-root densities, quantiles and shares."""
-    kinds = ("quantile", "sqrt", "share") if _many(zones) else "sqrt"
+    """Random forest on square-root densities and shares."""
+    kinds = ("sqrt", "share") if _many(zones) else "sqrt"
     estimator = RandomForestClassifier(
         200,
         criterion="entropy",

@@ -209,14 +209,12 @@ def _stack(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any, d
 
 
 _KNN_SPACE: dict[str, list[Any]] = {
-    "classifier__estimator__n_neighbors": [11, 15, 25, 35, 50, 70],
+    "classifier__estimator__n_neighbors": [15, 20, 25, 35, 50, 70],
     "classifier__estimator__weights": ["distance", "uniform"],
-    "classifier__estimator__metric": ["manhattan", "euclidean"],
 }
 _FOREST_SPACE: dict[str, list[Any]] = {
     "classifier__estimator__max_features": ["sqrt", 0.05, 0.15],
     "classifier__estimator__min_samples_leaf": [1, 2, 4, 8],
-    "classifier__estimator__criterion": ["entropy", "gini"],
 }
 _XGBOOST_SPACE: dict[str, list[Any]] = {
     "classifier__estimator__n_estimators": [250, 400, 700],
@@ -234,8 +232,8 @@ CLASSIFIERS: dict[str, ClassifierSpec] = {
         "support vector machine with a Gaussian kernel",
         _svm,
         lambda zones: {
-            "classifier__estimator__C": [1.0, 3.0, 10.0],
-            "classifier__estimator__gamma": recipes.svm_gamma(zones),
+            "classifier__estimator__C": [1.0, 3.0, 10.0, 30.0],
+            "classifier__estimator__gamma": recipes.svm_gammas(zones),
         },
         8,
     ),

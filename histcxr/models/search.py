@@ -115,8 +115,10 @@ def run_search(
     trials = [Trial(0)]
     if space and n_trials:
         total = _size(space)
-        drawn = ParameterSampler(space, min(n_trials, total), random_state=random_state)
-        trials += [Trial(number, dict(values)) for number, values in enumerate(drawn, start=1)]
+        drawn = ParameterSampler(space, min(n_trials + 1, total), random_state=random_state)
+        defaults = {key: value for key, value in estimator.get_params().items() if key in space}
+        others = [dict(values) for values in drawn if values != defaults][:n_trials]
+        trials += [Trial(number, values) for number, values in enumerate(others, start=1)]
     folds = patient_folds(positive, groups, cv, random_state)
 
     def rung(members: list[Trial], parts: list[Fold], limit: float | None) -> int:

@@ -30,7 +30,8 @@ def model_card(description: Mapping[str, Any]) -> str:
         f"# {description['name']}",
         "",
         f"Hash `{description['hash'] or 'not saved'}`; input: {description['recipe']['input']}, "
-        f"{description['recipe']['bins']} bins, zones {description['recipe']['zones']}.",
+        f"{description['recipe']['bins']} bins, zones {description['recipe']['zones']}"
+        + (f", bands {', '.join(bands)}." if (bands := description["recipe"].get("bands")) else "."),
         "",
         "## Intended use",
         "Research on the triage of frontal chest radiographs, sick against normal. Not a medical device. The score "

@@ -27,7 +27,8 @@ def training_report(report: Mapping[str, Any]) -> str:
     ]
     best = report["classifiers"][report["best"]]
     lines = [
-        f"Lungs in zones {report['zones']}. "
+        f"Lungs in zones {report['zones']}"
+        + (f", bands {', '.join(report['bands'])}. " if report["bands"] else ". ")
         + "; ".join(_part_text(part, data[part]) for part in ("train", "val", "test")),
         "",
         markdown_table(rows),

@@ -22,7 +22,6 @@ from typing import Any
 
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason, UnjudgeableError
-from histcxr.features.recipe import Recipe
 from histcxr.model_store import Model, installed_versions, load_model, model_hash
 from histcxr.worklist.audit_trail import AuditTrail, Key
 from histcxr.worklist.judging import Counted, Verdict, count_images, judge, signature
@@ -168,7 +167,7 @@ class _Run:
         self.order = Order()
         self.resumed = 0
         self._model = model
-        self._recipe = Recipe(model.zones)
+        self._recipe = model.recipe
         self._trail = trail
         self._batch_size = batch_size
         self._progress = progress
@@ -270,7 +269,7 @@ def _header(model: Model, inputs: _Path, masks: _Path | None, batch_size: int) -
         "histcxr": packages.pop("histcxr"),
         "packages": packages,
         "model": {"name": model.name, "hash": model_hash(model)},
-        "recipe": Recipe(model.zones).to_dict(),
+        "recipe": model.recipe.to_dict(),
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
         "input": os.path.abspath(os.fspath(inputs)),
         "masks": None if masks is None else os.path.abspath(os.fspath(masks)),

@@ -23,7 +23,9 @@ def probe(where, zones, sensitivity, specificity, confidence, json_file):
 
 def test_where_collects_values_by_column(run, tmp_path):
     path = tmp_path / "o.json"
-    result = run(probe, ["--where", "source=rsna", "--where", "source=a=b", "--where", "view=PA", "--json", str(path)])
+    result = run(
+        probe, ["--where", "source=rsna", "--where", "source=a=b", "--where", "view=PA", "--json", str(path)]
+    )
     assert result.exit_code == 0, result.output
     assert json.loads(path.read_text())["where"] == {"source": ["rsna", "a=b"], "view": ["PA"]}
 

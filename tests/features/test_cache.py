@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import subprocess
@@ -169,8 +170,6 @@ def test_damaged_part_is_found_and_counted_again(study, tmp_path, decoded, damag
 
 def test_part_that_is_no_parquet_is_not_trusted(study, tmp_path):
     """Even where its name is the hash of its bytes."""
-    import hashlib
-
     extract_features(study, cache=tmp_path)
     (folder,) = tmp_path.iterdir()
     junk = b"PAR1 and nothing else PAR1"
@@ -304,6 +303,12 @@ def test_two_runs_may_share_a_cache(study, tmp_path):
 def test_unknown_keys_are_lost_rows(tmp_path):
     with CountsCache(tmp_path, Recipe()) as kept:
         assert kept.fill(np.zeros((2, 1, 256), np.int64), [(1, b"k" * 32), (0, b"l" * 32)]) == [0, 1]
+
+
+def test_counts_without_a_key_are_not_kept(tmp_path):
+    with CountsCache(tmp_path, Recipe()) as kept:
+        kept.add([b"", b"k" * 32], np.ones((2, 1, 256), np.int64))
+    assert CountsCache(tmp_path, Recipe()).keys() == {b"k" * 32}
 
 
 def test_cache_must_be_a_folder(study, tmp_path):

@@ -157,6 +157,16 @@ def test_thirds_are_thirds_of_each_lungs_own_height():
         assert (rows[0], rows[-1] + 1) == (first, stop), zone_names(6)[zone - 1]
 
 
+@pytest.mark.parametrize("height", range(1, 15))
+def test_thirds_are_as_equal_as_can_be_and_the_same_upside_down(height):
+    mask = np.zeros((20, 20), bool)
+    mask[3 : 3 + height, 2:8] = mask[3 : 3 + height, 12:18] = True
+    rows = [int((zone_labels(mask, 6) == zone).any(axis=1).sum()) for zone in (1, 2, 3)]
+    assert sum(rows) == height
+    assert max(rows) - min(rows) <= 1
+    assert rows == rows[::-1]
+
+
 @pytest.mark.parametrize("joined", [False, True])
 def test_flip_swaps_lungs(joined):
     image, mask = noise((224, 224)), lungs(joined=joined)
@@ -205,6 +215,16 @@ def test_one_lung_alone(side, angle):
     assert counts[1 - present].sum() == 0
     sixths = masked_histogram(noise((224, 224)), mask, 6).sum(axis=1)
     assert (sixths > 0).sum() == 3
+
+
+@pytest.mark.parametrize(("centre", "zone"), [(100, 1), (105, 1), (118, 2), (124, 2)])
+def test_one_lung_across_the_middle_stays_whole(centre, zone):
+    """As in a picture cut to one lung, or of a patient beside the middle."""
+    y, x = np.mgrid[:224, :224]
+    mask = ((x - centre) / 35) ** 2 + ((y - 110) / 80) ** 2 <= 1
+    assert mask[:, 111].any()
+    assert mask[:, 112].any()
+    assert set(np.unique(zone_labels(mask, 2))) == {0, zone}
 
 
 def test_remnant_of_the_other_lung_is_the_other_lung():

@@ -15,6 +15,7 @@ from sklearn.dummy import DummyClassifier
 import histcxr.model_store.folder as folder_module
 from histcxr.decision.thresholds import rule_out_threshold
 from histcxr.exceptions import HistcxrWarning, InputError, ModelError
+from histcxr.features.recipe import Recipe
 from histcxr.model_store import Model, load_model, model_hash, save_model
 
 FILES = ["manifest.json", "manifest.sha256", "estimator.skops", "booster-0.ubj"]
@@ -33,7 +34,7 @@ class Bomb:
 def test_round_trip_is_exact(model, saved, study):
     loaded = load_model(saved)
     assert np.array_equal(loaded.score(study[0]), model.score(study[0]))
-    assert (loaded.name, loaded.zones) == ("xgboost", 2)
+    assert (loaded.name, loaded.recipe) == ("xgboost", Recipe(2))
     assert loaded.rule_out == model.rule_out
     assert loaded.rule_in == model.rule_in
     assert not loaded.rule_in.certified  # 60 normal patients cannot promise 99 %
@@ -356,7 +357,7 @@ def test_fields_are_checked(plain_model):
     for change, message in (
         ({"name": " "}, "name must be a text"),
         ({"rule_in": plain_model.rule_out}, "rule_in must be a rule_in ThresholdChoice"),
-        ({"zones": 5}, "zones"),
+        ({"recipe": 5}, "zones"),
         ({"estimator": object()}, "predict_proba"),
     ):
         with pytest.raises(InputError, match=message):

@@ -4,14 +4,24 @@ import numpy as np
 import pytest
 
 from histcxr.decision.thresholds import certify
+from histcxr.features.histograms import ZONES
 from histcxr.model_store import Model, load_model, save_model
+from histcxr.model_store.structure import walk_objects
+from histcxr.model_store.weights import TRUSTED
 from histcxr.models.registry import CLASSIFIERS, make_classifier
 
 # The neural classifier has a store of its own kind.
 CLASSICAL = [name for name in CLASSIFIERS if name != "lenet"]
 
 
-@pytest.mark.parametrize(("name", "zones"), [*((name, 2) for name in CLASSICAL), ("svm", 1)])
+@pytest.mark.parametrize("zones", ZONES)
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_every_part_is_on_the_trust_list(name, zones):
+    for part in walk_objects(make_classifier(name, zones=zones)):
+        assert f"{type(part).__module__}.{type(part).__name__}" in TRUSTED["ObjectNode"]
+
+
+@pytest.mark.parametrize(("name", "zones"), [*((name, 2) for name in CLASSICAL), ("knn", 1), ("svm", 1)])
 def test_round_trip_gives_the_same_bits(name, zones, study, tmp_path):
     counts, sick = study
     counts = counts if zones == 2 else counts.sum(axis=1, keepdims=True)

@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from histcxr.exceptions import InputError, MissingDependencyError
-from histcxr.models.lenet import LeNetClassifier, validation_folds
+from histcxr.models.lenet import LeNetClassifier
+from histcxr.models.lenet_training import validation_folds
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("onnxruntime")

@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="folder or CSV with labels and sources")
     parser.add_argument("--column", default="source")
     parser.add_argument("--zones", default="6")
+    parser.add_argument("--bands", default="", help="travel, full, or names of bands")
     parser.add_argument("--classifier", action="append", help="repeatable; default: all")
     parser.add_argument("--trials", type=int, default=None)
     parser.add_argument("--cache")
@@ -79,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             select_rows(manifest, {options.column: [home]}),
             classifiers=options.classifier or "all",
             zones=zones,
+            bands=options.bands,
             trials=options.trials,
             cache=options.cache,
             seed=options.seed,
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(markdown_table(table))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"zones": zones, "rows": rows}, file, indent=2, allow_nan=False)
+            json.dump({"zones": zones, "bands": options.bands, "rows": rows}, file, indent=2, allow_nan=False)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def train(
         members.require_both_classes(f"the {part} part", normal)
     about: dict[str, Any] = {part: members.describe() for part, members in parts.items()}
     about |= {"unusable": dict(cohort.unusable), "fingerprint": fingerprint(parts["train"]), "notes": notes}
-    settings = {"normal": normal, "seed": seed, "zones": zones, "bands": recipe.to_dict().get("bands", [])}
+    settings = {"normal": normal, "seed": seed, "zones": zones, "bands": list(recipe.band_names)}
     promise = {"sensitivity": sensitivity, "specificity": specificity, "confidence": confidence}
 
     models: dict[str, Model] = {}
@@ -122,6 +122,7 @@ def train(
             parts["train"].sick.astype(np.int64),
             parts["train"].patients,
             zones=zones,
+            bands=bands,
             n_trials=trials,
             members=results if name == "stack" and set(MEMBERS) <= set(results) else None,
             random_state=seed,

@@ -47,7 +47,9 @@ def test_make_demo(tmp_path):
     assert all(row["reason"] for row in broken)
     assert json.loads((output / "model.histcxr" / "manifest.json").read_text())["name"] in run.stdout
     card = subprocess.run(
-        [Path(sys.executable).parent / "histcxr", "models", output / "model.histcxr"], capture_output=True, text=True
+        [Path(sys.executable).parent / "histcxr", "models", output / "model.histcxr"],
+        capture_output=True,
+        text=True,
     )
     assert card.returncode == 0, card.stderr
     assert "Not a medical device" in card.stdout

@@ -67,9 +67,7 @@ def test_test_figures_are_those_of_the_test_patients(result, manifest):
 def test_same_seed_same_scores(manifest, result):
     again = train(manifest, classifiers="svm", zones=6, trials=0)
     test = read_cohort(select_rows(manifest, {"split": ["test"]}), recipe=Recipe(6))
-    np.testing.assert_array_equal(
-        again.best.score(test.counts), result.models["svm"].score(test.counts)
-    )
+    np.testing.assert_array_equal(again.best.score(test.counts), result.models["svm"].score(test.counts))
 
 
 def test_calibrate_moves_the_promise_and_drops_old_figures(result, manifest):
@@ -154,3 +152,14 @@ def test_evaluate_refuses_what_is_not_there(result, manifest):
         histcxr.evaluate(result.models["knn"], manifest, by=["hospital"])
     with pytest.raises(InputError, match="got none"):
         histcxr.evaluate(result.models["knn"], manifest, split="train")
+
+
+def test_bands_go_all_the_way(manifest, tmp_path):
+    result = train(manifest, classifiers="svm", zones=6, bands="travel", trials=0, n_jobs=2)
+    loaded = histcxr.load_model(histcxr.save_model(result.best, tmp_path / "bands"))
+    assert loaded.recipe == Recipe(6, "travel")
+    assert histcxr.evaluate(loaded, manifest)["overall"] == result.report["classifiers"]["svm"]["test"]
+    summary = histcxr.triage(
+        str(manifest["image"][0]), loaded, tmp_path / "w.csv", masks=str(manifest["mask"][0])
+    )
+    assert summary.unjudged == 0

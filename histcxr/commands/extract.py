@@ -11,6 +11,7 @@ from histcxr.commands import options
 @options.data_argument()
 @options.output_option("The table to write: .parquet, .csv or .npz by its name.", required=True)
 @options.zones_option()
+@options.bands_option()
 @options.where_option()
 @click.option("--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder.")
 @options.jobs_option()
@@ -19,6 +20,7 @@ def command(
     data: str,
     output: str,
     zones: int | str,
+    bands: str,
     where: dict[str, list[str]],
     cache: str | None,
     jobs: int,
@@ -40,6 +42,7 @@ def command(
     features = extract_features(
         select_rows(read_manifest(data), where),
         zones=zones,
+        bands=bands,
         n_jobs=jobs,
         cache=cache,
         progress=options.show_progress(),

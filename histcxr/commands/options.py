@@ -40,6 +40,15 @@ def zones_option() -> Any:
     )
 
 
+def bands_option() -> Any:
+    """Filtered images beside the intensity."""
+    return click.option(
+        "--bands",
+        default="",
+        help="Filtered images to count beside the intensity: travel (best across hospitals), full, or names.",
+    )
+
+
 def jobs_option() -> Any:
     """How many threads or processes work at once."""
     return click.option(

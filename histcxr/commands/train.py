@@ -19,6 +19,7 @@ from histcxr.commands import options
     help="knn, svm, random-forest, xgboost, stack or all; repeatable.",
 )
 @options.zones_option()
+@options.bands_option()
 @options.certificate_options
 @click.option(
     "--trials", type=click.IntRange(min=0), default=None, help="Settings to try per classifier; 0: no tuning."
@@ -38,6 +39,7 @@ def command(
     output: str | None,
     classifiers: tuple[str, ...],
     zones: int | str,
+    bands: str,
     sensitivity: float,
     specificity: float,
     confidence: float,
@@ -69,6 +71,7 @@ def command(
         select_rows(read_manifest(data, require_labels=True), where),
         classifiers=classifiers,
         zones=zones,
+        bands=bands,
         sensitivity=sensitivity,
         specificity=specificity,
         confidence=confidence,

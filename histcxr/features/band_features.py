@@ -48,7 +48,7 @@ class BandFeatures(TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
-    bands_ : tuple of Band
+    bands_ : tuple of str
     n_bins_ : int
         Bins of a histogram.
     n_features_in_ : int
@@ -104,7 +104,7 @@ class BandFeatures(TransformerMixin, BaseEstimator):
         bins = flat.shape[1] // rows
         if bands and bins != BINS:
             raise InputError(f"X must have {BINS} bins a row where there are bands; got {bins}")
-        self.bands_ = bands
+        self.bands_ = tuple(band.name for band in bands)
         self.n_bins_ = bins
         self._blocks = [
             HistogramFeatures(
@@ -163,7 +163,7 @@ class BandFeatures(TransformerMixin, BaseEstimator):
                     "input_features should have length equal to number of features "
                     f"({self.n_features_in_}), got {len(given)}"
                 )
-        prefixes = [*_INTENSITIES[self.intensity], *(band.name for band in self.bands_)]
+        prefixes = [*_INTENSITIES[self.intensity], *self.bands_]
         names = [
             f"{prefix}_{name}"
             for prefix, block in zip(prefixes, self._blocks, strict=True)
@@ -174,7 +174,7 @@ class BandFeatures(TransformerMixin, BaseEstimator):
     def _sources(self) -> list[tuple[Band | None, int]]:
         """Return for each block of features its band (None: the intensity) and its channel."""
         intensity: list[tuple[Band | None, int]] = [(None, 0) for _ in _INTENSITIES[self.intensity]]
-        return intensity + [(band, index + 1) for index, band in enumerate(self.bands_)]
+        return intensity + [(band, index + 1) for index, band in enumerate(as_bands(self.bands_))]
 
     def _channel(self, flat: NDArray[Any], channel: int) -> NDArray[Any]:
         width = self.n_bins_ * len(zone_names(self.zones))

@@ -43,6 +43,11 @@ class Recipe:
         object.__setattr__(self, "bands", tuple(band.name for band in as_bands(self.bands)))
 
     @property
+    def band_names(self) -> tuple[str, ...]:
+        """The bands by name."""
+        return tuple(band.name for band in as_bands(self.bands))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What the rows of the counts stand for: the zones, then those of each band, as ``dog4_right_upper``."""
         zones = zone_names(self.zones)

@@ -43,7 +43,7 @@ class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
         Fitted on all images, with the classes as 0 and 1.
     coef_ : ndarray, shape (1,)
         Slope of the sigmoid.
-    intercept_ : ndarray, shape (1,)
+    intercept_ : float
     n_features_in_ : int
         Values of an image: for counts, zones times bins.
     feature_names_in_ : ndarray of str
@@ -71,6 +71,11 @@ class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
 
     def _members(self) -> list[Any]:
         return [self.estimator]
+
+    def _regression(
+        self, logits: NDArray[np.float64], encoded: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], float]:
+        return self._logistic(logits, encoded)
 
     def _member_parameters(self, member: Any, encoded: NDArray[np.intp]) -> dict[str, Any]:
         if self.class_weight is None or not has_fit_parameter(member, "sample_weight"):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -163,7 +164,8 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
             raise InputError("cv must be a number of folds for out-of-fold scores; got None")
         scores = np.empty(len(encoded))
         for train, test in folds:
-            scores[test] = self._regression(logits[train], encoded[train]).predict_proba(logits[test])[:, 1]
+            coef, intercept = self._regression(logits[train], encoded[train])
+            scores[test] = expit(logits[test] @ coef + intercept)
         return scores
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -171,13 +173,12 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         checked = self._check_images(X, reset=False)
         logits = np.column_stack([case_logits(member, checked) for member in self.estimators_])
-        result: NDArray[np.float64] = logits @ self.coef_ + self.intercept_[0]
+        result: NDArray[np.float64] = logits @ self.coef_ + self.intercept_
         return result
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probabilities of both classes, shape (n, 2)."""
-        # tanh instead of exp: no overflow anywhere.
-        positive = 0.5 * (1 + np.tanh(0.5 * self.decision_function(X)))
+        positive = expit(self.decision_function(X))
         return np.column_stack([1 - positive, positive])
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -217,17 +218,26 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
                 column, fold = divmod(place, step)
                 if fold < len(folds):
                     logits[folds[fold][1], column] = found
-            regression = self._regression(logits, encoded)
-            self.coef_, self.intercept_ = regression.coef_[0], regression.intercept_
+            self.coef_, self.intercept_ = self._regression(logits, encoded)
         else:
-            self.coef_, self.intercept_ = np.full(len(members), 1 / len(members)), np.zeros(1)
+            self.coef_, self.intercept_ = np.full(len(members), 1 / len(members)), 0.0
         return logits, folds, encoded
 
-    def _regression(self, logits: NDArray[np.float64], encoded: NDArray[np.intp]) -> LogisticRegression:
+    def _regression(
+        self, logits: NDArray[np.float64], encoded: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], float]:
+        """Return the weight of each member's logit and the intercept."""
+        raise NotImplementedError
+
+    def _logistic(
+        self, values: NDArray[np.float64], encoded: NDArray[np.intp], C: float = 1.0
+    ) -> tuple[NDArray[np.float64], float]:
+        """Return coefficients and intercept of a logistic regression with the class weights."""
         weight = self.class_weight
         if isinstance(weight, dict):
             weight = {code: weight[value] for code, value in enumerate(self.classes_) if value in weight}
-        return LogisticRegression(class_weight=weight, max_iter=1000).fit(logits, encoded)
+        found = LogisticRegression(C=C, class_weight=weight, max_iter=1000).fit(values, encoded)
+        return found.coef_[0], float(found.intercept_[0])
 
     def _check_fit(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None

@@ -21,6 +21,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from histcxr.exceptions import MissingDependencyError
+from histcxr.features.band_features import BandFeatures
+from histcxr.features.bands import TRAVEL_BANDS
 from histcxr.features.histograms import Zones, zone_names
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.models.calibrated import CalibratedClassifier
@@ -34,15 +36,20 @@ _SHARES = 8
 _OWN_BINS = 18
 # Whole lungs: bins of the density on the own scale.
 _WHOLE_OWN_BINS = 36
+# Per zone of a channel, where there are bands.
+_BAND_QUANTILES = 24
+
+#: Names of bands, as a recipe keeps them.
+Bands = tuple[str, ...]
 
 
-def knn(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any) -> Pipeline:
+def knn(*, zones: Zones, bands: Bands, random_state: Any, n_jobs: int, class_weight: Any) -> Pipeline:
     """Nearest neighbours by square-root densities: by city-block distance, or by whitened components.
 
     A single histogram is dominated by its coarse shape; whitening lets the finer differences count.
     """
-    steps: list[tuple[str, Any]] = [("features", _features(zones, "sqrt", level=False))]
-    if _many(zones):
+    steps: list[tuple[str, Any]] = [("features", _features(zones, bands, "sqrt", level=False))]
+    if _many(zones, bands):
         neighbours, metric = 25, "manhattan"
     else:
         neighbours, metric = 35, "euclidean"
@@ -53,37 +60,40 @@ def knn(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any) -> P
     return Pipeline([*steps, ("classifier", _calibrated(estimator, random_state, class_weight))])
 
 
-def svm(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any) -> Pipeline:
+def svm(*, zones: Zones, bands: Bands, random_state: Any, n_jobs: int, class_weight: Any) -> Pipeline:
     """Support vector machine with a Gaussian kernel.
 
     On standardised quantiles and shares; for the whole lungs on the main components of square-root densities,
     whose Euclidean distance is Hellinger's.
     """
-    if _many(zones):
-        features = _features(zones, ("quantile", "share"))
+    if _many(zones, bands):
+        features = _features(zones, bands, ("quantile", "share"))
         middle: tuple[str, Any] = ("scale", StandardScaler())
         cost = 3.0
     else:
-        features = _features(zones, "sqrt", level=False)
+        features = _features(zones, bands, "sqrt", level=False)
         middle = ("reduce", PCA(40, random_state=random_state))
         cost = 10.0
-    estimator = SVC(C=cost, gamma=svm_gammas(zones)[1], cache_size=500)
+    estimator = SVC(C=cost, gamma=svm_gammas(zones, bands)[1], cache_size=500)
     classifier = _calibrated(estimator, random_state, class_weight, n_jobs)
     return Pipeline([("features", features), middle, ("classifier", classifier)])
 
 
-def svm_gammas(zones: Zones) -> list[float]:
+def svm_gammas(zones: Zones, bands: Bands = ()) -> list[float]:
     """Return widths of the kernel worth trying, narrower and narrower; the second is the default."""
-    if not _many(zones):
+    if not _many(zones, bands):
         return [1.5, 3.0, 6.0]
     names = zone_names(zones)
-    width = len(names) * _QUANTILES + sum(name != "lungs" for name in names) * _SHARES + 2
+    if bands:
+        width = len(_intensities(bands) + bands) * len(names) * _BAND_QUANTILES
+    else:
+        width = len(names) * _QUANTILES + sum(name != "lungs" for name in names) * _SHARES + 2
     return [round(factor / width, 6) for factor in (0.3, 0.6, 1.0)]
 
 
-def forest(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any) -> Pipeline:
+def forest(*, zones: Zones, bands: Bands, random_state: Any, n_jobs: int, class_weight: Any) -> Pipeline:
     """Random forest on square-root densities and shares."""
-    kinds = ("sqrt", "share") if _many(zones) else "sqrt"
+    kinds = ("sqrt", "share") if _many(zones, bands) else "sqrt"
     estimator = RandomForestClassifier(
         200,
         criterion="entropy",
@@ -94,26 +104,28 @@ def forest(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any) -
     )
     return Pipeline(
         [
-            ("features", _features(zones, kinds)),
+            ("features", _features(zones, bands, kinds)),
             ("classifier", _calibrated(estimator, random_state, class_weight)),
         ]
     )
 
 
-def xgboost(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any, device: str) -> Pipeline:
-    """Boosted trees on quantiles and square-root densities."""
+def xgboost(
+    *, zones: Zones, bands: Bands, random_state: Any, n_jobs: int, class_weight: Any, device: str
+) -> Pipeline:
+    """Boosted trees on quantiles, square-root densities and shares."""
     try:
         from xgboost import XGBClassifier
     except ImportError as error:
         raise MissingDependencyError("xgboost is needed for this classifier: pip install xgboost") from error
-    kinds = ("quantile", "sqrt") if _many(zones) else "sqrt"
+    kinds = ("quantile", "sqrt", "share") if _many(zones, bands) else "sqrt"
     estimator = XGBClassifier(
-        n_estimators=400,
+        n_estimators=600,
         learning_rate=0.05,
         max_depth=4,
         min_child_weight=3,
         subsample=0.7,
-        colsample_bytree=0.3,
+        colsample_bytree=0.1 if _many(zones, bands) else 0.3,
         reg_lambda=3.0,
         max_bin=64,
         tree_method="hist",
@@ -123,16 +135,30 @@ def xgboost(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any, 
     )
     return Pipeline(
         [
-            ("features", _features(zones, kinds)),
+            ("features", _features(zones, bands, kinds)),
             ("classifier", _calibrated(estimator, random_state, class_weight)),
         ]
     )
 
 
-def _features(zones: Zones, kinds: str | tuple[str, ...], *, level: bool = True) -> FeatureUnion:
-    """Join features on the own scale, for the whole lungs also on the raw scale, and the level of intensity."""
+def _features(
+    zones: Zones, bands: Bands, kinds: str | tuple[str, ...], *, level: bool = True
+) -> FeatureUnion | Pipeline:
+    """Join features on the own scale, for the whole lungs also on the raw scale, and the level of intensity.
+
+    With bands: quantiles of every channel, standardised, since each band has its own range.
+    """
+    if bands:
+        quantiles = BandFeatures(
+            zones=zones,
+            bands=bands,
+            intensity="both" if len(_intensities(bands)) == 2 else "own",
+            n_quantiles=_BAND_QUANTILES,
+            dtype="float32",
+        )
+        return Pipeline([("quantiles", quantiles), ("scale", StandardScaler())])
     parts: list[tuple[str, Any]] = []
-    if not _many(zones):
+    if not _many(zones, bands):
         parts.append(("raw", HistogramFeatures("sqrt", zones=zones)))
     own = HistogramFeatures(
         kinds,
@@ -140,7 +166,7 @@ def _features(zones: Zones, kinds: str | tuple[str, ...], *, level: bool = True)
         scale="own",
         n_quantiles=_QUANTILES,
         n_shares=_SHARES,
-        own_bins=_OWN_BINS if _many(zones) else _WHOLE_OWN_BINS,
+        own_bins=_OWN_BINS if _many(zones, bands) else _WHOLE_OWN_BINS,
     )
     parts.append(("own", own))
     if level:
@@ -156,5 +182,10 @@ def _calibrated(
     )
 
 
-def _many(zones: Zones) -> bool:
-    return len(zone_names(zones)) > 1
+def _many(zones: Zones, bands: Bands) -> bool:
+    return bool(bands) or len(zone_names(zones)) > 1
+
+
+def _intensities(bands: Bands) -> tuple[str, ...]:
+    """Grey levels as they are lose the way to other hospitals, and so do all bands but those that travel."""
+    return ("own",) if set(bands) <= set(TRAVEL_BANDS) else ("raw", "own")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,9 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from histcxr.exceptions import InputError
-from histcxr.features.histograms import Zones, check_zones
+from histcxr.features.bands import Band
+from histcxr.features.histograms import Zones
+from histcxr.features.recipe import Recipe
 from histcxr.models import recipes
 from histcxr.models.stack import StackedClassifier
 
@@ -40,16 +42,16 @@ class ClassifierSpec:
     description : str
         One line for a list.
     build : callable
-        Called with the keywords ``zones, random_state, n_jobs, class_weight, device``; returns a Pipeline.
+        Called with the keywords ``zones, bands, random_state, n_jobs, class_weight, device``; returns a Pipeline.
     space : callable
-        Called with ``zones``; returns parameters of the pipeline and the values worth trying.
+        Called with the recipe of the counts; returns parameters of the pipeline and the values worth trying.
     n_trials : int
         Settings that a search tries, unless it is told otherwise.
     """
 
     description: str
     build: Callable[..., Pipeline]
-    space: Callable[[Zones], dict[str, list[Any]]]
+    space: Callable[[Recipe], dict[str, list[Any]]]
     n_trials: int
 
 
@@ -57,6 +59,7 @@ def make_classifier(
     name: str,
     *,
     zones: Zones = 1,
+    bands: bool | str | Iterable[str | Band] = (),
     random_state: int | None = 0,
     n_jobs: int = 1,
     device: str = "cpu",
@@ -70,6 +73,8 @@ def make_classifier(
         One of :data:`CLASSIFIERS`.
     zones : {1, 2, 6, "1+2", "1+6"}, default=1
         What the rows of the counts stand for.
+    bands : bool, str, or iterable of str or Band, default=()
+        The bands whose rows follow; see :mod:`histcxr.features.bands`.
     random_state : int or None, default=0
     n_jobs : int, default=1
         Threads or processes.
@@ -95,11 +100,16 @@ def make_classifier(
         When XGBoost is needed and not installed.
     """
     spec = _spec(name)
-    check_zones(zones)
+    recipe = Recipe(zones, bands)
     if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
         raise InputError(f"n_jobs must be a whole number other than 0; got {n_jobs!r}")
     return spec.build(
-        zones=zones, random_state=random_state, n_jobs=n_jobs, class_weight=class_weight, device=device
+        zones=recipe.zones,
+        bands=recipe.band_names,
+        random_state=random_state,
+        n_jobs=n_jobs,
+        class_weight=class_weight,
+        device=device,
     )
 
 
@@ -146,7 +156,9 @@ def make_stack(
     return Pipeline([("classifier", stack)])
 
 
-def search_space(name: str, *, zones: Zones = 1) -> dict[str, list[Any]]:
+def search_space(
+    name: str, *, zones: Zones = 1, bands: bool | str | Iterable[str | Band] = ()
+) -> dict[str, list[Any]]:
     """Return the settings worth trying: parameters of the pipeline, each with a list of values.
 
     Lists serve scikit-learn's grid, random and halving searches alike. The defaults are among the values.
@@ -156,14 +168,15 @@ def search_space(name: str, *, zones: Zones = 1) -> dict[str, list[Any]]:
     name : str
         One of :data:`CLASSIFIERS`.
     zones : {1, 2, 6, "1+2", "1+6"}, default=1
-        A kernel's width depends on the number of features, and so on the zones.
+        A kernel's width depends on the number of features, and so on zones and bands.
+    bands : bool, str, or iterable of str or Band, default=()
 
     Raises
     ------
     InputError
         When the name or the zones are unknown.
     """
-    return _spec(name).space(check_zones(zones))
+    return _spec(name).space(Recipe(zones, bands))
 
 
 def describe_classifiers() -> list[dict[str, Any]]:
@@ -172,7 +185,7 @@ def describe_classifiers() -> list[dict[str, Any]]:
         {
             "name": name,
             "description": spec.description,
-            "searched": ", ".join(parameter.rpartition("__")[2] for parameter in spec.space(1))
+            "searched": ", ".join(parameter.rpartition("__")[2] for parameter in spec.space(Recipe()))
             or "its members",
             "trials": spec.n_trials,
         }
@@ -198,10 +211,17 @@ def _xgboost(*, device: str, **settings: Any) -> Pipeline:
     return pipeline
 
 
-def _stack(*, zones: Zones, random_state: Any, n_jobs: int, class_weight: Any, device: str) -> Pipeline:
+def _stack(
+    *, zones: Zones, bands: recipes.Bands, random_state: Any, n_jobs: int, class_weight: Any, device: str
+) -> Pipeline:
     members = {
         name: CLASSIFIERS[name].build(
-            zones=zones, random_state=random_state, n_jobs=1, class_weight=class_weight, device=device
+            zones=zones,
+            bands=bands,
+            random_state=random_state,
+            n_jobs=1,
+            class_weight=class_weight,
+            device=device,
         )
         for name in MEMBERS
     }
@@ -217,29 +237,29 @@ _FOREST_SPACE: dict[str, list[Any]] = {
     "classifier__estimator__min_samples_leaf": [1, 2, 4, 8],
 }
 _XGBOOST_SPACE: dict[str, list[Any]] = {
-    "classifier__estimator__n_estimators": [250, 400, 700],
+    "classifier__estimator__n_estimators": [300, 600, 900],
     "classifier__estimator__max_depth": [3, 4, 5, 6],
     "classifier__estimator__min_child_weight": [1, 3, 8],
     "classifier__estimator__subsample": [0.5, 0.7, 0.9],
-    "classifier__estimator__colsample_bytree": [0.15, 0.3, 0.6],
+    "classifier__estimator__colsample_bytree": [0.05, 0.1, 0.3],
     "classifier__estimator__reg_lambda": [1.0, 3.0, 10.0],
 }
 
 #: The classifiers by name.
 CLASSIFIERS: dict[str, ClassifierSpec] = {
-    "knn": ClassifierSpec("nearest neighbours", _knn, lambda zones: dict(_KNN_SPACE), 8),
+    "knn": ClassifierSpec("nearest neighbours", _knn, lambda recipe: dict(_KNN_SPACE), 8),
     "svm": ClassifierSpec(
         "support vector machine with a Gaussian kernel",
         _svm,
-        lambda zones: {
+        lambda recipe: {
             "classifier__estimator__C": [1.0, 3.0, 10.0, 30.0],
-            "classifier__estimator__gamma": recipes.svm_gammas(zones),
+            "classifier__estimator__gamma": recipes.svm_gammas(recipe.zones, recipe.band_names),
         },
         8,
     ),
-    "random-forest": ClassifierSpec("random forest", _forest, lambda zones: dict(_FOREST_SPACE), 6),
-    "xgboost": ClassifierSpec("gradient-boosted trees", _xgboost, lambda zones: dict(_XGBOOST_SPACE), 10),
-    "stack": ClassifierSpec("the four above, weighed by a logistic regression", _stack, lambda zones: {}, 0),
+    "random-forest": ClassifierSpec("random forest", _forest, lambda recipe: dict(_FOREST_SPACE), 6),
+    "xgboost": ClassifierSpec("gradient-boosted trees", _xgboost, lambda recipe: dict(_XGBOOST_SPACE), 10),
+    "stack": ClassifierSpec("the four above, weighed by a logistic regression", _stack, lambda recipe: {}, 0),
 }
 
 #: The classifiers that the stack consists of.

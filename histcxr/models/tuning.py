@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
+from histcxr.features.bands import Band
 from histcxr.features.histograms import Zones
 from histcxr.models.out_of_fold import patient_folds
 from histcxr.models.registry import CLASSIFIERS, MEMBERS, make_classifier, make_stack, search_space
@@ -70,6 +71,7 @@ def tune(
     groups: ArrayLike | None = None,
     *,
     zones: Zones = 1,
+    bands: bool | str | Iterable[str | Band] = (),
     n_trials: int | None = None,
     seconds: float | None = None,
     search: str = "halving",
@@ -100,6 +102,8 @@ def tune(
         The patient of each image. None: every image is a patient of its own.
     zones : {1, 2, 6, "1+2", "1+6"}, default=1
         What the rows of the counts stand for.
+    bands : bool, str, or iterable of str or Band, default=()
+        The bands whose rows follow.
     n_trials : int, optional
         Settings to try besides the defaults; for the stack, per member. 0: none, only measure the defaults.
         None: the classifier's own usual number.
@@ -150,6 +154,7 @@ def tune(
     patients = None if groups is None else column_or_1d(groups)
     settings: dict[str, Any] = {
         "zones": zones,
+        "bands": bands,
         "random_state": random_state,
         "n_jobs": n_jobs,
         "device": device,
@@ -168,7 +173,7 @@ def tune(
             refit,
         )
     estimator = make_classifier(name, **settings)
-    space = search_space(name, zones=zones) if space is None else dict(space)
+    space = search_space(name, zones=zones, bands=bands) if space is None else dict(space)
     unknown = sorted(set(space) - set(estimator.get_params()))
     if unknown:
         raise InputError(f"space must name parameters of {name!r}; it has no {', '.join(unknown)}")

@@ -14,10 +14,11 @@ from histcxr.models.registry import CLASSIFIERS, make_classifier
 CLASSICAL = [name for name in CLASSIFIERS if name != "lenet"]
 
 
+@pytest.mark.parametrize("bands", ["", "travel", "full"])
 @pytest.mark.parametrize("zones", ZONES)
 @pytest.mark.parametrize("name", CLASSICAL)
-def test_every_part_is_on_the_trust_list(name, zones):
-    for part in walk_objects(make_classifier(name, zones=zones)):
+def test_every_part_is_on_the_trust_list(name, zones, bands):
+    for part in walk_objects(make_classifier(name, zones=zones, bands=bands)):
         assert f"{type(part).__module__}.{type(part).__name__}" in TRUSTED["ObjectNode"]
 
 

@@ -5,12 +5,13 @@ The table below is all that ``histcxr --help`` needs, so help stays as quick as 
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 
 import click
 
 from histcxr import __version__
-from histcxr.exceptions import HistcxrError, InputError
+from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 
 # command -> (module, one line for the list of commands)
 COMMANDS = {
@@ -28,6 +29,17 @@ class WrongInput(click.ClickException):
     """An :class:`InputError` as the command line shows it: one message, no traceback, exit code 2."""
 
     exit_code = 2
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    click.echo(f"Warning: {message}", err=True)
 
 
 class LazyGroup(click.Group):
@@ -50,9 +62,12 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command and turn histcxr's own errors into a message with an exit code."""
+        """Run a command; histcxr's own errors and warnings become messages, errors with an exit code."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", HistcxrWarning)
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except InputError as error:
             raise WrongInput(str(error)) from error
         except HistcxrError as error:

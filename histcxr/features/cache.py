@@ -4,7 +4,7 @@ A count is known by the content of image and mask, not by their names: moved fil
 ones are not mistaken. The folder holds one subfolder for each recipe and version of the program, and in it
 parts in Parquet::
 
-    CACHE/3f1c…/part-8a91….parquet    columns: key (binary, 32 bytes), counts (list of n_zones * 256 uint32)
+    CACHE/3f1c…/part-8a91….parquet   columns: key (binary, 32 bytes), counts (list of rows * 256 uint32)
 
 A part is written beside its place and moved there at once, so a killed run leaves whole parts or none. Its
 name is the SHA-256 of its bytes: a part that was cut short or altered does not fit its name and is never

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -197,10 +198,19 @@ def _in_chunks(
     """Count rows in parallel, in order; only a few chunks are in flight, whatever the number of rows."""
     size = min(_CHUNK, max(1, len(rows) // (4 * effective_n_jobs(n_jobs))))
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    yield from Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
+    results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
         delayed(_count_chunk)([images[i] for i in chunk], [masks[i] for i in chunk], chunk, recipe, known)
         for chunk in chunks
     )
+    try:
+        # Not "yield from": that would close the results before they can be closed in silence.
+        for done in results:  # noqa: UP028
+            yield done
+    finally:
+        with warnings.catch_warnings():
+            # After an error or Ctrl-C: that the rest was not used is no news.
+            warnings.filterwarnings("ignore", ".*tasks (have been|which were)", UserWarning)
+            results.close()
 
 
 def _count_chunk(

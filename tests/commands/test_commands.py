@@ -1,0 +1,146 @@
+"""The commands as a person would chain them, on one small phantom study."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from histcxr.commands import main
+from histcxr.data.phantoms import write_broken_files, write_study
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    write_study(folder / "study", n_patients=800, size=(64, 64), mask_size=(64, 64), repeats=0, seed=1)
+    write_study(folder / "incoming", n_patients=20, size=(64, 64), layout="flat", repeats=0, seed=2)
+    write_broken_files(folder / "incoming")
+    result = histcxr("train", folder / "study", "--classifier", "svm", "--classifier", "knn", "--zones", "6",
+                     "--trials", "0", "-o", folder / "m.histcxr", "--json", folder / "train.json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (folder / "train.txt").write_text(result.output)
+    return folder
+
+
+def histcxr(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_train_prints_one_row_a_classifier_and_writes_json(home):
+    text = (home / "train.txt").read_text()
+    assert "| svm " in text
+    assert "| knn " in text
+    assert "certified: sensitivity of at least 95 % at 95 % confidence, from 64 sick" in text
+    report = json.loads((home / "train.json").read_text())
+    for name in ("svm", "knn"):
+        assert f"{report['classifiers'][name]['test']['accuracy']:.3f}" in text
+    assert f"Saved {report['best']} to" in text
+
+
+def test_an_existing_model_is_not_replaced_by_accident(home):
+    before = (home / "m.histcxr" / "manifest.json").read_bytes()
+    result = histcxr(
+        "train", home / "study", "--classifier", "knn", "--trials", "0", "-o", home / "m.histcxr"
+    )
+    assert result.exit_code in (1, 2)
+    assert "overwrite" in result.output
+    assert (home / "m.histcxr" / "manifest.json").read_bytes() == before
+
+
+def test_extract_writes_every_row(home):
+    result = histcxr(
+        "extract", home / "incoming", "--zones", "2", "-o", home / "h.parquet", "--json", home / "h.json"
+    )
+    assert result.exit_code == 0, result.output
+    table, said = pd.read_parquet(home / "h.parquet"), json.loads((home / "h.json").read_text())
+    assert len(table) == said["images"]
+    assert (table["reason"] == "").sum() == said["usable"] == 20
+    assert said["reasons"]["truncated"] >= 1
+    assert "Warning: " in result.output  # the folder that leads back to itself
+    assert {"right_000", "left_255"} <= set(table.columns)
+
+
+def test_extract_wants_a_known_format_before_it_works(home):
+    result = histcxr("extract", home / "incoming", "-o", home / "h.xlsx")
+    assert result.exit_code == 2
+    assert "must end in .parquet, .csv, .npz" in result.output
+
+
+def test_evaluate_shows_groups(home):
+    result = histcxr(
+        "evaluate", home / "study", "-m", home / "m.histcxr", "--by", "findings", "--json", home / "e.json"
+    )
+    assert result.exit_code == 0, result.output
+    assert "findings=consolidation" in result.output
+    figures = json.loads((home / "e.json").read_text())
+    report = json.loads((home / "train.json").read_text())
+    assert figures["overall"]["auc"] == report["classifiers"][report["best"]]["test"]["auc"]
+
+
+def test_calibrate_saves_a_new_promise(home):
+    result = histcxr("calibrate", home / "study", "-m", home / "m.histcxr", "-o", home / "c.histcxr",
+                     "--sensitivity", "0.8", "--confidence", "0.9")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "certified: sensitivity of at least 80 % at 90 % confidence" in result.output
+    card = histcxr("models", home / "c.histcxr").output
+    assert "sensitivity of at least 80 %" in card
+    assert "None for these thresholds" in card
+
+
+def test_calibrate_refuses_a_promise_it_cannot_keep(home):
+    result = histcxr("calibrate", home / "study", "-m", home / "m.histcxr", "-o", home / "x.histcxr",
+                     "--sensitivity", "0.99", "--specificity", "0.99")  # fmt: skip
+    assert result.exit_code == 2
+    assert "takes at least 299 sick calibration patients, got 64" in result.output
+    assert not (home / "x.histcxr").exists()
+
+
+def test_triage_through_the_console(home):
+    """One row an input, nothing but the summary on stderr, exit code 3 because of the broken files."""
+    command = os.path.join(os.path.dirname(sys.executable), "histcxr")
+    options = ["-m", home / "m.histcxr", "-o", home / "w.csv", "--json", home / "t.json"]
+    run = subprocess.run([command, "triage", home / "incoming", *options], capture_output=True, text=True)
+    assert run.returncode == 3, run.stderr
+    assert run.stdout == ""
+    summary = json.loads((home / "t.json").read_text())
+    assert run.stderr.startswith(f"{summary['total']} inputs, each with one row in")
+    assert len(run.stderr.splitlines()) == 8 + len(summary["reasons"]) - (not summary["skipped"])
+    with open(home / "w.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == summary["total"]
+    assert {row["decision"] for row in rows if row["reason_code"]} == {"review"}
+
+
+def test_triage_says_what_is_wrong_with_a_model(home, tmp_path):
+    broken = tmp_path / "broken.histcxr"
+    broken.mkdir()
+    result = histcxr("triage", home / "incoming", "-m", broken, "-o", tmp_path / "w.csv")
+    assert result.exit_code == 1
+    assert "manifest.json" in result.output
+    assert not (tmp_path / "w.csv").exists()
+
+
+def test_models_lists_and_shows(home):
+    assert "random-forest" in histcxr("models").output
+    card = histcxr("models", home / "m.histcxr").output
+    for part in (
+        "## Intended use",
+        "## Promises",
+        "## Data",
+        "| train |",
+        "## Figures",
+        "## Limits",
+        "not a medical",
+    ):
+        assert part.lower() in card.lower()
+
+
+def test_missing_labels_are_wrong_usage(home):
+    result = histcxr("train", home / "incoming")
+    assert result.exit_code == 2
+    assert "must have a label" in result.output

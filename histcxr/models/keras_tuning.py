@@ -41,8 +41,8 @@ class LeNetSearch:
     best_score : float
         The best trial's AUC on the validation part: chosen as the highest of many, so too high for new data.
     table : DataFrame
-        One row a trial, failed ones included: ``trial, status`` ("completed", "failed", or "running" where a
-        search was broken off), ``error`` (the last line of what went wrong), ``val_auc, val_loss, epochs,
+        One row a trial, failed ones included: ``trial, status`` ("ok", "failed", or "running" where a search
+        was broken off), ``error`` (the last line of what went wrong), ``score`` (the AUC), ``val_loss, epochs,
         best_epoch, parameters, seconds, repeats`` (the shorter trial whose values Hyperband trains longer
         here), then the values.
     directory : Path or None

@@ -51,7 +51,7 @@ def make_oracle(method: str, space: Callable[[Any], dict[str, Any]], *, n_trials
     values = keras_tuner.HyperParameters()
     space(values)
     common = {
-        "objective": keras_tuner.Objective("val_auc", "max"),
+        "objective": keras_tuner.Objective("score", "max"),
         "hyperparameters": values,
         "seed": seed,
         # Failures are counted by LeNetTuner, whose message says more.
@@ -127,16 +127,15 @@ class LeNetTuner(base_tuner.BaseTuner):
         seed = int(np.random.SeedSequence([self._seed, int(trial.trial_id)]).generate_state(1)[0]) >> 1
         network = trainer.train(self._rows, self._validation, seed=seed)
         result = {
-            "val_auc": network.history["val_auc"][network.best_epoch],
+            "score": network.history["val_auc"][network.best_epoch],
             "val_loss": network.history["val_loss"][network.best_epoch],
             "epochs": len(network.history["loss"]),
             "best_epoch": network.best_epoch,
             "parameters": trainer.n_parameters,
             "seconds": time.perf_counter() - started,
-            "repeats": values.get("tuner/trial_id", ""),
         }
         (self._folder(trial.trial_id) / "result.json").write_text(json.dumps(result))
-        return {"val_auc": result["val_auc"], "val_loss": result["val_loss"]}
+        return {"score": result["score"]}
 
     def pre_create_trial(self) -> None:
         """End the search when its time is over."""
@@ -161,11 +160,12 @@ class LeNetTuner(base_tuner.BaseTuner):
         result = json.loads(path.read_text()) if trial.status == "COMPLETED" else {}
         row: dict[str, Any] = {
             "trial": int(trial.trial_id),
-            "status": "failed" if trial.status == "FAILED" else str(trial.status).lower(),
+            "status": {"COMPLETED": "ok", "FAILED": "failed"}.get(trial.status, "running"),
             "error": last_line(trial.message),
         }
-        for name in ("val_auc", "val_loss", "epochs", "best_epoch", "parameters", "seconds", "repeats"):
-            row[name] = result.get(name, "" if name == "repeats" else float("nan"))
+        for name in ("score", "val_loss", "epochs", "best_epoch", "parameters", "seconds"):
+            row[name] = result.get(name, float("nan"))
+        row["repeats"] = trial.hyperparameters.values.get("tuner/trial_id", "")
         values = trial.hyperparameters.values
         return row | {name: value for name, value in values.items() if not name.startswith("tuner/")}
 

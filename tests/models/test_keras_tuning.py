@@ -58,14 +58,14 @@ def test_hyperband_trains_the_better_ones_longer(data, monkeypatch):
     )
     table = search.table
     assert len(table) == len(seen) == 11
-    assert set(table.status) == {"completed"}
+    assert set(table.status) == {"ok"}
     assert table.epochs.tolist() == [1] * 9 + [3] * 2
     repeated = table.loc[table.repeats[9:].astype(int)]
-    assert repeated.val_auc.min() >= table.val_auc[:9].sort_values().iloc[-2]
+    assert repeated.score.min() >= table.score[:9].sort_values().iloc[-2]
     for name in ("filters_1", "kernel_1", "dense_1", "learning_rate"):
         assert table[name][9:].tolist() == repeated[name].tolist()
-    best = table.val_auc.idxmax()
-    assert search.best_score == table.val_auc[best] > 0.8
+    best = table.score.idxmax()
+    assert search.best_score == table.score[best] > 0.8
     assert search.best_params["learning_rate"] == table.learning_rate[best]
     assert search.best_estimator.filters == (table.filters_1[best],)
     assert search.best_estimator.epochs == 9
@@ -99,8 +99,8 @@ def test_bayesian_search_chooses_after_a_few_random_trials(data, untrained, monk
     options = {"groups": patients, "estimator": clone(BASE).set_params(epochs=1), "space": space}
     search = tune_lenet(counts, sick, method="bayesian", n_trials=7, **options)
     assert fitted_on == [5, 6]
-    assert search.table.status.tolist() == ["completed"] * 7
-    assert search.best_score == search.table.val_auc.max()
+    assert search.table.status.tolist() == ["ok"] * 7
+    assert search.best_score == search.table.score.max()
 
 
 def test_a_search_is_gone_on_with_and_no_other_in_its_place(data, untrained, tmp_path):
@@ -141,7 +141,7 @@ def test_a_broken_off_trial_is_run_again(data, untrained, tmp_path, monkeypatch)
     assert len(calls) == 3
     whole = tune_lenet(counts, sick, **options).table
     assert table.drop(columns="seconds").equals(whole.drop(columns="seconds"))
-    assert table.status.tolist() == ["completed"] * 2
+    assert table.status.tolist() == ["ok"] * 2
 
 
 def test_failed_trials_are_reported(data, untrained):
@@ -156,8 +156,8 @@ def test_failed_trials_are_reported(data, untrained):
     assert 0 < len(failed) < 6
     assert set(failed.status) == {"failed"}
     assert failed.error.str.contains("learning_rate must be above 0 and finite; got -1.0").all()
-    assert failed.val_auc.isna().all()
-    assert set(search.table.status[search.table.rate > 0]) == {"completed"}
+    assert failed.score.isna().all()
+    assert set(search.table.status[search.table.rate > 0]) == {"ok"}
 
 
 def test_a_search_in_which_nothing_works_is_an_error(data):

@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 .PHONY: demo test lint types tests fix clean
 
 demo: $(READY)
-	$(BIN)/histcxr demo --output $(OUTPUT)
+	$(BIN)/histcxr demo --output "$(OUTPUT)"
 
 test: lint types tests
 

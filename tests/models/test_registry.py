@@ -30,9 +30,8 @@ _SMALL = {
 
 def small(name, **settings):
     if name == "stack":
-        return make_stack({member: small(member, **settings) for member in MEMBERS}).set_params(
-            classifier__cv=2
-        )
+        members = {member: small(member, **settings) for member in MEMBERS}
+        return make_stack(members, class_weight=settings.get("class_weight")).set_params(classifier__cv=2)
     return make_classifier(name, **settings).set_params(classifier__cv=2, **_SMALL.get(name, {}))
 
 

@@ -46,7 +46,9 @@ for kind in ("csv", "jsonl"):
 
 
 def test_five_killed_runs_end_like_the_uninterrupted_one(study, saved_model, tmp_path):
-    command = [sys.executable, "-c", SCRIPT, str(study), str(saved_model), str(tmp_path)]
+    # From Python 3.12 on, a fork beside other threads (those of the numerical libraries) is warned of.
+    quiet = ["-W", "ignore:This process:DeprecationWarning"]
+    command = [sys.executable, *quiet, "-c", SCRIPT, str(study), str(saved_model), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     runs = dict(line.split() for line in done.stdout.splitlines())

@@ -25,6 +25,10 @@ class Reason(StrEnum):
     TOO_SMALL = "too_small"
     COLOUR = "colour"
     BLANK = "blank"
+    MODALITY = "modality"
+    BODY_PART = "body_part"
+    VIEW = "view"
+    SEVERAL_FRAMES = "several_frames"
     MASK_MISSING = "mask_missing"
     MASK_UNREADABLE = "mask_unreadable"
     MASK_EMPTY = "mask_empty"
@@ -55,6 +59,10 @@ _SENTENCES = {
     Reason.TOO_SMALL: "the image is too small to be a radiograph; export it at full size",
     Reason.COLOUR: "the image is in colour, and a radiograph is grey; check that this is a radiograph",
     Reason.BLANK: "the lungs show almost no contrast (all one value); check the exposure or the export",
+    Reason.MODALITY: "this is not a plain radiograph made for reading; send the radiograph itself (CR or DX)",
+    Reason.BODY_PART: "the file says that it shows another part of the body; check that this is a chest",
+    Reason.VIEW: "the file says that this is not a frontal view; send the PA or AP radiograph",
+    Reason.SEVERAL_FRAMES: "the file holds several images and names none of them; export one image a file",
     Reason.MASK_MISSING: "there is no lung mask for this image; add one or segment the image",
     Reason.MASK_UNREADABLE: "the lung mask cannot be read; make the mask again",
     Reason.MASK_EMPTY: "the lung mask marks no pixel at all; segment the image again",

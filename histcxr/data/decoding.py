@@ -34,11 +34,19 @@ COLOUR_TOLERANCE = 16
 COLOUR_SHARE = 0.005
 """Share of pixels that may differ by more: a side marker in colour is no photograph."""
 
+
+def _read_dicom(data: bytes, path: str) -> Header:
+    from histcxr.data import dicom  # with it comes pydicom, which only DICOM files need
+
+    return dicom.read(data, path)
+
+
 _READERS: dict[str, Callable[[bytes, str], Header]] = {
     "PNG": png_header.read,
     "JPEG": jpeg_header.read,
     "TIFF": tiff_header.read,
     "BMP": bmp_header.read,
+    "DICOM": _read_dicom,
 }
 
 
@@ -60,7 +68,8 @@ def read_header(data: bytes, path: str = "") -> Header:
     Raises
     ------
     RadiographError
-        ``file_empty``, ``not_an_image``, ``unsupported``, ``truncated``, ``damaged`` or ``too_large``.
+        ``file_empty``, ``not_an_image``, ``unsupported``, ``truncated``, ``damaged`` or ``too_large``; of a
+        DICOM file also ``modality``, ``body_part``, ``view`` or ``several_frames``.
     """
     if not data:
         refuse(Reason.FILE_EMPTY, path)
@@ -68,8 +77,6 @@ def read_header(data: bytes, path: str = "") -> Header:
     reader = _READERS.get(name)
     if reader is not None:
         return reader(data, path)
-    if name == "DICOM":
-        refuse(Reason.UNSUPPORTED, path, "DICOM files are not read yet")
     if name:
         refuse(Reason.UNSUPPORTED, path, f"a {name} file")
     if any(signature.startswith(data) for signature, _ in SIGNATURES):
@@ -92,7 +99,8 @@ def decode_grey(data: bytes, header: Header, path: str = "") -> tuple[Pixels, fl
     Returns
     -------
     pixels : uint8 or uint16 (height, width)
-        As stored, except that samples under 8 bits are spread over 0 to 255. An alpha channel is dropped.
+        As stored, except that samples under 8 bits are spread over 0 to 255. An alpha channel is dropped. Of a
+        DICOM file always uint8, lungs dark.
     coloured : float
         Share of pixels whose channels differ by more than :data:`COLOUR_TOLERANCE` levels.
 
@@ -101,10 +109,15 @@ def decode_grey(data: bytes, header: Header, path: str = "") -> tuple[Pixels, fl
     RadiographError
         ``damaged``, ``unsupported`` or ``colour``.
     """
-    pixels = _decode(data, header, cv2.IMREAD_UNCHANGED, path)
+    if header.dicom is not None:
+        from histcxr.data import dicom
+
+        pixels = dicom.decode(header.dicom, path)
+        return grey_of(pixels, path) if pixels.ndim == 3 else (pixels, 0.0)
+    pixels = decode_stored(data, header, cv2.IMREAD_UNCHANGED, path)
     coloured = 0.0
     if pixels.ndim == 3:
-        pixels, coloured = _grey(pixels, path)
+        pixels, coloured = grey_of(pixels, path)
     return _finish(pixels, header), coloured
 
 
@@ -120,11 +133,14 @@ def decode_brightness(data: bytes, header: Header, path: str = "") -> Pixels:
     RadiographError
         ``damaged`` or ``unsupported``.
     """
+    if header.dicom is not None:
+        refuse(Reason.UNSUPPORTED, path, "a DICOM file; a mask must be PNG, BMP, TIFF or JPEG")
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION  # without ANYCOLOR, this asks for grey
-    return _finish(_decode(data, header, flags, path), header)
+    return _finish(decode_stored(data, header, flags, path), header)
 
 
-def _decode(data: bytes, header: Header, flags: int, path: str) -> Pixels:
+def decode_stored(data: bytes, header: Header, flags: int, path: str) -> Pixels:
+    """Decode by OpenCV and check what came: pixels as stored, neither turned nor inverted nor made grey."""
     stream = np.frombuffer(data if header.stream is None else header.stream, dtype=np.uint8)
     try:
         pixels = cv2.imdecode(stream, flags)
@@ -163,7 +179,7 @@ def _finish(pixels: Pixels, header: Header) -> Pixels:
     return pixels
 
 
-def _grey(pixels: Pixels, path: str) -> tuple[Pixels, float]:
+def grey_of(pixels: Pixels, path: str) -> tuple[Pixels, float]:
     """One channel of an image whose channels are (nearly) equal; alpha, the fourth, is dropped."""
     if pixels.shape[2] not in (3, 4):
         refuse(Reason.UNSUPPORTED, path, f"{pixels.shape[2]} channels")

@@ -22,6 +22,9 @@ from histcxr.exceptions import InputError, MaskError, Reason
 MANIFEST_NAME = "manifest.csv"
 """A list of this name in a folder is read instead of the folder."""
 
+DICOM_INDEX = "DICOMDIR"
+"""The index of a DICOM medium has this name (PS3.10, section 8.6), lies beside images and is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
@@ -62,7 +65,7 @@ class Inputs(Iterator[InputFile]):
     ----------
     skipped : collections.Counter
         How many files were no inputs, by extension in lower case; ``"hidden"`` for names that begin with a
-        dot. Complete when the stream has ended.
+        dot, ``"DICOMDIR"`` for the index of a DICOM medium. Complete when the stream has ended.
     """
 
     def __init__(self, entries: Iterator[InputFile], skipped: Counter[str]) -> None:
@@ -226,7 +229,9 @@ def _files(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[Input
                 detail = f"a {kind_of(status.st_mode)}"
                 yield InputFile(path, place, problem=Reason.NOT_A_FILE, detail=detail)
                 continue
-        if is_image_name(name):
+        if name.upper() in (DICOM_INDEX, f"{DICOM_INDEX}."):
+            skipped[DICOM_INDEX] += 1
+        elif is_image_name(name):
             yield InputFile(path, place)
         else:
             skipped[extension_of(name)] += 1

@@ -5,12 +5,13 @@ checked first. This module holds what the formats share; ``png_header``, ``jpeg_
 ``bmp_header`` each walk the structure of one format without touching pixels, at the cost of a few
 microseconds. Anything wrong is a :class:`~histcxr.exceptions.RadiographError` with a reason.
 
-The position of the DICOM prefix is from DICOM PS3.10, section 7.1.
+The position of the DICOM prefix is from DICOM PS3.10, section 7.1. DICOM files carry far more than pixels;
+:mod:`histcxr.data.dicom` reads them.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from histcxr.exceptions import RadiographError, Reason
 
@@ -30,7 +31,7 @@ class Header(NamedTuple):
     Attributes
     ----------
     format : str
-        ``"PNG"``, ``"JPEG"``, ``"TIFF"`` or ``"BMP"``.
+        ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"`` or ``"DICOM"``.
     width, height : int
         Declared size in pixels, before any turning.
     bits : int
@@ -49,6 +50,8 @@ class Header(NamedTuple):
         The deflated rows, where the image is one bit deep and plain enough for :mod:`histcxr.data.bitmap`.
     stream : bytes or None
         Bytes to decode instead of the file's own: the same image without annexes that make decoders complain.
+    dicom : object or None
+        The :class:`~histcxr.data.dicom_pixels.DicomImage` of a DICOM file: what its tags say of its pixels.
     """
 
     format: str
@@ -64,6 +67,7 @@ class Header(NamedTuple):
     fills_silently: bool = False
     packed: bytes | None = None
     stream: bytes | None = None
+    dicom: Any = None
 
 
 def refuse(reason: Reason, path: str, detail: str = "") -> NoReturn:
@@ -115,18 +119,52 @@ def sniff(data: bytes) -> str:
         ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"DICOM"``, the name of a format that is known but not
         read, or ``""``.
     """
+    if data[128:132] == b"DICM":  # first: the 128 bytes before it may be the head of a TIFF file
+        return "DICOM"
     for signature, name in SIGNATURES:
         if data.startswith(signature):
             if name == "BMP" and not _looks_like_bmp(data):
                 continue
             return name
-    if data[128:132] == b"DICM":
-        return "DICOM"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
     if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"heic", b"heix", b"mif1", b"msf1"):
         return "HEIF"
-    return ""
+    return "" if dicom_start(data) is None else "DICOM"
+
+
+def dicom_start(data: bytes) -> int | None:
+    """Where the first data element of a DICOM file begins; None when nothing looks like one.
+
+    Most files have 128 free bytes and the prefix "DICM"; old archives and careless exports leave out either or
+    both. Without the prefix, the file must begin with a likely first element: of group 2 or 8, of a low
+    number, with a known type or a small length.
+
+    Parameters
+    ----------
+    data : bytes
+        The file's content, or at least its first 140 bytes.
+    """
+    if data[128:132] == b"DICM":
+        return 132
+    if data[:4] == b"DICM":
+        return 4
+    if _looks_like_element(data[:8]):
+        return 0
+    return 128 if data[:128] == bytes(128) and _looks_like_element(data[128:136]) else None
+
+
+def _looks_like_element(head: bytes) -> bool:
+    if head[:2] in (b"\x02\x00", b"\x08\x00"):
+        order: Literal["little", "big"] = "little"
+    elif head[:2] == b"\x00\x08":
+        order = "big"
+    else:
+        return False
+    if len(head) < 8 or int.from_bytes(head[2:4], order) > 0x70:
+        return False
+    explicit = head[4:6] in (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")
+    return explicit or 0 < int.from_bytes(head[4:8], order) <= 64
 
 
 def _looks_like_bmp(data: bytes) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from histcxr.data.dicom import read_tags
 from histcxr.data.discovery import MANIFEST_NAME, InputFile, find_inputs
 from histcxr.data.tables import locate, read_rows
 from histcxr.exceptions import HistcxrWarning, InputError
@@ -33,7 +34,18 @@ _NORMAL = frozenset({"normal", "no finding", "no_finding", "0", "0.0", "false"})
 _leading_zero = re.compile(r"[+-]?0\d").match
 
 
-def read_manifest(path: str | os.PathLike[str], *, require_labels: bool = False) -> pd.DataFrame:
+TAG_COLUMNS = ("modality", "view", "laterality", "sex", "age_group")
+"""Further columns that DICOM files can fill."""
+
+
+def read_manifest(
+    path: str | os.PathLike[str],
+    *,
+    require_labels: bool = False,
+    dicom_tags: bool = False,
+    salt: str | bytes = "",
+    uids: bool = False,
+) -> pd.DataFrame:
     """Read which images there are, with their masks, labels and patients.
 
     Whether the files exist and can be read is not asked here: a file that cannot be used becomes a row with a
@@ -46,6 +58,14 @@ def read_manifest(path: str | os.PathLike[str], *, require_labels: bool = False)
         the column ``image``. Paths in a CSV file are relative to its own folder.
     require_labels : bool, default False
         Refuse a manifest in which a row has no label.
+    dicom_tags : bool, default False
+        Open every DICOM file and fill ``modality, view, laterality, sex, age_group`` (a decade, ``"90+"`` from
+        there on) where the manifest says nothing. No name, number, date or free text is taken.
+    salt : str or bytes, optional
+        A secret. With it, ``dicom_tags`` also fills ``patient_id`` where it is empty, with a pseudonym: a keyed
+        hash of the patient's number. Whoever knows the salt can find the number by trying, so keep it safe.
+    uids : bool, default False
+        ``dicom_tags`` also adds ``study_uid`` and ``series_uid``, which lead back to the patient.
 
     Returns
     -------
@@ -58,14 +78,16 @@ def read_manifest(path: str | os.PathLike[str], *, require_labels: bool = False)
     Raises
     ------
     InputError
-        When there is no such path, no image, no column ``image``, a column or an image twice, an unknown
-        split, or, with ``require_labels``, no label.
+        When a salt or UIDs are asked for without ``dicom_tags``; when there is no such path, no image, no column
+        ``image``, a column or an image twice, an unknown split, or, with ``require_labels``, no label.
 
     Warns
     -----
     HistcxrWarning
         When a folder inside could not be read.
     """
+    if not dicom_tags and (salt or uids):
+        raise InputError("salt and uids are of use with dicom_tags=True only; set it, or leave them out")
     name = os.path.abspath(os.fspath(path))
     if os.path.isdir(name):
         listed = os.path.join(name, MANIFEST_NAME)
@@ -82,7 +104,7 @@ def read_manifest(path: str | os.PathLike[str], *, require_labels: bool = False)
                 f"every image must have a label; {missing.size} of {len(table)} in {name!r} have none, "
                 f"the first is {table['image'].iloc[missing[0]]!r}. Give each class a folder or add 'label'"
             )
-    return table
+    return _with_tags(table, salt, uids) if dicom_tags else table
 
 
 def is_sick(labels: ArrayLike | Iterable[Any], normal: str = "Normal") -> NDArray[np.bool_]:
@@ -154,6 +176,19 @@ def _from_folder(path: str) -> pd.DataFrame:
             "{train,val,test}/CLASS/*.png, images without classes, or a manifest.csv"
         )
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+
+
+def _with_tags(table: pd.DataFrame, salt: str | bytes, uids: bool) -> pd.DataFrame:
+    """Fill what the manifest leaves open from the tags of DICOM files; what it says stays."""
+    found = [read_tags(image, salt=salt, uids=uids) for image in table["image"]]
+    filled = {}
+    for column in (*TAG_COLUMNS, "patient_id", *(("study_uid", "series_uid") if uids else ())):
+        values = pd.Series([tags.get(column, "") for tags in found], index=table.index, dtype=object)
+        if column in table:
+            said = table[column]
+            values = said.where(said.notna() & (said.astype(str) != ""), values)
+        filled[column] = values
+    return table.assign(**filled)
 
 
 def _place(entry: InputFile) -> tuple[str, str]:

@@ -33,7 +33,9 @@ class Radiograph:
         Grey levels.
     metadata : dict
         ``format``, ``bits`` and ``channels`` as declared, ``width`` and ``height`` of :attr:`pixels`, and
-        ``steps``: what was done on the way, e.g. ``("16 to 8 bits", "alpha dropped")``.
+        ``steps``: what was done on the way, e.g. ``("16 to 8 bits", "alpha dropped")``. Of a DICOM file also
+        ``modality``, ``view``, ``laterality``, ``sex``, ``age_group``, ``photometric`` and
+        ``transfer_syntax``, each from a closed list of words; no name, number, date or free text.
     """
 
     pixels: NDArray[np.uint8]
@@ -41,7 +43,7 @@ class Radiograph:
 
 
 def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
-    """Read a radiograph from a PNG, JPEG, TIFF or BMP file, known by its content and not by its name.
+    """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, known by its content and not by its name.
 
     Parameters
     ----------
@@ -68,7 +70,8 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
     """Decode a radiograph from the bytes of its file.
 
     Grey images and colour images with (nearly) equal channels are accepted, at 1 to 16 bits; an alpha channel
-    is dropped; an EXIF orientation is applied, as viewers do. Everything done is recorded in the metadata.
+    is dropped; an EXIF orientation is applied, as viewers do. DICOM files pass through their modality and VOI
+    transformations, see :mod:`histcxr.data.dicom`. Everything done is recorded in the metadata.
 
     Parameters
     ----------
@@ -85,7 +88,8 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
     ------
     RadiographError
         ``file_empty``, ``not_an_image``, ``unsupported``, ``truncated``, ``damaged``, ``too_large``,
-        ``too_small`` or ``colour``.
+        ``too_small`` or ``colour``; of a DICOM file also ``modality``, ``body_part``, ``view`` or
+        ``several_frames``.
     """
     name = os.fspath(path)
     header = read_header(data, name)
@@ -104,6 +108,8 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
         steps.append("inverted")
     if header.orientation != 1 or header.turned != 1:
         steps.append(f"turned by orientation {max(header.orientation, header.turned)}")
+    if header.dicom is not None:
+        steps.extend(header.dicom.steps)
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
         steps.append("16 to 8 bits")
@@ -116,6 +122,8 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
         "height": height,
         "steps": tuple(steps),
     }
+    if header.dicom is not None:
+        metadata.update(header.dicom.facts)
     return Radiograph(pixels, metadata)
 
 

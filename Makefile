@@ -4,6 +4,7 @@ VENV   ?= .venv
 OUTPUT ?= demo_output
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+NEURAL := $(VENV)/.neural
 
 .PHONY: demo test lint types tests fix clean
 
@@ -19,7 +20,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-tests: $(READY)
+tests: $(READY) $(NEURAL)
 	$(BIN)/python -m pytest -n 2
 
 fix: $(READY)
@@ -30,6 +31,11 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "histcxr needs Python 3.11, 3.12 or 3.13, and this is %d.%d: name another with make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Networks are trained in tests only: the demo does without these packages.
+$(NEURAL): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[neural-cpu]'
 	@touch $@
 
 clean:

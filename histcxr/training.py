@@ -7,6 +7,7 @@ among them); validation patients certify the thresholds and nothing else; test p
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -18,11 +19,12 @@ import pandas as pd
 from histcxr.cohorts import Cohort, histogram_hashes, leave_out, read_cohort, split_cohort
 from histcxr.decision.thresholds import certify
 from histcxr.evaluation import measure
-from histcxr.exceptions import InputError
+from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.histograms import Zones
 from histcxr.features.recipe import Recipe
 from histcxr.model_store import Model
-from histcxr.models.registry import CLASSIFIERS, MEMBERS
+from histcxr.models.neural import neural_problem
+from histcxr.models.registry import CLASSIFIERS, stack_members
 from histcxr.models.tuning import TuningResult, tune
 
 
@@ -59,6 +61,7 @@ def train(
     specificity: float = 0.95,
     confidence: float = 0.95,
     trials: int | None = None,
+    tuned: Mapping[str, Mapping[str, Any]] | None = None,
     normal: str = "Normal",
     cache: str | PathLike[str] | None = None,
     device: str = "cpu",
@@ -73,7 +76,8 @@ def train(
     data : path or DataFrame
         Labelled radiographs with lung masks: a folder, a CSV, or a manifest.
     classifiers : str or sequence of str
-        Names from the registry, or ``"all"``.
+        Names from the registry, or ``"all"`` that can be trained here. A stack takes in a LeNet that is trained
+        beside it, except with the bands that travel.
     zones : {1, 2, 6, "1+2", "1+6"}
         How the lungs are divided.
     bands : bool or str
@@ -83,6 +87,9 @@ def train(
         What rule_out and rule_in promise.
     trials : int, optional
         Settings to try for each classifier; 0 keeps its defaults; None takes its own usual number.
+    tuned : mapping, optional
+        Classifier to parameters found before (:attr:`~histcxr.models.tuning.TuningResult.parameters`), which take
+        the place of its defaults. It is not searched again.
     normal : str
         The label that means normal; every other one is sick.
     cache : path, optional
@@ -115,24 +122,34 @@ def train(
     models: dict[str, Model] = {}
     figures: dict[str, dict[str, Any]] = {}
     results: dict[str, TuningResult] = {}
-    for name in names:
-        tuned = results[name] = tune(
+    for name in order_of_training(names, recipe):
+        stacked = None
+        if name == "stack":
+            stacked = {member: results[member] for member in members_of_stack(names, recipe)}
+        known = (tuned or {}).get(name)
+        results[name] = tune(
             name,
             parts["train"].counts,
             parts["train"].sick.astype(np.int64),
             parts["train"].patients,
             zones=zones,
             bands=bands,
-            n_trials=trials,
-            members=results if name == "stack" and set(MEMBERS) <= set(results) else None,
+            n_trials=trials if known is None else 0,
+            defaults=known,
+            members=stacked,
             random_state=seed,
             n_jobs=n_jobs,
             device=device,
+            refit=name in names,
         )
-        models[name], figures[name] = _finish(name, tuned, recipe, parts, about, settings, promise)
+        if name in names:
+            models[name], figures[name] = _finish(
+                name, results[name], recipe, parts, about, settings, promise
+            )
     best = max(names, key=lambda name: figures[name]["cross_validated_auc"])
+    figures = {name: figures[name] for name in names}
     report = {"classifiers": figures, "best": best, **settings, "data": about}
-    trial_tables = {name: tuned.trials for name, tuned in results.items()}
+    trial_tables = {name: result.trials for name, result in results.items()}
     return TrainingResult(models, models[best], report, trial_tables)
 
 
@@ -212,13 +229,37 @@ def classifier_names(classifiers: str | Sequence[str]) -> list[str]:
         No name at all, or one that the registry does not know.
     """
     asked = [classifiers] if isinstance(classifiers, str) else list(classifiers)
-    names = list(CLASSIFIERS) if "all" in asked else list(dict.fromkeys(asked))
+    names = list(dict.fromkeys(asked))
+    if "all" in asked:
+        problem = neural_problem()
+        names = [name for name in CLASSIFIERS if name != "lenet" or problem is None]
+        if problem is not None:
+            warnings.warn(
+                f"all but the lenet, which cannot be trained here: {problem}", HistcxrWarning, stacklevel=3
+            )
     unknown = [name for name in names if name not in CLASSIFIERS]
     if unknown or not names:
         raise InputError(
             f"classifiers must be among {', '.join(CLASSIFIERS)} or 'all', got {unknown or 'none'}"
         )
     return names
+
+
+def members_of_stack(names: Sequence[str], recipe: Recipe) -> list[str]:
+    """Name the stack's members where ``names`` are trained: its usual ones, and a LeNet trained beside it.
+
+    Not where the recipe is one that travels: there its members are chosen for that.
+    """
+    usual = list(stack_members(recipe.zones, recipe.band_names))
+    return [*usual, "lenet"] if "lenet" in names and "svm" in usual else usual
+
+
+def order_of_training(names: Sequence[str], recipe: Recipe) -> list[str]:
+    """Put the stack last, and the members before it that it needs."""
+    others = [name for name in names if name != "stack"]
+    if len(others) == len(names):
+        return others
+    return [*dict.fromkeys([*others, *members_of_stack(names, recipe)]), "stack"]
 
 
 def fingerprint(cohort: Cohort) -> str:

@@ -14,7 +14,7 @@ PACKAGE = Path(histcxr.__file__).parent
 FLOORS = [
     {"commands"},
     {"demo"},
-    {"training"},
+    {"training", "tuning"},
     {"worklist", "evaluation"},
     {"cohorts"},
     {"model_store", "reports"},

@@ -8,9 +8,17 @@ import histcxr
 from histcxr.cohorts import read_cohort, select_rows
 from histcxr.data.phantoms import write_study
 from histcxr.decision.thresholds import rule_out_threshold
-from histcxr.exceptions import InputError
+from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.recipe import Recipe
-from histcxr.training import calibrate, classifier_names, fingerprint, train
+from histcxr.models.registry import CLASSIFIERS
+from histcxr.training import (
+    calibrate,
+    classifier_names,
+    fingerprint,
+    members_of_stack,
+    order_of_training,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +119,43 @@ def test_one_class_only_is_refused(manifest):
         train(manifest, classifiers="knn", trials=0, normal="healthy")
 
 
-def test_names():
-    assert classifier_names("all")[-1] == "stack"
+def test_names(monkeypatch):
+    monkeypatch.setattr("histcxr.training.neural_problem", lambda: None)
+    assert classifier_names("all") == list(CLASSIFIERS)
+    monkeypatch.setattr("histcxr.training.neural_problem", lambda: "keras not installed")
+    with pytest.warns(HistcxrWarning, match="all but the lenet, .* keras not installed"):
+        names = classifier_names("all")
+    assert names == [name for name in CLASSIFIERS if name != "lenet"]
+    assert names[-1] == "stack"
     assert classifier_names(["svm", "svm"]) == ["svm"]
     with pytest.raises(InputError, match=r"must be among .* or 'all', got \['cnn'\]"):
         classifier_names(["cnn"])
     with pytest.raises(InputError, match="got none"):
         classifier_names([])
+
+
+def test_the_stack_comes_last_and_its_members_first():
+    zones, travel = Recipe(6), Recipe(6, "travel")
+    assert order_of_training(["stack", "svm"], zones) == ["svm", "knn", "random-forest", "xgboost", "stack"]
+    assert order_of_training(["svm", "knn"], zones) == ["svm", "knn"]
+    assert order_of_training(["stack"], travel) == ["random-forest", "xgboost", "stack"]
+    assert members_of_stack(["lenet", "stack"], zones)[-1] == "lenet"
+    assert "lenet" not in members_of_stack(["lenet", "stack"], travel)
+
+
+def test_settings_found_before_are_used_without_a_search(manifest):
+    tuned = {"knn": {"classifier__estimator__n_neighbors": 40}}
+    found = train(manifest, classifiers="knn", zones=6, trials=5, tuned=tuned)
+    assert found.best.estimator["classifier"].estimator.n_neighbors == 40
+    assert len(found.trials["knn"]) == 1
+    assert found.report["classifiers"]["knn"]["parameters"] == {"classifier__estimator__n_neighbors": "40"}
+
+
+def test_a_stack_trained_alone_tunes_its_members_unseen(manifest):
+    found = train(manifest, classifiers="stack", zones=6, bands="travel", trials=0, n_jobs=2)
+    assert list(found.models) == list(found.report["classifiers"]) == ["stack"]
+    assert [name for name, _ in found.best.estimator["classifier"].estimators] == ["random-forest", "xgboost"]
+    assert found.report["classifiers"]["stack"]["test"]["auc"] > 0.75
 
 
 def test_fingerprint_knows_labels_but_not_order(manifest):

@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": ("histcxr.commands.demo", "Show the whole chain on made-up radiographs."),
     "extract": ("histcxr.commands.extract", "Reduce a folder of radiographs to lung histograms."),
     "train": ("histcxr.commands.train", "Train, tune and certify classifiers; save the best."),
+    "tune": ("histcxr.commands.tune", "Search for a classifier's settings; resumable."),
     "evaluate": ("histcxr.commands.evaluate", "Measure a saved model on labelled radiographs."),
     "calibrate": ("histcxr.commands.calibrate", "Certify a saved model's thresholds on your own patients."),
     "triage": ("histcxr.commands.triage", "Sort a folder into rule_out, review and rule_in."),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import sys
 from typing import Any
 
 import click
 
 ZONES = ("1", "2", "6", "1+2", "1+6")
+
+
+def _zones(value: str) -> int | str:
+    return int(value) if value.isdigit() else value
 
 
 def data_argument() -> Any:
@@ -35,7 +41,7 @@ def zones_option() -> Any:
         type=click.Choice(ZONES),
         default="1",
         show_default=True,
-        callback=lambda ctx, param, value: int(value) if value.isdigit() else value,
+        callback=lambda ctx, param, value: _zones(value),
         help="1 both lungs, 2 each lung, 6 each lung in thirds; 1+2 and 1+6 add the whole.",
     )
 
@@ -47,6 +53,34 @@ def bands_option() -> Any:
         default="",
         help="Filtered images to count beside the intensity: travel (best across hospitals), full, or names.",
     )
+
+
+def recipe_options(function: Any) -> Any:
+    """What is counted, by default the recipe that travels best; zones alone mean zones alone."""
+
+    @functools.wraps(function)
+    def with_recipe(*args: Any, zones: str | None, bands: str | None, **others: Any) -> Any:
+        if bands is None:
+            bands = "travel" if zones is None else ""
+        return function(
+            *args,
+            zones=_zones(zones) if zones is not None else 6,
+            bands="" if bands == "none" else bands,
+            **others,
+        )
+
+    with_recipe = click.option(
+        "--bands",
+        default=None,
+        help="Filtered images to count beside the intensity: none, travel (best across hospitals), full, or names.  "
+        "[default: travel; none where --zones is given]",
+    )(with_recipe)
+    return click.option(
+        "--zones",
+        type=click.Choice(ZONES),
+        default=None,
+        help="1 both lungs, 2 each lung, 6 each lung in thirds; 1+2 and 1+6 add the whole.  [default: 6]",
+    )(with_recipe)
 
 
 def jobs_option() -> Any:
@@ -119,6 +153,17 @@ def json_option() -> Any:
 def show_progress() -> bool:
     """Say whether somebody is watching: a progress bar in a log file helps nobody."""
     return sys.stderr.isatty()
+
+
+def table_rows(table: Any) -> list[dict[str, Any]]:
+    """Turn a pandas table into rows for :func:`write_json`: what is missing becomes None."""
+    return [
+        {
+            str(key): None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in row.items()
+        }
+        for row in table.to_dict("records")
+    ]
 
 
 def write_json(path: str | None, content: dict[str, Any]) -> None:

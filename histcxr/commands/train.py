@@ -14,15 +14,20 @@ from histcxr.commands import options
     "--classifier",
     "classifiers",
     multiple=True,
-    default=("xgboost",),
+    default=("stack",),
     show_default=True,
-    help="knn, svm, random-forest, xgboost, stack or all; repeatable.",
+    help="knn, svm, random-forest, xgboost, lenet, stack or all; repeatable.",
 )
-@options.zones_option()
-@options.bands_option()
+@options.recipe_options
 @options.certificate_options
 @click.option(
     "--trials", type=click.IntRange(min=0), default=None, help="Settings to try per classifier; 0: no tuning."
+)
+@click.option(
+    "--tuned",
+    multiple=True,
+    type=click.Path(exists=True),
+    help="Use what `histcxr tune` found, its folder; repeatable.",
 )
 @options.normal_option()
 @options.where_option()
@@ -44,6 +49,7 @@ def command(
     specificity: float,
     confidence: float,
     trials: int | None,
+    tuned: tuple[str, ...],
     normal: str,
     where: dict[str, list[str]],
     cache: str | None,
@@ -59,13 +65,16 @@ def command(
     once on the test patients. DATA's own split is used where it has one.
 
     \b
-    Example:  histcxr train study --classifier all --zones 6 -o model.histcxr
+    Example:  histcxr train study -o model.histcxr
+              histcxr train study --classifier all --zones 6
     """
     from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
+    from histcxr.features.recipe import Recipe
     from histcxr.model_store import save_model
     from histcxr.reports.evaluation import training_report
     from histcxr.training import train
+    from histcxr.tuning import read_all_settings
 
     result = train(
         select_rows(read_manifest(data, require_labels=True), where),
@@ -76,6 +85,10 @@ def command(
         specificity=specificity,
         confidence=confidence,
         trials=trials,
+        tuned={
+            name: settings.parameters
+            for name, settings in read_all_settings(tuned, Recipe(zones, bands)).items()
+        },
         normal=normal,
         cache=cache,
         device=device,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.exceptions import ModelError
+from histcxr.exceptions import InputError, ModelError
 
 
 def walk_objects(root: object) -> Iterator[Any]:
@@ -42,7 +42,7 @@ def walk_objects(root: object) -> Iterator[Any]:
 
 
 def check_structure(estimator: object) -> None:
-    """Check every tree, support vector machine, neighbour search and booster inside ``estimator``.
+    """Check every tree, support vector machine, neighbour search and network inside ``estimator``.
 
     Raises
     ------
@@ -53,6 +53,8 @@ def check_structure(estimator: object) -> None:
     from sklearn.svm import SVC
     from sklearn.tree._tree import Tree
 
+    from histcxr.models.lenet import LeNetClassifier
+
     for part in walk_objects(estimator):
         if isinstance(part, Tree):
             _check_tree(part)
@@ -60,6 +62,8 @@ def check_structure(estimator: object) -> None:
             _check_svc(part)
         elif isinstance(part, KNeighborsClassifier) and hasattr(part, "_fit_X"):
             _check_neighbours(part)
+        elif isinstance(part, LeNetClassifier) and hasattr(part, "members_"):
+            _check_lenet(part)
 
 
 def check_booster(document: Any, name: str) -> None:
@@ -203,6 +207,35 @@ def _check_neighbours(knn: Any) -> None:
         _refuse(name, "has labels that do not fit its points")
     if classes.min() < 0 or classes.max() > 1:
         _refuse(name, "has labels outside its two classes")
+
+
+def _check_lenet(lenet: Any) -> None:
+    """Check that the weights are those of the graph: ONNX Runtime is given what is written from them."""
+    from histcxr.models.lenet_graph import LeNetGraph
+    from histcxr.models.lenet_inputs import REPRESENTATIONS
+
+    name = "the 1-D LeNet"
+    try:
+        graph = LeNetGraph(**lenet.graph_)
+        for weights in lenet.members_:
+            graph.check_weights(weights)
+    except (InputError, TypeError, AttributeError) as error:
+        _refuse(name, f"has a graph and weights that do not belong together ({error})")
+    sizes = (graph.bins, graph.channels)
+    if (
+        not lenet.members_
+        or sizes != (lenet.n_bins_, lenet.n_zones_)
+        or np.prod(sizes) != lenet.n_features_in_
+    ):
+        _refuse(name, "is made for other histograms than it says")
+    if max(graph.pool_size) > graph.bins or any(
+        values.dtype != np.float32 for weights in lenet.members_ for values in weights.values()
+    ):
+        _refuse(name, "has numbers that no training gives")
+    if lenet.representation not in REPRESENTATIONS or lenet.scale not in ("raw", "own"):
+        _refuse(name, "reads its input in an unknown way")
+    if not 0 <= lenet.smoothing <= graph.bins or np.shape(lenet.classes_) != (2,):
+        _refuse(name, "has a smoothing or classes that do not fit")
 
 
 def _refuse(part: str, problem: str) -> None:

@@ -10,6 +10,7 @@ from sklearn.base import MetaEstimatorMixin
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import has_fit_parameter
 
+from histcxr.exceptions import InputError
 from histcxr.models.out_of_fold import OutOfFoldClassifier
 
 __all__ = ["CalibratedClassifier"]
@@ -26,6 +27,10 @@ class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
     ----------
     estimator : classifier
         With ``decision_function`` or ``predict_proba``.
+    views : int, default=1
+        Views of each image that stand side by side in its row of ``X``, such as it and its mirror image. The
+        classifier learns from the first and scores the mean of all: an image of a lung and its mirror image then
+        score the same, and what only one of them would show about the hospital counts half.
     cv : int or None, default=5
         Folds. None: no calibration; probabilities are the estimator's own, or the logistic function of its
         decision function. Enough where only the order counts, and ``cv + 1`` times as fast.
@@ -58,12 +63,14 @@ class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
         self,
         estimator: Any,
         *,
+        views: int = 1,
         cv: int | None = 5,
         class_weight: Any = None,
         random_state: Any = None,
         n_jobs: int | None = None,
     ) -> None:
         self.estimator = estimator
+        self.views = views
         self.cv = cv
         self.class_weight = class_weight
         self.random_state = random_state
@@ -72,13 +79,24 @@ class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
     def _members(self) -> list[Any]:
         return [self.estimator]
 
+    def _views(self) -> int:
+        views = self.views
+        if not isinstance(views, int | np.integer) or isinstance(views, bool) or views < 1:
+            raise InputError(f"views must be an integer of at least 1; got {views!r}")
+        return int(views)
+
     def _regression(
         self, logits: NDArray[np.float64], encoded: NDArray[np.intp]
     ) -> tuple[NDArray[np.float64], float]:
         return self._logistic(logits, encoded)
 
-    def _member_parameters(self, member: Any, encoded: NDArray[np.intp]) -> dict[str, Any]:
-        if self.class_weight is None or not has_fit_parameter(member, "sample_weight"):
-            return {}
-        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[encoded])
-        return {"sample_weight": weights[encoded]}
+    def _member_parameters(
+        self, member: Any, encoded: NDArray[np.intp], patients: NDArray[Any] | None
+    ) -> dict[str, Any]:
+        parameters: dict[str, Any] = {}
+        if patients is not None and has_fit_parameter(member, "groups"):
+            parameters["groups"] = patients
+        if self.class_weight is not None and has_fit_parameter(member, "sample_weight"):
+            weights = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[encoded])
+            parameters["sample_weight"] = weights[encoded]
+        return parameters

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.models.lenet_training import validation_folds
 from histcxr.models.neural import import_neural
+from histcxr.models.search_folder import claim_folder, fingerprint
 
 __all__ = ["METHODS", "LeNetSearch", "lenet_space", "tune_lenet"]
 
@@ -37,16 +36,18 @@ class LeNetSearch:
     best_estimator : LeNetClassifier
         Unfitted, with the best trial's parameters.
     best_params : dict
-        The parameters that the search set.
+        The parameters that the search set; empty where the estimator's own won.
     best_score : float
         The best trial's AUC on the validation part: chosen as the highest of many, so too high for new data.
     table : DataFrame
-        One row a trial, failed ones included: ``trial, status`` ("ok", "failed", or "running" where a search
-        was broken off), ``error`` (the last line of what went wrong), ``score`` (the AUC), ``val_loss, epochs,
-        best_epoch, parameters, seconds, repeats`` (the shorter trial whose values Hyperband trains longer
-        here), then the values.
+        One row a trial, failed ones included: ``trial`` (0: the estimator as it came), ``status`` ("ok",
+        "failed", or "running" where a search was broken off), ``error`` (the last line of what went wrong),
+        ``score`` (the AUC), ``val_loss, epochs, best_epoch, parameters, seconds, repeats`` (the shorter trial
+        whose values Hyperband trains longer here), then the values.
     directory : Path or None
         Where the trials are kept; None where they were not.
+    n_judged : int
+        Images that every score rests on.
     """
 
     best_estimator: LeNetClassifier
@@ -54,6 +55,7 @@ class LeNetSearch:
     best_score: float
     table: pd.DataFrame
     directory: Path | None
+    n_judged: int
 
 
 def lenet_space(values: Any) -> dict[str, Any]:
@@ -127,6 +129,8 @@ def tune_lenet(
 ) -> LeNetSearch:
     """Try LeNets and keep the one with the highest AUC on held-out patients.
 
+    The estimator as it comes is trained first and competes.
+
     Parameters
     ----------
     X : array-like, shape (n, zones, bins) or (n, zones * bins)
@@ -146,7 +150,7 @@ def tune_lenet(
         Hyperband (Li et al., 2018) trains many networks for a ninth of the epochs, the better ones anew for a
         third, the best of them for all. The other two train every network in full, with early stopping.
     n_trials : int, default=30
-        Networks to train; training one anew for longer counts as another.
+        Networks to train besides the first; training one anew for longer counts as another.
     seconds : float, optional
         No trial begins later than this.
     directory : path-like, optional
@@ -154,7 +158,7 @@ def tune_lenet(
         same settings; a larger ``n_trials`` extends it. None: nothing is kept.
     random_state : int, default=0
     on_trial : callable, optional
-        Called with each finished trial's row of the table, e.g. to show progress.
+        Called with each finished trial's row of the table, e.g. to show progress; not for the first.
 
     Returns
     -------
@@ -194,14 +198,14 @@ def tune_lenet(
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary if directory is None else directory)
-        _claim(
+        claim_folder(
             folder,
             {
                 "method": method,
                 "random_state": int(random_state),
                 "estimator": repr(sorted(base.get_params().items())),
                 "space": repr(sorted(first.items())),
-                "data": _fingerprint(counts, labels, rows, held_out),
+                "data": fingerprint(counts, labels, rows, held_out),
             },
         )
         tuner = LeNetTuner(
@@ -217,29 +221,33 @@ def tune_lenet(
             seconds=seconds,
             on_trial=on_trial,
         )
+        first_row = tuner.train_base()
         tuner.search()
         trials = sorted(tuner.oracle.trials.values(), key=lambda trial: int(trial.trial_id))
-        table = pd.DataFrame([tuner.row(trial) for trial in trials])
+        table = pd.DataFrame([first_row, *(tuner.row(trial) for trial in trials)])
         completed = [trial for trial in trials if trial.status == "COMPLETED"]
 
-    failed = table[table.status == "failed"] if len(table) else table
-    if not completed:
+    failed = table[table.status == "failed"]
+    if trials and not completed:
         reason = f"; the last one failed with: {failed.error.iloc[-1]}" if len(failed) else ""
-        raise HistcxrError(f"none of {len(table)} trials succeeded{reason}")
+        raise HistcxrError(f"none of {len(trials)} trials succeeded{reason}")
     if len(failed):
         warnings.warn(
-            f"{len(failed)} of {len(table)} trials failed, the last one with: {failed.error.iloc[-1]}",
+            f"{len(failed)} of {len(trials)} trials failed, the last one with: {failed.error.iloc[-1]}",
             HistcxrWarning,
             stacklevel=2,
         )
-    best = max(completed, key=lambda trial: trial.score)
-    params = space(best.hyperparameters.copy())
+    best = max(completed, key=lambda trial: trial.score, default=None)
+    score, params = float(first_row["score"]), {}
+    if best is not None and best.score > score:
+        score, params = float(best.score), space(best.hyperparameters.copy())
     return LeNetSearch(
         best_estimator=base.set_params(**params),
         best_params=params,
-        best_score=float(best.score),
+        best_score=score,
         table=table,
         directory=None if directory is None else folder,
+        n_judged=len(held_out),
     )
 
 
@@ -271,30 +279,3 @@ def _check_data(
                 f"{name} must hold both classes; got {len(part)} images of {len(np.unique(target[part]))}"
             )
     return counts, labels, rows, held_out
-
-
-def _fingerprint(*arrays: NDArray[Any]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(
-            np.ascontiguousarray(array).tobytes() if array.dtype != object else repr(array.tolist()).encode()
-        )
-    return digest.hexdigest()
-
-
-def _claim(folder: Path, search: dict[str, Any]) -> None:
-    """Note in a folder whose search it holds; refuse one that holds another."""
-    path = folder / "search.json"
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differs = [name for name in search if found.get(name) != search[name]]
-        if differs:
-            raise InputError(
-                f"directory must be new or hold the same search; {folder} holds one with other {', '.join(differs)}"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise InputError(f"directory must be new, empty or hold the same search; {folder} holds other files")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(search, indent=2), encoding="utf-8")

@@ -117,6 +117,9 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     >>> network.predict_proba(counts)[:, 1]  # doctest: +SKIP
     """
 
+    #: Keras uses all cores by itself, and must not be started in a worker process.
+    fits_in_workers = False
+
     def __init__(
         self,
         *,

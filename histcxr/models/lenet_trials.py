@@ -24,6 +24,7 @@ from sklearn.base import clone
 
 from histcxr.exceptions import HistcxrError, MissingDependencyError
 from histcxr.models.lenet import LeNetClassifier
+from histcxr.models.lenet_training import LeNetTrainer
 
 __all__ = ["UNITS", "LeNetTuner", "make_oracle"]
 
@@ -31,6 +32,8 @@ __all__ = ["UNITS", "LeNetTuner", "make_oracle"]
 #: trainings are then of a ninth, a third or all of the epochs: shorter ones tell nothing about a LeNet. Each
 #: begins anew and lets its learning rate fall to zero, as a fit with these parameters will.
 UNITS = 9
+
+_OUTCOME = ("score", "val_loss", "epochs", "best_epoch", "parameters", "seconds")
 
 # So many trials may fail before any succeeds; then the fault is not in their values.
 _HOPELESS = 3
@@ -124,9 +127,32 @@ class LeNetTuner(base_tuner.BaseTuner):
             trainer, _ = model.make_trainer(self._X, self._y)
         except MissingDependencyError as error:
             raise errors.FatalRuntimeError(str(error)) from error
-        seed = int(np.random.SeedSequence([self._seed, int(trial.trial_id)]).generate_state(1)[0]) >> 1
+        result = self._outcome(trainer, int(trial.trial_id) + 1, started)
+        (self._folder(trial.trial_id) / "result.json").write_text(json.dumps(result))
+        return {"score": result["score"]}
+
+    def train_base(self) -> dict[str, Any]:
+        """Train the classifier as it came, as trial 0, or find that this was done; return its row."""
+        path = Path(self.project_dir) / "base.json"
+        if path.exists():
+            result = json.loads(path.read_text())
+        else:
+            started = time.perf_counter()
+            trainer, _ = clone(self._base).make_trainer(self._X, self._y)
+            result = self._outcome(trainer, 0, started)
+            path.write_text(json.dumps(result))
+        return {
+            "trial": 0,
+            "status": "ok",
+            "error": "",
+            **{name: result[name] for name in _OUTCOME},
+            "repeats": "",
+        }
+
+    def _outcome(self, trainer: LeNetTrainer, number: int, started: float) -> dict[str, Any]:
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0]) >> 1
         network = trainer.train(self._rows, self._validation, seed=seed)
-        result = {
+        return {
             "score": network.history["val_auc"][network.best_epoch],
             "val_loss": network.history["val_loss"][network.best_epoch],
             "epochs": len(network.history["loss"]),
@@ -134,8 +160,6 @@ class LeNetTuner(base_tuner.BaseTuner):
             "parameters": trainer.n_parameters,
             "seconds": time.perf_counter() - started,
         }
-        (self._folder(trial.trial_id) / "result.json").write_text(json.dumps(result))
-        return {"score": result["score"]}
 
     def pre_create_trial(self) -> None:
         """End the search when its time is over."""
@@ -159,13 +183,14 @@ class LeNetTuner(base_tuner.BaseTuner):
         path = self._folder(trial.trial_id) / "result.json"
         result = json.loads(path.read_text()) if trial.status == "COMPLETED" else {}
         row: dict[str, Any] = {
-            "trial": int(trial.trial_id),
+            "trial": int(trial.trial_id) + 1,
             "status": {"COMPLETED": "ok", "FAILED": "failed"}.get(trial.status, "running"),
             "error": last_line(trial.message),
         }
-        for name in ("score", "val_loss", "epochs", "best_epoch", "parameters", "seconds"):
+        for name in _OUTCOME:
             row[name] = result.get(name, float("nan"))
-        row["repeats"] = trial.hyperparameters.values.get("tuner/trial_id", "")
+        repeated = trial.hyperparameters.values.get("tuner/trial_id", "")
+        row["repeats"] = int(repeated) + 1 if repeated else ""
         values = trial.hyperparameters.values
         return row | {name: value for name, value in values.items() if not name.startswith("tuner/")}
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from types import ModuleType
 
 from histcxr.exceptions import MissingDependencyError
 
-__all__ = ["import_neural"]
+__all__ = ["import_neural", "neural_problem"]
 
 
 def import_neural(name: str, purpose: str) -> ModuleType:
@@ -38,3 +39,15 @@ def import_neural(name: str, purpose: str) -> ModuleType:
             "install it with: pip install histcxr[neural]",
             name=error.name,
         ) from error
+
+
+def neural_problem() -> str | None:
+    """Say why no network can be trained here, or None where one can.
+
+    Looks for the packages without importing them, which takes seconds.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    missing = [name for name in ("keras", "keras_tuner", backend) if importlib.util.find_spec(name) is None]
+    if not missing:
+        return None
+    return f"{' and '.join(missing)} not installed; pip install histcxr[neural]"

@@ -107,6 +107,37 @@ def case_logits(estimator: Any, X: Any) -> NDArray[np.float64]:
     return np.log(squeezed / (1 - squeezed))
 
 
+def view_logits(estimator: Any, X: NDArray[Any], views: int) -> NDArray[np.float64]:
+    """Return the mean of :func:`case_logits` over views of the images that stand side by side in ``X``.
+
+    Parameters
+    ----------
+    estimator : fitted classifier of two classes
+    X : ndarray, shape (n, views * n_features), or of any shape for one view
+    views : int
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    if views == 1:
+        return case_logits(estimator, X)
+    logits: NDArray[np.float64] = np.mean(
+        [case_logits(estimator, view) for view in np.split(X, views, axis=1)], axis=0
+    )
+    return logits
+
+
+def fits_in_workers(estimator: Any) -> bool:
+    """Tell whether an estimator and all its parts may be fitted in another process.
+
+    Those that may not (networks: Keras uses all cores by itself, and its runtime does not survive a fork) say so
+    by an attribute ``fits_in_workers = False``.
+    """
+    parts = (estimator, *estimator.get_params(deep=True).values())
+    return all(getattr(part, "fits_in_workers", True) for part in parts)
+
+
 def has_three_dimensions(X: Any) -> bool:
     """Tell counts ``(n, zones, bins)`` from flat ones, asking nothing of other containers."""
     return getattr(X, "ndim", 2) == 3 or (isinstance(X, list | tuple) and np.ndim(X) == 3)
@@ -172,7 +203,7 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
         """Return the calibrated logit of each image, shape (n,)."""
         check_is_fitted(self)
         checked = self._check_images(X, reset=False)
-        logits = np.column_stack([case_logits(member, checked) for member in self.estimators_])
+        logits = np.column_stack([view_logits(member, checked, self._views()) for member in self.estimators_])
         result: NDArray[np.float64] = logits @ self.coef_ + self.intercept_
         return result
 
@@ -191,7 +222,13 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
         """Return the unfitted members."""
         raise NotImplementedError
 
-    def _member_parameters(self, member: Any, encoded: NDArray[np.intp]) -> dict[str, Any]:
+    def _views(self) -> int:
+        """Return how many views of an image stand side by side in its row."""
+        return 1
+
+    def _member_parameters(
+        self, member: Any, encoded: NDArray[np.intp], patients: NDArray[Any] | None
+    ) -> dict[str, Any]:
         """Return what a member's ``fit`` receives for every image, e.g. weights."""
         return {}
 
@@ -199,16 +236,29 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
     ) -> tuple[NDArray[np.float64] | None, list[Fold], NDArray[np.intp]]:
         checked, encoded, patients = self._check_fit(X, y, groups)
-        members = self._members()
+        members, views = self._members(), self._views()
+        if views > 1 and (checked.ndim != 2 or checked.shape[1] % views):
+            raise InputError(
+                f"X must hold {views} views of each image side by side; got shape {checked.shape}"
+            )
         folds = [] if self.cv is None else patient_folds(encoded, patients, self.cv, self.random_state)
         everything: list[Fold] = [(np.arange(len(encoded)), np.arange(0))]
-        jobs = [(member, fold) for member in members for fold in (*folds, *everything)]
-        parts = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_part)(
-                clone(member), checked, encoded, fold, self._member_parameters(member, encoded)
+        jobs = [
+            (fits_in_workers(member), clone(member), fold, self._member_parameters(member, encoded, patients))
+            for member in members
+            for fold in (*folds, *everything)
+        ]
+        in_workers = iter(
+            Parallel(n_jobs=self.n_jobs)(
+                delayed(_fit_part)(member, checked, encoded, fold, parameters, views)
+                for may_leave, member, fold, parameters in jobs
+                if may_leave
             )
-            for member, fold in jobs
         )
+        parts = [
+            next(in_workers) if may_leave else _fit_part(member, checked, encoded, fold, parameters, views)
+            for may_leave, member, fold, parameters in jobs
+        ]
         step = len(folds) + 1
         self.estimators_ = [parts[start + len(folds)][0] for start in range(0, len(parts), step)]
         logits = None
@@ -273,11 +323,17 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _fit_part(
-    member: Any, X: NDArray[Any], y: NDArray[np.intp], fold: Fold, parameters: dict[str, Any]
+    member: Any,
+    X: NDArray[Any],
+    y: NDArray[np.intp],
+    fold: Fold,
+    parameters: dict[str, Any],
+    views: int,
 ) -> tuple[Any, NDArray[np.float64] | None]:
     """Fit a member on one part and score the other: (fitted member, None) or (None, logits)."""
     train, test = fold
     whole = not len(test)
-    images, target = (X, y) if whole else (X[train], y[train])
+    first = X if views == 1 else X[:, : X.shape[1] // views]
+    images, target = (first, y) if whole else (first[train], y[train])
     member.fit(images, target, **{name: values[train] for name, values in parameters.items()})
-    return (member, None) if whole else (None, case_logits(member, X[test]))
+    return (member, None) if whole else (None, view_logits(member, X[test], views))

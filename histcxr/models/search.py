@@ -19,6 +19,7 @@ from sklearn.model_selection import ParameterSampler
 from sklearn.pipeline import Pipeline
 
 from histcxr.models.out_of_fold import Fold, case_logits, patient_folds
+from histcxr.models.search_folder import FitLog
 
 __all__ = ["SEARCHES", "Trial", "best_trial", "run_search"]
 
@@ -77,6 +78,7 @@ def run_search(
     metric: Callable[[Any, Any], float],
     random_state: int,
     n_jobs: int,
+    log: FitLog | None = None,
 ) -> tuple[list[Trial], int]:
     """Try the defaults and ``n_trials`` settings drawn at random.
 
@@ -97,6 +99,8 @@ def run_search(
     metric : callable
         ``metric(is_positive, scores)``; higher is better.
     random_state, n_jobs : int
+    log : FitLog, optional
+        Fits found there are not done again; others are written down.
 
     Returns
     -------
@@ -105,6 +109,7 @@ def run_search(
     int
         How many were not, for want of time.
     """
+    log = FitLog(None) if log is None else log
     plain = clone(estimator).set_params(classifier__cv=None, classifier__n_jobs=None)
     if n_jobs != 1 and "n_jobs" in plain["classifier"].estimator.get_params():
         plain.set_params(classifier__estimator__n_jobs=1)
@@ -123,9 +128,14 @@ def run_search(
 
     def rung(members: list[Trial], parts: list[Fold], limit: float | None) -> int:
         """Score trials on one set of folds, the defaults at any time; return how many were begun."""
-        tasks = _tasks(plain, members, X, positive, parts, metric, limit)
-        found = list(Parallel(n_jobs=n_jobs, pre_dispatch="n_jobs")(tasks))
         images = sum(len(test) for _, test in parts)
+        tasks = _tasks(plain, members, X, positive, parts, metric, limit, log)
+        results = Parallel(n_jobs=n_jobs, pre_dispatch="n_jobs", return_as="generator")(tasks)
+        found = []
+        for place, result in enumerate(results):
+            number, fold = divmod(place, len(parts))
+            log.add(_fit_name(members[number], images, fold), result)
+            found.append(result)
         for trial, start in zip(members, range(0, len(found), len(parts)), strict=False):
             _note(trial, found[start : start + len(parts)], images)
         return len(found) // len(parts)
@@ -160,13 +170,21 @@ def _tasks(
     folds: Sequence[Fold],
     metric: Callable[[Any, Any], float],
     limit: float | None,
+    log: FitLog,
 ) -> Iterator[Any]:
     """Yield the fits of one trial after the other; those of the defaults at any time, others before a limit."""
+    images = sum(len(test) for _, test in folds)
     for trial in trials:
         if trial.number and limit is not None and time.monotonic() > limit:
             return
-        for fold in folds:
-            yield delayed(_fit_and_score)(plain, trial.parameters, X, positive, fold, metric)
+        for number, fold in enumerate(folds):
+            known = log.get(_fit_name(trial, images, number))
+            yield delayed(_fit_and_score)(plain, trial.parameters, X, positive, fold, metric, known)
+
+
+def _fit_name(trial: Trial, images: int, fold: int) -> str:
+    """Name a fit of a search: its setting, how many images its rung judges, and the fold."""
+    return f"{sorted(trial.parameters.items())!r} on {images}, fold {fold}"
 
 
 def _fit_and_score(
@@ -176,8 +194,11 @@ def _fit_and_score(
     positive: NDArray[np.bool_],
     fold: Fold,
     metric: Callable[[Any, Any], float],
+    known: tuple[float, float, str] | None,
 ) -> tuple[float, float, str]:
-    """Return score, seconds and error ("" for none) of one fit."""
+    """Return score, seconds and error ("" for none) of one fit, or what is known of it."""
+    if known is not None:
+        return known
     train, test = fold
     start = time.perf_counter()
     try:

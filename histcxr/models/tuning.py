@@ -4,64 +4,27 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.metrics import average_precision_score, roc_auc_score
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.features.bands import Band
 from histcxr.features.histograms import Zones
-from histcxr.models.out_of_fold import patient_folds
-from histcxr.models.registry import CLASSIFIERS, MEMBERS, make_classifier, make_stack, search_space
+from histcxr.models.keras_tuning import METHODS, lenet_space
+from histcxr.models.registry import CLASSIFIERS, make_classifier, make_stack, search_space, stack_members
 from histcxr.models.search import SEARCHES, Trial, best_trial, run_search
+from histcxr.models.search_folder import FitLog, claim_folder, fingerprint
+from histcxr.models.tuned_lenet import tuned_lenet
+from histcxr.models.tuning_result import SCORINGS, TuningResult, fit_and_cross_validate, trials_table
 
 __all__ = ["SCORINGS", "SEARCHES", "TuningResult", "tune"]
-
-#: What a search may maximise: figures of the order of the scores, which calibration does not change.
-SCORINGS = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
-
-
-@dataclass(frozen=True)
-class TuningResult:
-    """What a search found.
-
-    Attributes
-    ----------
-    name : str
-        The classifier.
-    estimator : Pipeline
-        With the best settings; fitted on all images unless ``refit=False``.
-    parameters : dict of str to value
-        The settings that the search chose; empty where the defaults won. For the stack by member, as
-        ``MEMBER__PARAMETER``.
-    score : float
-        The cross-validated score of these settings. Chosen as the highest of several, so a little too high.
-    trials : DataFrame
-        One row a trial: ``classifier, trial`` (0: the defaults), ``status`` ("ok" or "failed"), ``error``
-        (what went wrong), ``score, score_std`` (mean and spread over the folds), ``images`` (how many the
-        score rests on: fewer where halving stopped a trial early), ``seconds``, then one column for each
-        parameter.
-    not_tried : int
-        Trials that the time limit left out.
-    seconds : float
-        Wall time, refit included.
-    """
-
-    name: str
-    estimator: Pipeline
-    parameters: dict[str, Any]
-    score: float
-    trials: pd.DataFrame
-    not_tried: int
-    seconds: float
 
 
 def tune(
@@ -74,11 +37,13 @@ def tune(
     bands: bool | str | Iterable[str | Band] = (),
     n_trials: int | None = None,
     seconds: float | None = None,
-    search: str = "halving",
+    search: str | None = None,
     cv: int = 5,
     scoring: str = "roc_auc",
-    space: Mapping[str, Sequence[Any] | Any] | None = None,
+    space: Mapping[str, Sequence[Any] | Any] | Callable[[Any], dict[str, Any]] | None = None,
+    defaults: Mapping[str, Any] | None = None,
     members: Mapping[str, TuningResult] | None = None,
+    directory: str | Path | None = None,
     random_state: int = 0,
     n_jobs: int = 1,
     device: str = "cpu",
@@ -109,17 +74,25 @@ def tune(
         None: the classifier's own usual number.
     seconds : float, optional
         No trial begins later than this, except the defaults'. For the stack, the members share it.
-    search : {"halving", "random"}, default="halving"
+    search : {"halving", "random"} or, for the LeNet, {"hyperband", "random", "bayesian"}, optional
         ``"halving"``: all trials on a third of the patients, the better third of them on all.
-        ``"random"``: all trials on all patients.
+        ``"random"``: all trials on all patients. For the LeNet see
+        :func:`~histcxr.models.keras_tuning.tune_lenet`. None: the first.
     cv : int, default=5
         Folds; no patient is in two of them.
     scoring : {"roc_auc", "average_precision"}, default="roc_auc"
-    space : mapping, optional
+    space : mapping, or callable for the LeNet, optional
         Parameters of the pipeline, each with a list of values or a distribution of scipy.stats. None:
-        :func:`~histcxr.models.registry.search_space`. Not for the stack.
+        :func:`~histcxr.models.registry.search_space`; for the LeNet
+        :func:`~histcxr.models.keras_tuning.lenet_space`. Not for the stack.
+    defaults : mapping, optional
+        Parameters of the pipeline that take the place of the registry's, e.g. those of an earlier search. Not
+        for the stack.
     members : mapping of str to TuningResult, optional
         For the stack: members already tuned, which need not be tuned again.
+    directory : path-like, optional
+        Where fits are written down as they are done. A search found there is gone on with, if it was on the same
+        data with the same settings. For the stack one folder a member. None: nothing is kept.
     random_state : int, default=0
     n_jobs : int, default=1
         Processes.
@@ -145,7 +118,7 @@ def tune(
         When every trial failed.
     """
     start = time.monotonic()
-    _check_arguments(name, n_trials, seconds, search, scoring, space, members)
+    _check_arguments(name, n_trials, seconds, search, scoring, space, defaults, members)
     target = column_or_1d(y)
     counts = np.asarray(X)
     check_consistent_length(counts, target, groups)
@@ -168,38 +141,71 @@ def tune(
             start,
             settings,
             dict(members or {}),
-            {"n_trials": n_trials, "search": search, "cv": cv, "scoring": scoring},
+            {"n_trials": n_trials, "cv": cv, "scoring": scoring},
             seconds,
+            None if directory is None else Path(directory),
             refit,
         )
     estimator = make_classifier(name, **settings)
-    space = search_space(name, zones=zones, bands=bands) if space is None else dict(space)
-    unknown = sorted(set(space) - set(estimator.get_params()))
-    if unknown:
-        raise InputError(f"space must name parameters of {name!r}; it has no {', '.join(unknown)}")
+    known = estimator.get_params()
+    for argument, given in (("space", space), ("defaults", defaults)):
+        unknown = sorted(set(given) - set(known)) if isinstance(given, Mapping) else []
+        if unknown:
+            raise InputError(f"{argument} must name parameters of {name!r}; it has no {', '.join(unknown)}")
+    estimator.set_params(**(defaults or {}))
+    trials_wanted = CLASSIFIERS[name].n_trials if n_trials is None else int(n_trials)
+    folder = None if directory is None else Path(directory)
+    if name == "lenet":
+        return tuned_lenet(
+            estimator.set_params(classifier__cv=cv),
+            counts,
+            target,
+            patients,
+            start,
+            space if callable(space) else lenet_space,
+            dict(defaults or {}),
+            {"n_trials": trials_wanted, "method": search or METHODS[0], "seconds": seconds},
+            folder,
+            SCORINGS[scoring],
+            random_state,
+            refit,
+        )
+    values = dict(space) if isinstance(space, Mapping) else search_space(name, zones=zones, bands=bands)
+    if folder is not None:
+        claim_folder(
+            folder,
+            {
+                "classifier": name,
+                "estimator": repr(sorted((key, str(value)) for key, value in known.items())),
+                "defaults": repr(sorted((defaults or {}).items())),
+                "folds": f"{cv} from {random_state}",
+                "scoring": scoring,
+                "data": fingerprint(counts, target, patients),
+            },
+        )
     trials, not_tried = run_search(
         estimator,
-        space,
+        values,
         counts,
         target,
         patients,
-        n_trials=CLASSIFIERS[name].n_trials if n_trials is None else n_trials,
-        halving=search == "halving",
+        n_trials=trials_wanted,
+        halving=search != "random",
         deadline=None if seconds is None else start + seconds,
         cv=cv,
         metric=SCORINGS[scoring],
         random_state=random_state,
         n_jobs=n_jobs,
+        log=FitLog(folder),
     )
-    table = _table(name, trials, list(space))
+    table = trials_table(name, trials, list(values))
     _report_failures(name, trials)
     best = best_trial(trials)
     estimator.set_params(**best.parameters)
     if refit:
         estimator.fit(counts, target, classifier__groups=patients)
-    return TuningResult(
-        name, estimator, best.parameters, best.score, table, not_tried, time.monotonic() - start
-    )
+    parameters = {**(defaults or {}), **best.parameters}
+    return TuningResult(name, estimator, parameters, best.score, table, not_tried, time.monotonic() - start)
 
 
 def _tune_stack(
@@ -211,14 +217,26 @@ def _tune_stack(
     members: dict[str, TuningResult],
     how: dict[str, Any],
     seconds: float | None,
+    folder: Path | None,
     refit: bool,
 ) -> TuningResult:
     """Tune the members that are not tuned yet, and measure and fit the stack of all."""
-    open_ = [name for name in MEMBERS if name not in members] if not members else []
+    open_ = [] if members else list(stack_members(settings["zones"], settings["bands"]))
     for place, name in enumerate(open_):
         left = None if seconds is None else max(0.001, start + seconds - time.monotonic())
         share = None if left is None else left / (len(open_) - place)
-        members[name] = tune(name, counts, target, patients, seconds=share, refit=False, **how, **settings)
+        directory = None if folder is None else folder / name
+        members[name] = tune(
+            name,
+            counts,
+            target,
+            patients,
+            seconds=share,
+            directory=directory,
+            refit=False,
+            **how,
+            **settings,
+        )
     estimator = make_stack(
         {name: member.estimator for name, member in members.items()},
         random_state=settings["random_state"],
@@ -227,13 +245,10 @@ def _tune_stack(
     )
     estimator.set_params(classifier__cv=how["cv"])
     # The stack's own folds give its score; they are those on which the members were compared.
-    fitted = clone(estimator["classifier"])
-    scores = fitted.fit_out_of_fold(counts, target, patients)
-    positive = target == np.unique(target)[1]
-    by_fold = [
-        float(SCORINGS[how["scoring"]](positive[test], scores[test]))
-        for _, test in patient_folds(positive, patients, how["cv"], settings["random_state"])
-    ]
+    fitted = clone(estimator)
+    score, _ = fit_and_cross_validate(
+        fitted, counts, target, patients, SCORINGS[how["scoring"]], settings["random_state"]
+    )
     parameters = {
         f"{name}__{key}": value
         for name, member in members.items()
@@ -241,31 +256,13 @@ def _tune_stack(
     }
     return TuningResult(
         "stack",
-        Pipeline([("classifier", fitted)]) if refit else estimator,
+        fitted if refit else estimator,
         parameters,
-        float(np.mean(by_fold)),
+        score,
         pd.concat([member.trials for member in members.values()], ignore_index=True),
         sum(member.not_tried for member in members.values()),
         time.monotonic() - start,
     )
-
-
-def _table(name: str, trials: Sequence[Trial], columns: Sequence[str]) -> pd.DataFrame:
-    rows = [
-        {
-            "classifier": name,
-            "trial": trial.number,
-            "status": "failed" if trial.error else "ok",
-            "error": trial.error,
-            "score": trial.score,
-            "score_std": trial.spread,
-            "images": trial.images,
-            "seconds": trial.seconds,
-            **{column: trial.parameters.get(column) for column in columns},
-        }
-        for trial in trials
-    ]
-    return pd.DataFrame(rows).astype(dict.fromkeys(columns, object))
 
 
 def _report_failures(name: str, trials: Sequence[Trial]) -> None:
@@ -284,9 +281,10 @@ def _check_arguments(
     name: str,
     n_trials: int | None,
     seconds: float | None,
-    search: str,
+    search: str | None,
     scoring: str,
     space: object,
+    defaults: object,
     members: Mapping[str, TuningResult] | None,
 ) -> None:
     if name not in CLASSIFIERS:
@@ -297,11 +295,20 @@ def _check_arguments(
         raise InputError(f"n_trials must be an integer of at least 0, or None; got {n_trials!r}")
     if seconds is not None and not seconds > 0:
         raise InputError(f"seconds must be above 0, or None; got {seconds!r}")
-    if search not in SEARCHES:
-        raise InputError(f"search must be one of {', '.join(SEARCHES)}; got {search!r}")
+    searches = METHODS if name == "lenet" else SEARCHES
+    if search is not None and (search not in searches or name == "stack"):
+        known = "None for the stack" if name == "stack" else f"one of {', '.join(searches)} for {name!r}"
+        raise InputError(f"search must be {known}; got {search!r}")
     if scoring not in SCORINGS:
         raise InputError(f"scoring must be one of {', '.join(SCORINGS)}; got {scoring!r}")
     if name == "stack" and space is not None:
         raise InputError("space must be None for the stack: tune its members, and give them as members")
+    if name == "stack" and defaults is not None:
+        raise InputError("defaults must be None for the stack: tune its members, and give them as members")
+    if space is not None and callable(space) != (name == "lenet"):
+        raise InputError(
+            f"space must be a {'function of keras_tuner.HyperParameters' if name == 'lenet' else 'mapping'} "
+            f"for {name!r}; got {type(space).__name__}"
+        )
     if name != "stack" and members is not None:
         raise InputError(f"members are for the stack only; got them for {name!r}")

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from histcxr.models.tuning_result import TuningResult
 from histcxr.reports.tables import interval_text, markdown_table
+
+_BEST_TRIALS = 10
 
 DISCLAIMER = "Research software, not a medical device."
 
@@ -43,6 +46,43 @@ def training_report(report: Mapping[str, Any]) -> str:
     lines += [f"Note: {count} images could not be used: {code}." for code, count in data["unusable"].items()]
     lines += [f"Note: {note}." for note in data["notes"]]
     return "\n".join([*lines, DISCLAIMER])
+
+
+def search_report(result: TuningResult) -> str:
+    """Lay out what a search found: its best trials, the failed ones, and the settings to use."""
+    table = result.trials
+    fine = table[table["status"] == "ok"].sort_values(["images", "score"], ascending=False, kind="stable")
+    failed = table[table["status"] == "failed"]
+    rows = [
+        {
+            **{key: row[key] for key in ("classifier", "trial")},
+            "AUC": float(row["score"]),
+            "images": int(row["images"]),
+            "seconds": f"{row['seconds']:.1f}",
+        }
+        for _, row in fine.head(_BEST_TRIALS).iterrows()
+    ]
+    lines = [
+        f"{len(table)} trials in {result.seconds:.0f} s"
+        + (f"; the best {len(rows)}:" if len(table) > len(rows) else ":"),
+        "",
+        markdown_table(rows),
+        "",
+        f"{result.name}: cross-validated AUC {result.score:.4f}"
+        + (" with" if result.parameters else " with the defaults, which no trial beat"),
+        *(
+            f"  {key.removeprefix('classifier__estimator__')} = {value}"
+            for key, value in result.parameters.items()
+        ),
+    ]
+    lines += [
+        f"Failed: {row['classifier']} trial {row['trial']}: {row['error']}" for _, row in failed.iterrows()
+    ]
+    if result.not_tried:
+        lines.append(
+            f"Note: time ended before {result.not_tried} trials; the same command goes on with them."
+        )
+    return "\n".join(lines)
 
 
 def evaluation_report(result: Mapping[str, Any]) -> str:

@@ -52,6 +52,28 @@ def test_an_existing_model_is_not_replaced_by_accident(home):
     assert (home / "m.histcxr" / "manifest.json").read_bytes() == before
 
 
+def test_what_tune_finds_train_uses(home, tmp_path):
+    arguments = ["--classifier", "knn", "--zones", "6", "--trials", "3", "-o", tmp_path / "found"]
+    result = histcxr("tune", home / "study", *arguments, "--json", tmp_path / "tune.json")
+    assert result.exit_code == 0, result.output
+    assert "knn: cross-validated AUC" in result.output
+    said = json.loads((tmp_path / "tune.json").read_text())
+    assert len(said["trials"]) == 4
+    assert (tmp_path / "found" / "trials.png").stat().st_size > 10_000
+    again = histcxr("tune", home / "study", *arguments)
+    assert again.output.splitlines()[1:] == result.output.splitlines()[1:]  # but for the seconds
+    found = json.loads((tmp_path / "found" / "best.json").read_text())
+    trained = histcxr("train", home / "study", "--classifier", "knn", "--zones", "6", "--tuned", tmp_path / "found",
+                      "--json", tmp_path / "train.json")  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    figures = json.loads((tmp_path / "train.json").read_text())["classifiers"]["knn"]
+    assert figures["parameters"] == {key: str(value) for key, value in found["parameters"].items()}
+    assert figures["trials"] == 1
+    other = histcxr("train", home / "study", "--classifier", "knn", "--tuned", tmp_path / "found")
+    assert other.exit_code == 2
+    assert "give the same zones and bands" in other.output
+
+
 def test_extract_writes_every_row(home):
     result = histcxr(
         "extract", home / "incoming", "--zones", "2", "-o", home / "h.parquet", "--json", home / "h.json"

@@ -37,6 +37,27 @@ def test_zones_are_numbers_where_they_can_be(run, tmp_path, text, value):
     assert json.loads(path.read_text())["zones"] == value
 
 
+@click.command()
+@options.recipe_options
+def recipe_probe(zones, bands):
+    click.echo(f"{zones!r} {bands!r}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "recipe"),
+    [
+        ([], "6 'travel'"),
+        (["--zones", "1"], "1 ''"),
+        (["--zones", "1+6"], "'1+6' ''"),
+        (["--bands", "full"], "6 'full'"),
+        (["--bands", "none"], "6 ''"),
+        (["--zones", "2", "--bands", "dx2"], "2 'dx2'"),
+    ],
+)
+def test_zones_alone_mean_zones_alone(run, arguments, recipe):
+    assert run(recipe_probe, arguments).output == recipe + "\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,8 +1,10 @@
+import os
+
 import numpy as np
 import pytest
 import sklearn
 from scipy.special import expit
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
@@ -206,3 +208,53 @@ def test_clones_are_equal():
     model = CalibratedClassifier(KNeighborsClassifier(5), random_state=3).fit(X, y, groups=patients)
     again = clone(model).fit(X, y, groups=patients)
     np.testing.assert_array_equal(model.predict_proba(X), again.predict_proba(X))
+
+
+def test_views_are_learnt_from_the_first_and_scored_by_the_mean_of_all():
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    own, other = rng.normal(y[:, None], 2, (200, 3)), rng.normal(y[:, None], 2, (200, 3))
+    both = np.hstack([own, other])
+    plain = CalibratedClassifier(SVC(), cv=None).fit(own, y)
+    twice = CalibratedClassifier(SVC(), views=2, cv=None).fit(both, y)
+    np.testing.assert_allclose(
+        twice.decision_function(both), (plain.decision_function(own) + plain.decision_function(other)) / 2
+    )
+    # The sigmoid is fitted on such means, too, of patients unseen.
+    fitted = CalibratedClassifier(SVC(), views=2, cv=4, random_state=0)
+    scores = fitted.fit_out_of_fold(both, y)
+    np.testing.assert_allclose(
+        fitted.decision_function(both), fitted.coef_ * twice.decision_function(both) + fitted.intercept_
+    )
+    assert roc_auc_score(y, scores) > roc_auc_score(
+        y, CalibratedClassifier(SVC(), cv=4, random_state=0).fit_out_of_fold(own, y)
+    )
+
+
+def test_views_must_fit():
+    X, y = np.ones((20, 5)), np.arange(20) % 2
+    with pytest.raises(InputError, match="X must hold 2 views of each image side by side; got shape"):
+        CalibratedClassifier(GaussianNB(), views=2, cv=None).fit(X, y)
+    with pytest.raises(InputError, match="views must be an integer of at least 1; got 0"):
+        CalibratedClassifier(GaussianNB(), views=0, cv=None).fit(X, y)
+
+
+class Network(ClassifierMixin, BaseEstimator):
+    """Notes where it was fitted, and for which patients."""
+
+    fits_in_workers = False
+
+    def fit(self, X, y, *, groups=None):
+        self.process_, self.groups_, self.classes_ = os.getpid(), groups, np.unique(y)
+        return self
+
+    def predict_proba(self, X):
+        return np.column_stack([1 - X[:, 0], X[:, 0]])
+
+
+def test_a_network_stays_in_this_process_and_is_told_the_patients():
+    X, y = np.random.default_rng(0).random((40, 1)), np.arange(40) % 2
+    patients = np.arange(40) // 2 * 2 + y
+    fitted = CalibratedClassifier(Network(), cv=2, n_jobs=2).fit(X, y, groups=patients)
+    assert fitted.estimators_[0].process_ == os.getpid()
+    np.testing.assert_array_equal(fitted.estimators_[0].groups_, patients)

@@ -53,19 +53,22 @@ def test_hyperband_trains_the_better_ones_longer(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # Keras Tuner's own trials would fail without it.
     counts, sick, patients = data
     seen = []
+    slow = clone(BASE).set_params(learning_rate=1e-6)  # learns nothing, so that a trial wins
     search = tune_lenet(
-        counts, sick, groups=patients, estimator=BASE, space=space, n_trials=11, on_trial=seen.append
+        counts, sick, groups=patients, estimator=slow, space=space, n_trials=11, on_trial=seen.append
     )
     table = search.table
-    assert len(table) == len(seen) == 11
+    assert len(table) == 12  # the estimator as it came is trained first, in full
+    assert len(seen) == 11
     assert set(table.status) == {"ok"}
-    assert table.epochs.tolist() == [1] * 9 + [3] * 2
-    repeated = table.loc[table.repeats[9:].astype(int)]
-    assert repeated.score.min() >= table.score[:9].sort_values().iloc[-2]
+    assert table.epochs.tolist() == [9] + [1] * 9 + [3] * 2
+    repeated = table.loc[table.repeats[10:].astype(int)]
+    assert repeated.score.min() >= table.score[1:10].sort_values().iloc[-2]
     for name in ("filters_1", "kernel_1", "dense_1", "learning_rate"):
-        assert table[name][9:].tolist() == repeated[name].tolist()
+        assert table[name][10:].tolist() == repeated[name].tolist()
     best = table.score.idxmax()
     assert search.best_score == table.score[best] > 0.8
+    assert best != 0
     assert search.best_params["learning_rate"] == table.learning_rate[best]
     assert search.best_estimator.filters == (table.filters_1[best],)
     assert search.best_estimator.epochs == 9
@@ -74,6 +77,21 @@ def test_hyperband_trains_the_better_ones_longer(data, monkeypatch):
 
 
 VALUES = ["filters_1", "kernel_1", "dense_1", "learning_rate"]
+
+
+def test_the_estimator_as_it_came_competes(data, monkeypatch):
+    def train(self, rows, validation, *, seed):
+        score = 0.9 if self.options.learning_rate == BASE.learning_rate else 0.6
+        return TrainedNetwork({}, {"loss": [0.7], "val_loss": [0.7], "val_auc": [score]}, 0)
+
+    monkeypatch.setattr(LeNetTrainer, "train", train)
+    counts, sick, patients = data
+    search = tune_lenet(
+        counts, sick, groups=patients, estimator=BASE, space=space, method="random", n_trials=2
+    )
+    assert search.best_params == {}
+    assert search.best_score == search.table.score[0] == 0.9
+    assert search.best_estimator.get_params() == BASE.get_params()
 
 
 def test_random_search_follows_its_seed(data, untrained):
@@ -99,7 +117,7 @@ def test_bayesian_search_chooses_after_a_few_random_trials(data, untrained, monk
     options = {"groups": patients, "estimator": clone(BASE).set_params(epochs=1), "space": space}
     search = tune_lenet(counts, sick, method="bayesian", n_trials=7, **options)
     assert fitted_on == [5, 6]
-    assert search.table.status.tolist() == ["ok"] * 7
+    assert search.table.status.tolist() == ["ok"] * 8
     assert search.best_score == search.table.score.max()
 
 
@@ -111,8 +129,8 @@ def test_a_search_is_gone_on_with_and_no_other_in_its_place(data, untrained, tmp
     first = tune_lenet(counts, sick, n_trials=1, **options).table
     trained = []
     both = tune_lenet(counts, sick, n_trials=3, on_trial=trained.append, **options)
-    assert [row["trial"] for row in trained] == [1, 2]
-    assert both.table[:1].equals(first)
+    assert [row["trial"] for row in trained] == [2, 3]
+    assert both.table[:2].equals(first)
     assert both.directory == folder
     with pytest.raises(InputError, match="holds one with other data"):
         tune_lenet(counts + 1, sick, n_trials=4, **options)
@@ -130,7 +148,7 @@ def test_a_broken_off_trial_is_run_again(data, untrained, tmp_path, monkeypatch)
 
     def interrupted(self, *args, **kwargs):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == 3:
             raise KeyboardInterrupt
         return train(self, *args, **kwargs)
 
@@ -138,10 +156,10 @@ def test_a_broken_off_trial_is_run_again(data, untrained, tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         tune_lenet(counts, sick, directory=tmp_path / "search", **options)
     table = tune_lenet(counts, sick, directory=tmp_path / "search", **options).table
-    assert len(calls) == 3
+    assert len(calls) == 4  # two before, the broken one, its repetition
     whole = tune_lenet(counts, sick, **options).table
     assert table.drop(columns="seconds").equals(whole.drop(columns="seconds"))
-    assert table.status.tolist() == ["ok"] * 2
+    assert table.status.tolist() == ["ok"] * 3
 
 
 def test_failed_trials_are_reported(data, untrained):

@@ -1,5 +1,6 @@
 import json
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -13,16 +14,33 @@ from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.features.histograms import ZONES
 from histcxr.models.registry import (
     CLASSIFIERS,
-    MEMBERS,
     describe_classifiers,
     make_classifier,
     make_stack,
     search_space,
+    stack_members,
 )
 from histcxr.models.stack import StackedClassifier
 
-# Fewer trees and folds: the same code, faster.
+MEMBERS = ("knn", "svm", "random-forest", "xgboost")
+CLASSICAL = (*MEMBERS, "stack")
+needs_keras = pytest.mark.skipif(find_spec("keras") is None, reason="needs the extra neural")
+EVERY = [*CLASSICAL, pytest.param("lenet", marks=needs_keras)]
+
+# Fewer trees, epochs and folds: the same code, faster.
 _SMALL = {
+    "lenet": {
+        f"classifier__estimator__{key}": value
+        for key, value in {
+            "filters": (8,),
+            "kernel_size": 9,
+            "dense": (16,),
+            "epochs": 25,
+            "batch_size": 32,
+            "learning_rate": 0.01,
+            "validation_fraction": 0.2,
+        }.items()
+    },
     "random-forest": {"classifier__estimator__n_estimators": 8},
     "xgboost": {"classifier__estimator__n_estimators": 10},
 }
@@ -39,7 +57,8 @@ def small(name, **settings):
 def fitted(study):
     """Every classifier on six zones, fitted once: name to pipeline."""
     counts, sick, patients = study
-    return {name: small(name, zones=6).fit(counts, sick, classifier__groups=patients) for name in CLASSIFIERS}
+    names = [name for name in CLASSIFIERS if name != "lenet" or find_spec("keras")]
+    return {name: small(name, zones=6).fit(counts, sick, classifier__groups=patients) for name in names}
 
 
 def as_zones(counts, zones):
@@ -63,7 +82,7 @@ def test_every_classifier_learns_from_every_zone_setting(name, zones, study, oth
     assert roc_auc_score(others[1], scores[:, 1]) > (0.85 if zones in (6, "1+6") else 0.5)
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", EVERY)
 def test_flat_counts_and_words_will_do_and_seeds_repeat(name, study, others, fitted):
     counts, sick, patients = study
     words = np.where(sick, "sick", "normal")
@@ -74,7 +93,7 @@ def test_flat_counts_and_words_will_do_and_seeds_repeat(name, study, others, fit
     )
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", CLASSICAL)
 def test_brightness_and_contrast_of_the_scanner_hardly_matter(name, others, fitted):
     """Zones are scored on the lungs' own scale: a brighter image is not a sicker one."""
     counts, sick, _ = others
@@ -82,7 +101,7 @@ def test_brightness_and_contrast_of_the_scanner_hardly_matter(name, others, fitt
     assert roc_auc_score(sick, after) > roc_auc_score(sick, before) - 0.03
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_area_of_the_zones_does_not_matter(name, others, fitted):
     """Masks betray the class by their shape, so no classifier may see how large a zone is."""
     same_areas = np.repeat(others[0].sum(axis=1, keepdims=True), 6, axis=1)
@@ -92,13 +111,14 @@ def test_the_area_of_the_zones_does_not_matter(name, others, fitted):
     )
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", EVERY)
 def test_it_is_saved_by_skops_with_a_short_list_of_types(name, others, fitted):
     content = skops.io.dumps(fitted[name])
     unknown = skops.io.get_untrusted_types(data=content)
     assert set(unknown) <= {
         "histcxr.features.transformers.HistogramFeatures",
         "histcxr.models.calibrated.CalibratedClassifier",
+        "histcxr.models.lenet.LeNetClassifier",
         "histcxr.models.level.IntensityLevel",
         "histcxr.models.stack.StackedClassifier",
         "sklearn.tree._tree.Tree",
@@ -109,7 +129,7 @@ def test_it_is_saved_by_skops_with_a_short_list_of_types(name, others, fitted):
     np.testing.assert_array_equal(again.predict_proba(others[0]), fitted[name].predict_proba(others[0]))
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", EVERY)
 def test_scikit_learn_can_validate_it(name, study):
     counts, sick, patients = study
     folds = StratifiedGroupKFold(2)
@@ -146,7 +166,7 @@ def test_search_spaces_hold_the_defaults(name, zones):
     RandomizedSearchCV(make_classifier(name, zones=zones), space)
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", EVERY)
 def test_class_weights_reach_every_classifier(name, study, others):
     counts, sick, patients = study
     keep = ~sick | (patients < 60)
@@ -163,7 +183,7 @@ def test_the_stack_consists_of_plain_members(study):
     stack = make_classifier("stack", zones=6, n_jobs=2)["classifier"]
     assert isinstance(stack, StackedClassifier)
     assert stack.n_jobs == 2
-    assert [name for name, _ in stack.estimators] == list(MEMBERS)
+    assert [name for name, _ in stack.estimators] == list(MEMBERS) == list(stack_members(6))
     for _, member in stack.estimators:
         assert member["classifier"].cv is None
         assert member["classifier"].estimator.get_params().get("n_jobs", 1) == 1
@@ -186,7 +206,10 @@ def test_descriptions():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet"}, "name must be one of knn, svm, random-forest, xgboost, stack; got 'resnet'"),
+        (
+            {"name": "resnet"},
+            "name must be one of knn, svm, random-forest, xgboost, lenet, stack; got 'resnet'",
+        ),
         ({"name": "svm", "zones": 3}, "zones"),
         ({"name": "svm", "n_jobs": 0}, "n_jobs must be"),
         ({"name": "xgboost", "device": "gpu"}, "device must be 'cpu', 'cuda' or 'cuda:N'; got 'gpu'"),

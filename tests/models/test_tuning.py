@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import SVC
 
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.models import registry
@@ -218,10 +219,53 @@ def test_the_stack_is_built_of_tuned_members(study, others, monkeypatch):
     assert found.score > max(member.score for member in members.values()) - 0.03
 
     # Without members it tunes its own.
-    monkeypatch.setattr("histcxr.models.tuning.MEMBERS", ("svm", "knn"))
+    monkeypatch.setattr("histcxr.models.tuning.stack_members", lambda zones, bands: ("svm", "knn"))
     again = tune("stack", counts, sick, patients, refit=False, **settings)
     assert again.score == pytest.approx(found.score)
     assert again.parameters == found.parameters
+
+
+def test_defaults_take_the_registrys_place(study):
+    counts, sick, patients = study
+    settings = {"zones": 6, "cv": 2, "defaults": {C: 0.5}}
+    plain = tune("svm", counts, sick, patients, n_trials=0, **settings)
+    assert plain.estimator.get_params()[C] == 0.5
+    assert plain.parameters == {C: 0.5}
+    searched = tune("svm", counts, sick, patients, n_trials=2, refit=False, **settings)
+    assert searched.trials.score[0] == plain.score
+
+
+def test_a_search_is_gone_on_with(study, tmp_path, monkeypatch):
+    counts, sick, patients = study
+    settings = {"zones": 6, "n_trials": 4, "cv": 2, "refit": False}
+    whole = tune("svm", counts, sick, patients, **settings)
+    fit, calls = SVC.fit, []
+
+    def interrupted(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(SVC, "fit", interrupted)
+    folder = tmp_path / "search"
+    with pytest.raises(KeyboardInterrupt):
+        tune("svm", counts, sick, patients, directory=folder, **settings)
+    known = (folder / "fits.jsonl").read_text().splitlines()
+    assert len(known) == 3
+    with (folder / "fits.jsonl").open("a") as file:
+        file.write('{"fit": "cut sho')  # as a kill may leave it
+    again = tune("svm", counts, sick, patients, directory=folder, **settings)
+    columns = ["trial", "score", "images", C, GAMMA]
+    assert again.trials[columns].equals(whole.trials[columns])
+    fits = len(calls) - 4
+    assert fits == 4 * 2 + 3 * 2 - 3  # two rungs of two folds, less what was known
+    tune("svm", counts, sick, patients, directory=folder, **settings)
+    assert len(calls) - 4 == fits  # nothing is fitted again
+    with pytest.raises(InputError, match="holds one with other data"):
+        tune("svm", counts + 1, sick, patients, directory=folder, **settings)
+    with pytest.raises(InputError, match="holds one with other classifier"):
+        tune("knn", counts, sick, patients, directory=folder, **settings)
 
 
 @pytest.mark.parametrize(
@@ -231,10 +275,16 @@ def test_the_stack_is_built_of_tuned_members(study, others, monkeypatch):
         ({"n_trials": -1}, "n_trials must be an integer of at least 0"),
         ({"n_trials": 2.5}, "n_trials must be an integer of at least 0"),
         ({"seconds": 0}, "seconds must be above 0"),
-        ({"search": "grid"}, "search must be one of halving, random; got 'grid'"),
+        ({"search": "grid"}, "search must be one of halving, random for 'svm'; got 'grid'"),
         ({"scoring": "accuracy"}, "scoring must be one of roc_auc, average_precision; got 'accuracy'"),
         ({"space": {"classifier__estimator__D": [1]}}, "'svm'; it has no classifier__estimator__D"),
         ({"name": "stack", "space": {C: [1]}}, "space must be None for the stack"),
+        ({"name": "stack", "defaults": {C: 1}}, "defaults must be None for the stack"),
+        ({"name": "stack", "search": "random"}, "search must be None for the stack; got 'random'"),
+        ({"name": "lenet", "search": "halving"}, "one of hyperband, random, bayesian for 'lenet'"),
+        ({"name": "lenet", "space": {C: [1]}}, "space must be a function of keras_tuner.HyperParameters"),
+        ({"space": len}, "space must be a mapping for 'svm'"),
+        ({"defaults": {"classifier__estimator__D": 1}}, "defaults must name parameters of 'svm'; it has no"),
         ({"members": {}}, "members are for the stack only; got them for 'svm'"),
         ({"cv": 1}, "folds must be an integer of at least 2"),
         ({"y": np.zeros(240)}, "y must hold two classes; got 1"),

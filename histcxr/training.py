@@ -76,8 +76,8 @@ def train(
     data : path or DataFrame
         Labelled radiographs with lung masks: a folder, a CSV, or a manifest.
     classifiers : str or sequence of str
-        Names from the registry, or ``"all"`` that can be trained here. A stack takes in a LeNet that is trained
-        beside it, except with the bands that travel.
+        Names from the registry, or ``"all"`` that can be trained here. A stack consists of the others, where two
+        or more are named; alone, of its usual members for the recipe.
     zones : {1, 2, 6, "1+2", "1+6"}
         How the lungs are divided.
     bands : bool or str
@@ -246,12 +246,9 @@ def classifier_names(classifiers: str | Sequence[str]) -> list[str]:
 
 
 def members_of_stack(names: Sequence[str], recipe: Recipe) -> list[str]:
-    """Name the stack's members where ``names`` are trained: its usual ones, and a LeNet trained beside it.
-
-    Not where the recipe is one that travels: there its members are chosen for that.
-    """
-    usual = list(stack_members(recipe.zones, recipe.band_names))
-    return [*usual, "lenet"] if "lenet" in names and "svm" in usual else usual
+    """Name the stack's members: the classifiers trained beside it, or its usual ones where it stands alone."""
+    beside = [name for name in names if name != "stack"]
+    return beside if len(beside) > 1 else list(stack_members(recipe.zones, recipe.band_names))
 
 
 def order_of_training(names: Sequence[str], recipe: Recipe) -> list[str]:

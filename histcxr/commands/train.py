@@ -70,32 +70,34 @@ def command(
     """
     from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
+    from histcxr.data.quiet import muted_decoders
     from histcxr.features.recipe import Recipe
     from histcxr.model_store import save_model
     from histcxr.reports.evaluation import training_report
     from histcxr.training import train
     from histcxr.tuning import read_all_settings
 
-    result = train(
-        select_rows(read_manifest(data, require_labels=True), where),
-        classifiers=classifiers,
-        zones=zones,
-        bands=bands,
-        sensitivity=sensitivity,
-        specificity=specificity,
-        confidence=confidence,
-        trials=trials,
-        tuned={
-            name: settings.parameters
-            for name, settings in read_all_settings(tuned, Recipe(zones, bands)).items()
-        },
-        normal=normal,
-        cache=cache,
-        device=device,
-        seed=seed,
-        n_jobs=jobs,
-        progress=options.show_progress(),
-    )
+    with muted_decoders():  # TensorFlow, too, greets on the terminal
+        result = train(
+            select_rows(read_manifest(data, require_labels=True), where),
+            classifiers=classifiers,
+            zones=zones,
+            bands=bands,
+            sensitivity=sensitivity,
+            specificity=specificity,
+            confidence=confidence,
+            trials=trials,
+            tuned={
+                name: settings.parameters
+                for name, settings in read_all_settings(tuned, Recipe(zones, bands)).items()
+            },
+            normal=normal,
+            cache=cache,
+            device=device,
+            seed=seed,
+            n_jobs=jobs,
+            progress=options.show_progress(),
+        )
     click.echo(training_report(result.report))
     options.write_json(json_file, result.report)
     if output is not None:

@@ -67,6 +67,7 @@ def command(
 
     from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
+    from histcxr.data.quiet import muted_decoders
     from histcxr.features.recipe import Recipe
     from histcxr.model_store.model import json_ready
     from histcxr.reports.evaluation import search_report
@@ -75,22 +76,23 @@ def command(
 
     if plot:
         require_matplotlib()  # before the search rather than after it
-    result = search_settings(
-        select_rows(read_manifest(data, require_labels=True), where),
-        classifier,
-        zones=zones,
-        bands=bands,
-        trials=trials,
-        seconds=seconds,
-        search=search,
-        directory=Path(output) / "search",
-        normal=normal,
-        cache=cache,
-        device=device,
-        seed=seed,
-        n_jobs=jobs,
-        progress=options.show_progress(),
-    )
+    with muted_decoders():  # TensorFlow, too, greets on the terminal
+        result = search_settings(
+            select_rows(read_manifest(data, require_labels=True), where),
+            classifier,
+            zones=zones,
+            bands=bands,
+            trials=trials,
+            seconds=seconds,
+            search=search,
+            directory=Path(output) / "search",
+            normal=normal,
+            cache=cache,
+            device=device,
+            seed=seed,
+            n_jobs=jobs,
+            progress=options.show_progress(),
+        )
     paths = write_search(result, Recipe(zones, bands), output, plot=plot)
     click.echo(search_report(result))
     click.echo("\nWrote " + ", ".join(str(path) for path in paths))

@@ -53,6 +53,7 @@ def check_structure(estimator: object) -> None:
     from sklearn.svm import SVC
     from sklearn.tree._tree import Tree
 
+    from histcxr.models.gaussian_svc import GaussianSVC
     from histcxr.models.lenet import LeNetClassifier
 
     for part in walk_objects(estimator):
@@ -62,6 +63,8 @@ def check_structure(estimator: object) -> None:
             _check_svc(part)
         elif isinstance(part, KNeighborsClassifier) and hasattr(part, "_fit_X"):
             _check_neighbours(part)
+        elif isinstance(part, GaussianSVC) and hasattr(part, "support_vectors_"):
+            _check_gaussian_svc(part)
         elif isinstance(part, LeNetClassifier) and hasattr(part, "members_"):
             _check_lenet(part)
 
@@ -194,6 +197,19 @@ def _check_svc(svc: Any) -> None:
         _refuse(name, "has a kernel or classes that do not fit")
 
 
+def _check_gaussian_svc(svc: Any) -> None:
+    name = "the support vector machine"
+    vectors, coefficients = np.asarray(svc.support_vectors_), np.asarray(svc.dual_coef_)
+    if vectors.ndim != 2 or vectors.shape[1] != svc.n_features_in_ or vectors.dtype != np.float32:
+        _refuse(name, f"has support vectors of shape {vectors.shape} for {svc.n_features_in_} features")
+    if coefficients.shape != (len(vectors),) or coefficients.dtype != np.float64:
+        _refuse(name, "counts its support vectors wrongly")
+    if not (np.isfinite(vectors).all() and np.isfinite(coefficients).all() and np.isfinite(svc.intercept_)):
+        _refuse(name, "has numbers that are not finite")
+    if np.shape(svc.classes_) != (2,) or not 0 < svc.gamma < np.inf:
+        _refuse(name, "has a kernel or classes that do not fit")
+
+
 def _check_neighbours(knn: Any) -> None:
     name = "the nearest-neighbour search"
     points, classes = np.asarray(knn._fit_X), np.asarray(knn._y)
@@ -221,11 +237,10 @@ def _check_lenet(lenet: Any) -> None:
             graph.check_weights(weights)
     except (InputError, TypeError, AttributeError) as error:
         _refuse(name, f"has a graph and weights that do not belong together ({error})")
-    sizes = (graph.bins, graph.channels)
     if (
         not lenet.members_
-        or sizes != (lenet.n_bins_, lenet.n_zones_)
-        or np.prod(sizes) != lenet.n_features_in_
+        or (graph.bins * lenet.bin_width, graph.channels) != (lenet.n_bins_, lenet.n_zones_)
+        or lenet.n_bins_ * lenet.n_zones_ != lenet.n_features_in_
     ):
         _refuse(name, "is made for other histograms than it says")
     if max(graph.pool_size) > graph.bins or any(

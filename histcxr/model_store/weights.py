@@ -29,10 +29,12 @@ MAX_UNPACKED = 2 << 30  # bytes of arrays in one skops file; the largest real mo
 
 # What the registry's pipelines are made of, and a plain logistic regression.
 _OBJECTS = {
+    "histcxr.features.band_densities.BandDensities",
     "histcxr.features.band_features.BandFeatures",
     "histcxr.features.both_sides.BothSides",
     "histcxr.features.transformers.HistogramFeatures",
     "histcxr.models.calibrated.CalibratedClassifier",
+    "histcxr.models.gaussian_svc.GaussianSVC",
     "histcxr.models.lenet.LeNetClassifier",
     "histcxr.models.level.IntensityLevel",
     "histcxr.models.stack.StackedClassifier",

@@ -19,9 +19,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from histcxr.exceptions import InputError, MissingDependencyError
+from histcxr.features.band_densities import BandDensities
 from histcxr.features.band_features import BandFeatures
 from histcxr.features.bands import TRAVEL_BANDS
 from histcxr.features.both_sides import BothSides
@@ -29,6 +29,7 @@ from histcxr.features.histograms import Zones, zone_names
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.models.calibrated import CalibratedClassifier
+from histcxr.models.gaussian_svc import GaussianSVC
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.models.level import IntensityLevel
 
@@ -42,6 +43,9 @@ _OWN_BINS = 18
 _WHOLE_OWN_BINS = 36
 # Per zone of a channel, where there are bands.
 _BAND_QUANTILES = 24
+
+# Of a square-root density's distance beside that of standardised quantiles: both kernels are equally wide then.
+_DENSITY_WEIGHT = 17.0
 
 #: Names of bands, as a recipe keeps them.
 Bands = tuple[str, ...]
@@ -69,11 +73,18 @@ def knn(*, zones: Zones, bands: Bands, random_state: Any, n_jobs: int, class_wei
 def svm(*, zones: Zones, bands: Bands, random_state: Any, n_jobs: int, class_weight: Any) -> Pipeline:
     """Support vector machine with a Gaussian kernel.
 
+    Where bands are there for the home's sake, coarse densities join the quantiles: one tells what a distribution
+    looks like, the other where it lies, and the kernel is the product of one on each.
+
     On standardised quantiles and shares; for the whole lungs on the main components of square-root densities,
     whose Euclidean distance is Hellinger's.
     """
     if _many(zones, bands):
-        steps: list[tuple[str, Any]] = [("features", _features(zones, bands, ("quantile", "share")))]
+        features = _features(zones, bands, ("quantile", "share"))
+        if bands and not sees_both_sides(zones, bands):
+            densities = BandDensities(zones=zones, bands=bands, weight=_DENSITY_WEIGHT)
+            features = FeatureUnion([("quantiles", features), ("densities", densities)])
+        steps: list[tuple[str, Any]] = [("features", features)]
         if not bands:
             steps.append(("scale", StandardScaler()))
         cost = 3.0
@@ -83,7 +94,7 @@ def svm(*, zones: Zones, bands: Bands, random_state: Any, n_jobs: int, class_wei
             ("reduce", PCA(40, random_state=random_state)),
         ]
         cost = 10.0
-    estimator = SVC(C=cost, gamma=svm_gammas(zones, bands)[1], cache_size=500)
+    estimator = GaussianSVC(C=cost, gamma=svm_gammas(zones, bands)[1])
     classifier = _calibrated(estimator, zones, bands, random_state, class_weight, n_jobs)
     return Pipeline([*steps, ("classifier", classifier)])
 
@@ -162,6 +173,17 @@ def lenet(*, zones: Zones, bands: Bands, random_state: Any, n_jobs: int, class_w
     network = LeNetClassifier(
         zones=len(Recipe(zones, bands).names), class_weight=weights, random_state=random_state
     )
+    if bands:
+        # Bands already lie on an axis of their own spread: nothing there moves with the exposure.
+        network.set_params(
+            bin_width=4,
+            kernel_size=(7, 5),
+            pool_size=2,
+            dense_dropout=0.4,
+            shift=0.0,
+            gamma=0.0,
+            contrast=0.0,
+        )
     classifier = CalibratedClassifier(network, class_weight=class_weight, random_state=random_state)
     return Pipeline([("classifier", classifier)])
 

@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import zipfile
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from histcxr.model_store import load_model, save_model
 from histcxr.model_store.structure import check_booster, check_structure
 from histcxr.model_store.ubjson import read_ubjson
 from histcxr.model_store.weights import TRUSTED, weights_from_bytes, weights_to_bytes
+from histcxr.models.gaussian_svc import GaussianSVC
+from histcxr.models.lenet import LeNetClassifier
+from histcxr.models.lenet_graph import LeNetGraph
 
 
 class Runner:
@@ -369,6 +373,71 @@ def test_crafted_support_vectors_are_refused(make_model, study):
             check_structure(pipeline)
         setattr(svc, name, right)
     check_structure(pipeline)
+
+
+def test_crafted_gaussian_machines_are_refused():
+    rng = np.random.default_rng(0)
+    svc = GaussianSVC(gamma=0.1).fit(rng.normal(size=(40, 3)), np.arange(40) % 2)
+    check_structure(svc)
+    for name, value in (
+        ("support_vectors_", svc.support_vectors_[:, :-1]),
+        ("support_vectors_", svc.support_vectors_.astype(np.float64)),
+        ("support_vectors_", np.full_like(svc.support_vectors_, np.inf)),
+        ("dual_coef_", svc.dual_coef_[:-1]),
+        ("dual_coef_", np.full_like(svc.dual_coef_, np.nan)),
+        ("intercept_", float("nan")),
+        ("n_features_in_", 4),
+        ("gamma", -1.0),
+        ("classes_", np.arange(3)),
+    ):
+        right = getattr(svc, name)
+        setattr(svc, name, value)
+        with pytest.raises(ModelError, match="the support vector machine .* were built to do harm"):
+            check_structure(svc)
+        setattr(svc, name, right)
+    check_structure(svc)
+
+
+def small_lenet():
+    """A network of right shapes that nobody trained."""
+    graph = LeNetGraph(16, 2, (3,), (5,), (4,), (0.0,), (6,), (0.0, 0.0))
+    lenet = LeNetClassifier(zones=2, bin_width=2)
+    lenet.graph_ = asdict(graph)
+    lenet.n_zones_, lenet.n_bins_, lenet.n_features_in_, lenet.classes_ = 2, 32, 64, np.array([0, 1])
+    lenet.members_ = [{name: np.zeros(shape, np.float32) for name, shape in graph.shapes().items()}]
+    return lenet
+
+
+def test_crafted_networks_are_refused():
+    lenet = small_lenet()
+    check_structure(lenet)
+    assert lenet.predict_proba(np.ones((3, 2, 32))).shape == (3, 2)
+    weights = lenet.members_[0]
+    for name, value in (
+        ("members_", []),
+        ("members_", [{**weights, "dense1/kernel": weights["dense1/kernel"][:-1]}]),
+        ("members_", [{**weights, "dense9/kernel": weights["dense1/kernel"]}]),
+        ("members_", [{**weights, "output/bias": np.full(1, np.nan, np.float32)}]),
+        ("members_", [{name: values.astype(np.float64) for name, values in weights.items()}]),
+        ("graph_", {**lenet.graph_, "kernel_size": (10**9,)}),
+        ("graph_", {**lenet.graph_, "pool_size": (10**9,)}),
+        ("graph_", {**lenet.graph_, "activation": "exec"}),
+        ("graph_", {**lenet.graph_, "layers": 3}),
+        ("graph_", {"bins": 32}),
+        ("n_bins_", 64),
+        ("n_features_in_", 128),
+        ("bin_width", 1),
+        ("representation", "raw"),
+        ("scale", "other"),
+        ("smoothing", 1e9),
+        ("classes_", np.arange(3)),
+    ):
+        right = getattr(lenet, name)
+        setattr(lenet, name, value)
+        with pytest.raises(ModelError, match="the 1-D LeNet .* were built to do harm"):
+            check_structure(lenet)
+        setattr(lenet, name, right)
+    check_structure(lenet)
 
 
 def test_crafted_neighbours_are_refused(make_model):

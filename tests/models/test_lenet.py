@@ -262,3 +262,16 @@ def test_a_missing_package_is_named_with_what_to_install(fitted, data, monkeypat
     }
     with pytest.raises(MissingDependencyError, match=rf"{package} is needed.*pip install histcxr\[neural\]"):
         work[package]()
+
+
+def test_joined_bins_are_those_of_a_coarser_histogram(data):
+    counts, labels, patients = data
+    settings = {**SMALL, "epochs": 2, "shift": 0, "gamma": 0, "contrast": 0}
+    joined = LeNetClassifier(**settings, bin_width=4).fit(counts, labels, groups=patients)
+    coarse = counts.reshape(*counts.shape[:2], 64, 4).sum(axis=3)
+    plain = LeNetClassifier(**settings).fit(coarse, labels, groups=patients)
+    assert joined.graph_ == plain.graph_
+    np.testing.assert_array_equal(joined.predict_proba(counts), plain.predict_proba(coarse))
+    for width in (0, 3, 512, 2.0, True):
+        with pytest.raises(InputError, match="bin_width must be an integer that divides the 256 bins; got"):
+            LeNetClassifier(**settings, bin_width=width).fit(counts, labels)

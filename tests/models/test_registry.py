@@ -118,6 +118,7 @@ def test_it_is_saved_by_skops_with_a_short_list_of_types(name, others, fitted):
     assert set(unknown) <= {
         "histcxr.features.transformers.HistogramFeatures",
         "histcxr.models.calibrated.CalibratedClassifier",
+        "histcxr.models.gaussian_svc.GaussianSVC",
         "histcxr.models.lenet.LeNetClassifier",
         "histcxr.models.level.IntensityLevel",
         "histcxr.models.stack.StackedClassifier",

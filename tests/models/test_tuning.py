@@ -8,11 +8,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.svm import SVC
 
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.models import registry
 from histcxr.models.calibrated import CalibratedClassifier
+from histcxr.models.gaussian_svc import GaussianSVC
 from histcxr.models.out_of_fold import case_logits, patient_folds
 from histcxr.models.registry import make_classifier
 from histcxr.models.search import run_search
@@ -88,12 +88,12 @@ def test_failures_are_reported_and_do_not_win(study):
     counts, sick, patients = study
     space = {C: [-1.0, 2.0, 0.5]}
     with pytest.warns(
-        HistcxrWarning, match="svm: 1 of 4 trials failed; the first with: InvalidParameterError"
+        HistcxrWarning, match="svm: 1 of 4 trials failed; the first with: InputError: C must be"
     ):
         found = tune("svm", counts, sick, patients, zones=6, n_trials=3, search="random", cv=2, space=space)
     table = found.trials.set_index(C)
     assert table.status[-1.0] == "failed"
-    assert "'C' parameter" in table.error[-1.0]
+    assert "C must be a number above 0" in table.error[-1.0]
     assert np.isnan(table.score[-1.0])
     assert found.parameters.get(C) != -1.0
 
@@ -239,7 +239,7 @@ def test_a_search_is_gone_on_with(study, tmp_path, monkeypatch):
     counts, sick, patients = study
     settings = {"zones": 6, "n_trials": 4, "cv": 2, "refit": False}
     whole = tune("svm", counts, sick, patients, **settings)
-    fit, calls = SVC.fit, []
+    fit, calls = GaussianSVC.fit, []
 
     def interrupted(self, *args, **kwargs):
         calls.append(1)
@@ -247,7 +247,7 @@ def test_a_search_is_gone_on_with(study, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return fit(self, *args, **kwargs)
 
-    monkeypatch.setattr(SVC, "fit", interrupted)
+    monkeypatch.setattr(GaussianSVC, "fit", interrupted)
     folder = tmp_path / "search"
     with pytest.raises(KeyboardInterrupt):
         tune("svm", counts, sick, patients, directory=folder, **settings)

@@ -1,0 +1,119 @@
+"""The support vector machine with a Gaussian kernel, for many features: the kernel comes from matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.svm import SVC
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from histcxr.exceptions import InputError
+
+__all__ = ["GaussianSVC"]
+
+# Bytes of a kernel matrix that is kept whole; beyond, libsvm computes its own, entry by entry.
+_LARGEST_KERNEL = 2 << 30
+# Images scored at a time: bounds the kernel between them and the support vectors.
+_BLOCK = 1024
+
+
+class GaussianSVC(ClassifierMixin, BaseEstimator):
+    """What scikit-learn's ``SVC(kernel="rbf")`` learns, many times as fast where features are many.
+
+    libsvm computes kernels one pair of images at a time. With thousands of features nearly all of its time goes
+    there; as products of matrices the same numbers take a fraction of it.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Cost of an image on the wrong side.
+    gamma : float, default=1.0
+        The kernel of two images is ``exp(-gamma * ||x - y||**2)``.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (2,)
+    support_vectors_ : ndarray of float32, shape (n_support, n_features)
+    dual_coef_ : ndarray of float64, shape (n_support,)
+    intercept_ : float
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only when fitted on a table with named columns.
+    """
+
+    def __init__(self, C: float = 1.0, gamma: float = 1.0) -> None:
+        self.C = C
+        self.gamma = gamma
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> GaussianSVC:
+        """Find the support vectors.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, n_features)
+        y : array-like, shape (n,)
+            Two classes; the one that sorts last is the positive class.
+        sample_weight : array-like, shape (n,), optional
+            Factor on ``C`` for each image.
+
+        Raises
+        ------
+        ValueError
+            When shapes, classes or parameters do not fit.
+        """
+        for name in ("C", "gamma"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+                raise InputError(f"{name} must be a number above 0; got {value!r}")
+        images, target = validate_data(self, X, y, dtype=np.float32)
+        check_classification_targets(target)
+        kind = type_of_target(target, input_name="y", raise_unknown=True)
+        self.classes_, encoded = np.unique(target, return_inverse=True)
+        if len(self.classes_) > 2:
+            raise InputError(f"Only binary classification is supported. The type of the target is {kind}.")
+        if len(self.classes_) < 2:
+            raise InputError(f"y must hold two classes; got one class, {self.classes_[0]!r}")
+        weight = _check_sample_weight(sample_weight, images)
+        # libsvm drops images without weight, but not their columns of a given kernel.
+        images, encoded, weight = images[weight > 0], encoded[weight > 0], weight[weight > 0]
+        if 8 * len(images) ** 2 <= _LARGEST_KERNEL:
+            machine = SVC(C=self.C, kernel="precomputed", cache_size=500)
+            machine.fit(self._kernel(images, images), encoded, weight)
+        else:
+            machine = SVC(C=self.C, gamma=self.gamma, cache_size=500).fit(images, encoded, weight)
+        self.support_vectors_ = np.ascontiguousarray(images[machine.support_])
+        self.dual_coef_ = np.asarray(machine.dual_coef_[0], dtype=np.float64)
+        self.intercept_ = float(machine.intercept_[0])
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the distance of each image from the border, shape (n,); above 0 on the positive side."""
+        check_is_fitted(self)
+        images = validate_data(self, X, dtype=np.float32, reset=False)
+        parts = [
+            self._kernel(images[start : start + _BLOCK], self.support_vectors_) @ self.dual_coef_
+            for start in range(0, len(images), _BLOCK)
+        ]
+        distance: NDArray[np.float64] = np.concatenate(parts) + self.intercept_
+        return distance
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the class of each image, shape (n,)."""
+        check_is_fitted(self)
+        chosen: NDArray[Any] = self.classes_[(self.decision_function(X) > 0).astype(np.intp)]
+        return chosen
+
+    def _kernel(self, X: NDArray[np.float32], Y: NDArray[np.float32]) -> NDArray[np.float64]:
+        kernel: NDArray[np.float64] = rbf_kernel(X, Y, gamma=self.gamma).astype(np.float64)
+        return kernel
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags

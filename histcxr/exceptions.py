@@ -52,7 +52,7 @@ _SENTENCES = {
     Reason.PERMISSION: "the file may not be read; ask for read permission",
     Reason.FILE_EMPTY: "the file holds no bytes; export the image again",
     Reason.NOT_AN_IMAGE: "the content is not an image, whatever the name says; export the image again",
-    Reason.UNSUPPORTED: "this kind of image file is not supported; export it as PNG, JPEG, TIFF or BMP",
+    Reason.UNSUPPORTED: "this kind of image file is not supported; export it as DICOM, PNG, JPEG, TIFF or BMP",
     Reason.TRUNCATED: "the file ends too early, so part of the image is missing; copy or export it again",
     Reason.DAMAGED: "the image data is damaged and cannot be decoded; copy or export it again",
     Reason.TOO_LARGE: "the image has more pixels than any radiograph; check the export settings",

@@ -61,6 +61,8 @@ class LeNetSearch:
 def lenet_space(values: Any) -> dict[str, Any]:
     """Search one to three convolution blocks and dense layers of 16 to 2048 units, and how to train them.
 
+    Cumulative input is left out: in searches on real lungs its best network stayed behind the median of the others.
+
     Parameters
     ----------
     values : keras_tuner.HyperParameters
@@ -91,7 +93,7 @@ def lenet_space(values: Any) -> dict[str, Any]:
     ]
     jitter = values.Choice("jitter", [0.0, 0.5, 1.0, 2.0], default=1.0)
     return {
-        "representation": values.Choice("representation", ["sqrt", "density", "cumulative"]),
+        "representation": values.Choice("representation", ["sqrt", "density"]),
         "smoothing": values.Choice("smoothing", [0.0, 1.0, 2.0]),
         "filters": tuple(filters[:blocks]),
         "kernel_size": tuple(widths[:blocks]),
@@ -103,7 +105,7 @@ def lenet_space(values: Any) -> dict[str, Any]:
         "dense": tuple(dense[:layers]),
         "dense_dropout": values.Choice("dense_dropout", [0.0, 0.2, 0.3, 0.4, 0.5], default=0.3),
         "learning_rate": values.Float("learning_rate", 3e-4, 1e-2, sampling="log", default=2e-3),
-        "weight_decay": values.Float("weight_decay", 1e-5, 1e-1, sampling="log", default=1e-3),
+        "weight_decay": values.Float("weight_decay", 1e-5, 1e-2, sampling="log", default=1e-3),
         "label_smoothing": values.Choice("label_smoothing", [0.0, 0.05, 0.1]),
         "batch_size": values.Choice("batch_size", [64, 128, 256], default=128),
         "shift": 0.04 * jitter,

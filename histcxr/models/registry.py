@@ -269,7 +269,7 @@ _XGBOOST_SPACE: dict[str, list[Any]] = {
 }
 # What scikit-learn's searches may try; Keras Tuner's own space is histcxr.models.keras_tuning.lenet_space.
 _LENET_SPACE: dict[str, list[Any]] = {
-    "classifier__estimator__representation": ["sqrt", "density", "cumulative"],
+    "classifier__estimator__representation": ["sqrt", "density"],
     "classifier__estimator__activation": ["relu", "tanh"],
     "classifier__estimator__dense_dropout": [0.2, 0.3, 0.5],
     "classifier__estimator__learning_rate": [5e-4, 1e-3, 2e-3, 4e-3],

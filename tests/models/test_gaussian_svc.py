@@ -7,7 +7,6 @@ from histcxr.exceptions import InputError
 from histcxr.models import gaussian_svc
 from histcxr.models.gaussian_svc import GaussianSVC
 
-
 # Weights and repetitions agree to the solver's tolerance of 1e-3, not to the 1e-7 that is asked for.
 SOLVER = {"check_sample_weight_equivalence_on_dense_data": "equal to the solver's tolerance"}
 

@@ -170,6 +170,14 @@ def tune(
             random_state,
             refit,
         )
+    if not trials_wanted and refit and folder is None and estimator["classifier"].cv == cv:
+        # Nothing to choose: the folds of the calibration give the score, too.
+        score, spread = fit_and_cross_validate(
+            estimator, counts, target, patients, SCORINGS[scoring], random_state
+        )
+        taken = time.monotonic() - start
+        table = trials_table(name, [Trial(0, {}, score, spread, len(target), taken)], [])
+        return TuningResult(name, estimator, dict(defaults or {}), score, table, 0, taken)
     values = dict(space) if isinstance(space, Mapping) else search_space(name, zones=zones, bands=bands)
     if folder is not None:
         claim_folder(

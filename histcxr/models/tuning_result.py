@@ -83,9 +83,10 @@ def fit_and_cross_validate(
     metric: Callable[[Any, Any], float],
     random_state: int,
 ) -> tuple[float, float]:
-    """Fit a classifier of one step that makes its own folds; return mean and spread of its score over them."""
-    classifier = estimator["classifier"]
-    scores = classifier.fit_out_of_fold(counts, target, patients)
+    """Fit a pipeline whose last step makes its own folds; return mean and spread of its score over them."""
+    *before, (_, classifier) = estimator.steps
+    features = Pipeline(before).fit_transform(counts) if before else counts
+    scores = classifier.fit_out_of_fold(features, target, patients)
     positive = target == np.unique(target)[1]
     folds = patient_folds(positive, patients, classifier.cv, random_state)
     by_fold = [float(metric(positive[test], scores[test])) for _, test in folds]

@@ -302,3 +302,14 @@ def test_usual_numbers_of_trials_are_lean():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert all(spec.n_trials <= 12 for spec in registry.CLASSIFIERS.values())
+
+
+@pytest.mark.parametrize("name", ["svm", "xgboost"])
+def test_without_trials_the_folds_of_the_calibration_give_the_same_score(name, study):
+    counts, sick, patients = study
+    quick = tune(name, counts, sick, patients, zones=6, n_trials=0)
+    searched = tune(name, counts, sick, patients, zones=6, n_trials=0, refit=False)
+    assert quick.score == pytest.approx(searched.score, abs=1e-9)
+    assert quick.trials.score_std[0] == pytest.approx(searched.trials.score_std[0], abs=1e-9)
+    alone = make_classifier(name, zones=6).fit(counts, sick, classifier__groups=patients)
+    np.testing.assert_array_equal(quick.estimator.predict_proba(counts), alone.predict_proba(counts))

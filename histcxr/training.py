@@ -114,6 +114,7 @@ def train(
     parts, notes = split_cohort(cohort, seed=seed)
     for part, members in parts.items():
         members.require_both_classes(f"the {part} part", normal)
+    notes = [*notes, *one_class_sources(parts["train"])]
     about: dict[str, Any] = {part: members.describe() for part, members in parts.items()}
     about |= {"unusable": dict(cohort.unusable), "fingerprint": fingerprint(parts["train"]), "notes": notes}
     settings = {"normal": normal, "seed": seed, "zones": zones, "bands": list(recipe.band_names)}
@@ -257,6 +258,23 @@ def order_of_training(names: Sequence[str], recipe: Recipe) -> list[str]:
     if len(others) == len(names):
         return others
     return [*dict.fromkeys([*others, *members_of_stack(names, recipe)]), "stack"]
+
+
+def one_class_sources(cohort: Cohort) -> list[str]:
+    """Say of each source among several whose patients are all sick or all normal what that may teach."""
+    if "source" not in cohort.table:
+        return []
+    sources = cohort.table["source"].astype(str)
+    names = [name for name in sorted(set(sources)) if name]
+    found = []
+    for name in names if len(names) > 1 else []:
+        sick = cohort.sick[(sources == name).to_numpy()]
+        if sick.all() or not sick.any():
+            found.append(
+                f"all {len(sick)} training images of source {name} are {'sick' if sick.all() else 'normal'}: a "
+                "classifier may learn the source instead of the disease, and do worse elsewhere"
+            )
+    return found
 
 
 def fingerprint(cohort: Cohort) -> str:

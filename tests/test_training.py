@@ -157,6 +157,20 @@ def test_a_stack_trained_alone_tunes_its_members_unseen(manifest):
     assert found.report["classifiers"]["stack"]["test"]["auc"] > 0.75
 
 
+def test_sources_of_one_class_are_pointed_out(manifest):
+    mixed = manifest.assign(source=np.where(manifest.index % 2, "a", "b"))
+    assert not any(
+        "source" in note for note in train(mixed, classifiers="knn", trials=0).report["data"]["notes"]
+    )
+    sick = manifest["label"] != "Normal"
+    entangled = mixed.assign(source=mixed["source"].where(~sick | (mixed["source"] == "a"), "c"))
+    notes = train(entangled, classifiers="knn", trials=0).report["data"]["notes"]
+    assert [note.partition(":")[0].split()[5:] for note in notes if "learn the source" in note] == [
+        ["source", "b", "are", "normal"],
+        ["source", "c", "are", "sick"],
+    ]
+
+
 def test_fingerprint_knows_labels_but_not_order(manifest):
     cohort = read_cohort(manifest.head(30), recipe=Recipe(1))
     order = np.random.default_rng(0).permutation(30)

@@ -15,6 +15,7 @@ from histcxr.decision.auc import auc
 from histcxr.decision.drawers import evaluate_decisions
 from histcxr.decision.proportions import confusion
 from histcxr.decision.reliability import brier_score, expected_calibration_error
+from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError
 from histcxr.model_store import Model
@@ -47,12 +48,18 @@ def measure(
     dict
         ``accuracy`` (calls at 0.5, by image), ``auc`` with ``auc_low`` and ``auc_high`` (95 % interval that
         knows patients; None with fewer than 10 sick or normal images), ``sensitivity`` and ``specificity`` at
-        the rule-out threshold (by patient), ``confusion`` at 0.5, ``brier``, ``calibration_error``, and
-        ``decisions`` with every figure of the drawers and its interval.
+        the rule-out threshold (by patient), ``specificity_at_95`` (by image, where these images reach 95 %
+        sensitivity, with its interval; to compare models, it promises nothing), ``confusion`` at 0.5, ``brier``,
+        ``calibration_error``, and ``decisions`` with every figure of the drawers and its interval.
     """
     sick = cohort.sick
     enough = min(int(sick.sum()), int((~sick).sum())) >= MIN_CLASS
     area = auc(scores, sick, patient_ids=cohort.patients) if enough else None
+    point = (
+        specificity_at_sensitivity(scores, sick, sensitivity=0.95, patient_ids=cohort.patients)
+        if enough
+        else None
+    )
     decisions = evaluate_decisions(scores, sick, cohort.patients, rule_out, rule_in, prevalence=prevalence)
     return {
         "images": len(cohort),
@@ -63,6 +70,13 @@ def measure(
         "auc_high": area.high if area else None,
         "sensitivity": decisions.sensitivity.value if decisions.sensitivity else None,
         "specificity": decisions.specificity.value if decisions.specificity else None,
+        "specificity_at_95": {
+            "value": point.specificity.value,
+            "low": point.specificity.low,
+            "high": point.specificity.high,
+        }
+        if point
+        else None,
         "confusion": confusion(scores >= 0.5, sick).to_dict(),
         "brier": brier_score(scores, sick),
         "calibration_error": expected_calibration_error(scores, sick),

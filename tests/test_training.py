@@ -214,3 +214,13 @@ def test_bands_go_all_the_way(manifest, tmp_path):
         str(manifest["image"][0]), loaded, tmp_path / "w.csv", masks=str(manifest["mask"][0])
     )
     assert summary.unjudged == 0
+
+
+def test_specificity_at_95_is_read_off_the_test_images(manifest, result):
+    test = read_cohort(select_rows(manifest, {"split": ["test"]}), recipe=Recipe(6))
+    scores = result.models["svm"].score(test.counts)
+    point = result.report["classifiers"]["svm"]["test"]["specificity_at_95"]
+    ordered = np.sort(scores[test.sick])[::-1]
+    threshold = ordered[int(np.ceil(0.95 * len(ordered))) - 1]
+    assert point["value"] == np.mean(scores[~test.sick] < threshold)
+    assert point["low"] <= point["value"] <= point["high"]

@@ -1,0 +1,101 @@
+"""How good is the 1-D LeNet, and what does averaging networks from several seeds add?
+
+    python benchmarks/lenet_seeds.py --data DATA --zones 1 --networks 5
+
+Trains networks that differ in their seed and in the patients held out for early stopping, all on the training part,
+and measures the mean of the first one, two, three ... on the validation and the test part. Nothing is chosen.
+Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from histcxr.cohorts import Cohort, read_cohort, split_cohort
+from histcxr.decision.auc import auc
+from histcxr.decision.tables import specificity_at_sensitivity
+from histcxr.features.recipe import Recipe
+from histcxr.models.lenet import LeNetClassifier
+from histcxr.reports.tables import interval_text, markdown_table
+
+
+def scores_by_network(fitted: LeNetClassifier, cohort: Cohort) -> np.ndarray:
+    """Return the score of every image by every network, shape (networks, n)."""
+    members = fitted.members_
+    scores = []
+    for member in members:
+        fitted.members_ = [member]
+        scores.append(fitted.predict_proba(cohort.counts)[:, 1])
+    fitted.members_ = members
+    return np.stack(scores)
+
+
+def figures(scores: np.ndarray, cohort: Cohort) -> dict[str, Any]:
+    """Return accuracy at 0.5, AUC with its interval, and the specificity at 95 % sensitivity."""
+    area = auc(scores, cohort.sick, patient_ids=cohort.patients)
+    point = specificity_at_sensitivity(scores, cohort.sick, sensitivity=0.95, patient_ids=cohort.patients)
+    return {
+        "accuracy": float(np.mean((scores >= 0.5) == cohort.sick)),
+        "auc": area.value,
+        "auc_low": area.low,
+        "auc_high": area.high,
+        "specificity_at_95": point.specificity.value,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print its table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="folder or CSV with labels")
+    parser.add_argument("--zones", default="1")
+    parser.add_argument("--bands", default="")
+    parser.add_argument("--networks", type=int, default=5)
+    parser.add_argument("--epochs", type=int, help="by default the classifier's own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--cache")
+    parser.add_argument("--json")
+    options = parser.parse_args(arguments)
+    recipe = Recipe(int(options.zones) if options.zones.isdigit() else options.zones, options.bands)
+    cohort = read_cohort(options.data, recipe=recipe, cache=options.cache, n_jobs=options.jobs)
+    parts, _ = split_cohort(cohort, seed=options.seed)
+    settings = {} if options.epochs is None else {"epochs": options.epochs}
+    network = LeNetClassifier(n_seeds=options.networks, random_state=options.seed, **settings)
+    start = time.perf_counter()
+    network.fit(parts["train"].counts, parts["train"].sick, groups=parts["train"].patients)
+    seconds = time.perf_counter() - start
+    rows = []
+    for part in ("val", "test"):
+        scores = scores_by_network(network, parts[part])
+        for n in range(1, options.networks + 1):
+            rows.append({"part": part, "networks": n, **figures(scores[:n].mean(axis=0), parts[part])})
+    print(
+        markdown_table(
+            [
+                {
+                    "part": row["part"],
+                    "networks": row["networks"],
+                    "accuracy": row["accuracy"],
+                    "AUC (95 % interval)": interval_text(row["auc"], row["auc_low"], row["auc_high"]),
+                    "specificity at 95 % sensitivity": row["specificity_at_95"],
+                }
+                for row in rows
+            ]
+        )
+    )
+    print(f"\n{options.networks} networks trained in {seconds:.0f} s; best epochs {network.best_epochs_}")
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({"rows": rows, "seconds": seconds}, file, indent=2, allow_nan=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -57,6 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="folder or CSV with labels")
     parser.add_argument("--zones", default="1")
     parser.add_argument("--bands", default="")
+    parser.add_argument(
+        "--areas",
+        choices=("none", "zones", "size"),
+        default="none",
+        help="let the network see the zones' areas, or the lungs' size too, as raw counts do",
+    )
     parser.add_argument("--networks", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="by default the classifier's own")
     parser.add_argument("--seed", type=int, default=0)
@@ -67,8 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = Recipe(int(options.zones) if options.zones.isdigit() else options.zones, options.bands)
     cohort = read_cohort(options.data, recipe=recipe, cache=options.cache, n_jobs=options.jobs)
     parts, _ = split_cohort(cohort, seed=options.seed)
-    settings = {} if options.epochs is None else {"epochs": options.epochs}
-    network = LeNetClassifier(n_seeds=options.networks, random_state=options.seed, **settings)
+    network = LeNetClassifier(
+        n_seeds=options.networks,
+        areas={"none": False, "zones": True, "size": "size"}[options.areas],
+        random_state=options.seed,
+    )
+    if options.epochs is not None:
+        network.set_params(epochs=options.epochs)
     start = time.perf_counter()
     network.fit(parts["train"].counts, parts["train"].sick, groups=parts["train"].patients)
     seconds = time.perf_counter() - start

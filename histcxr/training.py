@@ -86,7 +86,8 @@ def train(
     sensitivity, specificity, confidence : float in (0, 1)
         What rule_out and rule_in promise.
     trials : int, optional
-        Settings to try for each classifier; 0 keeps its defaults; None takes its own usual number.
+        Settings to try for each classifier; 0 keeps its defaults; None takes its own usual number, which is 0
+        with the bands that travel: a search at home finds what is best at home.
     tuned : mapping, optional
         Classifier to parameters found before (:attr:`~histcxr.models.tuning.TuningResult.parameters`), which take
         the place of its defaults. It is not searched again.

@@ -247,7 +247,11 @@ def _check_lenet(lenet: Any) -> None:
         values.dtype != np.float32 for weights in lenet.members_ for values in weights.values()
     ):
         _refuse(name, "has numbers that no training gives")
-    if lenet.representation not in REPRESENTATIONS or lenet.scale not in ("raw", "own"):
+    if (
+        lenet.representation not in REPRESENTATIONS
+        or lenet.scale not in ("raw", "own")
+        or lenet.areas not in (False, True, "size")
+    ):
         _refuse(name, "reads its input in an unknown way")
     if not 0 <= lenet.smoothing <= graph.bins or np.shape(lenet.classes_) != (2,):
         _refuse(name, "has a smoothing or classes that do not fit")

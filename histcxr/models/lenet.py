@@ -55,8 +55,9 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     bin_width : int, default=1
         Neighbouring bins that are joined into one: with many rows an image (bands), wider bins train several
         times as fast and lose little.
-    areas : bool, default=False
-        Whether the zones' areas remain visible. Masks betray the class by their shape, so off by default.
+    areas : {False, True, "size"}, default=False
+        Whether the zones' areas, or the lungs' size as well, remain visible. Masks betray the class by their
+        shape, so off by default.
     filters, kernel_size, pool_size : int or sequence of int, default=(32, 64), (15, 7), 4
         Convolution blocks: filters, width in bins, neighbours pooled. One number stands for all blocks; the
         blocks are as many as ``filters``.
@@ -131,7 +132,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         smoothing: float = 0.0,
         scale: str = "raw",
         bin_width: int = 1,
-        areas: bool = False,
+        areas: bool | str = False,
         filters: Sequence[int] = (32, 64),
         kernel_size: int | Sequence[int] = (15, 7),
         pool_size: int | Sequence[int] = 4,

@@ -16,6 +16,9 @@ __all__ = ["REPRESENTATIONS", "check_counted", "histogram_tensor"]
 #: values at a place are multiplied by ``s ** -exponent`` (a density thins out, a share of pixels does not).
 REPRESENTATIONS: Final[dict[str, float]] = {"density": 1.0, "sqrt": 0.5, "cumulative": 0.0}
 
+# Pixels of a row that count as much as a density that sums to 1; the lungs of a small radiograph have about as many.
+_SIZE = 10_000.0
+
 # Rows worked on at a time: bounds the float64 copies that lie between counts and tensor.
 _BLOCK = 1024
 
@@ -26,7 +29,7 @@ def histogram_tensor(
     *,
     smoothing: float = 0.0,
     scale: str = "raw",
-    areas: bool = False,
+    areas: bool | str = False,
 ) -> NDArray[np.float32]:
     """Turn counts into network inputs of about unit size, each image by itself.
 
@@ -42,9 +45,11 @@ def histogram_tensor(
     scale : {"raw", "own"}, default="raw"
         ``"raw"`` keeps the intensity axis. ``"own"`` lays it out anew around the image's own median: the same
         number of bins over 3 interquartile ranges to either side.
-    areas : bool, default=False
-        Whether each row is divided by the mean sum of the image's rows instead of by its own sum, so that
-        the rows' areas remain visible. Masks from models betray the class by their shape, so off by default.
+    areas : {False, True, "size"}, default=False
+        What each row is divided by. False: its own sum. True: the mean sum of the image's rows, so that the
+        rows' areas remain visible. ``"size"``: 10,000 pixels, so that the lungs' size remains visible, too, as in
+        raw counts; then images must have one size. Masks from models betray the class by shape and size, so
+        off by default.
 
     Returns
     -------
@@ -62,6 +67,8 @@ def histogram_tensor(
         )
     if scale not in ("raw", "own"):
         raise InputError(f"scale must be 'raw' or 'own'; got {scale!r}")
+    if areas not in (False, True, "size"):
+        raise InputError(f"areas must be False, True or 'size'; got {areas!r}")
     check_counted(counts)
     tensor = np.empty(counts.shape, np.float32)
     for start in range(0, len(counts), _BLOCK):
@@ -87,7 +94,7 @@ def check_counted(counts: NDArray[np.number]) -> None:
 
 
 def _block(
-    counts: NDArray[np.float64], representation: str, smoothing: float, scale: str, areas: bool
+    counts: NDArray[np.float64], representation: str, smoothing: float, scale: str, areas: bool | str
 ) -> NDArray[np.float64]:
     whole, sums = counts.sum(axis=1), counts.sum(axis=2, keepdims=True)
     bins = counts.shape[2]
@@ -98,7 +105,8 @@ def _block(
     if smoothing:
         density = curves.smooth(density, smoothing)
     if areas:
-        density = density * (sums / sums.mean(axis=1, keepdims=True))
+        whole_size = _SIZE if areas == "size" else sums.mean(axis=1, keepdims=True)
+        density = density * (sums / whole_size)
     if representation == "cumulative":
         return 2.0 * np.cumsum(density, axis=2) - 1.0
     return np.sqrt(density * bins) if representation == "sqrt" else density * bins

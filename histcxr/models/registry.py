@@ -30,6 +30,7 @@ __all__ = [
     "make_stack",
     "search_space",
     "stack_members",
+    "usual_trials",
 ]
 
 
@@ -196,6 +197,20 @@ def search_space(
         When the name or the zones are unknown.
     """
     return _spec(name).space(Recipe(zones, bands))
+
+
+def usual_trials(name: str, *, zones: Zones = 1, bands: bool | str | Iterable[str | Band] = ()) -> int:
+    """Return how many settings a search tries, unless it is told otherwise.
+
+    None with the bands that travel: a search at home finds what is best at home.
+
+    Raises
+    ------
+    InputError
+        When the name or the recipe is unknown.
+    """
+    recipe = Recipe(zones, bands)
+    return 0 if recipes.sees_both_sides(recipe.zones, recipe.band_names) else _spec(name).n_trials
 
 
 def describe_classifiers() -> list[dict[str, Any]]:

@@ -18,7 +18,14 @@ from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.features.bands import Band
 from histcxr.features.histograms import Zones
 from histcxr.models.keras_tuning import METHODS, lenet_space
-from histcxr.models.registry import CLASSIFIERS, make_classifier, make_stack, search_space, stack_members
+from histcxr.models.registry import (
+    CLASSIFIERS,
+    make_classifier,
+    make_stack,
+    search_space,
+    stack_members,
+    usual_trials,
+)
 from histcxr.models.search import SEARCHES, Trial, best_trial, run_search
 from histcxr.models.search_folder import FitLog, claim_folder, fingerprint
 from histcxr.models.tuned_lenet import tuned_lenet
@@ -71,7 +78,7 @@ def tune(
         The bands whose rows follow.
     n_trials : int, optional
         Settings to try besides the defaults; for the stack, per member. 0: none, only measure the defaults.
-        None: the classifier's own usual number.
+        None: the classifier's own usual number, which is 0 with the bands that travel.
     seconds : float, optional
         No trial begins later than this, except the defaults'. For the stack, the members share it.
     search : {"halving", "random"} or, for the LeNet, {"hyperband", "random", "bayesian"}, optional
@@ -153,7 +160,7 @@ def tune(
         if unknown:
             raise InputError(f"{argument} must name parameters of {name!r}; it has no {', '.join(unknown)}")
     estimator.set_params(**(defaults or {}))
-    trials_wanted = CLASSIFIERS[name].n_trials if n_trials is None else int(n_trials)
+    trials_wanted = usual_trials(name, zones=zones, bands=bands) if n_trials is None else int(n_trials)
     folder = None if directory is None else Path(directory)
     if name == "lenet":
         return tuned_lenet(

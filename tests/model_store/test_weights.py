@@ -429,6 +429,7 @@ def test_crafted_networks_are_refused():
         ("bin_width", 1),
         ("representation", "raw"),
         ("scale", "other"),
+        ("areas", "none"),
         ("smoothing", 1e9),
         ("classes_", np.arange(3)),
     ):

@@ -180,3 +180,16 @@ def test_own_scale_undoes_a_linear_change_of_intensity():
     np.testing.assert_allclose(tensor[0, 0], tensor[1, 0], atol=0.08)
     raw = histogram_tensor(np.stack([one, other])[:, None], "density", smoothing=4)
     assert np.abs(raw[0, 0] - raw[1, 0]).max() > 1
+
+
+def test_sizes_remain_visible_only_where_they_are_asked_for():
+    counts = np.random.default_rng(0).poisson(30, (4, 3, 256))
+    larger = counts * np.array([1, 2, 5])[:, None]
+    for areas, same_larger, same_uneven in ((False, True, True), (True, True, False), ("size", False, False)):
+        found, twice, uneven = (
+            histogram_tensor(values, "density", areas=areas) for values in (counts, 2 * counts, larger)
+        )
+        assert np.allclose(found, twice) == same_larger
+        assert np.allclose(found, uneven) == same_uneven
+    with pytest.raises(InputError, match="areas must be False, True or 'size'; got 'lungs'"):
+        histogram_tensor(counts, areas="lungs")

@@ -111,6 +111,11 @@ def train(
     """
     names = classifier_names(classifiers)
     recipe = Recipe(zones, bands)
+    idle = sorted(set(tuned or {}) - set(order_of_training(names, recipe)))
+    if idle:
+        raise InputError(
+            f"tuned must be for classifiers that are trained, got {', '.join(idle)} besides {names}"
+        )
     cohort = read_cohort(data, recipe=recipe, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress)
     parts, notes = split_cohort(cohort, seed=seed)
     for part, members in parts.items():

@@ -17,6 +17,7 @@ from histcxr.exceptions import HistcxrError, InputError, OutputError
 from histcxr.features.histograms import Zones
 from histcxr.features.recipe import Recipe
 from histcxr.model_store.model import json_ready
+from histcxr.models.registry import usual_trials
 from histcxr.models.tuning import TuningResult, tune
 from histcxr.reports.plots import plot_trials
 
@@ -99,6 +100,7 @@ def search_settings(
         Every trial failed.
     """
     recipe = Recipe(zones, bands)
+    usual_trials(classifier, zones=zones, bands=bands)  # an unknown name is refused before any image is read
     cohort = read_cohort(data, recipe=recipe, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress)
     parts, _ = split_cohort(cohort, seed=seed)
     part = parts["train"]

@@ -150,6 +150,11 @@ def test_settings_found_before_are_used_without_a_search(manifest):
     assert found.report["classifiers"]["knn"]["parameters"] == {"classifier__estimator__n_neighbors": "40"}
 
 
+def test_settings_for_a_classifier_that_is_not_trained_are_refused(manifest):
+    with pytest.raises(InputError, match="tuned must be for classifiers that are trained, got lenet besides"):
+        train(manifest, classifiers="svm", zones=6, tuned={"lenet": {}})
+
+
 def test_a_stack_trained_alone_tunes_its_members_unseen(manifest):
     found = train(manifest, classifiers="stack", zones=6, bands="travel", trials=0, n_jobs=2)
     assert list(found.models) == list(found.report["classifiers"]) == ["stack"]

@@ -56,6 +56,13 @@ def test_what_is_written_is_read_again(result, tmp_path):
         read_all_settings([tmp_path / "found"] * 2, recipe)
 
 
+@pytest.mark.parametrize("recipe", [{"zones": 6}, {"zones": 6, "bands": "travel"}])
+def test_an_unknown_classifier_is_refused_before_images_are_read(manifest, recipe):
+    nowhere = manifest.assign(image="/nowhere.png")
+    with pytest.raises(InputError, match="name must be one of .*; got 'resnet'"):
+        search_settings(nowhere, "resnet", **recipe)
+
+
 @pytest.mark.parametrize("content", [None, "{", "[]", json.dumps({"classifier": "svm"})])
 def test_other_files_are_refused(content, tmp_path):
     if content is not None:

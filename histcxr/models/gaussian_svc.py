@@ -19,8 +19,9 @@ __all__ = ["GaussianSVC"]
 
 # Bytes of a kernel matrix that is kept whole; beyond, libsvm computes its own, entry by entry.
 _LARGEST_KERNEL = 2 << 30
-# Images scored at a time: bounds the kernel between them and the support vectors.
-_BLOCK = 1024
+# Images scored at a time, always so many: matrix products of one shape add up in one order, so that an image's
+# score does not depend on which others are scored with it, to the last bit.
+_BLOCK = 64
 
 
 class GaussianSVC(ClassifierMixin, BaseEstimator):
@@ -96,11 +97,13 @@ class GaussianSVC(ClassifierMixin, BaseEstimator):
         """Return the distance of each image from the border, shape (n,); above 0 on the positive side."""
         check_is_fitted(self)
         images = validate_data(self, X, dtype=np.float32, reset=False)
-        parts = [
-            self._kernel(images[start : start + _BLOCK], self.support_vectors_) @ self.dual_coef_
-            for start in range(0, len(images), _BLOCK)
-        ]
-        distance: NDArray[np.float64] = np.concatenate(parts) + self.intercept_
+        distance = np.empty(len(images))
+        block = np.zeros((_BLOCK, images.shape[1]), np.float32)
+        for start in range(0, len(images), _BLOCK):
+            part = images[start : start + _BLOCK]
+            block[: len(part)] = part
+            weighed = self._kernel(block, self.support_vectors_) * self.dual_coef_
+            distance[start : start + _BLOCK] = weighed.sum(axis=1)[: len(part)] + self.intercept_
         return distance
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:

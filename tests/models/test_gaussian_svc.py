@@ -37,6 +37,16 @@ def test_it_is_the_machine_of_scikit_learn(monkeypatch, limit, weighted):
     assert found.support_vectors_.dtype == np.float32
 
 
+def test_a_score_does_not_depend_on_its_neighbours():
+    X, y = clouds(n=500, d=700)
+    machine = GaussianSVC(gamma=0.001).fit(X, y)
+    others, _ = clouds(n=150, d=700, seed=1)
+    together = machine.decision_function(others)
+    for size in (1, 37, 64, 100):
+        apart = [machine.decision_function(others[i : i + size]) for i in range(0, 150, size)]
+        np.testing.assert_array_equal(np.concatenate(apart), together)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

@@ -204,7 +204,8 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         checked = self._check_images(X, reset=False)
         logits = np.column_stack([view_logits(member, checked, self._views()) for member in self.estimators_])
-        result: NDArray[np.float64] = logits @ self.coef_ + self.intercept_
+        # Not a matrix product, whose order of summation depends on the number of images.
+        result: NDArray[np.float64] = (logits * self.coef_).sum(axis=1) + self.intercept_
         return result
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:

@@ -43,8 +43,8 @@ from histogram_study_results import Results, describe
 
 from histcxr.cohorts import read_cohort, split_cohort
 from histcxr.exceptions import InputError, MissingDependencyError
-from histcxr.models.neural import import_neural
 from histcxr.models.registry import make_classifier
+from histcxr.neural import import_neural
 
 LEARNING_REGIONS = ("zones", "whole")
 LEARNERS = ("xgboost", "svm", "lenet", report.AUGMENTED)

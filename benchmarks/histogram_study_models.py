@@ -28,8 +28,9 @@ from histcxr.exceptions import InputError
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.models.lenet_graph import LeNetGraph
 from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions, validation_folds
-from histcxr.models.onnx_export import open_session, run_session, write_onnx
+from histcxr.models.onnx_export import run_session, write_onnx
 from histcxr.models.stack import StackedClassifier
+from histcxr.onnx_session import open_session
 
 SENSITIVITY = 0.95
 MEMBERS = ("knn", "svm", "random-forest", "xgboost")

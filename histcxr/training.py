@@ -23,9 +23,9 @@ from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.histograms import Zones
 from histcxr.features.recipe import Recipe
 from histcxr.model_store import Model
-from histcxr.models.neural import neural_problem
 from histcxr.models.registry import CLASSIFIERS, stack_members
 from histcxr.models.tuning import TuningResult, tune
+from histcxr.neural import neural_problem
 
 
 @dataclass(frozen=True)

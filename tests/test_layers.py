@@ -18,9 +18,11 @@ FLOORS = [
     {"worklist", "evaluation"},
     {"cohorts"},
     {"model_store", "reports"},
-    {"models"},
+    {"models", "reference"},
     {"decision", "features"},
-    {"data"},
+    {"lungs"},
+    {"data", "onnx_session"},
+    {"neural", "onnx_file"},
     {"exceptions"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -36,6 +38,7 @@ HEAVY = (
     "tensorflow",
     "keras",
     "torch",
+    "onnxruntime",
 )
 
 

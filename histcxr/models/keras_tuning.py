@@ -18,8 +18,8 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.models.lenet_training import validation_folds
-from histcxr.models.neural import import_neural
 from histcxr.models.search_folder import claim_folder, fingerprint
+from histcxr.neural import import_neural
 
 __all__ = ["METHODS", "LeNetSearch", "lenet_space", "tune_lenet"]
 

@@ -17,8 +17,8 @@ from sklearn.metrics import roc_auc_score
 
 from histcxr.exceptions import HistcxrError, InputError
 from histcxr.models.lenet_graph import LeNetGraph, Weights, build_lenet, get_weights
-from histcxr.models.neural import import_neural
 from histcxr.models.out_of_fold import patient_folds
+from histcxr.neural import import_neural
 
 __all__ = ["LeNetTrainer", "TrainedNetwork", "TrainingOptions", "validation_folds"]
 

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.exceptions import InputError, ModelError
-from histcxr.models import onnx_file
+from histcxr import onnx_file
+from histcxr.exceptions import InputError
 from histcxr.models.lenet_graph import EPSILON, LeNetGraph, Weights
-from histcxr.models.neural import import_neural
 
-__all__ = ["OPSET", "open_session", "run_session", "write_onnx"]
+__all__ = ["OPSET", "run_session", "write_onnx"]
 
 #: Version of ONNX's operators that the file is written in (2021; every ONNX Runtime since 1.12 reads it).
 OPSET = 17
@@ -136,29 +135,6 @@ def _convolution(weights: Weights, i: int, batch_norm: bool) -> tuple[NDArray[An
 def _pads(total: int) -> list[int]:
     """Share padding out as Keras's ``"same"`` does: the odd one at the end."""
     return [total // 2, total - total // 2]
-
-
-def open_session(model: bytes) -> Any:
-    """Open an ONNX model for prediction on the CPU, with one thread: callers run many images at once.
-
-    A session may be used from several threads.
-
-    Raises
-    ------
-    ModelError
-        When the bytes are no ONNX model that ONNX Runtime can run.
-    MissingDependencyError
-        When ``onnxruntime`` is not installed.
-    """
-    runtime = import_neural("onnxruntime", "to predict with a LeNet")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    errors = runtime.capi.onnxruntime_pybind11_state
-    try:
-        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.InvalidArgument) as error:
-        raise ModelError(f"this is no ONNX model that ONNX Runtime can run: {error}") from error
 
 
 def run_session(session: Any, histograms: NDArray[np.float32], batch_size: int = 256) -> NDArray[np.float64]:

@@ -36,6 +36,12 @@ class Reason(StrEnum):
     MASK_INVERTED = "mask_inverted"
     MASK_TOO_LARGE = "mask_too_large"
     MASK_NOT_BINARY = "mask_not_binary"
+    LUNGS_NOT_FOUND = "lungs_not_found"
+    LUNGS_IMPLAUSIBLE = "lungs_implausible"
+    LUNGS_CUT_OFF = "lungs_cut_off"
+    POLARITY = "polarity"
+    NOT_A_CHEST = "not_a_chest"
+    UNLIKE_TRAINING = "unlike_training"
     SCORE_INVALID = "score_invalid"
     UNEXPECTED = "unexpected"
 
@@ -70,6 +76,12 @@ _SENTENCES = {
     Reason.MASK_INVERTED: "the lung mask marks the outside of the lungs; invert the mask",
     Reason.MASK_TOO_LARGE: "the lung mask covers most of the image; segment the image again",
     Reason.MASK_NOT_BINARY: "the lung mask has many grey levels instead of two; check that it is a mask",
+    Reason.LUNGS_NOT_FOUND: "no lungs were found in this image; check that it is a frontal chest radiograph",
+    Reason.LUNGS_IMPLAUSIBLE: "what was found has not the shape of two lungs; look at the image, or add a lung mask",
+    Reason.LUNGS_CUT_OFF: "the lungs reach beyond the edge of the image; send the whole radiograph",
+    Reason.POLARITY: "the lungs are brighter than what lies between them; the grey levels seem inverted",
+    Reason.NOT_A_CHEST: "this does not look like an upright frontal chest radiograph; check what it shows",
+    Reason.UNLIKE_TRAINING: "these lungs are unlike all that the model was trained on; a reader must judge",
     Reason.SCORE_INVALID: "the model gave no usable score for this image; report it to the model's maker",
     Reason.UNEXPECTED: "an unexpected error stopped this image; report it with the detail given",
 }

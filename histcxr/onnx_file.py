@@ -58,14 +58,18 @@ def model_bytes(
     name: str,
     opset: int,
     ir_version: int,
+    properties: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Encode a ModelProto with its graph."""
+    """Encode a ModelProto with its graph, and texts that ONNX Runtime gives back as its metadata."""
     graph = b"".join(_bytes(1, message) for message in nodes) + _text(2, name)
     graph += b"".join(_bytes(5, message) for message in tensors)
     graph += b"".join(_bytes(11, message) for message in inputs)
     graph += b"".join(_bytes(12, message) for message in outputs)
     model = _integer(1, ir_version) + _text(2, "histcxr") + _bytes(7, graph)
-    return model + _bytes(8, _integer(2, opset))
+    model += _bytes(8, _integer(2, opset))
+    for key, value in (properties or {}).items():
+        model += _bytes(14, _text(1, key) + _text(2, value))
+    return model
 
 
 def _varint(value: int) -> bytes:

@@ -14,15 +14,15 @@ PACKAGE = Path(histcxr.__file__).parent
 FLOORS = [
     {"commands"},
     {"demo"},
-    {"training", "tuning"},
+    {"training", "tuning", "reference_study"},
     {"worklist", "evaluation"},
-    {"cohorts"},
+    {"cohorts", "boxed"},
     {"model_store", "reports"},
     {"models", "reference"},
     {"decision", "features"},
     {"lungs"},
     {"data", "onnx_session"},
-    {"neural", "onnx_file"},
+    {"familiarity", "neural", "onnx_file"},
     {"exceptions"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

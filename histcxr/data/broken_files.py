@@ -27,7 +27,8 @@ def write_broken_files(folder: str | os.PathLike[str], seed: int = 0) -> dict[st
     Parameters
     ----------
     folder : path-like
-        Where to write; made if missing. Masks go to ``masks/`` inside.
+        Where to write; made if missing. Masks go to ``masks/`` inside; pictures that are no upright chest have
+        none.
     seed : int
         Which phantoms the files are made from.
 
@@ -46,8 +47,10 @@ def write_broken_files(folder: str | os.PathLike[str], seed: int = 0) -> dict[st
         expected[name] = reason
     for name, (mask, reason) in _masks(phantom).items():
         write_image(top / name, phantom.image)
-        if mask is not None:
-            _write(_mask_of(top, name), mask)
+        _write(_mask_of(top, name), mask)
+        expected[name] = reason
+    for name, (pixels, reason) in _strangers(phantom).items():
+        write_image(top / name, pixels)
         expected[name] = reason
     return expected | _special_files(top)
 
@@ -178,7 +181,18 @@ def _contents(phantom: Phantom) -> dict[str, tuple[bytes, Reason]]:
     }
 
 
-def _masks(phantom: Phantom) -> dict[str, tuple[bytes | None, Reason]]:
+def _strangers(phantom: Phantom) -> dict[str, tuple[NDArray[np.uint8], Reason]]:
+    """Pictures without a mask that are no upright frontal chest, or not in the usual grey levels."""
+    image = phantom.image
+    return {
+        "grey levels inverted.png": (255 - image, Reason.POLARITY),
+        "upside down.png": (np.ascontiguousarray(image[::-1]), Reason.NOT_A_CHEST),
+        "on its side.png": (np.ascontiguousarray(np.rot90(image)), Reason.NOT_A_CHEST),
+        "two at once.png": (np.hstack([image, image]), Reason.NOT_A_CHEST),
+    }
+
+
+def _masks(phantom: Phantom) -> dict[str, tuple[bytes, Reason]]:
     """Masks that are broken; their images are sound."""
     mask = phantom.mask.view(np.uint8)
     sound = encode_image(mask * 255)
@@ -187,7 +201,6 @@ def _masks(phantom: Phantom) -> dict[str, tuple[bytes | None, Reason]]:
     most = np.full_like(mask, 255)
     most[[0, -1]], most[:, [0, -1]] = 0, 0
     return {
-        "mask missing.png": (None, Reason.MASK_MISSING),
         "mask is text.png": (b"not a mask\n" * 50, Reason.MASK_UNREADABLE),
         "mask truncated.png": (sound[: len(sound) // 2], Reason.MASK_UNREADABLE),
         "mask empty.png": (encode_image(np.zeros_like(mask)), Reason.MASK_EMPTY),

@@ -6,7 +6,10 @@ byte) and never by an image's own minimum or maximum.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +24,11 @@ from histcxr.exceptions import RadiographError, Reason
 
 MIN_LUNG_CONTRAST = 16
 """Fewest grey levels between the darkest and the brightest lung pixel of an image that can be judged."""
+
+LARGE_PIXELS = 1 << 24
+"""Images with more pixels than this are decoded one at a time."""
+
+_LARGE = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,9 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
     if header.width < MIN_SIDE or header.height < MIN_SIDE:
         detail = f"{header.width} x {header.height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
         raise RadiographError(Reason.TOO_SMALL, name, detail)
-    pixels, coloured = decode_grey(data, header, name)
+    # Large images one at a time: several threads would hold many times their size.
+    with _LARGE if header.width * header.height > LARGE_PIXELS else contextlib.nullcontext():
+        pixels, coloured = decode_grey(data, header, name)
     steps = []
     if header.palette:
         steps.append("palette applied")
@@ -111,7 +121,8 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
     if header.dicom is not None:
         steps.extend(header.dicom.steps)
     if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
+        high = 1 if sys.byteorder == "little" else 0
+        pixels = np.ascontiguousarray(pixels.view(np.uint8)[:, high::2])  # without a copy of 16 bits
         steps.append("16 to 8 bits")
     height, width = pixels.shape
     metadata = {

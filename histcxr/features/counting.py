@@ -22,6 +22,8 @@ from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableE
 from histcxr.features.bands import band_histograms
 from histcxr.features.histograms import BINS, Zones, masked_histogram
 from histcxr.features.recipe import Recipe, as_recipe
+from histcxr.lungs.segmenter import Found, Segmenter
+from histcxr.lungs.shape import polarity
 
 __all__ = ["MAX_SATURATED", "ImageCounts", "batch_counts", "image_counts"]
 
@@ -30,6 +32,9 @@ MAX_SATURATED = 0.5
 
 # Pixels decoded before the first of them is counted: bounds the memory of a batch of large images.
 _BATCH_PIXELS = 1 << 19
+
+# Pixels a side, about, that show whether an image is inverted.
+_COARSE = 64
 
 _Path: TypeAlias = str | os.PathLike[str]
 _Pixels: TypeAlias = NDArray[np.uint8]
@@ -48,6 +53,7 @@ def image_counts(
     mask: _Path | bytes | _Lungs,
     zones: Zones | Recipe = 1,
     *,
+    segmenter: Segmenter | None = None,
     digest: bool = False,
     path: _Path = "",
 ) -> ImageCounts:
@@ -61,6 +67,8 @@ def image_counts(
         The mask's file (``""``: there is none), its content, or a mask of the image's own size.
     zones : {1, 2, 6, "1+2", "1+6"} or Recipe
         What to count apart.
+    segmenter : Segmenter, optional
+        What finds the lungs where there is no mask. A mask that is given always wins.
     digest : bool, default=False
         Whether to compute the SHA-256 of the image's bytes; else it is ``""``.
     path : path-like, optional
@@ -73,16 +81,25 @@ def image_counts(
     Raises
     ------
     RadiographError
-        When the image cannot be read, or its lungs show nothing: too little contrast, or more than half of
-        them pure black or white.
+        When the image cannot be read, its lungs show nothing (too little contrast, or more than half of them
+        pure black or white), or they are brighter than what lies between them.
     MaskError
         When the mask is missing, cannot be read, or cannot be two lungs.
+    UnjudgeableError
+        When the segmenter finds no lungs, or no upright frontal chest.
     InputError
         When zones is unknown or a mask array is of the wrong type or shape.
     """
     recipe = as_recipe(zones)
     pixels, sha256, name = _read_pixels(image, path, digest)
-    return ImageCounts(_count(pixels, _read_lungs(mask, pixels, name), recipe, name), sha256)
+    if segmenter is not None and _absent(mask):
+        (found,) = segmenter.segment([pixels], [name])
+        if isinstance(found, UnjudgeableError):
+            raise found
+        lungs = found.mask
+    else:
+        lungs = _read_lungs(mask, pixels, name)
+    return ImageCounts(_count(pixels, lungs, recipe, name), sha256)
 
 
 def batch_counts(
@@ -90,6 +107,7 @@ def batch_counts(
     masks: Sequence[_Path | bytes | _Lungs],
     zones: Zones | Recipe = 1,
     *,
+    segmenter: Segmenter | None = None,
     digest: bool = False,
     paths: Sequence[_Path] | None = None,
 ) -> list[ImageCounts | UnjudgeableError]:
@@ -102,7 +120,7 @@ def batch_counts(
     ----------
     images, masks : sequences of one length
         As for :func:`image_counts`.
-    zones, digest
+    zones, segmenter, digest
         As for :func:`image_counts`.
     paths : sequence of path-like, optional
         The images' names for messages, where bytes were given.
@@ -129,14 +147,14 @@ def batch_counts(
         try:
             pixels, sha256, name = _read_pixels(image, name, digest)
         except UnjudgeableError as error:
-            results[index] = error
+            results[index] = _bare(error)
             continue
         group.append((index, pixels, sha256, name))
         held += pixels.size
         if held >= _BATCH_PIXELS:
-            _count_group(group, masks, recipe, results)
+            _count_group(group, masks, recipe, segmenter, results)
             group, held = [], 0
-    _count_group(group, masks, recipe, results)
+    _count_group(group, masks, recipe, segmenter, results)
     return results
 
 
@@ -144,20 +162,40 @@ def _count_group(
     group: list[tuple[int, _Pixels, str, str]],
     masks: Sequence[_Path | bytes | _Lungs],
     recipe: Recipe,
+    segmenter: Segmenter | None,
     results: list[Any],
 ) -> None:
-    """Read the masks of decoded images and count them; write to results."""
+    """Read or make the masks of decoded images and count them; write to results."""
+    made: dict[int, Found | UnjudgeableError] = {}
+    if segmenter is not None and (bare := [one for one in group if _absent(masks[one[0]])]):
+        indices, images, _, names = zip(*bare, strict=True)
+        made = dict(zip(indices, segmenter.segment(images, names), strict=True))
     ready: list[tuple[int, _Pixels, str, str, _Lungs]] = []
     for index, pixels, sha256, name in group:
+        found = made.get(index)
+        if isinstance(found, UnjudgeableError):
+            results[index] = _bare(found)
+            continue
         try:
-            ready.append((index, pixels, sha256, name, _read_lungs(masks[index], pixels, name)))
+            lungs = found.mask if found is not None else _read_lungs(masks[index], pixels, name)
+            ready.append((index, pixels, sha256, name, lungs))
         except UnjudgeableError as error:
-            results[index] = error
+            results[index] = _bare(error)
     for index, pixels, sha256, name, lungs in ready:
         try:
             results[index] = ImageCounts(_count(pixels, lungs, recipe, name), sha256)
         except UnjudgeableError as error:
-            results[index] = error
+            results[index] = _bare(error)
+
+
+def _bare(error: UnjudgeableError) -> UnjudgeableError:
+    """Return the error without its traceback, whose frames would hold the pixels as long as it is kept."""
+    return UnjudgeableError(error.reason, error.path, error.detail)
+
+
+def _absent(mask: _Path | bytes | _Lungs) -> bool:
+    """Tell whether there is no mask at all; one that is named and cannot be read is an error instead."""
+    return isinstance(mask, str) and not mask
 
 
 def _read_pixels(image: _Path | bytes, path: _Path, digest: bool) -> tuple[_Pixels, str, str]:
@@ -185,9 +223,18 @@ def _read_lungs(mask: _Path | bytes | _Lungs, pixels: _Pixels, name: str) -> _Lu
     return read_mask(mask, (height, width))
 
 
+def _check_polarity(pixels: _Pixels, lungs: _Lungs, name: str) -> None:
+    """Refuse a radiograph whose grey levels are inverted: no histogram of it means what it should."""
+    step = max(1, min(pixels.shape) // _COARSE)
+    small = np.ascontiguousarray(lungs[::step, ::step]).view(np.uint8)
+    if polarity(pixels[::step, ::step], small) > 0:
+        raise RadiographError(Reason.POLARITY, name)
+
+
 def _count(pixels: _Pixels, lungs: _Lungs, recipe: Recipe, name: str) -> NDArray[np.int64]:
     """Count, unless the lungs show nothing."""
     check_lungs(pixels, lungs, name)
+    _check_polarity(pixels, lungs, name)
     counts = masked_histogram(pixels, lungs, recipe.zones)
     extreme = counts[:, :: BINS - 1].sum()  # the first and the last bin
     if extreme and extreme > MAX_SATURATED * counts.sum():

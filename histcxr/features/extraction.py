@@ -20,8 +20,12 @@ from histcxr.features.counting import ImageCounts, batch_counts, image_counts
 from histcxr.features.filters import Band
 from histcxr.features.histograms import BINS, Zones
 from histcxr.features.recipe import Recipe, as_recipe
+from histcxr.lungs.segmenter import Segmenter, load_segmenter
 
-__all__ = ["Features", "ImageCounts", "batch_counts", "extract_features", "image_counts"]
+__all__ = ["LUNGS", "Features", "ImageCounts", "batch_counts", "extract_features", "image_counts"]
+
+#: Whose lung masks are used: the manifest's, the network's for every image, or the network's where there is none.
+LUNGS = ("given", "found", "either")
 
 # Images a worker takes at a time: enough to hide the cost of handing over, few for a lively progress bar.
 _CHUNK = 64
@@ -85,6 +89,8 @@ def extract_features(
     n_jobs: int = 1,
     *,
     bands: bool | str | Iterable[str | Band] = (),
+    lungs: str = "given",
+    segmenter: Segmenter | None = None,
     cache: _Path | None = None,
     progress: bool = False,
 ) -> Features:
@@ -103,6 +109,11 @@ def extract_features(
     bands : bool, str, or iterable of str or Band, default=()
         Filtered images to count beside the intensity, ``True`` for those that travel best; their rows follow,
         band by band. See :mod:`histcxr.features.bands`.
+    lungs : {"given", "found", "either"}, default="given"
+        Whose masks: those of the manifest, those that the network finds for every image, or the network's where
+        the manifest has none.
+    segmenter : Segmenter, optional
+        The network; by default the one that comes with histcxr.
     cache : path-like, optional
         A folder that keeps counts for next time, known by the content of image and mask, not by their
         names. An extraction that was killed goes on where it was.
@@ -116,7 +127,7 @@ def extract_features(
     Raises
     ------
     InputError
-        When the manifest has no such columns, zones is unknown, or the cache cannot be used.
+        When the manifest has no such columns, zones or lungs are unknown, or the cache cannot be used.
 
     Warns
     -----
@@ -127,21 +138,22 @@ def extract_features(
     missing = [column for column in ("image", "mask") if column not in manifest.columns]
     if missing:
         raise InputError(f"manifest must have the columns image and mask; missing: {', '.join(missing)}")
-    images, masks = _paths(manifest["image"]), _paths(manifest["mask"])
+    images = _paths(manifest["image"])
+    masks, segmenter = _lungs(_paths(manifest["mask"]), lungs, segmenter)
     n = len(manifest)
     counts = np.zeros((n, len(recipe.names), BINS), np.int64)
     reasons, details = [""] * n, [""] * n
     rows: Sequence[int] = range(n)
     with _Progress(n, progress) as bar:
         if cache is None:
-            for done in _in_chunks(images, masks, rows, recipe, n_jobs, None):
+            for done in _in_chunks(images, masks, rows, recipe, n_jobs, segmenter, None):
                 done.store(counts, reasons, details)
                 bar.advance(len(done.rows))
         else:
             with CountsCache(cache, recipe) as kept:
                 while rows:
                     found: list[tuple[int, bytes]] = []
-                    for done in _in_chunks(images, masks, rows, recipe, n_jobs, kept.keys()):
+                    for done in _in_chunks(images, masks, rows, recipe, n_jobs, segmenter, kept.keys()):
                         done.store(counts, reasons, details)
                         kept.add(done.keys, done.counts)
                         found += done.known
@@ -151,6 +163,17 @@ def extract_features(
                     bar.advance(len(found) - len(rows))
     table = manifest.assign(reason=reasons, detail=details)
     return Features(counts, table, recipe)
+
+
+def _lungs(masks: list[str], lungs: str, segmenter: Segmenter | None) -> tuple[list[str], Segmenter | None]:
+    """Return the masks to use, and what finds the lungs of those that are ``""``."""
+    if lungs not in LUNGS:
+        raise InputError(f"lungs must be one of {', '.join(LUNGS)}; got {lungs!r}")
+    if lungs == "found":
+        masks = [""] * len(masks)
+    if lungs == "given" or "" not in masks:
+        return masks, None
+    return masks, segmenter or load_segmenter()
 
 
 def _paths(column: pd.Series) -> list[str]:
@@ -193,13 +216,16 @@ def _in_chunks(
     rows: Sequence[int],
     recipe: Recipe,
     n_jobs: int,
+    segmenter: Segmenter | None,
     known: frozenset[bytes] | None,
 ) -> Iterator[_Chunk]:
     """Count rows in parallel, in order; only a few chunks are in flight, whatever the number of rows."""
     size = min(_CHUNK, max(1, len(rows) // (4 * effective_n_jobs(n_jobs))))
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
-        delayed(_count_chunk)([images[i] for i in chunk], [masks[i] for i in chunk], chunk, recipe, known)
+        delayed(_count_chunk)(
+            [images[i] for i in chunk], [masks[i] for i in chunk], chunk, recipe, segmenter, known
+        )
         for chunk in chunks
     )
     try:
@@ -214,40 +240,50 @@ def _in_chunks(
 
 
 def _count_chunk(
-    images: list[str], masks: list[str], rows: Sequence[int], recipe: Recipe, known: frozenset[bytes] | None
+    images: list[str],
+    masks: list[str],
+    rows: Sequence[int],
+    recipe: Recipe,
+    segmenter: Segmenter | None,
+    known: frozenset[bytes] | None,
 ) -> _Chunk:
     chunk = _Chunk(rows)
     if known is None:
-        chunk.take(rows, [b""] * len(rows), batch_counts(images, masks, recipe))
+        chunk.take(rows, [b""] * len(rows), batch_counts(images, masks, recipe, segmenter=segmenter))
         return chunk
     waiting: list[tuple[int, bytes, str, bytes | str, bytes | str]] = []
     held = 0
     for row, image, mask in zip(rows, images, masks, strict=True):
+        bare = segmenter is not None and not mask
         try:
-            data = read_file(image), read_file(mask)
+            data = read_file(image), b"" if bare else read_file(mask)
         except RadiographError:
             # Left by their names, for the readers to put the reason into words.
             waiting.append((row, b"", image, image, mask))
             continue
-        key = content_key(*data)
+        # Masks that one network makes of one image are equal, so its digest may stand for them.
+        key = content_key(data[0], segmenter.digest.encode() if segmenter is not None and bare else data[1])
         if key in known:
             chunk.known.append((row, key))
             continue
-        waiting.append((row, key, image, *data))
+        waiting.append((row, key, image, data[0], "" if bare else data[1]))
         held += len(data[0]) + len(data[1])
         if held >= _HELD_BYTES:
-            _count_waiting(chunk, waiting, recipe)
+            _count_waiting(chunk, waiting, recipe, segmenter)
             waiting, held = [], 0
-    _count_waiting(chunk, waiting, recipe)
+    _count_waiting(chunk, waiting, recipe, segmenter)
     return chunk
 
 
 def _count_waiting(
-    chunk: _Chunk, waiting: list[tuple[int, bytes, str, bytes | str, bytes | str]], recipe: Recipe
+    chunk: _Chunk,
+    waiting: list[tuple[int, bytes, str, bytes | str, bytes | str]],
+    recipe: Recipe,
+    segmenter: Segmenter | None,
 ) -> None:
     if waiting:
         rows, keys, names, images, masks = zip(*waiting, strict=True)
-        chunk.take(rows, keys, batch_counts(images, masks, recipe, paths=names))
+        chunk.take(rows, keys, batch_counts(images, masks, recipe, segmenter=segmenter, paths=names))
 
 
 class _Progress:

@@ -14,7 +14,7 @@ __all__ = ["EXTRACTION_VERSION", "Recipe", "as_recipe"]
 
 #: Raised whenever the same files may give other counts than before, by reading, checking or counting
 #: differently.
-EXTRACTION_VERSION: Final = 1
+EXTRACTION_VERSION: Final = 2
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def study(tmp_path_factory):
     rows = [
         {"image": item.path, "mask": item.mask, "label": "", "expected": expected[item.relative].value}
         for item in find_inputs(folder / "broken")
-        if item.problem is None
+        if item.problem is None and item.mask
     ]
     table = pd.concat([sound.assign(expected=""), pd.DataFrame(rows)], ignore_index=True)
     return table.sample(frac=1, random_state=0).reset_index(drop=True)

@@ -1,0 +1,1 @@
+"""Finding the lungs in frontal radiographs that come without a mask."""

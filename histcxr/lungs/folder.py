@@ -1,0 +1,199 @@
+"""Segmenting a whole folder: a mask for each radiograph, a table with a row for every file, a sheet to look at."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histcxr.data.discovery import InputFile, find_inputs
+from histcxr.data.names import stem_of
+from histcxr.data.radiograph import read_radiograph
+from histcxr.data.writing import write_image, write_mask
+from histcxr.exceptions import InputError, MaskError, OutputError, Reason, UnjudgeableError
+from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter
+from histcxr.lungs.sheet import Tile, draw_sheet, make_tile
+
+__all__ = ["COLUMNS", "SHEET", "TABLE", "SegmentationSummary", "segment_folder"]
+
+#: What is written: the table, the sheet, and a folder with the masks, which mirrors the input.
+TABLE, SHEET, MASKS = "segmentation.csv", "sheet.png", "masks"
+
+#: Columns of the table.
+COLUMNS = ("file", "mask", "lung_share", "distance", "reason", "detail")
+
+_BATCH = 32
+_TILES = 64
+
+
+@dataclass(frozen=True)
+class SegmentationSummary:
+    """What became of a folder.
+
+    Attributes
+    ----------
+    total, segmented : int
+        Files seen, and masks written.
+    reasons : dict of str to int
+        Why the others have none.
+    output : str
+    """
+
+    total: int
+    segmented: int
+    reasons: dict[str, int]
+    output: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {
+            "total": self.total,
+            "segmented": self.segmented,
+            "reasons": self.reasons,
+            "output": self.output,
+        }
+
+
+@dataclass
+class _Sheet:
+    """A fair choice of pictures (every k-th, k doubling as the folder turns out larger), and the first refused."""
+
+    step: int = 1
+    seen: int = 0
+    good: list[Tile] = field(default_factory=list)
+    refused: list[Tile] = field(default_factory=list)
+
+    def add(self, pixels: NDArray[np.uint8], found: Found | UnjudgeableError, name: str) -> None:
+        if isinstance(found, UnjudgeableError):
+            if len(self.refused) < _TILES // 2:
+                self.refused.append(make_tile(pixels, None, f"{found.reason.value}: {name}"))
+            return
+        if self.seen % self.step == 0:
+            self.good.append(make_tile(pixels, found.mask, name))
+            if len(self.good) > _TILES:
+                self.good, self.step = self.good[::2], self.step * 2
+        self.seen += 1
+
+
+def segment_folder(
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    segmenter: Segmenter | None = None,
+    n_jobs: int = 2,
+    overwrite: bool = False,
+) -> SegmentationSummary:
+    """Find the lungs of every radiograph in a folder.
+
+    Parameters
+    ----------
+    data : path-like
+        A folder, a CSV list or one image. Masks that lie there are not used.
+    output : path-like
+        A new folder. It gets ``masks/`` (PNG of one bit a pixel, the image's size, mirroring ``data``),
+        ``segmentation.csv`` with one row for every file (:data:`COLUMNS`) and ``sheet.png``.
+    segmenter : Segmenter, optional
+        By default the network that comes with histcxr.
+    n_jobs : int
+        Threads that read images.
+    overwrite : bool
+        Write into a folder that exists.
+
+    Returns
+    -------
+    SegmentationSummary
+
+    Raises
+    ------
+    InputError
+        No such data, or an output that exists.
+    OutputError
+        When a file cannot be written.
+    """
+    target = Path(output)
+    stream = find_inputs(data)
+    if target.exists() and not (overwrite and target.is_dir()):
+        raise InputError(f"output must be a new folder, but {os.fspath(target)!r} exists; or overwrite it")
+    finder = segmenter or load_segmenter()
+    reasons: Counter[str] = Counter()
+    taken: set[str] = set()
+    sheet, total = _Sheet(), 0
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with open(target / TABLE, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
+            table = csv.writer(file)
+            table.writerow(COLUMNS)
+            for item, pixels, found in _segmented(stream, finder, n_jobs):
+                total += 1
+                name = os.path.join(MASKS, f"{stem_of(_inside(item.relative))}.png")
+                if isinstance(found, Found) and name in taken:
+                    found = MaskError(Reason.MASK_MISSING, item.path, "another image has the same mask name")
+                if pixels is not None:
+                    sheet.add(pixels, found, item.relative)
+                if isinstance(found, UnjudgeableError):
+                    reasons[found.reason.value] += 1
+                    table.writerow([item.relative, "", "", "", found.reason.value, found.explanation])
+                    continue
+                taken.add(name)
+                write_mask(target / name, found.mask)
+                share = f"{found.mask.mean():.4f}"
+                table.writerow([item.relative, name, share, f"{found.distance:.1f}", "", ""])
+        tiles = [*sheet.refused, *sheet.good[: _TILES - len(sheet.refused)]]
+        if tiles:
+            write_image(target / SHEET, draw_sheet(tiles))
+    except OSError as error:
+        raise OutputError(f"{os.fspath(target)!r} cannot be written: {error.strerror}") from error
+    return SegmentationSummary(total, total - sum(reasons.values()), dict(reasons), os.fspath(target))
+
+
+def _inside(relative: str) -> str:
+    """Keep a mask's name inside the output, also where a list names images elsewhere."""
+    parts = [part for part in Path(relative).parts if part not in ("..", os.sep)]
+    return os.path.join(*parts)
+
+
+def _segmented(
+    stream: Iterator[InputFile], segmenter: Segmenter, n_jobs: int
+) -> Iterator[tuple[InputFile, NDArray[np.uint8] | None, Found | UnjudgeableError]]:
+    """Yield every input with its pixels, where it has any, and its lungs."""
+    with ThreadPoolExecutor(n_jobs, thread_name_prefix="histcxr") as pool:
+        while items := list(islice(stream, _BATCH)):
+            yield from zip(items, *_batch(items, segmenter, pool), strict=True)
+
+
+def _batch(
+    items: list[InputFile], segmenter: Segmenter, pool: ThreadPoolExecutor
+) -> tuple[list[NDArray[np.uint8] | None], list[Found | UnjudgeableError]]:
+    read = list(pool.map(_read, items))
+    pixels = [None if isinstance(one, UnjudgeableError) else one for one in read]
+    good = [(item.path, one) for item, one in zip(items, pixels, strict=True) if one is not None]
+    parts = [good[i::4] for i in range(4)]
+    lungs: dict[str, Found | UnjudgeableError] = {}
+    for part, found in zip(parts, pool.map(lambda part: _find(segmenter, part), parts), strict=True):
+        lungs |= {path: one for (path, _), one in zip(part, found, strict=True)}
+    return pixels, [
+        one if isinstance(one, UnjudgeableError) else lungs[item.path]
+        for item, one in zip(items, read, strict=True)
+    ]
+
+
+def _find(segmenter: Segmenter, part: list[tuple[str, NDArray[np.uint8]]]) -> list[Found | UnjudgeableError]:
+    return segmenter.segment([pixels for _, pixels in part], [path for path, _ in part])
+
+
+def _read(item: InputFile) -> NDArray[np.uint8] | UnjudgeableError:
+    if item.problem is not None:
+        return UnjudgeableError(item.problem, item.path, item.detail)
+    try:
+        return read_radiograph(item.path).pixels
+    except UnjudgeableError as error:
+        return error

@@ -1,0 +1,123 @@
+"""The gate: is this picture an upright frontal chest radiograph at all?
+
+Two questions are asked of the network's context, the means of its deepest maps over each quarter of the picture.
+How far does it lie from those of radiographs (:mod:`histcxr.familiarity`)? That refuses what nobody thought of. And
+on which side of a plane does it lie, between radiographs as archives hold them and pictures that are none: drawn
+ones, and radiographs turned, cut in half, laid side by side or burnt out (outlier exposure; Hendrycks, Mazeika and
+Dietterich 2019)? That refuses what looks much like a radiograph. Both limits are set by the share of validation
+radiographs that may be refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histcxr.data.not_chests import TRANSFORMS, draw_not_chest
+from histcxr.familiarity import Familiarity, fit_familiarity
+
+__all__ = ["EXPOSED", "Gate", "fit_gate", "no_radiographs"]
+
+#: Share of the validation radiographs that each of the two questions may refuse.
+FALSE_ALARMS: Final = 0.004
+
+#: Directions in which distances are measured: those in which radiographs differ most.
+DIRECTIONS: Final = 96
+
+#: Kinds of drawn pictures that the plane is fitted with; the others show what it does with the unknown.
+EXPOSED: Final = ("grey_photograph", "text", "noise", "blank", "lateral", "hand", "abdomen")
+
+# Inverted radiographs are told by their grey levels, not by the network, which is taught to see through it.
+_CHANGES: Final = tuple(name for name in TRANSFORMS if name not in ("inverted", "solarised"))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Two limits on the context.
+
+    Attributes
+    ----------
+    familiarity : Familiarity
+        Its whitening keeps :data:`DIRECTIONS` directions.
+    plane : ndarray of float64, shape (k,)
+    offset : float
+        ``context @ plane + offset`` is high for radiographs.
+    limit : float
+        Below it the picture is refused.
+    false_alarms : float
+        Share of the validation radiographs below it.
+    """
+
+    familiarity: Familiarity
+    plane: NDArray[np.float64]
+    offset: float
+    limit: float
+    false_alarms: float
+
+
+def fit_gate(
+    training: NDArray[np.floating], validation: NDArray[np.floating], others: NDArray[np.floating]
+) -> Gate:
+    """Fit both limits.
+
+    Parameters
+    ----------
+    training, validation : ndarray of float, shape (n, k)
+        Contexts of radiographs, of different patients.
+    others : ndarray of float, shape (n, k)
+        Contexts of pictures that are no upright frontal chest radiographs.
+
+    Returns
+    -------
+    Gate
+
+    Raises
+    ------
+    InputError
+        Too few radiographs.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    familiarity = fit_familiarity(training, validation, false_alarms=FALSE_ALARMS, directions=DIRECTIONS)
+    contexts = np.concatenate([training, others]).astype(np.float64)
+    good = np.arange(len(contexts)) < len(training)
+    scaler = StandardScaler().fit(contexts)
+    fitted = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000).fit(
+        scaler.transform(contexts), good
+    )
+    plane = fitted.coef_[0] / scaler.scale_
+    offset = float(fitted.intercept_[0] - plane @ scaler.mean_)
+    heights = np.asarray(validation, np.float64) @ plane + offset
+    limit = float(np.quantile(heights, FALSE_ALARMS, method="lower"))
+    return Gate(familiarity, plane, offset, limit, float(np.mean(heights < limit)))
+
+
+def no_radiographs(
+    radiographs: NDArray[np.uint8], seed: int, *, drawn: int = 300
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield pictures to fit the plane with: drawn ones, and radiographs that something happened to.
+
+    Parameters
+    ----------
+    radiographs : ndarray of uint8, shape (n, height, width)
+        Of training patients. Each is changed in one way.
+    seed : int
+    drawn : int
+        Pictures of each kind in :data:`EXPOSED`.
+
+    Yields
+    ------
+    ndarray of uint8, shape (height, width)
+        Sizes differ.
+    """
+    rng = np.random.default_rng([seed, 3])
+    for kind in EXPOSED:
+        for _ in range(drawn):
+            yield draw_not_chest(kind, rng)
+    for i, pixels in enumerate(radiographs):
+        yield TRANSFORMS[_CHANGES[i % len(_CHANGES)]](pixels)

@@ -1,0 +1,170 @@
+"""From the network's probabilities to two lungs, or to the reason why these cannot be two lungs.
+
+All is done at the network's size; the outline is then interpolated to the radiograph's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from histcxr.exceptions import Reason
+
+__all__ = ["Lungs", "enlarged", "find_lungs", "polarity"]
+
+#: Smallest share of the picture that both lungs cover together.
+MIN_AREA: Final = 0.04
+
+#: Largest share.
+MAX_AREA: Final = 0.6
+
+#: The smaller lung has at least this share of the larger one.
+MIN_SYMMETRY: Final = 0.12
+
+#: A connected part smaller than this share of the largest one is no lung.
+_SPECK: Final = 0.05
+
+#: Largest share of the lungs' outline that may lie on the picture's edge.
+MAX_ON_EDGE: Final = 0.2
+
+_LEVEL: Final = 0.5
+
+# What lies between the lungs is even where the middle half of its grey levels spans no more than this share of the
+# lungs' own: a little of the lungs may lie outside their mask.
+_EVEN: Final = 0.02
+
+
+class Lungs(NamedTuple):
+    """What was found.
+
+    Attributes
+    ----------
+    probabilities : ndarray of float32, shape (size, size)
+        Cleaned: specks are 0, holes are 1.
+    mask : ndarray of uint8, shape (size, size)
+        1 where a probability exceeds one half.
+    reason : Reason or None
+        Why these cannot be two lungs.
+    detail : str
+        What was found.
+    """
+
+    probabilities: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    reason: Reason | None = None
+    detail: str = ""
+
+
+def find_lungs(probabilities: NDArray[np.float32]) -> Lungs:
+    """Keep the two lungs, fill their holes and check their shape.
+
+    Parameters
+    ----------
+    probabilities : ndarray of float32, shape (size, size)
+        Each pixel's probability of belonging to a lung.
+
+    Returns
+    -------
+    Lungs
+        Without a reason where two lungs of plausible area, symmetry and place were found.
+    """
+    binary = (probabilities > _LEVEL).astype(np.uint8)
+    n, labels, stats, centres = cv2.connectedComponentsWithStats(binary, connectivity=4)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    if not len(areas) or areas.sum() < MIN_AREA * binary.size:
+        share = binary.mean()
+        return Lungs(
+            probabilities, binary, Reason.LUNGS_NOT_FOUND, f"{share:.1%} of the image looks like lung"
+        )
+    kept = 1 + np.flatnonzero(areas >= _SPECK * areas.max())
+    kept = kept[np.argsort(-areas[kept - 1], kind="stable")][:2]
+    mask = np.isin(labels, kept).astype(np.uint8)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(mask, outlines, -1, 1, cv2.FILLED)
+    cleaned = np.where(binary == mask, probabilities, mask).astype(np.float32)
+    cleaned[(labels > 0) & (mask == 0)] = 0
+    reason, detail = _implausible(mask, centres[kept].astype(np.float64), areas[kept - 1].astype(np.int64))
+    return Lungs(cleaned, mask, reason, detail)
+
+
+def enlarged(lungs: Lungs, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Interpolate the outline to a radiograph's size.
+
+    Parameters
+    ----------
+    lungs : Lungs
+    shape : (height, width)
+
+    Returns
+    -------
+    ndarray of bool, shape (height, width)
+    """
+    height, width = shape
+    levels = cv2.resize(lungs.probabilities, (width, height), interpolation=cv2.INTER_LINEAR)
+    return levels > _LEVEL
+
+
+def polarity(picture: NDArray[Any], mask: NDArray[np.uint8]) -> float:
+    """Say how much brighter the lungs are than what lies between them: below 0 in every proper radiograph.
+
+    Parameters
+    ----------
+    picture : ndarray, shape (height, width)
+        Grey levels, in any unit.
+    mask : ndarray of uint8, shape (height, width)
+        1 inside the lungs.
+
+    Returns
+    -------
+    float
+        Median of the lungs minus median of the rest of their convex hull, in the picture's units; 0 where there is no
+        such rest, or it is even: lungs that were cut out of their radiograph.
+    """
+    points = cv2.findNonZero(mask)
+    if points is None:
+        return 0.0
+    hull = np.zeros_like(mask)
+    cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
+    between = np.sort(picture[(hull == 1) & (mask == 0)])
+    n = len(between)
+    if not n:
+        return 0.0
+    lungs = picture[mask == 1]
+    spread = float(between[3 * n // 4]) - float(between[n // 4])
+    if spread <= _EVEN * (float(lungs.max()) - float(lungs.min())):
+        return 0.0
+    return float(np.median(lungs)) - float(between[n // 2])
+
+
+def _implausible(
+    mask: NDArray[np.uint8], centres: NDArray[np.float64], areas: NDArray[np.int64]
+) -> tuple[Reason | None, str]:
+    """Check area, symmetry, position and the picture's edges."""
+    share = float(mask.mean())
+    if share > MAX_AREA:
+        return Reason.LUNGS_IMPLAUSIBLE, f"they cover {share:.0%} of the image"
+    if len(centres) == 1:
+        # Lungs that touch: take what lies on either side of their common centre.
+        columns = np.flatnonzero(mask.any(axis=0))
+        middle = (columns[0] + columns[-1] + 1) // 2
+        sides = np.array([mask[:, :middle].sum(), mask[:, middle:].sum()])
+        smaller = float(sides.min() / sides.sum())
+        spread = (columns[-1] - columns[0] + 1) / np.count_nonzero(mask.any(axis=1))
+        if smaller < MIN_SYMMETRY or spread < 0.65:
+            return Reason.LUNGS_IMPLAUSIBLE, "only one lung can be seen"
+    else:
+        if areas.min() < MIN_SYMMETRY * areas.max():
+            return Reason.LUNGS_IMPLAUSIBLE, f"one has {areas.min() / areas.max():.0%} of the other's area"
+        (x1, y1), (x2, y2) = centres
+        if abs(x1 - x2) < abs(y1 - y2):
+            return Reason.LUNGS_IMPLAUSIBLE, "they lie above each other instead of side by side"
+    gradient = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    outline = (gradient > 0) & (mask > 0)
+    edges = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    on_edge = float(edges.sum() / max(1, int(outline.sum()) + int(edges.sum())))
+    if on_edge > MAX_ON_EDGE:
+        return Reason.LUNGS_CUT_OFF, f"{on_edge:.0%} of their outline lies on the image's edge"
+    return None, ""

@@ -1,0 +1,90 @@
+"""Segmenting a folder: one row a file, masks where triage finds them, a sheet to look at."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+
+from histcxr.data.anatomy import make_phantom
+from histcxr.data.masks import read_mask
+from histcxr.data.writing import write_image
+from histcxr.exceptions import InputError
+from histcxr.lungs.folder import COLUMNS, SHEET, TABLE, segment_folder
+from histcxr.lungs.pairs import read_pairs, with_masks
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    folder = tmp_path / "in"
+    for i in range(6):
+        write_image(folder / "deep" / f"{i}.png", make_phantom(500 + i).image)
+    write_image(folder / "deep" / "0.bmp", make_phantom(600).image)
+    (folder / "broken.png").write_bytes(b"no image")
+    write_image(folder / "noise.png", np.random.default_rng(0).integers(0, 256, (90, 90)).astype(np.uint8))
+    return folder
+
+
+def test_every_file_has_a_row_and_every_mask_its_place(mixed, tmp_path, segmenter):
+    out = tmp_path / "out"
+    summary = segment_folder(mixed, out, segmenter=segmenter)
+    with open(out / TABLE, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == summary.total == 9
+    by_file = {row["file"]: row for row in rows}
+    assert by_file["broken.png"]["reason"] == "not_an_image"
+    assert by_file["noise.png"]["reason"] != ""
+    taken = [by_file["deep/0.bmp"], by_file["deep/0.png"]]
+    assert [row["reason"] for row in taken].count("mask_missing") == 1
+    assert sum(summary.reasons.values()) + summary.segmented == 9
+    assert summary.segmented >= 5
+    for row in rows:
+        if row["mask"]:
+            shape = cv2.imread(str(mixed / row["file"]), cv2.IMREAD_GRAYSCALE).shape
+            assert read_mask(out / row["mask"], shape).mean() == pytest.approx(
+                float(row["lung_share"]), abs=1e-4
+            )
+        else:
+            assert row["detail"]
+    sheet = cv2.imread(str(out / SHEET))
+    assert sheet.shape[1] >= 5 * 224
+
+
+def test_an_output_that_exists_is_kept(mixed, tmp_path, segmenter):
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InputError, match="exists"):
+        segment_folder(mixed, out, segmenter=segmenter)
+    assert segment_folder(mixed, out, segmenter=segmenter, overwrite=True).total == 9
+
+
+def test_patients_have_one_split_over_all_data(tmp_path, phantoms_on_disk):
+    first, second = (phantoms_on_disk(tmp_path / name, 6) for name in ("first", "second"))
+    for folder, splits in (
+        (first, "train train val test test train"),
+        (second, "test train train train train val"),
+    ):
+        lines = [
+            f"images/{i:03d}.png,masks/{i:03d}.png,p{i},{split}" for i, split in enumerate(splits.split())
+        ]
+        (folder / "manifest.csv").write_text("\n".join(["image,mask,patient_id,split", *lines]) + "\n")
+    table = with_masks([first, second])
+    assert table.groupby("patient_id")["split"].nunique().eq(1).all()
+    assert dict(zip(table["patient_id"], table["split"], strict=True)) == {
+        "p0": "test", "p1": "train", "p2": "val", "p3": "test", "p4": "test", "p5": "val",
+    }  # fmt: skip
+    pairs = read_pairs(table)
+    assert len(pairs) == 12
+    assert len(pairs.part("val")) == 4
+    with pytest.raises(InputError, match="published"):
+        with_masks([first], "published")
+
+
+def test_masks_that_cannot_be_read_are_named(tmp_path, phantoms_on_disk):
+    folder = phantoms_on_disk(tmp_path / "data", 4)
+    (folder / "masks" / "001.png").write_bytes(b"nothing")
+    pairs = read_pairs(with_masks([folder]))
+    assert len(pairs) == 3
+    (name,) = pairs.unusable
+    assert name.endswith("001.png")

@@ -1,0 +1,106 @@
+"""Training on phantoms and using the file: lungs are found, each image for itself, and refusals have reasons."""
+
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from histcxr.data.anatomy import make_phantom
+from histcxr.data.not_chests import TRANSFORMS
+from histcxr.exceptions import ModelError, Reason, UnjudgeableError
+from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter
+from histcxr.lungs.unet import WIDTHS
+from histcxr.lungs.unet_onnx import write_onnx
+
+
+def phantoms(n, seed=10_000, size=(200, 180)):
+    return [make_phantom(seed + i, sick=i % 2 == 1, size=size) for i in range(n)]
+
+
+def dice(first, second):
+    return 2 * (first & second).sum() / (first.sum() + second.sum())
+
+
+def test_lungs_of_new_phantoms_are_found(segmenter):
+    drawn = phantoms(20)
+    found = segmenter.segment([phantom.image for phantom in drawn])
+    scores = [
+        dice(one.mask, phantom.mask)
+        for one, phantom in zip(found, drawn, strict=True)
+        if isinstance(one, Found)
+    ]
+    assert len(scores) == 20
+    assert np.mean(scores) > 0.93
+
+
+def test_an_image_alone_gives_the_same(segmenter):
+    images = [phantom.image for phantom in phantoms(40, size=(144, 160))]
+    together = segmenter.segment(images)
+    for image, one in zip(images, together, strict=True):
+        (alone,) = segmenter.segment([image])
+        assert type(alone) is type(one)
+        if isinstance(one, Found):
+            np.testing.assert_array_equal(alone.mask, one.mask)
+            assert alone.distance == one.distance
+
+
+def test_inverted_phantoms_are_told(segmenter):
+    found = segmenter.segment([255 - phantom.image for phantom in phantoms(10)])
+    assert [one.reason for one in found] == [Reason.POLARITY] * 10
+
+
+@pytest.mark.parametrize("change", ["turned90", "turned180", "turned270", "upside_down", "two_images"])
+def test_turned_phantoms_are_refused(segmenter, change):
+    found = segmenter.segment([TRANSFORMS[change](phantom.image) for phantom in phantoms(10)])
+    assert sum(isinstance(one, UnjudgeableError) for one in found) >= 9
+
+
+def test_outline_is_the_mask_unchecked(segmenter):
+    (phantom,) = phantoms(1)
+    (found,), (outline,) = segmenter.segment([phantom.image]), segmenter.outline([phantom.image])
+    np.testing.assert_array_equal(found.mask, outline)
+    (upside_down,) = segmenter.outline([phantom.image[::-1].copy()])
+    assert upside_down.shape == phantom.image.shape
+
+
+@pytest.mark.parametrize("kind", ["even", "noise", "narrow"])
+def test_no_chest_is_refused(segmenter, kind, rng):
+    pixels = {
+        "even": np.full((200, 200), 90, np.uint8),
+        "noise": rng.integers(0, 256, (200, 200)).astype(np.uint8),
+        "narrow": make_phantom(1, size=(224, 224)).image[:, 80:150],
+    }[kind]
+    (found,) = segmenter.segment([pixels], ["picture.png"])
+    assert isinstance(found, UnjudgeableError)
+    assert found.path == "picture.png"
+    assert found.reason in (
+        Reason.NOT_A_CHEST,
+        Reason.LUNGS_NOT_FOUND,
+        Reason.LUNGS_IMPLAUSIBLE,
+        Reason.POLARITY,
+    )
+
+
+def test_packaged_network_is_loaded_once_and_says_what_it_is(segmenter):
+    assert segmenter is load_segmenter()
+    assert segmenter.contexts([make_phantom(0).image]).shape == (1, 4 * WIDTHS[-1])
+    assert all(0 <= share <= 0.01 for share in segmenter.about["false_alarms"])
+    assert "research" in segmenter.about["use"]
+    assert all(figures["dice"] > 0.9 for figures in segmenter.about["test"].values())
+
+
+def test_packaged_network_fits_its_size():
+    content = resources.files("histcxr.lungs").joinpath("lungs.onnx").read_bytes()
+    assert len(content) <= 2_000_000
+    assert Segmenter(content).digest == load_segmenter().digest
+
+
+def test_other_files_are_refused(random_weights, tmp_path):
+    with pytest.raises(ModelError, match="ONNX"):
+        Segmenter(b"no model")
+    foreign = write_onnx(random_weights((4, 6, 8), np.random.default_rng(0)), properties={"about": "{}"})
+    with pytest.raises(ModelError, match="segment-train"):
+        Segmenter(foreign)
+    nothing = tmp_path / "lungs.onnx"
+    with pytest.raises(UnjudgeableError, match="does not exist"):
+        load_segmenter(nothing)

@@ -35,6 +35,8 @@ class Cohort:
         Their manifest rows.
     unusable : mapping
         Reason code to the number of images that were left out.
+    lungs : {"given", "found", "either"}
+        Whose masks; see :func:`~histcxr.features.extraction.extract_features`.
     """
 
     counts: NDArray[np.int64]
@@ -42,6 +44,7 @@ class Cohort:
     patients: NDArray[np.object_]
     table: pd.DataFrame
     unusable: Mapping[str, int]
+    lungs: str = "given"
 
     def __len__(self) -> int:
         return len(self.sick)
@@ -49,7 +52,9 @@ class Cohort:
     def part(self, keep: NDArray[np.bool_]) -> Cohort:
         """Return the radiographs where ``keep`` is true."""
         table = self.table.loc[keep].reset_index(drop=True)
-        return Cohort(self.counts[keep], self.sick[keep], self.patients[keep], table, self.unusable)
+        return Cohort(
+            self.counts[keep], self.sick[keep], self.patients[keep], table, self.unusable, self.lungs
+        )
 
     def require_both_classes(self, what: str, normal: str) -> None:
         """Raise :class:`InputError` unless there are sick and normal radiographs."""
@@ -104,6 +109,7 @@ def read_cohort(
     data: str | PathLike[str] | pd.DataFrame,
     *,
     recipe: Recipe,
+    lungs: str | None = None,
     normal: str = "Normal",
     cache: str | PathLike[str] | None = None,
     n_jobs: int = 1,
@@ -117,6 +123,9 @@ def read_cohort(
         A folder, a CSV, or a manifest.
     recipe : Recipe
         What to extract from each image.
+    lungs : {"given", "found", "either"}, optional
+        Whose masks. By default those given, or where the data give none the network's: never a mixture, because masks
+        of two makers tell the images apart.
     cache, n_jobs, progress
         As in :func:`~histcxr.features.extraction.extract_features`.
     normal : str
@@ -136,7 +145,9 @@ def read_cohort(
     empty = int((manifest["label"].astype(str) == "").sum())
     if empty:
         raise InputError(f"label must be given for every image here, got none for {empty} of {len(manifest)}")
-    features = extract_features(manifest, recipe, n_jobs=n_jobs, cache=cache, progress=progress)
+    if lungs is None:
+        lungs = "given" if (manifest["mask"].astype(str) != "").any() else "found"
+    features = extract_features(manifest, recipe, n_jobs=n_jobs, lungs=lungs, cache=cache, progress=progress)
     reasons = features.table.loc[~features.usable, "reason"].value_counts()
     unusable = {str(code): int(count) for code, count in reasons.items()}
     if not features.usable.any():
@@ -150,6 +161,7 @@ def read_cohort(
         patient_groups(table),
         table,
         unusable,
+        lungs,
     )
 
 

@@ -11,13 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histcxr.cohorts import Cohort, leave_out, read_cohort
+from histcxr.data.manifest import read_manifest
 from histcxr.decision.auc import auc
 from histcxr.decision.drawers import evaluate_decisions
 from histcxr.decision.proportions import confusion
 from histcxr.decision.reliability import brier_score, expected_calibration_error
 from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.decision.thresholds import ThresholdChoice
-from histcxr.exceptions import InputError
+from histcxr.exceptions import InputError, Reason
 from histcxr.model_store import Model
 
 # An AUC of fewer patients than this of either class is noise.
@@ -91,6 +92,7 @@ def evaluate(
     split: str | None = "test",
     by: Sequence[str] = (),
     prevalence: float | None = None,
+    lungs: str = "either",
     normal: str = "Normal",
     cache: str | PathLike[str] | None = None,
     n_jobs: int = 1,
@@ -110,6 +112,8 @@ def evaluate(
         Manifest columns: measure also within each of their values.
     prevalence : float, optional
         Share of sick patients where NPV and PPV should hold.
+    lungs : {"either", "given", "found"}
+        Whose lung masks; ``"either"`` does what triage does: the network's where none is given.
     normal, cache, n_jobs, progress
         As in :func:`histcxr.train`.
 
@@ -117,7 +121,8 @@ def evaluate(
     -------
     dict
         ``overall`` and ``groups[COLUMN][VALUE]`` as :func:`measure` gives them, ``unusable`` (images that
-        could not be judged, by reason: in a triage they go to review), ``seen`` (images left out),
+        could not be judged, by reason: in a triage they go to review), ``refused`` (their share), ``seen`` (images
+        left out),
         ``model``, ``split`` and ``thresholds``; ready for JSON.
 
     Raises
@@ -125,12 +130,21 @@ def evaluate(
     InputError
         No such part or column, or nothing left to measure on.
     """
-    cohort = read_cohort(
-        data, recipe=model.recipe, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress
-    )
-    named = cohort.table["split"].astype(str)
+    manifest = data if isinstance(data, pd.DataFrame) else read_manifest(data, require_labels=True)
+    named = manifest["split"].astype(str)
     if split is not None and (named != "").any():
-        cohort = cohort.part((named == split).to_numpy())
+        manifest = manifest.loc[(named == split).to_numpy()].reset_index(drop=True)
+        if not len(manifest):
+            raise InputError(f"data must hold radiographs of split {split!r}, got {sorted(set(named))}")
+    cohort = read_cohort(
+        manifest,
+        recipe=model.recipe,
+        lungs=lungs,
+        normal=normal,
+        cache=cache,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
     seen = model.training.get("seen", {})
     cohort, left_out = leave_out(cohort, [*seen.get("train", ()), *seen.get("val", ())])
     if not len(cohort):
@@ -138,6 +152,15 @@ def evaluate(
             f"data must hold radiographs of split {split!r} that the model has not seen, got none "
             f"({left_out} were left out because it has)"
         )
+    strange = model.unfamiliar(cohort.counts)
+    unusable = dict(cohort.unusable)
+    if strange.any():
+        unusable[Reason.UNLIKE_TRAINING.value] = int(strange.sum())
+        cohort = cohort.part(~strange)
+        if not len(cohort):
+            raise InputError(
+                f"not one of {len(strange)} images has lungs like those that the model was trained on"
+            )
     unknown = [column for column in by if column not in cohort.table]
     if unknown:
         raise InputError(
@@ -160,7 +183,8 @@ def evaluate(
         "split": split or "all",
         "overall": figures(np.ones(len(cohort), dtype=bool)),
         "groups": groups,
-        "unusable": dict(cohort.unusable),
+        "unusable": unusable,
+        "refused": sum(unusable.values()) / (sum(unusable.values()) + len(cohort)),
         "seen": left_out,
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
     }

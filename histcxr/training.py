@@ -20,12 +20,18 @@ from histcxr.cohorts import Cohort, histogram_hashes, leave_out, read_cohort, sp
 from histcxr.decision.thresholds import certify
 from histcxr.evaluation import measure
 from histcxr.exceptions import HistcxrWarning, InputError
+from histcxr.familiarity import MIN_RADIOGRAPHS, Familiarity, fit_familiarity
 from histcxr.features.histograms import Zones
+from histcxr.features.landmarks import landmarks
 from histcxr.features.recipe import Recipe
+from histcxr.lungs.segmenter import load_segmenter
 from histcxr.model_store import Model
 from histcxr.models.registry import CLASSIFIERS, stack_members
 from histcxr.models.tuning import TuningResult, tune
 from histcxr.neural import neural_problem
+
+# Largest difference between sick and normal in the share of given masks that passes without a note.
+MAX_MASK_DIFFERENCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ def train(
     confidence: float = 0.95,
     trials: int | None = None,
     tuned: Mapping[str, Mapping[str, Any]] | None = None,
+    lungs: str | None = None,
     normal: str = "Normal",
     cache: str | PathLike[str] | None = None,
     device: str = "cpu",
@@ -91,6 +98,9 @@ def train(
     tuned : mapping, optional
         Classifier to parameters found before (:attr:`~histcxr.models.tuning.TuningResult.parameters`), which take
         the place of its defaults. It is not searched again.
+    lungs : {"given", "found", "either"}, optional
+        Whose lung masks: the data's, the network's for every image, or the network's where the data have none. By
+        default the data's where they have any. Where sick and normal differ in whose they are, a note says so.
     normal : str
         The label that means normal; every other one is sick.
     cache : path, optional
@@ -116,14 +126,28 @@ def train(
         raise InputError(
             f"tuned must be for classifiers that are trained, got {', '.join(idle)} besides {names}"
         )
-    cohort = read_cohort(data, recipe=recipe, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress)
+    cohort = read_cohort(
+        data, recipe=recipe, lungs=lungs, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress
+    )
     parts, notes = split_cohort(cohort, seed=seed)
     for part, members in parts.items():
         members.require_both_classes(f"the {part} part", normal)
-    notes = [*notes, *one_class_sources(parts["train"])]
+    notes = [*notes, *one_class_sources(parts["train"]), *unequal_masks(parts["train"])]
     about: dict[str, Any] = {part: members.describe() for part, members in parts.items()}
     about |= {"unusable": dict(cohort.unusable), "fingerprint": fingerprint(parts["train"]), "notes": notes}
     settings = {"normal": normal, "seed": seed, "zones": zones, "bands": list(recipe.band_names)}
+    familiar = _familiarity(parts, recipe)
+    settings["lungs"] = cohort.lungs
+    if cohort.lungs != "given":
+        settings["segmenter"] = load_segmenter().digest
+    if familiar is None:
+        about["notes"] = [
+            *notes,
+            f"fewer than {MIN_RADIOGRAPHS} training or validation images: no image will be "
+            "refused for being unlike them",
+        ]
+    else:
+        settings["familiarity"] = familiar.to_dict()
     promise = {"sensitivity": sensitivity, "specificity": specificity, "confidence": confidence}
 
     models: dict[str, Model] = {}
@@ -155,7 +179,11 @@ def train(
             )
     best = max(names, key=lambda name: figures[name]["cross_validated_auc"])
     figures = {name: figures[name] for name in names}
+    settings.pop("familiarity", None)
     report = {"classifiers": figures, "best": best, **settings, "data": about}
+    if familiar is not None:
+        refused = float(models[best].unfamiliar(parts["test"].counts).mean())
+        report["refused"] = {"val": familiar.false_alarms, "test": refused}
     trial_tables = {name: result.trials for name, result in results.items()}
     return TrainingResult(models, models[best], report, trial_tables)
 
@@ -168,6 +196,7 @@ def calibrate(
     specificity: float = 0.95,
     confidence: float = 0.95,
     split: str | None = None,
+    lungs: str = "either",
     normal: str = "Normal",
     cache: str | PathLike[str] | None = None,
     n_jobs: int = 1,
@@ -184,6 +213,8 @@ def calibrate(
         What rule_out and rule_in promise.
     split : str, optional
         Use this part of the data only. By default ``val`` where the data names one, otherwise all.
+    lungs : {"either", "given", "found"}
+        Whose lung masks; ``"either"`` does what triage does: the network's where none is given.
     normal, cache, n_jobs, progress
         As in :func:`train`.
 
@@ -198,7 +229,13 @@ def calibrate(
         No such part, one class only, or too few patients for any certificate (the message says how many).
     """
     cohort = read_cohort(
-        data, recipe=model.recipe, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress
+        data,
+        recipe=model.recipe,
+        lungs=lungs,
+        normal=normal,
+        cache=cache,
+        n_jobs=n_jobs,
+        progress=progress,
     )
     named = cohort.table["split"].astype(str)
     part = split if split is not None else "val" if (named == "val").any() else None
@@ -283,12 +320,33 @@ def one_class_sources(cohort: Cohort) -> list[str]:
     return found
 
 
+def unequal_masks(cohort: Cohort) -> list[str]:
+    """Say how much sick and normal differ in whose masks they have, which tells the classes apart by itself."""
+    if cohort.lungs != "either":
+        return []
+    given = (cohort.table["mask"].astype(str) != "").to_numpy()
+    sick, normal = float(given[cohort.sick].mean()), float(given[~cohort.sick].mean())
+    if abs(sick - normal) <= MAX_MASK_DIFFERENCE:
+        return []
+    return [
+        f"{sick:.0%} of the sick and {normal:.0%} of the normal training images have a given mask, the others one "
+        "that the network found: a classifier may learn whose mask it is"
+    ]
+
+
 def fingerprint(cohort: Cohort) -> str:
     """Return one SHA-256 for a set of labelled images, whatever their order."""
     labelled = sorted(
         f"{code} {int(sick)}" for code, sick in zip(histogram_hashes(cohort.counts), cohort.sick, strict=True)
     )
     return hashlib.sha256("\n".join(labelled).encode()).hexdigest()
+
+
+def _familiarity(parts: Mapping[str, Cohort], recipe: Recipe) -> Familiarity | None:
+    """Learn what the training patients' lungs look like; None of too few."""
+    if min(len(parts["train"]), len(parts["val"])) < MIN_RADIOGRAPHS:
+        return None
+    return fit_familiarity(*(landmarks(parts[part].counts, recipe) for part in ("train", "val")))
 
 
 def _finish(
@@ -308,18 +366,19 @@ def _finish(
         "cross_validated_auc": tuned.score,
         "seen": {part: sorted(set(histogram_hashes(parts[part].counts))) for part in ("train", "val")},
     }
-    scores = {part: _scores(name, tuned, parts[part]) for part in ("val", "test")}
-    chosen = certify(scores["val"], parts["val"].sick, parts["val"].patients, **promise)
-    test = measure(scores["test"], parts["test"], chosen.rule_out, chosen.rule_in)
+    chosen = certify(_scores(name, tuned, parts["val"]), parts["val"].sick, parts["val"].patients, **promise)
     model = Model(
         name=name,
         estimator=tuned.estimator,
         recipe=recipe,
         rule_out=chosen.rule_out,
         rule_in=chosen.rule_in,
-        metrics={"test": test},
         training=training,
     )
+    # What triage would refuse is not measured, as it would not be judged; the report counts it.
+    judged = parts["test"].part(~model.unfamiliar(parts["test"].counts))
+    test = measure(_scores(name, tuned, judged), judged, chosen.rule_out, chosen.rule_in)
+    model = replace(model, metrics={"test": test})
     trials = tuned.trials
     return model, {
         "test": test,

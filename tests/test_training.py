@@ -1,5 +1,7 @@
 import json
+import shutil
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,11 @@ import pytest
 import histcxr
 from histcxr.cohorts import read_cohort, select_rows
 from histcxr.data.phantoms import write_study
+from histcxr.data.writing import write_image
 from histcxr.decision.thresholds import rule_out_threshold
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.recipe import Recipe
+from histcxr.lungs.segmenter import load_segmenter
 from histcxr.models.registry import CLASSIFIERS
 from histcxr.training import (
     calibrate,
@@ -66,10 +70,46 @@ def test_threshold_is_the_certificate_of_the_validation_patients(result, manifes
 
 def test_test_figures_are_those_of_the_test_patients(result, manifest):
     test = read_cohort(select_rows(manifest, {"split": ["test"]}), recipe=Recipe(6))
-    scores = result.models["knn"].score(test.counts)
+    model = result.models["knn"]
+    judged = test.part(~model.unfamiliar(test.counts))
     figures = result.report["classifiers"]["knn"]["test"]
-    assert figures["accuracy"] == np.mean((scores >= 0.5) == test.sick)
-    assert figures["images"] == len(test)
+    assert figures["accuracy"] == np.mean((model.score(judged.counts) >= 0.5) == judged.sick)
+    assert figures["images"] == len(judged)
+    assert result.report["refused"]["test"] == pytest.approx(1 - len(judged) / len(test), abs=1e-9)
+    assert len(judged) > 0.95 * len(test)
+
+
+def test_unlike_lungs_are_not_judged(result, manifest, tmp_path):
+    """Lungs as no training patient had them go to review, whoever made their mask."""
+    model = result.models["knn"]
+    folder = tmp_path / "in"
+    rows = manifest[manifest["split"] == "test"].head(12)
+    for i, (image, mask) in enumerate(zip(rows["image"], rows["mask"], strict=True)):
+        pixels = cv2.imread(image, cv2.IMREAD_GRAYSCALE)
+        write_image(folder / f"{i}.png", pixels if i % 2 else 180 + pixels // 4)
+        (folder / "masks").mkdir(exist_ok=True)
+        shutil.copy(mask, folder / "masks" / f"{i}.png")
+    histcxr.triage(folder, model, tmp_path / "w.csv")
+    found = pd.read_csv(tmp_path / "w.csv", keep_default_na=False).set_index("file")["reason_code"]
+    assert [found[f"{i}.png"] for i in range(0, 12, 2)].count("unlike_training") >= 4
+    assert (found.loc[[f"{i}.png" for i in range(1, 12, 2)]] == "").all()
+
+
+def test_lungs_found_by_the_network(manifest):
+    """Where the data give no mask, the network's are used for every image, and the model says so."""
+    bare = manifest.assign(mask="")
+    trained = train(bare, classifiers="knn", zones=1, trials=0)
+    assert trained.report["lungs"] == "found"
+    assert trained.best.training["segmenter"] == load_segmenter().digest
+    given = train(manifest, classifiers="knn", zones=1, trials=0)
+    assert given.report["lungs"] == "given"
+    figures = [one.report["classifiers"]["knn"]["test"]["auc"] for one in (trained, given)]
+    assert abs(figures[0] - figures[1]) < 0.05
+    mixed = manifest.assign(mask=np.where(manifest["label"] == "Normal", manifest["mask"], ""))
+    with pytest.raises(InputError, match="both|sick and normal"):
+        train(mixed, classifiers="knn", zones=1, trials=0)
+    either = train(mixed, classifiers="knn", zones=1, trials=0, lungs="either")
+    assert any("whose mask" in note for note in either.report["data"]["notes"])
 
 
 def test_same_seed_same_scores(manifest, result):
@@ -200,7 +240,8 @@ def test_evaluate_agrees_with_training_and_groups_add_up(result, manifest):
 def test_evaluate_leaves_out_what_the_model_has_seen(result, manifest):
     evaluated = histcxr.evaluate(result.models["knn"], manifest, split=None)
     assert evaluated["seen"] == int((manifest["split"] != "test").sum())
-    assert evaluated["overall"]["images"] == int((manifest["split"] == "test").sum())
+    refused = evaluated["unusable"].get("unlike_training", 0)
+    assert evaluated["overall"]["images"] + refused == int((manifest["split"] == "test").sum())
 
 
 def test_evaluate_refuses_what_is_not_there(result, manifest):

@@ -21,7 +21,11 @@ COMMANDS = {
     "tune": ("histcxr.commands.tune", "Search for a classifier's settings; resumable."),
     "evaluate": ("histcxr.commands.evaluate", "Measure a saved model on labelled radiographs."),
     "calibrate": ("histcxr.commands.calibrate", "Certify a saved model's thresholds on your own patients."),
+    "reference": ("histcxr.commands.reference", "Train and explain networks that see the whole image."),
+    "segment": ("histcxr.commands.segment", "Find the lungs in a folder of radiographs."),
+    "segment-train": ("histcxr.commands.segment_train", "Train the network that finds lungs."),
     "triage": ("histcxr.commands.triage", "Sort a folder into rule_out, review and rule_in."),
+    "report": ("histcxr.commands.report", "Write DICOM Structured Reports of a triage; they name patients."),
     "models": ("histcxr.commands.models", "List the classifiers, or show a saved model's card."),
 }
 
@@ -86,5 +90,5 @@ def main() -> None:
 
     \b
     Start here:   histcxr demo -o demo_output
-    Exit codes:   0 done, 1 failure, 2 wrong usage or input, 3 triage done but some files need attention
+    Exit codes:   0 done, 1 failure, 2 wrong usage or input, 3 done but some files need attention
     """

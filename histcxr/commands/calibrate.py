@@ -13,6 +13,8 @@ from histcxr.commands import options
 @options.output_option("Save the certified model here (NAME.histcxr).", required=True)
 @options.certificate_options
 @click.option("--split", default="all", show_default=True, help="Which split of DATA to calibrate on.")
+@options.lungs_option("either", "given", "found", default="either")
+@options.dicom_options
 @options.normal_option()
 @options.where_option()
 @click.option("--overwrite", is_flag=True, help="Replace a model that is already there.")
@@ -21,12 +23,15 @@ from histcxr.commands import options
 @options.json_option()
 def command(
     data: str,
-    model: str,
+    model: str | None,
     output: str,
     sensitivity: float,
     specificity: float,
     confidence: float,
     split: str,
+    lungs: str,
+    dicom_tags: bool,
+    salt: str,
     normal: str,
     where: dict[str, list[str]],
     overwrite: bool,
@@ -44,17 +49,19 @@ def command(
     """
     from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
-    from histcxr.model_store import load_model, save_model
+    from histcxr.model_store import save_model
     from histcxr.reports.evaluation import thresholds_report
     from histcxr.training import calibrate
 
+    manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)
     calibrated = calibrate(
-        load_model(model),
-        select_rows(read_manifest(data, require_labels=True), where),
+        options.read_model(model),
+        select_rows(manifest, where),
         sensitivity=sensitivity,
         specificity=specificity,
         confidence=confidence,
         split=None if split == "all" else split,
+        lungs=lungs,
         normal=normal,
         cache=cache,
         n_jobs=jobs,

@@ -17,19 +17,24 @@ from histcxr.commands import options
 @click.option(
     "--prevalence", type=float, default=None, help="Share of sick patients where PPV and NPV should hold."
 )
+@options.lungs_option("either", "given", "found", default="either")
 @options.normal_option()
 @options.where_option()
+@options.dicom_options
 @click.option("--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder.")
 @options.jobs_option()
 @options.json_option()
 def command(
     data: str,
-    model: str,
+    model: str | None,
     split: str,
     by: tuple[str, ...],
     prevalence: float | None,
+    lungs: str,
     normal: str,
     where: dict[str, list[str]],
+    dicom_tags: bool,
+    salt: str,
     cache: str | None,
     jobs: int,
     json_file: str | None,
@@ -42,15 +47,16 @@ def command(
     from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
     from histcxr.evaluation import evaluate
-    from histcxr.model_store import load_model
     from histcxr.reports.evaluation import evaluation_report
 
+    manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)
     result = evaluate(
-        load_model(model),
-        select_rows(read_manifest(data, require_labels=True), where),
+        options.read_model(model),
+        select_rows(manifest, where),
         split=None if split == "all" else split,
         by=by,
         prevalence=prevalence,
+        lungs=lungs,
         normal=normal,
         cache=cache,
         n_jobs=jobs,

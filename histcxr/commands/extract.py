@@ -12,7 +12,9 @@ from histcxr.commands import options
 @options.output_option("The table to write: .parquet, .csv or .npz by its name.", required=True)
 @options.zones_option()
 @options.bands_option()
+@options.lungs_option("either", "given", "found", default="either")
 @options.where_option()
+@options.dicom_options
 @click.option("--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder.")
 @options.jobs_option()
 @options.json_option()
@@ -21,7 +23,10 @@ def command(
     output: str,
     zones: int | str,
     bands: str,
+    lungs: str,
     where: dict[str, list[str]],
+    dicom_tags: bool,
+    salt: str,
     cache: str | None,
     jobs: int,
     json_file: str | None,
@@ -40,9 +45,10 @@ def command(
 
     check_format(output)  # before the work, not after it
     features = extract_features(
-        select_rows(read_manifest(data), where),
+        select_rows(read_manifest(data, dicom_tags=dicom_tags, salt=salt), where),
         zones=zones,
         bands=bands,
+        lungs=lungs,
         n_jobs=jobs,
         cache=cache,
         progress=options.show_progress(),

@@ -8,13 +8,14 @@ from histcxr.commands import options
 
 
 @click.command()
-@click.argument("model", type=click.Path(exists=True), required=False)
+@click.argument("model", required=False)
 @options.json_option()
 def command(model: str | None, json_file: str | None) -> None:
-    """List the classifiers, or show the card of a saved MODEL.
+    """List the classifiers, or show the card of a saved MODEL; "boxed" is the one that comes with histcxr.
 
     \b
     Example:  histcxr models
+              histcxr models boxed
               histcxr models model.histcxr
     """
     from histcxr.reports.tables import markdown_table
@@ -26,9 +27,9 @@ def command(model: str | None, json_file: str | None) -> None:
         click.echo(markdown_table(rows))
         options.write_json(json_file, {"classifiers": rows})
         return
-    from histcxr.model_store import load_model
+    from histcxr.boxed import BOXED
     from histcxr.reports.card import model_card
 
-    description = load_model(model).describe()
+    description = options.read_model(None if model == BOXED else model).describe()
     click.echo(model_card(description))
     options.write_json(json_file, description)

@@ -6,9 +6,14 @@ import functools
 import json
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
+
+SALT_VARIABLE = "HISTCXR_SALT"
+if TYPE_CHECKING:
+    from histcxr.model_store import Model
 
 ZONES = ("1", "2", "6", "1+2", "1+6")
 
@@ -28,10 +33,24 @@ def output_option(help_text: str, *, required: bool = False) -> Any:
 
 
 def model_option() -> Any:
-    """A saved model."""
+    """A saved model, or the one in the box."""
     return click.option(
-        "-m", "--model", type=click.Path(exists=True), required=True, help="A saved model (NAME.histcxr)."
+        "-m",
+        "--model",
+        type=click.Path(exists=True),
+        help="A saved model (NAME.histcxr); by default the one that comes with histcxr.",
     )
+
+
+def read_model(path: str | None) -> Model:
+    """Load the model that was named, or the one in the box."""
+    if path is None:
+        from histcxr.boxed import boxed_model
+
+        return boxed_model()
+    from histcxr.model_store import load_model
+
+    return load_model(path)
 
 
 def zones_option() -> Any:
@@ -81,6 +100,60 @@ def recipe_options(function: Any) -> Any:
         default=None,
         help="1 both lungs, 2 each lung, 6 each lung in thirds; 1+2 and 1+6 add the whole.  [default: 6]",
     )(with_recipe)
+
+
+def dicom_options(function: Any) -> Any:
+    """Facts from the DICOM files themselves, and their patients as pseudonyms that a secret makes."""
+
+    @functools.wraps(function)
+    def with_dicom(*args: Any, dicom_tags: bool, salt: str, **others: Any) -> Any:
+        source = click.get_current_context().get_parameter_source("salt")
+        if source is ParameterSource.COMMANDLINE and not (dicom_tags and salt):
+            raise click.BadParameter(
+                "must not be empty: without a secret the pseudonyms could be guessed"
+                if dicom_tags
+                else "is of use with --dicom-tags only",
+                param_hint="'--salt'",
+            )
+        return function(*args, dicom_tags=dicom_tags, salt=salt if dicom_tags else "", **others)
+
+    with_dicom = click.option(
+        "--salt",
+        envvar=SALT_VARIABLE,
+        show_envvar=True,
+        default="",
+        metavar="TEXT",
+        help="A secret: with it --dicom-tags also tells patients apart, by pseudonyms in patient_id. Give the same for "
+        "all data that belongs together; set the variable rather than have it in the shell's history.",
+    )(with_dicom)
+    return click.option(
+        "--dicom-tags",
+        is_flag=True,
+        help="Fill view, laterality, sex, age_group and modality from DICOM files where DATA does not say them.",
+    )(with_dicom)
+
+
+def lungs_option(*choices: str, default: str | None = None) -> Any:
+    """Whose lung masks."""
+    usual = "" if default else "  [default: given where DATA has any, else found]"
+    return click.option(
+        "--lungs",
+        type=click.Choice(choices),
+        default=default,
+        show_default=default is not None,
+        help="Whose lung masks: DATA's (given), the network's for every image (found)"
+        + (", or the network's where DATA has none (either)." if "either" in choices else ".")
+        + usual,
+    )
+
+
+def segmenter_option() -> Any:
+    """Another network that finds lungs."""
+    return click.option(
+        "--segmenter",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Find lungs with this file of `histcxr segment-train` instead of the network that comes with histcxr.",
+    )
 
 
 def jobs_option() -> Any:
@@ -164,6 +237,15 @@ def table_rows(table: Any) -> list[dict[str, Any]]:
         }
         for row in table.to_dict("records")
     ]
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file."""
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise click.FileError(path, hint=error.strerror or str(error)) from error
 
 
 def write_json(path: str | None, content: dict[str, Any]) -> None:

@@ -29,8 +29,10 @@ from histcxr.commands import options
     type=click.Path(exists=True),
     help="Use what `histcxr tune` found, its folder; repeatable.",
 )
+@options.lungs_option("given", "found", "either")
 @options.normal_option()
 @options.where_option()
+@options.dicom_options
 @click.option("--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder.")
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For XGBoost."
@@ -50,8 +52,11 @@ def command(
     confidence: float,
     trials: int | None,
     tuned: tuple[str, ...],
+    lungs: str | None,
     normal: str,
     where: dict[str, list[str]],
+    dicom_tags: bool,
+    salt: str,
     cache: str | None,
     device: str,
     overwrite: bool,
@@ -77,9 +82,10 @@ def command(
     from histcxr.training import train
     from histcxr.tuning import read_all_settings
 
+    manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)
     with muted_decoders():  # TensorFlow, too, greets on the terminal
         result = train(
-            select_rows(read_manifest(data, require_labels=True), where),
+            select_rows(manifest, where),
             classifiers=classifiers,
             zones=zones,
             bands=bands,
@@ -91,6 +97,7 @@ def command(
                 name: settings.parameters
                 for name, settings in read_all_settings(tuned, Recipe(zones, bands)).items()
             },
+            lungs=lungs,
             normal=normal,
             cache=cache,
             device=device,

@@ -21,12 +21,19 @@ from histcxr.commands import options
 @click.option(
     "--masks", type=click.Path(exists=True, file_okay=False), help="Folder of lung masks, same names."
 )
+@click.option("--no-segment", is_flag=True, help="Send images without a mask to review.")
+@options.segmenter_option()
 @click.option(
     "--sort",
     type=click.Choice(["input", "urgency"]),
     default="input",
     show_default=True,
     help="Order of the rows: as found, or the most urgent first.",
+)
+@click.option(
+    "--uids",
+    is_flag=True,
+    help="Add study_uid, series_uid and sop_uid of DICOM files: they lead back to the patient.",
 )
 @click.option("--overwrite", is_flag=True, help="Start anew over an earlier worklist of the same name.")
 @options.jobs_option()
@@ -35,31 +42,46 @@ from histcxr.commands import options
 def command(
     ctx: click.Context,
     data: str,
-    model: str,
+    model: str | None,
     output: str,
     masks: str | None,
+    no_segment: bool,
+    segmenter: str | None,
     sort: str,
+    uids: bool,
     overwrite: bool,
     jobs: int,
     json_file: str | None,
 ) -> None:
     """Sort the radiographs in DATA (a folder, a CSV or one file) into rule_out, review and rule_in.
 
-    Each input becomes exactly one row; whatever cannot be judged goes to review with a reason. A run that
-    was stopped goes on where it was when the same command is given again.
+    Each input becomes exactly one row. The lungs of an image without a mask are found by a network; whatever
+    cannot be judged goes to review with a reason. A run that was stopped goes on where it was when the same
+    command is given again.
 
     \b
-    Example:     histcxr triage incoming -m model.histcxr -o worklist.csv
+    Example:     histcxr triage incoming
+                 histcxr triage incoming -m model.histcxr -o worklist.csv
     Exit codes:  0 all judged, 3 some files need attention, 2 wrong usage, 1 failure
     """
     from histcxr.data.quiet import muted_decoders
-    from histcxr.model_store import load_model
     from histcxr.reports.evaluation import triage_report
     from histcxr.worklist.engine import triage
 
-    loaded = load_model(model)
+    loaded = options.read_model(model)
     with muted_decoders():  # what a decoder has to say of a broken file stands in its row
-        result = triage(data, loaded, output, masks=masks, n_jobs=jobs, sort=sort, overwrite=overwrite)
+        result = triage(
+            data,
+            loaded,
+            output,
+            masks=masks,
+            segment=not no_segment,
+            segmenter=segmenter,
+            n_jobs=jobs,
+            sort=sort,
+            uids=uids,
+            overwrite=overwrite,
+        )
     summary = result.to_dict()
     click.echo(triage_report(summary), err=True)
     options.write_json(json_file, summary)

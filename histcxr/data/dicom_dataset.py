@@ -15,6 +15,7 @@ import io
 import math
 import re
 import struct
+import threading
 import warnings
 import zlib
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ KEYWORDS = (
     *("SOPClassUID", "Modality", "PresentationIntentType", "BodyPartExamined", "AnatomicRegionSequence"),
     *("ViewPosition", "ViewCodeSequence", "PatientOrientation", "SeriesDescription", "ProtocolName"),
     *("Laterality", "ImageLaterality", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate"),
-    *("PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
     *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "PixelRepresentation"),
     *("RepresentativeFrameNumber", "BitsAllocated", "BitsStored", "HighBit", "PhotometricInterpretation"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "VOILUTFunction"),
@@ -53,6 +54,8 @@ KEYWORDS = (
 
 # Where pydicom's warnings point at: its own lines, or ours that called it.
 _WARNERS = r"pydicom(\.|$)|histcxr\.data\.dicom"
+
+_IMPORTING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def parse_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def parse(data: bytes, path: str = "") -> Elements:
+def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Elements:
     """Find the elements of a DICOM file.
 
     Parameters
@@ -111,6 +114,8 @@ def parse(data: bytes, path: str = "") -> Elements:
         The file's content; preamble, prefix and meta information may be missing.
     path : str, optional
         Its name, for messages.
+    last : int, optional
+        Tag of the last element that is wanted: what stands behind it need not be there.
 
     Raises
     ------
@@ -118,6 +123,7 @@ def parse(data: bytes, path: str = "") -> Elements:
         ``unsupported`` (pydicom is not installed), ``truncated``, ``damaged`` or ``too_large``.
     """
     try:
+        _import_pydicom()
         from pydicom.datadict import tag_for_keyword
         from pydicom.dataset import Dataset
         from pydicom.filereader import data_element_generator
@@ -137,7 +143,7 @@ def parse(data: bytes, path: str = "") -> Elements:
             stream,
             implicit,
             not big,
-            stop_when=lambda tag, vr, length: int(tag) > PIXEL_DATA,
+            stop_when=lambda tag, vr, length: int(tag) > last,
             specific_tags=[*wanted, PIXEL_DATA, *_OTHER_PIXELS],
         ):
             dataset[element.tag] = element
@@ -254,6 +260,19 @@ def _raw(dataset: Any, tag: int) -> Any:
     with contextlib.suppress(*parse_errors()):  # pydicom takes a closer look at empty elements
         found = dataset.get_item(tag) if tag in dataset else None
     return found if isinstance(found, RawDataElement) and isinstance(found.value, bytes) else None
+
+
+@functools.cache
+def _import_pydicom() -> None:
+    """Import pydicom whole before anything uses a part of it.
+
+    Its modules import each other. Threads that begin with different ones, as those of a triage do, would meet half
+    imported modules, and every DICOM file of the run would pass for damaged.
+    """
+    with _IMPORTING:
+        import pydicom.encaps
+        import pydicom.filewriter
+        import pydicom.pixels  # noqa: F401
 
 
 def _hush() -> None:

@@ -63,13 +63,15 @@ def kind_of(mode: int) -> str:
     return "unknown kind of file"
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Read a regular file whole.
+def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """Read a regular file whole, or its beginning.
 
     Parameters
     ----------
     path : path-like
         The file; symbolic links are followed.
+    most : int, optional
+        Read no more than so many bytes of a larger file (one read: the system may give fewer).
 
     Returns
     -------
@@ -97,6 +99,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         size = status.st_size
         if size > MAX_FILE_BYTES:
             raise RadiographError(Reason.TOO_LARGE, name, f"{size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
+        if most is not None and size > most:
+            return os.read(descriptor, most)
         data = os.read(descriptor, size + 1)  # one byte more, so that one read also sees the end
         if len(data) != size:
             data = _read_on(descriptor, data, name)

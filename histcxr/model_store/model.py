@@ -6,6 +6,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from histcxr import __version__
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError, ModelError
+from histcxr.familiarity import Familiarity
 from histcxr.features.histograms import BINS, zone_names
+from histcxr.features.landmarks import landmarks
 from histcxr.features.recipe import Recipe, as_recipe
 
 INPUT = "pixels of the lung mask, counted by grey level"
@@ -70,6 +73,28 @@ class Model:
         object.__setattr__(self, "recipe", as_recipe(self.recipe))  # refuses an unknown division
         if not hasattr(self.estimator, "predict_proba"):
             raise InputError(f"estimator must have predict_proba, got {type(self.estimator).__name__}")
+
+    @cached_property
+    def familiarity(self) -> Familiarity | None:
+        """What the lungs that the model was trained on look like; None where it was not recorded."""
+        stored = self.training.get("familiarity")
+        return None if stored is None else Familiarity.from_dict(stored)
+
+    def unfamiliar(self, counts: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which images' lungs are unlike all that the model was trained on: it must not judge them.
+
+        Parameters
+        ----------
+        counts : ndarray of int, shape (n, rows, 256)
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+            All False where the model does not know.
+        """
+        if self.familiarity is None or not len(counts):
+            return np.zeros(len(counts), bool)
+        return self.familiarity.unfamiliar(landmarks(counts, self.recipe))
 
     @property
     def n_rows(self) -> int:

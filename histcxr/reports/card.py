@@ -65,9 +65,30 @@ def model_card(description: Mapping[str, Any]) -> str:
             f"{test['accuracy']:.3f} at a score of 0.5; at the rule-out threshold sensitivity "
             f"{test['sensitivity']:.3f} and specificity {test['specificity']:.3f}."
         )
+    card = description.get("card", {})
+    if groups := card.get("groups"):
+        rows = [
+            {
+                "group": name,
+                "images": figures["images"],
+                "AUC (95 % interval)": auc_text(figures),
+                "sensitivity": _value(figures["sensitivity"]),
+                "specificity": _value(figures["specificity"]),
+                "not judged": "" if figures["refused"] is None else f"{100 * figures['refused']:.1f} %",
+            }
+            for name, figures in groups.items()
+        ]
+        lines += ["", "By group, at the rule-out threshold:", "", markdown_table(rows)]
+    if sources := card.get("sources"):
+        lines += [
+            "",
+            "## Sources",
+            *(f"- {one['name']}: {one['what']}. {one['licence']}." for one in sources),
+        ]
     lines += [
         "",
         "## Limits",
+        *(f"- {limit}" for limit in card.get("limits", ())),
         "Masks decide what is seen: consolidated lung that a mask leaves out is invisible here. Public sets "
         "entangle disease with hospital, view and age, so figures on other hospitals' radiographs can be far lower.",
         "",
@@ -75,6 +96,10 @@ def model_card(description: Mapping[str, Any]) -> str:
         ", ".join(f"{name} {version}" for name, version in description["versions"].items()),
     ]
     return "\n".join(lines)
+
+
+def _value(value: float | None) -> str:
+    return "nobody to count" if value is None else f"{value:.3f}"
 
 
 def _flat(about: Mapping[str, Any]) -> dict[str, object]:

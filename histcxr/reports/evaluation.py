@@ -46,6 +46,11 @@ def training_report(report: Mapping[str, Any]) -> str:
     failed = {name: figures["failed_trials"] for name, figures in report["classifiers"].items()}
     lines += [f"Note: {count} trials of {name} failed." for name, count in failed.items() if count]
     lines += [f"Note: {count} images could not be used: {code}." for code, count in data["unusable"].items()]
+    if "refused" in report:
+        lines.append(
+            f"Lungs unlike the training ones are refused: {100 * report['refused']['val']:.1f} % of the validation "
+            f"images, {100 * report['refused']['test']:.1f} % of the test images."
+        )
     lines += [f"Note: {note}." for note in data["notes"]]
     return "\n".join([*lines, DISCLAIMER])
 
@@ -119,6 +124,7 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
     lines += [
         f"Note: {count} images go to review unjudged: {code}." for code, count in result["unusable"].items()
     ]
+    lines.append(f"Not judged in all: {100 * result['refused']:.1f} % of the images.")
     if result["seen"]:
         lines.append(
             f"Note: {result['seen']} images were left out: the model was trained or certified on their patients."

@@ -13,19 +13,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from histcxr.exceptions import InputError, OutputError
+from histcxr.exceptions import InputError, OutputError, Reason, UnjudgeableError
 from histcxr.worklist.locks import open_locked, write_all, write_error
 
+AUDIT_SUFFIX = ".audit.jsonl"
 FORMAT = "histcxr audit trail"
 FORMAT_VERSION = 1
 # A run goes on only where all of these are the same; anything else would mix two runs in one worklist.
-_SAME = ("format", "format_version", "histcxr", "model", "recipe", "thresholds", "input", "masks")
+_SAME = (
+    "format",
+    "format_version",
+    "histcxr",
+    "model",
+    "recipe",
+    "thresholds",
+    "segmenter",
+    "input",
+    "masks",
+    "uids",
+)
 
 
 class Key(NamedTuple):
@@ -92,7 +104,7 @@ class AuditTrail:
                 raise InputError(_foreign(self.path))
             self._cut(0)
             self.header = header
-            self.unfinished, self._end, self._kept = False, 0, _Offsets()
+            self.unfinished, self._end, self._kept = False, 0, Offsets()
             self._append(
                 {
                     "record": "run",
@@ -126,7 +138,7 @@ class AuditTrail:
 
     def _scan(self) -> None:
         """Read the whole trail once: where each input's last line is, and whether the run ended."""
-        self._kept = _Offsets()
+        self._kept = Offsets()
         self.unfinished = True
         offset = self._file.tell()
         for number, line in enumerate(self._file, start=2):
@@ -207,8 +219,8 @@ class AuditTrail:
         self.close()
 
 
-class _Offsets:
-    """Digest to offset, in 24 bytes an entry; the last of equal digests counts."""
+class Offsets:
+    """Digest (16 bytes) to offset, in 24 bytes an entry; the last of equal digests counts."""
 
     def __init__(self) -> None:
         self._raw = bytearray()
@@ -218,15 +230,18 @@ class _Offsets:
         return len(self._offset)
 
     def add(self, digest: bytes, offset: int) -> None:
+        """Note where the line of a digest is."""
         self._raw += digest + offset.to_bytes(8, "big")
 
     def freeze(self) -> None:
+        """End the adding; :meth:`find` sees what was added before."""
         table = np.frombuffer(bytes(self._raw), dtype=">u8").reshape(-1, 3).astype(np.uint64)
         self._raw = bytearray()
         order = np.lexsort((table[:, 2], table[:, 1], table[:, 0]))
         self._high, self._low, self._offset = (np.ascontiguousarray(column) for column in table[order].T)
 
     def find(self, digest: bytes) -> int | None:
+        """Return the offset, or None."""
         high, low = (np.uint64(int.from_bytes(part, "big")) for part in (digest[:8], digest[8:]))
         start, stop = np.searchsorted(self._high, high, "left"), np.searchsorted(self._high, high, "right")
         found = start + np.searchsorted(self._low[start:stop], low, "right") - 1
@@ -238,6 +253,12 @@ class _Offsets:
 def key_of(record: dict[str, Any]) -> Key:
     """Return the key of a line about an input."""
     return Key(record["file"], record["mask"])
+
+
+def explanation_of(record: Mapping[str, Any]) -> str:
+    """Return in a sentence why the input of a line could not be judged; "" where it was judged."""
+    code = record["reason"]
+    return UnjudgeableError(Reason(code), "", record["detail"]).explanation if code else ""
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -21,9 +21,10 @@ from itertools import islice
 from typing import Any
 
 from histcxr.data.discovery import InputFile, find_inputs
-from histcxr.exceptions import InputError, Reason, UnjudgeableError
+from histcxr.exceptions import InputError, Reason
+from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.model_store import Model, installed_versions, load_model, model_hash
-from histcxr.worklist.audit_trail import AuditTrail, Key
+from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
 from histcxr.worklist.judging import Counted, Verdict, count_images, judge, signature
 from histcxr.worklist.order import Order
 from histcxr.worklist.output import WorklistFile
@@ -31,8 +32,7 @@ from histcxr.worklist.rows import Row, printable, writer_for
 from histcxr.worklist.summary import TriageSummary
 
 SORTS = ("input", "urgency")
-AUDIT_SUFFIX = ".audit.jsonl"
-PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn", "xgboost")
+PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless", "scikit-learn", "xgboost")
 TASK_SIZE = 16  # images a thread takes at a time
 MAX_WARNINGS = 20
 
@@ -45,11 +45,14 @@ def triage(
     output: _Path,
     *,
     masks: _Path | None = None,
+    segment: bool = True,
+    segmenter: Segmenter | _Path | None = None,
     n_jobs: int = 2,
     batch_size: int = 256,
     sort: str = "input",
     overwrite: bool = False,
     audit: _Path | None = None,
+    uids: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> TriageSummary:
     """Put each radiograph of a folder into ``rule_out``, ``review`` or ``rule_in``.
@@ -71,6 +74,11 @@ def triage(
         (``.parquet``). Columns: :class:`~histcxr.worklist.rows.Row`.
     masks : path-like, optional
         Where the lung masks are, if not beside the images.
+    segment : bool
+        Whether the lungs of images without a mask are found by a network; otherwise they go to review. A mask that
+        is given always wins.
+    segmenter : Segmenter or path-like, optional
+        That network; by default the one that comes with histcxr.
     n_jobs : int, default=2
         Threads that read images; -1 for one a core.
     batch_size : int, default=256
@@ -83,6 +91,10 @@ def triage(
         Start anew over an earlier worklist and its audit trail.
     audit : path-like, optional
         The audit trail; by default the output's name with ``.audit.jsonl`` added.
+    uids : bool
+        Whether worklist and audit trail name the study, the series and the instance of each DICOM image, in columns
+        ``study_uid, series_uid, sop_uid`` that are empty for other files. They lead back to the patient in the
+        archive that the image comes from, so nothing holds them unless asked for.
     progress : callable, optional
         Called with the number of rows done so far, after each batch.
 
@@ -105,18 +117,19 @@ def triage(
         raise InputError(f"sort must be one of {', '.join(SORTS)}, got {sort!r}")
     target = os.path.abspath(os.fspath(output))
     trail_path = os.path.abspath(os.fspath(audit)) if audit is not None else target + AUDIT_SUFFIX
-    make_writer = writer_for(target)
+    make_writer = writer_for(target, uids=uids)
     _check_places(os.path.abspath(os.fspath(inputs)), target, trail_path, overwrite)
     stream = find_inputs(inputs, masks)
     used = model if isinstance(model, Model) else load_model(model)
-    header = _header(used, inputs, masks, batch_size)
+    finder = _finder(segment, segmenter)
+    header = _header(used, finder, inputs, masks, batch_size, uids)
     label = f"{used.name} {header['model']['hash'][:12]}"
     with (
         _quiet() as heard,
         AuditTrail(trail_path, header, overwrite=overwrite) as trail,
         WorklistFile(target, remove=overwrite) as worklist,
     ):
-        run = _Run(used, trail, trail.header["options"]["batch_size"], progress)
+        run = _Run(used, finder, trail, trail.header["options"]["batch_size"], progress)
         run.judge_all(stream, n_jobs)
         order = run.order
         places = order.by_urgency() if sort == "urgency" else order.by_input()
@@ -136,7 +149,7 @@ def triage(
         audit=trail_path,
         seconds=seconds,
         images_per_second=(len(order) - run.resumed) / max(seconds, 1e-9),
-        notes=_notes(used, len(order)),
+        notes=_notes(used, finder, len(order), run.found),
         warnings=tuple(heard),
     )
 
@@ -162,13 +175,21 @@ class _Run:
     """The loop over blocks of inputs: one is counted while the one before is scored."""
 
     def __init__(
-        self, model: Model, trail: AuditTrail, batch_size: int, progress: Callable[[int], None] | None
+        self,
+        model: Model,
+        segmenter: Segmenter | None,
+        trail: AuditTrail,
+        batch_size: int,
+        progress: Callable[[int], None] | None,
     ) -> None:
         self.order = Order()
         self.resumed = 0
+        self.found = 0  # images that were scored by lungs that the network found
         self._model = model
+        self._segmenter = segmenter
         self._recipe = model.recipe
         self._trail = trail
+        self._uids: bool = trail.header["uids"]
         self._batch_size = batch_size
         self._progress = progress
 
@@ -198,7 +219,14 @@ class _Run:
             [one.file for one in counting[start : start + TASK_SIZE]]
             for start in range(0, len(counting), TASK_SIZE)
         )
-        return _Block(inputs, counting, [pool.submit(count_images, task, self._recipe) for task in tasks])
+        return _Block(
+            inputs,
+            counting,
+            [
+                pool.submit(count_images, task, self._recipe, self._segmenter, uids=self._uids)
+                for task in tasks
+            ],
+        )
 
     def _look_up(self, file: InputFile) -> _Input:
         found = self._trail.find(Key(file.relative, file.mask))
@@ -209,7 +237,7 @@ class _Run:
         counted = [found for future in block.counts for found in future.result()]
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         fresh = [
-            _record(one, found, verdict, now)
+            _record(one, found, verdict, now, self._uids)
             for one, found, verdict in zip(block.counting, counted, judge(self._model, counted), strict=True)
             if one.kept is None
         ]
@@ -218,6 +246,7 @@ class _Run:
             offset, record = one.kept or next(written)
             self.order.add(offset, record["decision"], record["score"], record["reason"])
             self.resumed += one.kept is not None
+            self.found += not record["mask"] and record["score"] is not None
         if self._progress is not None:
             self._progress(len(self.order))
 
@@ -232,7 +261,7 @@ def _still_true(record: dict[str, Any], file: InputFile) -> bool:
     return bool(record["stat"] == signature(file.path) and record["mask_stat"] == mask_stat)
 
 
-def _record(one: _Input, found: Counted, verdict: Verdict, now: str) -> dict[str, Any]:
+def _record(one: _Input, found: Counted, verdict: Verdict, now: str, uids: bool) -> dict[str, Any]:
     """One line of the audit trail."""
     return {
         "file": one.file.relative,
@@ -245,34 +274,50 @@ def _record(one: _Input, found: Counted, verdict: Verdict, now: str) -> dict[str
         "score": verdict.score,
         "reason": "" if verdict.reason is None else verdict.reason.value,
         "detail": verdict.detail,
+        **({"uids": list(found.uids[:3])} if uids else {}),
         "time": now,
     }
 
 
 def _row(record: dict[str, Any], label: str) -> Row:
     """One row of the worklist, from its line in the audit trail."""
-    code = record["reason"]
-    reason = UnjudgeableError(Reason(code), "", record["detail"]).explanation if code else ""
     return Row(
         printable(record["file"]),
         record["decision"],
         record["score"],
-        printable(reason),
-        code,
+        printable(explanation_of(record)),
+        record["reason"],
         printable(label),
+        *record.get("uids", ()),
     )
 
 
-def _header(model: Model, inputs: _Path, masks: _Path | None, batch_size: int) -> dict[str, Any]:
+def _finder(segment: bool, segmenter: Segmenter | _Path | None) -> Segmenter | None:
+    """Return what finds the lungs where there is no mask, None where nothing shall."""
+    if not segment:
+        return None
+    return segmenter if isinstance(segmenter, Segmenter) else load_segmenter(segmenter)
+
+
+def _header(
+    model: Model,
+    segmenter: Segmenter | None,
+    inputs: _Path,
+    masks: _Path | None,
+    batch_size: int,
+    uids: bool,
+) -> dict[str, Any]:
     packages = installed_versions(PACKAGES)
     return {
         "histcxr": packages.pop("histcxr"),
         "packages": packages,
         "model": {"name": model.name, "hash": model_hash(model)},
         "recipe": model.recipe.to_dict(),
+        "segmenter": None if segmenter is None else segmenter.digest,
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
         "input": os.path.abspath(os.fspath(inputs)),
         "masks": None if masks is None else os.path.abspath(os.fspath(masks)),
+        "uids": uids,
         "options": {"batch_size": batch_size},
     }
 
@@ -304,8 +349,15 @@ def _check_places(inputs: str, target: str, trail: str, overwrite: bool) -> None
         )
 
 
-def _notes(model: Model, total: int) -> tuple[str, ...]:
+def _notes(model: Model, segmenter: Segmenter | None, total: int, found: int) -> tuple[str, ...]:
     notes = [] if total else ["no image was found in the input"]
+    known = model.training.get("segmenter")
+    if found and segmenter is not None and known != segmenter.digest:
+        made = "other masks" if known is None else "the masks of another network"
+        notes.append(
+            f"the lungs of {found} images were found by a network, and the thresholds were certified with {made}: "
+            "certify them anew with histcxr calibrate --lungs found"
+        )
     for choice, empty in ((model.rule_out, "nothing is ruled out"), (model.rule_in, "nothing is ruled in")):
         if not choice.certified:
             notes.append(f"{empty}: the {choice.kind} threshold is {choice.message}")

@@ -16,12 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.data.dicom_uids import ImageUids, uids_in
 from histcxr.data.discovery import InputFile
 from histcxr.data.files import read_file
 from histcxr.decision.thresholds import REVIEW, decide
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
 from histcxr.features.counting import ImageCounts, batch_counts, image_counts
 from histcxr.features.recipe import Recipe
+from histcxr.lungs.segmenter import Segmenter
 from histcxr.model_store import Model
 
 MAX_HELD = 1 << 24  # bytes of files that a thread holds before it decodes them
@@ -45,6 +47,8 @@ class Counted:
         Of the files as they were read, "" where they could not be read.
     stat, mask_stat : list of int or None
         The files' :func:`signature` just before they were read: if one changes meanwhile, the next run sees it.
+    uids : ImageUids
+        Of a DICOM file, where they were asked for.
     """
 
     counts: NDArray[np.int64] | None
@@ -54,6 +58,7 @@ class Counted:
     mask_sha256: str = ""
     stat: Signature = None
     mask_stat: Signature = None
+    uids: ImageUids = ImageUids()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,9 @@ class Verdict:
     detail: str = ""
 
 
-def count_images(items: Sequence[InputFile], recipe: Recipe) -> list[Counted]:
+def count_images(
+    items: Sequence[InputFile], recipe: Recipe, segmenter: Segmenter | None = None, *, uids: bool = False
+) -> list[Counted]:
     """Read some inputs and count them; never raises an :class:`Exception`.
 
     Parameters
@@ -74,6 +81,10 @@ def count_images(items: Sequence[InputFile], recipe: Recipe) -> list[Counted]:
     items : sequence of InputFile
     recipe : Recipe
         The model's.
+    segmenter : Segmenter, optional
+        What finds the lungs of images without a mask.
+    uids : bool
+        Whether to note the identifiers of DICOM files.
 
     Returns
     -------
@@ -84,16 +95,16 @@ def count_images(items: Sequence[InputFile], recipe: Recipe) -> list[Counted]:
     waiting: list[_Loaded] = []
     held = 0
     for place, item in enumerate(items):
-        loaded = _load(place, item)
+        loaded = _load(place, item, uids)
         if isinstance(loaded, Counted):
             found[place] = loaded
             continue
         waiting.append(loaded)
         held += loaded.size
         if held >= MAX_HELD:
-            found |= _count(waiting, recipe)
+            found |= _count(waiting, recipe, segmenter)
             waiting, held = [], 0
-    found |= _count(waiting, recipe)
+    found |= _count(waiting, recipe, segmenter)
     return [found[place] for place in range(len(items))]
 
 
@@ -108,19 +119,21 @@ class _Loaded(NamedTuple):
     mask_sha256: str
     stat: Signature
     mask_stat: Signature
+    uids: ImageUids
 
     @property
     def size(self) -> int:
         return len(self.image) + len(self.mask)
 
 
-def _load(place: int, item: InputFile) -> _Loaded | Counted:
+def _load(place: int, item: InputFile, uids: bool) -> _Loaded | Counted:
     if item.problem is not None:
         return Counted(None, item.problem, item.detail)
     stat, mask_stat = signature(item.path), signature(item.mask) if item.mask else None
     lost = Counted(None, stat=stat, mask_stat=mask_stat)
     try:
         image = read_file(item.path)
+        found = uids_in(image) if uids else ImageUids()
         mask: bytes | str = item.mask
         with contextlib.suppress(RadiographError):
             mask = read_file(item.mask) if item.mask else ""
@@ -130,17 +143,17 @@ def _load(place: int, item: InputFile) -> _Loaded | Counted:
         return replace(lost, reason=Reason.UNEXPECTED, detail=describe(error))
     mask_digest = hashlib.sha256(mask).hexdigest() if isinstance(mask, bytes) else ""
     digest = hashlib.sha256(image).hexdigest()
-    return _Loaded(place, item.path, image, mask, digest, mask_digest, stat, mask_stat)
+    return _Loaded(place, item.path, image, mask, digest, mask_digest, stat, mask_stat, found)
 
 
-def _count(waiting: Sequence[_Loaded], recipe: Recipe) -> dict[int, Counted]:
+def _count(waiting: Sequence[_Loaded], recipe: Recipe, segmenter: Segmenter | None) -> dict[int, Counted]:
     """Count what was read, together if that works, else one by one."""
     images, masks, paths = ([getattr(one, name) for one in waiting] for name in ("image", "mask", "path"))
     results: Sequence[ImageCounts | UnjudgeableError | Counted]
     try:
-        results = batch_counts(images, masks, recipe, paths=paths)
+        results = batch_counts(images, masks, recipe, segmenter=segmenter, paths=paths)
     except Exception:  # noqa: BLE001 - whatever it was, it comes up again with its image
-        results = [_count_alone(one, recipe) for one in waiting]
+        results = [_count_alone(one, recipe, segmenter) for one in waiting]
     found = {}
     for one, result in zip(waiting, results, strict=True):
         if isinstance(result, UnjudgeableError):
@@ -153,15 +166,19 @@ def _count(waiting: Sequence[_Loaded], recipe: Recipe) -> dict[int, Counted]:
             mask_sha256=one.mask_sha256,
             stat=one.stat,
             mask_stat=one.mask_stat,
+            uids=one.uids,
         )
     return found
 
 
-def _count_alone(one: _Loaded, recipe: Recipe) -> ImageCounts | UnjudgeableError | Counted:
+def _count_alone(
+    one: _Loaded, recipe: Recipe, segmenter: Segmenter | None
+) -> ImageCounts | UnjudgeableError | Counted:
     try:
-        return image_counts(one.image, one.mask, recipe, path=one.path)
+        return image_counts(one.image, one.mask, recipe, segmenter=segmenter, path=one.path)
     except UnjudgeableError as error:
-        return error
+        # Not the error itself: its traceback would hold the pixels.
+        return UnjudgeableError(error.reason, error.path, error.detail)
     except Exception as error:  # noqa: BLE001 - one image's bug must not end the run; see the module's text
         return Counted(None, Reason.UNEXPECTED, describe(error))
 
@@ -196,15 +213,26 @@ def judge(model: Model, batch: Sequence[Counted]) -> list[Verdict]:
                 scores[i] = model.score(one[np.newaxis])[0]
             except Exception as error:  # noqa: BLE001 - see the module's text
                 failed[i] = describe(error)
+    strange = _unfamiliar(model, counts)
     drawers = decide(scores, model.rule_out, model.rule_in).tolist()
     for i, (place, drawer, score) in enumerate(zip(places, drawers, scores.tolist(), strict=True)):
-        if i in failed:
+        if strange[i]:
+            verdicts[place] = Verdict(REVIEW, None, Reason.UNLIKE_TRAINING)
+        elif i in failed:
             verdicts[place] = Verdict(REVIEW, None, Reason.UNEXPECTED, failed[i])
         elif not 0 <= score <= 1:  # so is NaN
             verdicts[place] = Verdict(REVIEW, None, Reason.SCORE_INVALID, f"a score of {score!r}")
         else:
             verdicts[place] = Verdict(drawer, score)
     return verdicts
+
+
+def _unfamiliar(model: Model, counts: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    """Which images the model does not know; all of them where that cannot be told."""
+    try:
+        return model.unfamiliar(np.stack(counts))
+    except Exception:  # noqa: BLE001 - see the module's text; what cannot be checked is not judged
+        return np.ones(len(counts), bool)
 
 
 def describe(error: Exception) -> str:

@@ -17,6 +17,11 @@ _GROUPS = (RULE_IN, _UNJUDGED, REVIEW, RULE_OUT)
 _GROUP_OF = {group: number for number, group in enumerate(_GROUPS)}
 
 
+def urgency(decision: str, reason: str) -> int:
+    """Rank an outcome: 0 for what should be looked at first."""
+    return _GROUP_OF[_UNJUDGED if reason else decision]
+
+
 class Order:
     """Rows in the order of the inputs, 17 bytes each."""
 
@@ -33,7 +38,7 @@ class Order:
         """Add the next row: where its line is, and what was decided."""
         self._offsets.append(offset)
         self._scores.append(0.0 if score is None else score)
-        self._groups.append(_GROUP_OF[_UNJUDGED if reason else decision])
+        self._groups.append(urgency(decision, reason))
         if reason:
             self._reasons[reason] += 1
 

@@ -9,10 +9,11 @@ trail keeps it exactly.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from histcxr.exceptions import InputError
@@ -47,6 +48,8 @@ class Row(NamedTuple):
         The same as a stable code; "" where it was judged.
     model : str
         Name and short hash.
+    study_uid, series_uid, sop_uid : str
+        Identifiers of a DICOM image (:class:`~histcxr.data.dicom_uids.ImageUids`); written only where asked for.
     """
 
     file: str
@@ -55,6 +58,16 @@ class Row(NamedTuple):
     reason: str
     reason_code: str
     model: str
+    study_uid: str = ""
+    series_uid: str = ""
+    sop_uid: str = ""
+
+
+UID_COLUMNS = Row._fields[-3:]
+"""Columns that lead back to the patient, and are there only where asked for."""
+
+COLUMNS = Row._fields[: -len(UID_COLUMNS)]
+"""Columns of every worklist."""
 
 
 class RowWriter(Protocol):
@@ -67,8 +80,14 @@ class RowWriter(Protocol):
         """Write what is still held and finish the file."""
 
 
-def writer_for(path: str) -> Callable[[Any], RowWriter]:
+def writer_for(path: str, *, uids: bool = False) -> Callable[[Any], RowWriter]:
     """Return the writer that a worklist's name asks for; call it with a binary file.
+
+    Parameters
+    ----------
+    path : str
+    uids : bool
+        Whether the worklist has :data:`UID_COLUMNS`.
 
     Raises
     ------
@@ -78,9 +97,10 @@ def writer_for(path: str) -> Callable[[Any], RowWriter]:
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         raise InputError(f"output must end in one of {', '.join(SUFFIXES)}, got {path!r}")
+    columns = Row._fields if uids else COLUMNS
     if suffix == ".csv":
-        return CsvWriter
-    return ParquetWriter if suffix == ".parquet" else JsonLinesWriter
+        return functools.partial(CsvWriter, columns=columns)
+    return functools.partial(ParquetWriter if suffix == ".parquet" else JsonLinesWriter, columns=columns)
 
 
 def printable(text: str) -> str:
@@ -106,9 +126,10 @@ def unguarded(cell: str) -> str:
 class CsvWriter:
     """Rows as CSV: UTF-8, comma, ``\\n``, a header line; scores with all their digits."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, columns: Sequence[str] = COLUMNS) -> None:
         self._file = file
-        self._file.write((",".join(Row._fields) + "\n").encode())
+        self._columns = columns
+        self._file.write((",".join(columns) + "\n").encode())
 
     def write(self, row: Row) -> None:
         """Add one row."""
@@ -119,6 +140,7 @@ class CsvWriter:
             _quoted(_sentence(row.reason)),
             row.reason_code,
             _quoted(_sentence(row.model)),
+            *(getattr(row, name) for name in self._columns[len(COLUMNS) :]),  # UIDs: digits and dots
         )
         self._file.write((",".join(cells) + "\n").encode())
 
@@ -139,12 +161,14 @@ def _quoted(text: str) -> str:
 class JsonLinesWriter:
     """Rows as JSON Lines, UTF-8; ``score`` is null where there is none."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, columns: Sequence[str] = COLUMNS) -> None:
         self._file = file
+        self._columns = columns
 
     def write(self, row: Row) -> None:
         """Add one row."""
-        self._file.write(json.dumps(row._asdict(), ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        cells = dict(zip(self._columns, row, strict=False))
+        self._file.write(json.dumps(cells, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -153,13 +177,14 @@ class JsonLinesWriter:
 class ParquetWriter:
     """Rows as Parquet, in groups of a few thousand; ``score`` is null where there is none."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, columns: Sequence[str] = COLUMNS) -> None:
         import pyarrow
         from pyarrow import parquet
 
         self._arrow = pyarrow
+        self._columns = columns
         self._schema = pyarrow.schema(
-            [(name, pyarrow.float64() if name == "score" else pyarrow.string()) for name in Row._fields]
+            [(name, pyarrow.float64() if name == "score" else pyarrow.string()) for name in columns]
         )
         self._writer = parquet.ParquetWriter(file, self._schema)
         self._held: list[Row] = []
@@ -178,7 +203,7 @@ class ParquetWriter:
     def _flush(self) -> None:
         columns = {
             name: self._arrow.array([getattr(row, name) for row in self._held], self._schema.field(name).type)
-            for name in Row._fields
+            for name in self._columns
         }
         self._writer.write_table(self._arrow.table(columns, schema=self._schema))
         self._held.clear()

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from histcxr.data.dicom_writing import encode_dicom
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.model_store import Model, save_model
@@ -36,6 +37,23 @@ def write_pair(folder: Path, name: str, seed: int, sick=False) -> Path:
     (folder / name).write_bytes(cv2.imencode(".png", image)[1].tobytes())
     (folder / "masks" / name).write_bytes(cv2.imencode(".png", mask)[1].tobytes())
     return folder / name
+
+
+def write_dicom_pair(folder: Path, name: str, seed: int, sick=False, *, study="1.2.840.1", **tags) -> Path:
+    """Write one DICOM image, all its identifiers its own but the study, and its mask; return the image."""
+    image, mask = lungs(seed, sick)
+    own = {
+        "StudyInstanceUID": study,
+        "SeriesInstanceUID": f"{study}.{seed}",
+        "SOPInstanceUID": f"{study}.{seed}.1",
+    }
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_dicom(image, tags={**own, **tags}))
+    place = folder / "masks" / Path(name).parent / f"{path.stem}.png"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(cv2.imencode(".png", mask)[1].tobytes())
+    return path
 
 
 @pytest.fixture(scope="session")

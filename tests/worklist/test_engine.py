@@ -91,7 +91,7 @@ def test_the_audit_trail_tells_what_was_judged_by_what(study, saved_model, tmp_p
     header, *images, end = trail(tmp_path / "w.csv")
     assert header["model"] == {"name": "linear", "hash": model.hash}
     assert header["thresholds"]["rule_out"] == model.rule_out.to_dict()
-    assert header["recipe"] == {"zones": 1, "histogram": 1, "extraction": 1}
+    assert header["recipe"] == {"zones": 1, "histogram": 1, "extraction": 2}
     assert {"numpy", "scikit-learn", "opencv-python-headless"} <= set(header["packages"])
     assert header["histcxr"] == histcxr.__version__
     assert header["input"] == str(study)
@@ -163,7 +163,7 @@ def troubled(mine):
         expected[name] = reason
 
     plant("truncated.png", Reason.TRUNCATED, good[:-200])
-    plant("no mask.png", Reason.MASK_MISSING, mask_bytes=None)
+    plant("no mask.png", Reason.NOT_A_CHEST, mask_bytes=None)
     plant("mask broken.png", Reason.MASK_UNREADABLE, mask_bytes=b"nothing")
     os.symlink(mine, mine / "loop")
     expected["loop"] = Reason.LINK_LOOP

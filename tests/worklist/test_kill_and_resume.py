@@ -1,7 +1,12 @@
 """A run killed at random moments, started again, ends with the same worklist."""
 
+import shutil
 import subprocess
 import sys
+
+import pytest
+
+from .conftest import write_dicom_pair
 
 # One process does the imports; each run is a fork of it, killed by its parent when the audit trail has
 # grown to a random size.
@@ -9,13 +14,13 @@ SCRIPT = """
 import os, random, signal, sys, time
 from histcxr.worklist.engine import triage
 
-folder, model, out = sys.argv[1:]
+folder, model, out, runs, *uids = sys.argv[1:]
 
 def run(name):
     child = os.fork()
     if child == 0:
         slow = lambda done: time.sleep(0.003)
-        triage(folder, model, f"{out}/{name}", batch_size=2, n_jobs=2, sort="urgency", progress=slow)
+        triage(folder, model, f"{out}/{name}", batch_size=2, n_jobs=2, sort="urgency", uids=bool(uids), progress=slow)
         os._exit(0)
     return child
 
@@ -29,7 +34,7 @@ chance = random.Random(5)
 for kind in ("csv", "jsonl"):
     os.waitpid(run(f"whole.{kind}"), 0)
     whole = size(f"whole.{kind}")
-    for number in range(5):
+    for number in range(int(runs)):
         name, kills = f"killed{number}.{kind}", 0
         for moment in sorted(chance.uniform(0, 1) for _ in range(2)):
             child = run(name)
@@ -45,13 +50,17 @@ for kind in ("csv", "jsonl"):
 """
 
 
-def test_five_killed_runs_end_like_the_uninterrupted_one(study, saved_model, tmp_path):
+def outcomes(study, saved_model, out, *options):
     # From Python 3.12 on, a fork beside other threads (those of the numerical libraries) is warned of.
     quiet = ["-W", "ignore:This process:DeprecationWarning"]
-    command = [sys.executable, *quiet, "-c", SCRIPT, str(study), str(saved_model), str(tmp_path)]
+    command = [sys.executable, *quiet, "-c", SCRIPT, str(study), str(saved_model), str(out), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    runs = dict(line.split() for line in done.stdout.splitlines())
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+def test_five_killed_runs_end_like_the_uninterrupted_one(study, saved_model, tmp_path):
+    runs = outcomes(study, saved_model, tmp_path, "5")
     assert len(runs) == 10
     assert all(int(kills) >= 1 for kills in runs.values())
     for name in runs:
@@ -59,3 +68,17 @@ def test_five_killed_runs_end_like_the_uninterrupted_one(study, saved_model, tmp
         assert whole.count(b"\n") == 23 + name.endswith("csv")
         assert (tmp_path / name).read_bytes() == whole
         assert not (tmp_path / f"{name}.partial").exists()
+
+
+def test_identifiers_survive_a_kill(study, saved_model, tmp_path):
+    pytest.importorskip("pydicom")
+    folder = shutil.copytree(study, tmp_path / "archive")
+    for i in range(6):
+        write_dicom_pair(folder, f"c/{i}", seed=i, study=f"1.2.{i}")
+    runs = outcomes(folder, saved_model, tmp_path, "1", "uids")
+    assert len(runs) == 2
+    assert all(int(kills) >= 1 for kills in runs.values())
+    for name in runs:
+        whole = (tmp_path / f"whole.{name.rpartition('.')[2]}").read_bytes()
+        assert whole.count(b"1.2.3,") + whole.count(b'"1.2.3"') == 1
+        assert (tmp_path / name).read_bytes() == whole

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histcxr.exceptions import InputError
-from histcxr.worklist.rows import PARQUET_BATCH, Row, guarded, printable, unguarded, write_rows, writer_for
+from histcxr.worklist.rows import (
+    COLUMNS,
+    PARQUET_BATCH,
+    Row,
+    guarded,
+    printable,
+    unguarded,
+    write_rows,
+    writer_for,
+)
 
 NASTY = [
     "=1+1.png",
@@ -109,11 +118,11 @@ def test_pandas_reads_the_csv():
 def test_parquet_carries_the_text_as_it_is():
     rows = rows_of(NASTY)
     table = pd.read_parquet(io.BytesIO(written(".parquet", rows)))
-    assert table.columns.tolist() == list(Row._fields)
+    assert table.columns.tolist() == list(COLUMNS)
     assert table["file"].tolist() == NASTY
     assert table["score"].dtype == float
     assert table["score"].isna().tolist() == [row.score is None for row in rows]
-    assert pd.read_parquet(io.BytesIO(written(".parquet", []))).columns.tolist() == list(Row._fields)
+    assert pd.read_parquet(io.BytesIO(written(".parquet", []))).columns.tolist() == list(COLUMNS)
 
 
 def test_parquet_is_written_in_groups():

@@ -1,0 +1,272 @@
+"""One row for each file, whatever it holds: thousands of damaged DICOM and PNG files through a whole triage.
+
+Phantoms are written as PNG (8 and 16 bits, colour, palette) and as DICOM in every transfer syntax that can be
+encoded here, and each copy is damaged in one way: bits flipped, cut off, pieces missing, heads and tails of
+different files spliced, absurd sizes, absurd lengths, damage below the checksums, and sound files that unpack to
+the largest image accepted. A triage in a process of its own sorts all of them. Then a second process
+triages each file alone, to time it.
+
+    python benchmarks/mutated_files.py [--files 5000] [--unmasked 0.5] [--no-segment]
+                                      [--model MODEL] [--jobs 2] [--json FILE]
+
+Prints Markdown tables. Exit status 1 when a process crashes, hangs or needs more than 1 GiB, when a file takes more
+than 5 seconds, has no row of its own, or meets an error that nobody foresaw; else 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from triage_memory import phantom_model
+
+from histcxr.data.anatomy import make_phantom
+from histcxr.data.broken_files import huge_png, palette_png
+from histcxr.data.dicom_writing import SYNTAXES, encode_dicom, lut_item
+from histcxr.data.mutations import MUTATIONS
+from histcxr.data.writing import encode_image, write_mask
+from histcxr.exceptions import Reason
+from histcxr.reports.tables import markdown_table
+
+SECONDS = 5  # a file may take
+BYTES = 2**30  # a process may take
+BOMB_SIDE = 8192  # pixels; the largest square that is accepted
+BOMBS = 24  # files in a row, so that threads meet several at once
+PATIENCE = 900  # seconds without an end that count as a hang, and SECONDS more for every hundred files
+
+# Peak memory is that of the process itself: ru_maxrss would also count its parent's before the start.
+PEAK = """
+import json, resource, sys, time
+from pathlib import Path
+def peak_bytes():
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+"""
+WHOLE = """
+from histcxr.data.quiet import muted_decoders
+from histcxr.worklist.engine import triage
+folder, model, output, segment, jobs = sys.argv[1:]
+with muted_decoders():
+    summary = triage(folder, model, output, segment=segment == "True", n_jobs=int(jobs))
+print(json.dumps({**summary.to_dict(), "peak_bytes": peak_bytes()}))
+"""
+EACH = """
+from histcxr.data.quiet import muted_decoders
+from histcxr.lungs.segmenter import load_segmenter
+from histcxr.model_store import load_model
+from histcxr.worklist.engine import triage
+folder, model, output, segment = sys.argv[1:]
+options = {"segmenter": load_segmenter()} if segment == "True" else {"segment": False}
+loaded, times = load_model(model), {}
+for path in sorted(Path(folder).glob("*.*")):
+    print(path.name, file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    with muted_decoders():
+        triage(path, loaded, output, n_jobs=1, overwrite=True, **options)
+    times[path.name] = time.perf_counter() - start
+print(json.dumps({"seconds": times, "peak_bytes": peak_bytes()}))
+"""
+
+
+def sound_files(seed: int = 0) -> dict[str, bytes]:
+    """Return the files that damage is done to, by name; the extension says PNG or DICOM."""
+    image = make_phantom(seed, sick=True, size=(160, 144)).image
+    deep = image.astype(np.uint16) << 4
+    tags = {
+        "ViewPosition": "PA",
+        "WindowCenter": [2048, 100],
+        "WindowWidth": [4096, 50],
+        "RescaleSlope": 1,
+        "RescaleIntercept": 0,
+        "PatientOrientation": ["L", "F"],
+        "PatientName": "Doe^Jane",
+    }
+    shades = lut_item(np.arange(4096), 0, 12)
+    files = {
+        "8 bit.png": encode_image(image),
+        "16 bit.png": encode_image(image.astype(np.uint16) * 257),
+        "rgb.png": encode_image(np.dstack([image] * 3)),
+        "rgba.png": encode_image(np.dstack([image, image, image, np.full_like(image, 255)])),
+        "palette.png": palette_png(image),
+        "jpeg.dcm": encode_dicom(image, syntax="jpeg", tags=tags),
+        "explicit 8 bit.dcm": encode_dicom(image, tags=tags),
+        "rle 8 bit.dcm": encode_dicom(image, syntax="rle", tags=tags),
+        "voi lut.dcm": encode_dicom(deep, bits=12, tags={"VOILUTSequence": [shades]}),
+        "modality lut.dcm": encode_dicom(
+            deep, bits=12, syntax="implicit", tags={"ModalityLUTSequence": [shades]}
+        ),
+    }
+    for name in SYNTAXES:
+        if name != "jpeg":
+            files[f"{name}.dcm"] = encode_dicom(deep, bits=12, syntax=name, tags=tags)
+    return files
+
+
+def bombs() -> dict[str, bytes]:
+    """Return sound little files that unpack to the largest image accepted."""
+    ground = np.zeros((BOMB_SIDE, BOMB_SIDE), np.uint16)
+    return {
+        "1 bit.png": huge_png(BOMB_SIDE),
+        "16 bit.png": encode_image(ground),
+        "deflated.dcm": encode_dicom(ground, syntax="deflated"),
+        "jpeg-ls.dcm": encode_dicom(ground, syntax="jpeg-ls"),
+        "jpeg 2000.dcm": encode_dicom(ground, syntax="jpeg 2000"),
+        "jpeg.dcm": encode_dicom(ground.astype(np.uint8), syntax="jpeg"),
+    }
+
+
+def write_mutated(folder: Path, files: int, unmasked: float, seed: int = 0) -> None:
+    """Write damaged copies, half of them PNG, with lung masks for all but a share of them."""
+    rng = random.Random(seed)
+    sound, large = sound_files(seed), bombs()
+    mask = make_phantom(seed, size=(160, 144)).mask
+    write_mask(folder / "masks" / "mask.png", mask)
+    kinds = {suffix: [name for name in sound if name.endswith(suffix)] for suffix in (".png", ".dcm")}
+    others = list(sound.values())
+    names = list(large) * BOMBS
+    for i in range(files):
+        bomb = i - files // 2
+        if 0 <= bomb < BOMBS:
+            way, name = "bomb", names[bomb]
+            content = large[name]
+        else:
+            way, name = rng.choice(list(MUTATIONS)), rng.choice(kinds[rng.choice((".png", ".dcm"))])
+            content = MUTATIONS[way](sound[name], rng, others)
+        place = Path(f"{i:05} {way} {name}")
+        (folder / place).write_bytes(content)
+        if rng.random() >= unmasked:
+            (folder / "masks" / f"{place.stem}.png").hardlink_to(folder / "masks" / "mask.png")
+    (folder / "masks" / "mask.png").unlink()
+
+
+def run(code: str, arguments: Sequence[object], patience: float) -> dict[str, Any]:
+    """Run code in a process of its own and return what it printed, or ``problem``: how it ended instead."""
+    command = [sys.executable, "-c", PEAK + code, *map(str, arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=patience, check=False)
+    except subprocess.TimeoutExpired as error:
+        return {"problem": f"no end after {patience:.0f} seconds; last words: {_last(error.stderr)}"}
+    if done.returncode:
+        return {"problem": f"ended with status {done.returncode}; last words: {_last(done.stderr)}"}
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _last(words: bytes | None) -> str:
+    return (words or b"").decode(errors="replace").strip().rpartition("\n")[2][-200:]
+
+
+def rows_of(worklist: Path) -> list[dict[str, str]]:
+    """Return the rows of a worklist in CSV."""
+    with open(worklist, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def counts_of(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """Count rows by drawer and reason, for each format."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for row in rows:
+        key = (row["decision"], row["reason_code"])
+        found.setdefault(key, Counter())[row["file"].rpartition(".")[2]] += 1
+    ordered = sorted(found.items(), key=lambda one: (one[0][1] != "", one[0][0], -one[1].total()))
+    return [
+        {"drawer": drawer, "reason": reason or "(judged)", "PNG": by["png"], "DICOM": by["dcm"]}
+        for (drawer, reason), by in ordered
+    ]
+
+
+def measure(folder: Path, model: Path, output: Path, *, segment: bool, jobs: int) -> dict[str, Any]:
+    """Triage the folder, then each file alone, and say which limits are broken."""
+    names = sorted(path.name for path in folder.glob("*.*"))
+    patience = PATIENCE + len(names) / 100 * SECONDS
+    whole = run(WHOLE, (folder, model, output / "worklist.csv", segment, jobs), patience)
+    each = run(EACH, (folder, model, output / "single.csv", segment), patience)
+    rows = [] if "problem" in whole else rows_of(output / "worklist.csv")
+    times: dict[str, float] = each.get("seconds", {})
+    slowest = sorted(times.items(), key=lambda one: -one[1])[:5]
+    unforeseen = [row["file"] for row in rows if row["reason_code"] == Reason.UNEXPECTED]
+    peaks = {"whole": whole.get("peak_bytes", 0), "each": each.get("peak_bytes", 0)}
+    problems = [
+        f"{kind}: {found['problem']}"
+        for kind, found in (("the triage", whole), ("one by one", each))
+        if "problem" in found
+    ]
+    if not problems and sorted(row["file"] for row in rows) != names:
+        problems.append(f"{len(names)} files gave {len(rows)} rows")
+    problems += [f"{name} took {seconds:.1f} s" for name, seconds in slowest if seconds > SECONDS]
+    problems += [f"{kind}: {peak / 2**20:.0f} MiB" for kind, peak in peaks.items() if peak > BYTES]
+    problems += [f"unforeseen: {name}" for name in unforeseen[:20]]
+    return {
+        "files": len(names),
+        "rows": len(rows),
+        "jobs": jobs,
+        "seconds": whole.get("seconds"),
+        "peak_bytes": peaks["whole"],
+        "peak_bytes_one_by_one": peaks["each"],
+        "slowest": [{"file": name, "seconds": seconds} for name, seconds in slowest],
+        "median_seconds": float(np.median(list(times.values()))) if times else None,
+        "unexpected": len(unforeseen),
+        "counts": counts_of(rows),
+        "problems": problems,
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    slowest = [
+        {"slowest files, each alone": one["file"], "seconds": f"{one['seconds']:.2f}"}
+        for one in result["slowest"]
+    ]
+    whole, alone = (result[name] / 2**20 for name in ("peak_bytes", "peak_bytes_one_by_one"))
+    lines = [markdown_table(rows) + "\n" for rows in (result["counts"], slowest) if rows]
+    lines.append(
+        f"{result['files']:,} files, {result['rows']:,} rows, {result['unexpected']} unforeseen errors. Peak memory "
+        f"{whole:.0f} MiB with {result['jobs']} threads, {alone:.0f} MiB one by one; limit {BYTES / 2**20:.0f} MiB. "
+        f"Limit {SECONDS} s a file."
+    )
+    return "\n".join(lines + [f"- broken: {problem}" for problem in result["problems"]])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write, triage, measure, print; say by the exit status whether every limit holds."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--files", type=int, default=5000)
+    parser.add_argument("--unmasked", type=float, default=0.5, help="share of the files without a lung mask")
+    parser.add_argument("--no-segment", action="store_true", help="leave files without a lung mask to review")
+    parser.add_argument("--model", type=Path, help="a saved model, instead of one trained on phantoms")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch", type=Path, help="where to write; by default the temporary folder")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as name:
+        scratch = Path(name)
+        folder = scratch / "mutated"
+        (folder / "masks").mkdir(parents=True)
+        write_mutated(folder, options.files, options.unmasked, options.seed)
+        model = options.model or phantom_model(scratch)
+        result = measure(folder, model, scratch, segment=not options.no_segment, jobs=options.jobs)
+    print(report(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return int(bool(result["problems"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

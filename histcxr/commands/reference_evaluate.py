@@ -1,0 +1,72 @@
+"""``histcxr reference evaluate``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from histcxr.commands import options
+
+
+def network_option() -> Any:
+    """A saved network."""
+    return click.option(
+        "-m", "--model", type=click.Path(exists=True), required=True, help="A saved network (NAME.reference)."
+    )
+
+
+@click.command()
+@options.data_argument()
+@network_option()
+@click.option("--split", default="test", show_default=True, help="Which split of DATA; 'all' for every row.")
+@click.option(
+    "--by", multiple=True, metavar="COLUMN", help="Also within each value of this column; repeatable."
+)
+@click.option(
+    "--prevalence", type=float, default=None, help="Share of sick patients where PPV and NPV should hold."
+)
+@click.option(
+    "--lungs",
+    type=click.Choice(["given", "found", "either"]),
+    help="Whose lung masks.  [default: as the network was trained]",
+)
+@options.where_option()
+@options.jobs_option()
+@options.json_option()
+def evaluate(
+    data: str,
+    model: str,
+    split: str,
+    by: tuple[str, ...],
+    prevalence: float | None,
+    lungs: str | None,
+    where: dict[str, list[str]],
+    jobs: int,
+    json_file: str | None,
+) -> None:
+    """Measure a saved network on DATA, a folder or CSV of labelled radiographs.
+
+    \b
+    Example:  histcxr reference evaluate study -m net.reference --by source
+    """
+    from histcxr.cohorts import select_rows
+    from histcxr.data.manifest import read_manifest
+    from histcxr.data.quiet import muted_decoders
+    from histcxr.reference_study.evaluation import evaluate_reference
+    from histcxr.reference_study.model import load_reference
+    from histcxr.reports.reference import measured_report
+
+    with muted_decoders():
+        result = evaluate_reference(
+            load_reference(model),
+            select_rows(read_manifest(data, require_labels=True), where),
+            split=None if split == "all" else split,
+            by=by,
+            prevalence=prevalence,
+            lungs=lungs,
+            n_jobs=jobs,
+            progress=options.show_progress(),
+        )
+    click.echo(measured_report(result))
+    options.write_json(json_file, result)

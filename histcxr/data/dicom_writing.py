@@ -1,0 +1,169 @@
+"""Writing phantoms as DICOM files, in every transfer syntax for which a codec is installed.
+
+For demonstrations, tests and benchmarks: what is written names no patient unless it is told to, and contradictions
+between tags are as welcome as sound files.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+CR = "1.2.840.10008.5.1.4.1.1.1"
+"""SOP class of Computed Radiography."""
+
+SYNTAXES = {
+    "implicit": "1.2.840.10008.1.2",
+    "explicit": "1.2.840.10008.1.2.1",
+    "deflated": "1.2.840.10008.1.2.1.99",
+    "big endian": "1.2.840.10008.1.2.2",
+    "rle": "1.2.840.10008.1.2.5",
+    "jpeg": "1.2.840.10008.1.2.4.50",
+    "jpeg extended": "1.2.840.10008.1.2.4.51",
+    "jpeg lossless": "1.2.840.10008.1.2.4.70",
+    "jpeg-ls": "1.2.840.10008.1.2.4.80",
+    "jpeg 2000": "1.2.840.10008.1.2.4.90",
+}
+"""Short names of the transfer syntaxes that can be written. ``"jpeg"`` takes 8 bits only and is not lossless, no more
+than ``"jpeg extended"``, which takes 8 or 12.
+"""
+
+
+def encode_dicom(
+    pixels: NDArray[Any],
+    *,
+    bits: int | None = None,
+    syntax: str = "explicit",
+    signed: bool = False,
+    drop: Collection[str] = (),
+    file_meta: bool = True,
+    tags: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Encode an image as a DICOM file.
+
+    Parameters
+    ----------
+    pixels : uint8 or uint16 (height, width) or (height, width, 3)
+        As stored; where ``signed``, the bit pattern.
+    bits : int, optional
+        Bits stored, from the lowest on; by default all.
+    syntax : str, default "explicit"
+        A key of :data:`SYNTAXES`.
+    signed : bool
+        What the file says of its numbers.
+    drop : collection of str
+        Keywords of elements that are taken away at last.
+    file_meta : bool, default True
+        Whether to write preamble, prefix and meta information.
+    tags : mapping, optional
+        More elements by keyword, set after the image is encoded.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ImportError
+        When pydicom is missing, or imagecodecs for the deeper kinds of JPEG.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom rightly complains of what is asked of it here
+        return _encode(pixels, bits, syntax, signed, drop, file_meta, dict(tags or {}))
+
+
+def _encode(
+    pixels: NDArray[Any],
+    bits: int | None,
+    syntax: str,
+    signed: bool,
+    drop: Collection[str],
+    file_meta: bool,
+    tags: dict[str, Any],
+) -> bytes:
+    import pydicom
+    from pydicom.encaps import encapsulate
+    from pydicom.filewriter import dcmwrite
+
+    allocated = 8 * pixels.itemsize
+    bits = bits or allocated
+    dataset = pydicom.Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = CR, "1.2.3.4", "CR"
+    dataset.Rows, dataset.Columns = pixels.shape[:2]
+    dataset.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
+    dataset.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
+    if pixels.ndim == 3:
+        dataset.PlanarConfiguration = 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = allocated, bits, bits - 1
+    dataset.PixelRepresentation = int(signed)
+    big = syntax == "big endian"
+    dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<")).tobytes()
+    if len(dataset.PixelData) % 2:
+        dataset.PixelData += b"\0"
+    dataset["PixelData"].VR = "OB" if allocated == 8 else "OW"
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(SYNTAXES["explicit"])
+    if syntax in ("rle", "jpeg-ls", "jpeg 2000"):
+        dataset.compress(SYNTAXES[syntax], generate_instance_uid=False)
+    elif syntax.startswith("jpeg"):
+        dataset.PixelData = encapsulate([_as_jpeg(pixels, bits, syntax)])
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(SYNTAXES[syntax])
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    for keyword in drop:
+        delattr(dataset, keyword)
+    stream = io.BytesIO()
+    if file_meta:
+        dataset.file_meta.MediaStorageSOPClassUID = tags.get("SOPClassUID", CR)
+        dataset.file_meta.MediaStorageSOPInstanceUID = tags.get("SOPInstanceUID", "1.2.3.4")
+        dataset.save_as(stream, enforce_file_format=True)
+        return stream.getvalue()
+    del dataset.file_meta
+    dcmwrite(stream, dataset, implicit_vr=syntax == "implicit", little_endian=not big)
+    return stream.getvalue()
+
+
+def _as_jpeg(pixels: NDArray[Any], bits: int, syntax: str) -> bytes:
+    if syntax == "jpeg":
+        return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    from imagecodecs import jpeg8_encode
+
+    if syntax == "jpeg extended":
+        return bytes(jpeg8_encode(pixels, level=98, bitspersample=bits))
+    return bytes(jpeg8_encode(pixels, lossless=True, bitspersample=bits))
+
+
+def lut_item(values: Sequence[int] | NDArray[Any], first: int, bits: int, *, as_words: bool = True) -> Any:
+    """A LUT as it stands in a modality or VOI LUT sequence.
+
+    Parameters
+    ----------
+    values : sequence of int (n,)
+    first : int
+        The stored value that the first entry stands for.
+    bits : int
+        Of an entry.
+    as_words : bool, default True
+        Whether the entries are stored as bytes (OW) or as numbers (US).
+
+    Returns
+    -------
+    pydicom.Dataset
+        One item of the sequence.
+    """
+    import pydicom
+
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "US" if first >= 0 else "SS", [len(values) % 2**16, first, bits])
+    if as_words:
+        item.add_new("LUTData", "OW", np.asarray(values, "<u2").tobytes())
+    else:
+        item.add_new("LUTData", "US", [int(value) for value in values])
+    return item

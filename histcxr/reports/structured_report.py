@@ -1,0 +1,269 @@
+"""DICOM Structured Reports of a triage: what was found in the images of one study, for the archive they came from.
+
+A report follows TID 1500 (Measurement Report, PS3.16): one measurement group for each image, with the score as a
+number, the drawer and the reason of a ``review`` as codes of histcxr's own scheme, the identification of the algorithm,
+and a reference to the image. It is preliminary, unverified, and says that it is for research use only.
+
+**This is the one output that tells who the patient is.** A report belongs to its study, so name, number, birth date,
+sex and what identifies the study are copied from the images, and nothing else is. It is made only for who asks for it;
+keep it where the images may be kept.
+
+highdicom comes with ``pip install 'histcxr[report-dicom]'`` and is imported when the first report is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import astuple
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from histcxr.data.dicom_dataset import parse_errors
+from histcxr.decision.thresholds import REVIEW
+from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason
+from histcxr.reports.structured_content import (
+    DRAWERS,
+    RESEARCH_USE,
+    SCHEME,
+    Algorithm,
+    Finding,
+    coding_scheme,
+    content_tree,
+    make_uid,
+)
+
+__all__ = [
+    "RESEARCH_USE",
+    "SCHEME",
+    "Algorithm",
+    "Finding",
+    "identity_of",
+    "import_highdicom",
+    "structured_report",
+    "write_structured_report",
+]
+
+SERIES_NUMBER = 990
+_CHARACTERS = "ISO_IR 192"  # UTF-8: holds every name, however the image wrote it
+
+_NO_PATIENTS = ("DICOS", "Eddy Current")  # kinds of images of luggage and of materials
+_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+# Patient and study: what links the report to both, and what the standard asks for (type 2 stays empty if missing).
+_TEXTS = ("PatientID", "PatientName", "AccessionNumber", "StudyID", "ReferringPhysicianName")
+_OPTIONAL = ("IssuerOfPatientID", "StudyDescription")
+_PATTERNS = {
+    "PatientBirthDate": r"\d{8}",
+    "StudyDate": r"\d{8}",
+    "StudyTime": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?",
+    "PatientSex": "[MFO]",
+}
+
+
+def write_structured_report(
+    sources: Sequence[Any],
+    findings: Sequence[Finding],
+    output: str | os.PathLike[str],
+    *,
+    algorithm: Algorithm,
+    created: datetime | None = None,
+) -> Path:
+    """Write a structured report about the images of one study; see :func:`structured_report`.
+
+    Parameters
+    ----------
+    output : path-like
+        The file, usually ``.dcm``; one of this name is replaced.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError, MissingDependencyError
+        As :func:`structured_report`.
+    OutputError
+        When the file cannot be written.
+    """
+    report = structured_report(sources, findings, algorithm=algorithm, created=created)
+    place = Path(output)
+    try:
+        report.save_as(place, enforce_file_format=True)
+    except OSError as error:
+        raise OutputError(f"{place}: cannot be written ({error.strerror or error})") from error
+    return place
+
+
+def structured_report(
+    sources: Sequence[Any],
+    findings: Sequence[Finding],
+    *,
+    algorithm: Algorithm,
+    created: datetime | None = None,
+) -> Any:
+    """Make a structured report about the images of one study.
+
+    Series and instance UIDs are made from the study, the model, and for the instance also from the images and what was
+    found: the same triage gives the same UIDs, another result another instance in the same series.
+
+    Parameters
+    ----------
+    sources : sequence of path-like or pydicom.Dataset
+        The images, all of one study.
+    findings : sequence of Finding
+        One for each image.
+    algorithm : Algorithm
+    created : datetime, optional
+        When the triage was done, in local time; by default now.
+
+    Returns
+    -------
+    highdicom.sr.ComprehensiveSR
+        A pydicom data set.
+
+    Raises
+    ------
+    InputError
+        When there is no image, their number is not that of the findings, an image is not DICOM or names no study,
+        series, instance or class, two are of different studies or the same, or a finding contradicts itself.
+    MissingDependencyError
+        When highdicom is not installed.
+    """
+    hd = import_highdicom()
+    if not sources or len(sources) != len(findings):
+        raise InputError(
+            f"sources and findings must be of one length, at least 1; got {len(sources)} and {len(findings)}"
+        )
+    for finding in findings:
+        _check(finding)
+    images = [identity_of(source) for source in sources]
+    if len(studies := {image.StudyInstanceUID for image in images}) > 1:
+        raise InputError(f"sources must be images of one study; they are of {len(studies)}")
+    if len({image.SOPInstanceUID for image in images}) < len(images):
+        raise InputError("sources must be different images; two have the same SOP Instance UID")
+    study = images[0].StudyInstanceUID
+    seed = (study, algorithm.model_hash, algorithm.version)
+    said = json.dumps(
+        [[image.SOPInstanceUID, *astuple(finding)] for image, finding in zip(images, findings, strict=True)]
+    )
+    when = created or datetime.now()
+    report = hd.sr.ComprehensiveSR(
+        evidence=images,
+        content=content_tree(images, findings, algorithm),
+        series_instance_uid=make_uid("series", *seed),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=make_uid("instance", *seed, repr(astuple(algorithm)), said),
+        instance_number=1,
+        manufacturer="histcxr",
+        manufacturer_model_name=f"histcxr {algorithm.model}"[:64],
+        software_versions=algorithm.version,
+        device_serial_number=algorithm.model_hash[:64] or None,
+        series_description="histcxr triage, research use only",
+        is_complete=True,
+        content_date=when.date(),
+        content_time=when.time(),
+        specific_character_set=_CHARACTERS,
+    )
+    report.InstanceCreationDate, report.InstanceCreationTime = report.ContentDate, report.ContentTime
+    for item in report.ContributingEquipmentSequence:  # highdicom signs what it made
+        item.ContributionDateTime = when.strftime("%Y%m%d%H%M%S")
+    report.CodingSchemeIdentificationSequence = [coding_scheme(algorithm)]
+    return report
+
+
+def import_highdicom() -> Any:
+    """Import highdicom; :class:`MissingDependencyError` says what to install."""
+    try:
+        import highdicom
+        import highdicom.sr
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"highdicom is needed to write structured reports and cannot be imported ({error}); "
+            "install it with: pip install 'histcxr[report-dicom]'",
+            name=error.name,
+        ) from error
+    return highdicom
+
+
+def _check(finding: Finding) -> None:
+    if finding.decision not in DRAWERS:
+        raise InputError(f"decision must be one of {', '.join(DRAWERS)}, got {finding.decision!r}")
+    if finding.reason_code and finding.reason_code not in set(Reason):
+        raise InputError(f"reason_code must be one of histcxr's reasons, got {finding.reason_code!r}")
+    if finding.score is None and (not finding.reason_code or finding.decision != REVIEW):
+        raise InputError("an image without a score must be in the drawer 'review' and have a reason_code")
+    if finding.score is not None and not 0 <= finding.score <= 1:
+        raise InputError(f"score must be a number from 0 to 1, got {finding.score!r}")
+
+
+def identity_of(source: Any) -> Any:
+    """Read only what a report takes over from an image: identifiers of image, study and patient.
+
+    Parameters
+    ----------
+    source : path-like or pydicom.Dataset
+
+    Returns
+    -------
+    pydicom.Dataset
+        It can stand for the image in :func:`structured_report`.
+
+    Raises
+    ------
+    InputError
+        When no report could refer to it: it is no DICOM file that can be read, names no study, series, instance or
+        class, or is no image.
+    """
+    from pydicom import Dataset
+    from pydicom.uid import UID_dictionary
+
+    name, found = ("the image", source) if isinstance(source, Dataset) else (os.fspath(source), _read(source))
+    kept = Dataset()
+    for keyword in _UIDS:
+        value = _words(found, keyword)
+        if not re.fullmatch(r"[0-9.]{1,64}", value):
+            raise InputError(f"{name}: {keyword} must be there for a report to refer to the image")
+        setattr(kept, keyword, value)
+    kind = UID_dictionary.get(kept.SOPClassUID, ("",) * 5)
+    if "Image Storage" not in kind[0] or kind[3] or kind[0].startswith(_NO_PATIENTS):  # [3]: retired
+        raise InputError(f"{name}: SOPClassUID must be that of an image for a report to refer to it")
+    for keyword in (*_TEXTS, *_OPTIONAL):
+        value = _words(found, keyword)
+        if value or keyword in _TEXTS:
+            setattr(kept, keyword, value)
+    for keyword, pattern in _PATTERNS.items():  # a value against the standard would make the report invalid
+        value = _words(found, keyword)
+        setattr(kept, keyword, value if re.fullmatch(pattern, value) else None)
+    kept.SpecificCharacterSet = _CHARACTERS
+    return kept
+
+
+def _read(path: Any) -> Any:
+    """The elements of a file that are wanted, as pydicom reads them."""
+    from pydicom import dcmread
+
+    wanted = [*_UIDS, *_TEXTS, *_OPTIONAL, *_PATTERNS, "SpecificCharacterSet"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they may quote the patient
+            return dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
+    except parse_errors() as error:
+        raise InputError(
+            f"sources must be DICOM files that can be read; {os.fspath(path)} is not ({type(error).__name__})"
+        ) from None  # what pydicom says may quote the patient
+
+
+def _words(dataset: Any, keyword: str) -> str:
+    """The value of an element as text; nothing where it is missing or damaged."""
+    value: Any = None
+    with contextlib.suppress(*parse_errors()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = dataset.get(keyword)
+    return str(value or "").strip()

@@ -1,0 +1,266 @@
+"""From a finished triage, one DICOM Structured Report for each study, for the archive that the images came from.
+
+The reports name the patients, as :mod:`histcxr.reports.structured_report` says, so nothing makes them unless asked.
+Every row of the worklist is accounted for in ``reports.csv``: with its report, or with the reason why it is in none.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from histcxr.data.dicom_uids import read_uids
+from histcxr.data.files import read_file
+from histcxr.exceptions import InputError, OutputError, UnjudgeableError
+from histcxr.reports.structured_report import (
+    Algorithm,
+    Finding,
+    identity_of,
+    import_highdicom,
+    write_structured_report,
+)
+from histcxr.worklist.audit_trail import AUDIT_SUFFIX, explanation_of
+from histcxr.worklist.judging import signature
+from histcxr.worklist.order import urgency
+from histcxr.worklist.reading import FinishedTriage
+from histcxr.worklist.rows import guarded, printable
+from histcxr.worklist.summary import EXIT_ALL_JUDGED, EXIT_ATTENTION
+
+TABLE = "reports.csv"
+COLUMNS = ("file", "report", "reason")
+
+NOT_READ = "the triage could not read it"
+CHANGED = "it changed, moved or went away after the triage"
+NO_DICOM = "not a DICOM file"
+NO_UIDS = "DICOM without a valid study, series or instance UID"
+NO_IMAGE = "no DICOM image that a report can refer to"
+COPY = "a copy of an image that is in a report"
+
+
+@dataclass(frozen=True)
+class StudyReports:
+    """What was written.
+
+    Attributes
+    ----------
+    total : int
+        Rows of the worklist.
+    reports, images : int
+        Reports written, one for each study, and images in them.
+    left_out : mapping of str to tuple of str
+        Reason to files that are in no report.
+    output : str
+        The folder: the reports and ``reports.csv``.
+    """
+
+    total: int
+    reports: int
+    images: int
+    left_out: Mapping[str, tuple[str, ...]]
+    output: str
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every file is in a report, 3 when some are not."""
+        return EXIT_ATTENTION if self.left_out else EXIT_ALL_JUDGED
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything in types that JSON knows, ``exit_code`` included."""
+        return {
+            "total": self.total,
+            "reports": self.reports,
+            "images": self.images,
+            "left_out": {reason: list(files) for reason, files in self.left_out.items()},
+            "output": self.output,
+            "exit_code": self.exit_code,
+        }
+
+
+def write_study_reports(
+    worklist: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    audit: str | os.PathLike[str] | None = None,
+) -> StudyReports:
+    """Write a structured report for each study of a finished triage; **they name the patients**.
+
+    The images must still be where the triage found them, unchanged: a report must not speak of another image than
+    the one that was judged. Of several copies of one image the most urgent counts.
+
+    Parameters
+    ----------
+    worklist : path-like
+        What :func:`histcxr.triage` wrote, in any format.
+    output : path-like
+        A new or empty folder. It gets ``SR000001.dcm`` and so on, and ``reports.csv`` with a row for every row of the
+        worklist (:data:`COLUMNS`).
+    audit : path-like, optional
+        The audit trail; by default the worklist's name with ``.audit.jsonl`` added.
+
+    Returns
+    -------
+    StudyReports
+
+    Raises
+    ------
+    MissingDependencyError
+        When highdicom is not installed.
+    InputError
+        The triage has not ended, worklist and audit trail do not belong together, or the folder is not empty.
+    OutputError
+        When a file cannot be written.
+    """
+    import_highdicom()
+    folder = Path(output)
+    _check_free(folder)
+    with (
+        FinishedTriage(
+            worklist, audit if audit is not None else os.fspath(worklist) + AUDIT_SUFFIX
+        ) as triage,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # pydicom's may quote the patient
+        studies: dict[str, list[int]] = {}
+        fates = [("", "")] * len(triage)  # report and reason of each row, one of them empty
+        for row, record in enumerate(triage):
+            study, reason = _study_of(triage.path_of(record), record)
+            if reason:
+                fates[row] = ("", reason)
+            else:
+                studies.setdefault(study, []).append(row)
+        _make(folder)
+        reports = 0
+        for study, rows in studies.items():
+            name = f"SR{reports + 1:06}.dcm"
+            told = _report(triage, study, rows, folder / name)
+            for row, reason in told.items():
+                fates[row] = ("" if reason else name, reason)
+            reports += "" in told.values()
+        return _account(triage, fates, folder, reports)
+
+
+def _study_of(path: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    """Study of an image, or why it has no report."""
+    if not record["sha256"]:
+        return "", NOT_READ
+    if record["stat"] != signature(path):  # copied back, perhaps: the same bytes will do
+        try:
+            same = hashlib.sha256(read_file(path)).hexdigest() == record["sha256"]
+        except UnjudgeableError:
+            same = False
+        if not same:
+            return "", CHANGED
+    uids = read_uids(path)
+    if not any(uids):
+        return "", NO_DICOM
+    return (uids.study_uid, "") if all(uids[:3]) else ("", NO_UIDS)
+
+
+def _report(triage: FinishedTriage, study: str, rows: Sequence[int], place: Path) -> dict[int, str]:
+    """Write the report of a study if any of its images can be in one; return why each is not, ``""`` where it is."""
+    records = {row: triage.record(row) for row in rows}
+    reasons: dict[int, str] = {}
+    kept: dict[str, tuple[int, Any]] = {}  # instance to row and identity
+    for row, record in sorted(records.items(), key=lambda item: _most_urgent(item[1])):
+        try:
+            image = identity_of(triage.path_of(record))
+        except InputError:
+            image = None
+        if image is None or image.StudyInstanceUID != study:
+            reasons[row] = NO_IMAGE
+        else:
+            first, _ = kept.setdefault(image.SOPInstanceUID, (row, image))
+            reasons[row] = "" if first == row else COPY
+    if not kept:
+        return reasons
+    # by name, however the worklist is sorted: the same triage gives the same report
+    order = sorted(kept.values(), key=lambda found: records[found[0]]["file"])
+    write_structured_report(
+        [image for _, image in order],
+        [_finding(records[row]) for row, _ in order],
+        place,
+        algorithm=_algorithm(triage.header),
+        created=max(_local(records[row]["time"]) for row, _ in order),
+    )
+    return reasons
+
+
+def _most_urgent(record: Mapping[str, Any]) -> tuple[int, float, str]:
+    return urgency(record["decision"], record["reason"]), -(record["score"] or 0.0), record["file"]
+
+
+def _finding(record: Mapping[str, Any]) -> Finding:
+    return Finding(
+        record["decision"], record["score"], printable(explanation_of(record)), str(record["reason"])
+    )
+
+
+def _algorithm(header: Mapping[str, Any]) -> Algorithm:
+    model, thresholds = header["model"], header["thresholds"]
+    return Algorithm(
+        printable(model["name"]),
+        model["hash"],
+        rule_out=thresholds["rule_out"]["threshold"],
+        rule_in=thresholds["rule_in"]["threshold"],
+        version=header["histcxr"],
+    )
+
+
+def _local(time: str) -> datetime:
+    """A moment of the audit trail (UTC) on the wall clock, as DICOM writes it."""
+    return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)
+
+
+def _account(
+    triage: FinishedTriage, fates: Sequence[tuple[str, str]], folder: Path, reports: int
+) -> StudyReports:
+    """Write what became of every row, and sum it up."""
+    left_out: dict[str, list[str]] = {}
+    try:
+        with open(folder / TABLE, "w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(COLUMNS)
+            for record, (report, reason) in zip(triage, fates, strict=True):
+                name = printable(record["file"])
+                table.writerow([guarded(name), report, reason])
+                if reason:
+                    left_out.setdefault(reason, []).append(name)
+    except OSError as error:
+        raise _unwritable(folder / TABLE, error) from error
+    return StudyReports(
+        total=len(triage),
+        reports=reports,
+        images=sum(not reason for _, reason in fates),
+        left_out={reason: tuple(files) for reason, files in sorted(left_out.items())},
+        output=os.fspath(folder),
+    )
+
+
+def _check_free(folder: Path) -> None:
+    try:
+        free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if not free:
+        raise InputError(
+            f"output must be a new or empty folder, so that no older report stays among the new; {os.fspath(folder)!r} "
+            "is not"
+        )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(place: Path, error: OSError) -> OutputError:
+    return OutputError(f"{place}: cannot be written ({error.strerror or error})")

@@ -1,0 +1,199 @@
+"""The commands of ``histcxr reference`` as a person would chain them, on one small phantom study."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from histcxr.commands import main
+from histcxr.data.manifest import read_manifest
+from histcxr.data.masks import read_mask
+from histcxr.data.phantoms import write_study
+from histcxr.reference.architectures import build_architecture
+from histcxr.reference.registry import ARCHITECTURES, PARAMETERS
+
+pytest.importorskip("keras")
+
+TINY = ["--architecture", "cnn3", "--size", "32", "--epochs", "2", "-j", "1"]
+PROMISE = ["--sensitivity", "0.8", "--specificity", "0.8", "--confidence", "0.8"]
+
+
+def histcxr(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    write_study(folder / "study", n_patients=200, size=(64, 64), mask_size=(64, 64), seed=1)
+    result = histcxr("reference", "train", folder / "study", *TINY, *PROMISE,
+                     "-o", folder / "net.reference", "--json", folder / "train.json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (folder / "train.txt").write_text(result.output)
+    return folder
+
+
+def test_train_prints_its_figures_and_writes_them_as_json(home):
+    text, report = (home / "train.txt").read_text(), json.loads((home / "train.json").read_text())
+    assert f"{report['test']['auc']:.3f} (" in text
+    assert "certified: sensitivity of at least 80 % at 80 % confidence" in text
+    assert f"{report['parameters']:,} parameters" in text
+    classes = report["test"]["classes"]
+    assert np.sum(classes["matrix"]) == report["data"]["test"]["images"]
+    assert sum(report["learnt_from"].values()) == report["data"]["train"]["images"]
+    assert len(report["history"]["loss"]) == len(report["history"]["val_loss"]) == report["epochs"]
+    assert {part: report["data"][part]["images"] for part in ("train", "val", "test")} == dict(
+        read_manifest(home / "study")["split"].value_counts()
+    )
+
+
+def test_train_draws_curves_beside_the_network(home):
+    for name in ("history.png", "test.png"):
+        assert cv2.imread(str(home / "net.reference" / "plots" / name)).std() > 1
+
+
+def test_a_network_is_not_replaced_by_accident_and_that_is_said_before_training(home):
+    result = histcxr("reference", "train", home / "study", "--epochs", "50", "-o", home / "net.reference")
+    assert result.exit_code == 2
+    assert "is there already" in result.output
+    assert histcxr("reference", "train", home / "study", "-o", home / "study").exit_code == 2
+
+
+def test_evaluate_measures_what_train_measured(home):
+    result = histcxr("reference", "evaluate", home / "study", "-m", home / "net.reference",
+                     "--by", "findings", "--json", home / "evaluate.json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "findings=consolidation" in result.output
+    found, report = (json.loads((home / f"{name}.json").read_text()) for name in ("evaluate", "train"))
+    assert found["overall"]["auc"] == report["test"]["auc"]
+    assert found["overall"]["classes"]["matrix"] == report["test"]["classes"]["matrix"]
+    assert found["seen"] == 0
+
+
+def test_nobody_is_measured_who_was_trained_on(home):
+    result = histcxr(
+        "reference", "evaluate", home / "study", "-m", home / "net.reference", "--split", "train"
+    )
+    assert result.exit_code == 2
+    assert "has not seen, got none" in result.output
+
+
+def test_explain_tells_the_share_inside_the_lungs(home, tmp_path):
+    result = histcxr("reference", "explain", home / "study", "-m", home / "net.reference", "-o", tmp_path / "maps",
+                     "--images", "6", "--maps", "--target", "sick", "--json", tmp_path / "x.json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    said = json.loads((tmp_path / "x.json").read_text())
+    assert [row["label"] for row in said["shares"]] == ["all", "Lung_Opacity", "Normal"]
+    assert [row["images"] for row in said["shares"]] == [12, 6, 6]
+    table = pd.read_csv(tmp_path / "maps" / "shares.csv")
+    masks = dict(zip(*(read_manifest(home / "study")[name] for name in ("image", "mask")), strict=True))
+    maps = np.load(tmp_path / "maps" / "maps.npy")
+    assert maps.shape == (12, 32, 32)
+    for row, cam in zip(table.itertuples(), maps, strict=True):
+        lungs = read_mask(masks[row.image], (32, 32))
+        assert row.even == pytest.approx(lungs.mean())
+        assert row.explained == "sick"
+        if cam.any():
+            assert row.inside == pytest.approx(cam[lungs].sum() / cam.sum(), rel=1e-5)
+    assert len(list((tmp_path / "maps" / "overlays").glob("*.png"))) == 12
+    assert cv2.imread(str(tmp_path / "maps" / "grid.png")).shape[2] == 3
+
+
+def test_explain_takes_single_files(home, tmp_path):
+    image = read_manifest(home / "study")["image"].iloc[0]
+    result = histcxr("reference", "explain", image, "-m", home / "net.reference", "-o", tmp_path, "--lungs", "either",
+                     "--layer", "conv1")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "layer conv1" in result.output
+    assert len(list((tmp_path / "overlays").glob("*.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--layer", "conv9", "layer must be one of"),
+        ("--target", "COVID", "target must be one of normal, sick"),
+    ],
+)
+def test_explain_names_what_there_is(home, tmp_path, option, value, message):
+    result = histcxr(
+        "reference", "explain", home / "study", "-m", home / "net.reference", "-o", tmp_path, option, value
+    )
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_every_label_as_a_class_on_full_images_equally_many_of_each(home, tmp_path):
+    table = pd.read_csv(home / "study" / "manifest.csv")
+    sick = np.flatnonzero(table["label"] != "Normal")
+    table.loc[sick[::3], "label"] = "Other"
+    for column in ("image", "mask"):
+        table[column] = [str(home / "study" / name) for name in table[column]]
+    table.to_csv(tmp_path / "three.csv", index=False)
+    result = histcxr("reference", "train", tmp_path / "three.csv", *TINY, "--classes", "all", "--region", "full",
+                     "--undersample", "--no-augment", "--held-out", "val", "--json", tmp_path / "t.json",
+                     "-o", tmp_path / "three.reference")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "t.json").read_text())
+    assert list(report["learnt_from"]) == ["Normal", "Lung_Opacity", "Other"]
+    assert len(set(report["learnt_from"].values())) == 1
+    assert np.shape(report["test"]["classes"]["matrix"]) == (3, 3)
+    assert not report["threshold"]["certified"]  # the val part said when to stop
+    again = histcxr("reference", "evaluate", tmp_path / "three.csv", "-m", tmp_path / "three.reference",
+                    "--json", tmp_path / "e.json")  # fmt: skip
+    assert again.exit_code == 0, again.output
+    overall = json.loads((tmp_path / "e.json").read_text())["overall"]
+    assert overall["classes"]["accuracy"] == report["test"]["classes"]["accuracy"]
+
+
+def test_missing_masks_are_named(home, tmp_path):
+    table = pd.read_csv(home / "study" / "manifest.csv").drop(columns="mask")
+    table["image"] = [str(home / "study" / name) for name in table["image"]]
+    table.to_csv(tmp_path / "bare.csv", index=False)
+    result = histcxr("reference", "train", tmp_path / "bare.csv", *TINY, "--lungs", "given")
+    assert result.exit_code == 2
+    assert "mask_missing" in result.output
+
+
+def test_list_shows_every_network(tmp_path):
+    result = histcxr("reference", "list", "--json", tmp_path / "list.json")
+    assert result.exit_code == 0, result.output
+    listed = json.loads((tmp_path / "list.json").read_text())["architectures"]
+    assert [row["name"] for row in listed] == list(ARCHITECTURES) == list(PARAMETERS)
+    assert all(row["name"] in result.output for row in listed)
+
+
+@pytest.mark.parametrize("name", ["cnn3", "cnn4", "lenet5", "cnn-lstm", "resnet-small", "mobilenet"])
+def test_the_listed_parameters_are_those_of_the_network(name):
+    assert build_architecture(name).count_params() == PARAMETERS[name]
+
+
+def test_without_keras_one_line_says_what_to_install(home, tmp_path):
+    network = ["-m", str(home / "net.reference")]
+    commands = [
+        ["train", str(home / "study"), "-o", str(tmp_path / "n.reference")],
+        ["evaluate", str(home / "study"), *network],
+        ["explain", str(home / "study"), *network, "-o", str(tmp_path / "maps")],
+        ["list"],
+    ]
+    code = (
+        "import json, sys\nsys.modules['keras'] = sys.modules['tensorflow'] = None\n"
+        "from click.testing import CliRunner\nfrom histcxr.commands import main\n"
+        "results = [CliRunner().invoke(main, ['reference', *one]) for one in json.loads(sys.argv[1])]\n"
+        "print(json.dumps([[one.exit_code, one.output] for one in results]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True, check=True
+    )
+    *wanting, (code, listed) = json.loads(done.stdout)
+    for exit_code, output in wanting:
+        assert exit_code == 1
+        assert len(output.splitlines()) == 1
+        assert "pip install histcxr[neural]" in output
+    assert code == 0
+    assert "densenet121" in listed

@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NEURAL := $(VENV)/.neural
 
-.PHONY: demo test lint types tests fix clean
+.PHONY: model demo test lint types tests fix clean
 
 demo: $(READY)
 	$(BIN)/histcxr demo --output "$(OUTPUT)"
@@ -37,6 +37,11 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 $(NEURAL): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[neural-cpu]'
 	@touch $@
+
+# Rebuilds the model in the box from DATA, a folder with radiography, covid_full and chest_xray.
+model: $(READY)
+	@test -n "$(DATA)" || { echo "name the data: make model DATA=FOLDER"; exit 2; }
+	$(BIN)/python benchmarks/box_model.py --data "$(DATA)" --output histcxr/boxed/boxed.histcxr
 
 clean:
 	rm -rf $(VENV) $(OUTPUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,259 @@
+"""What does a network that sees the whole image add to histograms, and what does it cost? Same patients, paired.
+
+    python benchmarks/compare_cnn.py --data DATA --histogram MODEL.histcxr --reference NAME.reference \\
+                                     [--sensitivity 0.95] [--plot compare.png] [--json compare.json]
+
+Both options are repeatable; differences in the table are from the first histogram model, all pairs are in the JSON.
+Specificity is where the test images themselves reach the sensitivity, compared by a bootstrap over patients. All models
+share one process and its threads and take turns; milliseconds are from decoded pixels with their mask to the score. A
+DenseNet121 with random weights at 224 pixels is the yardstick of cost. Memory is that of a process that does nothing
+else. `--training FILE` (repeatable) takes the JSON of `histcxr train`, for what a histogram model took to train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import reference_costs
+import reference_pairs
+
+from histcxr.data.manifest import read_manifest
+from histcxr.model_store import Model, load_model
+from histcxr.reference_study.evaluation import only_split
+from histcxr.reference_study.model import ReferenceModel, bytes_on_disk, load_reference
+from histcxr.reports.tables import interval_text, markdown_table
+
+FEW = 64  # images for the peak of memory
+
+
+def compare(
+    data: str,
+    histograms: Mapping[str, Model],
+    references: Mapping[str, ReferenceModel],
+    *,
+    split: str | None = "test",
+    sensitivity: float = 0.95,
+    lungs: str = "given",
+    normal: str = "Normal",
+    draws: int = 2000,
+    cache: str | None = None,
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]], reference_pairs.Scores]:
+    """Return each model's figures, all paired differences of networks and histogram models, and the scores."""
+    manifest = only_split(read_manifest(data, require_labels=True), split)
+    scores = reference_pairs.score_all(
+        manifest, histograms, references, lungs=lungs, normal=normal, cache=cache
+    )
+    figures = {
+        name: reference_pairs.figures(scores, name, sensitivity=sensitivity, draws=draws)
+        for name in scores.by_model
+    }
+    first = next(iter(histograms))
+    pairs = [(name, first) for name in histograms if name != first]
+    pairs += [(network, name) for network in references for name in histograms]
+    differences = [
+        reference_pairs.paired_difference(scores, *pair, sensitivity=sensitivity, draws=draws)
+        for pair in pairs
+    ]
+    return figures, differences, scores
+
+
+def table_rows(
+    figures: Mapping[str, Mapping[str, Any]],
+    differences: Sequence[Mapping[str, Any]],
+    costs: Mapping[str, Mapping[str, Any]],
+    first: str,
+    sensitivity: float,
+) -> list[dict[str, object]]:
+    """Return the table: one row a model, the yardstick last."""
+    from_first = {one["model"]: one for one in differences if one["minus"] == first}
+    rows = []
+    for name, cost in costs.items():
+        own, gap = figures.get(name), from_first.get(name)
+        rows.append(
+            {
+                "model": name,
+                "AUC": _text(own["auc"]) if own else "",
+                f"specificity at {100 * sensitivity:g} %": _text(own["specificity"]) if own else "",
+                "minus the first": _gap(gap["specificity"]["difference"]) if gap else "",
+                "AUC minus the first": _gap(gap["auc"]["difference"]) if gap else "",
+                "ms an image": f"{cost['decoded_ms']:.3g}",
+                "times cheaper": f"{cost['times_cheaper']:.3g}",
+                "images/s from file": f"{cost['file_per_second']:.4g}",
+                "parameters": "" if cost["parameters"] is None else f"{cost['parameters']:,}",
+                "MB on disk": "" if cost["bytes"] is None else f"{cost['bytes'] / 1e6:.2f}",
+                "peak MiB": "" if cost["peak_bytes"] is None else f"{cost['peak_bytes'] / 2**20:.0f}",
+                "training s": "" if cost["training_seconds"] is None else f"{cost['training_seconds']:.0f}",
+                "mJ an image": "" if cost["joules"] is None else f"{1e3 * cost['joules']:.3g}",
+            }
+        )
+    return rows
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path, sensitivity: float) -> None:
+    """Draw specificity against milliseconds an image; cheap and good is at the upper left."""
+    from histcxr.reports.plots import require_matplotlib
+
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for row in rows:
+        if row["specificity"] is None:
+            axis.axvline(row["decoded_ms"], color="#767676", ls=":", lw=1, label=row["model"])
+            continue
+        value = row["specificity"]
+        colour = "#1f5fa8" if row["kind"] == "histogram" else "#b3261e"
+        error = [[value["value"] - value["low"]], [value["high"] - value["value"]]]
+        axis.errorbar(row["decoded_ms"], value["value"], yerr=error, fmt="o", color=colour, capsize=3)
+        axis.annotate(
+            row["model"], (row["decoded_ms"], value["value"]), xytext=(6, 4), textcoords="offset points"
+        )
+    axis.set_xscale("log")
+    axis.set_xlabel("milliseconds an image, decoded pixels to score, CPU (log scale)")
+    axis.set_ylabel(f"specificity at {100 * sensitivity:g} % sensitivity")
+    axis.grid(alpha=0.25, which="both")
+    axis.legend(fontsize="small")
+    figure.savefig(path, dpi=130)
+
+
+def _text(estimate: Mapping[str, float]) -> str:
+    return interval_text(estimate["value"], estimate["low"], estimate["high"])
+
+
+def _gap(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:+.3f} ({estimate['low']:+.3f} to {estimate['high']:+.3f})"
+
+
+def _folder_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _training_seconds(files: Sequence[Path]) -> dict[str, float]:
+    """Return fit seconds by classifier from the JSON files of ``histcxr train``."""
+    seconds: dict[str, float] = {}
+    for file in files:
+        for name, about in json.loads(file.read_text(encoding="utf-8"))["classifiers"].items():
+            seconds[name] = float(about["fit_seconds"])
+    return seconds
+
+
+def _unique_names(paths: Sequence[Path]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for path in paths:
+        name = path.stem if path.stem not in named else str(path)
+        named[name] = path
+    return named
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print its table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="folder or CSV with labels and masks")
+    parser.add_argument("--histogram", type=Path, action="append", required=True, help="repeatable")
+    parser.add_argument("--reference", type=Path, action="append", default=[], help="repeatable")
+    parser.add_argument("--training", type=Path, action="append", default=[], help="JSON of histcxr train")
+    parser.add_argument("--split", default="test", help="part of the data; all for every row")
+    parser.add_argument("--sensitivity", type=float, default=0.95)
+    parser.add_argument("--lungs", choices=("given", "found", "either"), default="given")
+    parser.add_argument("--normal", default="Normal")
+    parser.add_argument("--cache", help="folder of extracted histograms")
+    parser.add_argument("--draws", type=int, default=2000, help="of the bootstrap")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a model's turn, about")
+    parser.add_argument("--images", type=int, default=256, help="files that are timed")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--yardstick", default=f"{reference_costs.YARDSTICK}@{reference_costs.YARDSTICK_SIZE}"
+    )
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+
+    reference_costs.limit_threads(options.threads)
+    histogram_paths, reference_paths = (
+        _unique_names(paths) for paths in (options.histogram, options.reference)
+    )
+    histograms = {name: load_model(path) for name, path in histogram_paths.items()}
+    references = {name: load_reference(path) for name, path in reference_paths.items()}
+    figures, differences, scores = compare(
+        options.data,
+        histograms,
+        references,
+        split=None if options.split == "all" else options.split,
+        sensitivity=options.sensitivity,
+        lungs=options.lungs,
+        normal=options.normal,
+        draws=options.draws,
+        cache=options.cache,
+    )
+    with_masks = scores.table[scores.table["mask"].astype(str) != ""]
+    if with_masks.empty:
+        parser.error("costs are taken with given masks, and the data give none")
+    sample = with_masks.sample(min(options.images, len(with_masks)), random_state=0)
+    files = list(zip(sample["image"], sample["mask"], strict=True))
+    stick_name, stick_size = options.yardstick.split("@")
+    contenders = [
+        *(reference_costs.histogram_contender(name, model) for name, model in histograms.items()),
+        *(reference_costs.reference_contender(name, model) for name, model in references.items()),
+        reference_costs.yardstick(stick_name, int(stick_size)),
+    ]
+    times = reference_costs.take_times(contenders, files, rounds=options.rounds, seconds=options.seconds)
+    took = _training_seconds(options.training)
+    costs: dict[str, dict[str, Any]] = {}
+    for row in times:
+        name = row["model"]
+        about: dict[str, Any] = {"kind": "yardstick", "parameters": None, "bytes": None}
+        about |= {"training_seconds": None}
+        place = ("yardstick", options.yardstick)
+        if name in histograms:
+            about["kind"], about["bytes"] = "histogram", _folder_bytes(histogram_paths[name])
+            about["training_seconds"] = took.get(histograms[name].name)
+            place = ("histogram", str(histogram_paths[name]))
+        elif name in references:
+            training = references[name].training
+            about["kind"], about["bytes"] = "reference", bytes_on_disk(reference_paths[name])
+            about["parameters"] = training.get("parameters")
+            about["training_seconds"] = training.get("seconds")
+            place = ("reference", str(reference_paths[name]))
+        else:
+            from histcxr.reference.registry import PARAMETERS
+
+            about["parameters"] = PARAMETERS[stick_name]
+        costs[name] = {**row, **about, "peak_bytes": reference_costs.peak_memory(*place, files[:FEW])}
+    first = next(iter(histograms))
+    print(markdown_table(table_rows(figures, differences, costs, first, options.sensitivity)))
+    print(
+        f"\n{len(scores.sick)} images of {len(set(scores.patients))} patients, {int(scores.sick.sum())} sick. "
+        f"Differences are from {first}. Times with {options.threads} thread(s) of one process, models taking turns, "
+        f"{options.rounds} rounds; times cheaper than {times[-1]['model']}, decoded pixels to score."
+    )
+    for note in scores.notes:
+        print(f"Note: {note}.")
+    if all(row["joules"] is None for row in times):
+        print("Note: this machine does not tell its energy (no readable RAPL counter).")
+    rows = [
+        {"model": name, **cost, **figures.get(name, {"auc": None, "specificity": None})}
+        for name, cost in costs.items()
+    ]
+    if options.plot:
+        draw(rows, options.plot, options.sensitivity)
+    if options.json:
+        content = {
+            "sensitivity": options.sensitivity,
+            "threads": options.threads,
+            "models": rows,
+            "differences": differences,
+            "notes": scores.notes,
+        }
+        options.json.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""What models cost on a CPU: seconds an image, memory, bytes on disk, joules where the machine tells.
+
+Imported by compare_cnn.py, and started by it once a model as a process of its own for the peak of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from histcxr.data.masks import read_mask
+from histcxr.data.radiograph import check_lungs, read_radiograph
+from histcxr.features.bands import band_histograms
+from histcxr.features.histograms import BINS, masked_histogram
+from histcxr.features.recipe import Recipe
+from histcxr.model_store import Model, load_model
+from histcxr.neural import import_neural
+from histcxr.reference.preparation import InputSettings
+from histcxr.reference_study.model import ReferenceModel, load_reference
+
+#: The yardstick of cost: what the field takes for radiographs, with random weights, for they cost the same.
+YARDSTICK, YARDSTICK_SIZE = "densenet121", 224
+
+RAPL = Path("/sys/class/powercap")
+
+Image: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+Score: TypeAlias = Callable[[Sequence[Image]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model whose time is taken: decoded images with their masks to scores."""
+
+    name: str
+    score: Score
+
+
+def histogram_contender(name: str, model: Model) -> Contender:
+    """Return a histogram model: check, count, score."""
+    recipe: Recipe = model.recipe
+
+    def score(images: Sequence[Image]) -> NDArray[np.float64]:
+        counts = np.empty((len(images), len(recipe.names), BINS), np.int64)
+        for row, (pixels, lungs) in enumerate(images):
+            check_lungs(pixels, lungs)
+            own = masked_histogram(pixels, lungs, recipe.zones)
+            counts[row, : len(own)] = own
+            if recipe.bands:
+                bands = band_histograms(pixels, lungs, recipe.zones, recipe.bands)
+                counts[row, len(own) :] = bands.reshape(-1, BINS)
+        return model.score(counts)
+
+    return Contender(name, score)
+
+
+def reference_contender(name: str, model: ReferenceModel) -> Contender:
+    """Return a network: check, prepare, score."""
+
+    def score(images: Sequence[Image]) -> NDArray[np.float64]:
+        return model.score(_squares(images, model.inputs))
+
+    return Contender(name, score)
+
+
+def yardstick(name: str = YARDSTICK, size: int = YARDSTICK_SIZE) -> Contender:
+    """Return a network with random weights on full images."""
+    from histcxr.reference.architectures import build_architecture
+    from histcxr.reference.validation import class_scores
+
+    network, settings = build_architecture(name, size=size), InputSettings(size, "full")
+
+    def score(images: Sequence[Image]) -> NDArray[np.float64]:
+        return class_scores(network, _squares(images, settings))[:, 1]
+
+    return Contender(f"{name}, {size} px", score)
+
+
+def _squares(images: Sequence[Image], settings: InputSettings) -> NDArray[np.uint8]:
+    squares = np.empty((len(images), settings.size, settings.size), np.uint8)
+    for row, (pixels, lungs) in enumerate(images):
+        check_lungs(pixels, lungs)
+        squares[row] = settings.prepare(pixels, lungs)
+    return squares
+
+
+def decode(files: Sequence[tuple[str, str]]) -> list[Image]:
+    """Read radiographs and their masks."""
+    images = []
+    for image, mask in files:
+        pixels = read_radiograph(image).pixels
+        images.append((pixels, read_mask(mask, (pixels.shape[0], pixels.shape[1]))))
+    return images
+
+
+def take_times(
+    contenders: Sequence[Contender],
+    files: Sequence[tuple[str, str]],
+    *,
+    rounds: int,
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """Let models take turns, so that a busy machine slows all of them alike.
+
+    Each turn has as many images (a power of two, since networks are compiled for those) as fill about ``seconds``.
+
+    Parameters
+    ----------
+    contenders : sequence of Contender
+        The last one is the yardstick.
+    files : sequence of (image, mask)
+        Repeated where a fast model needs more.
+    rounds : int
+        After one that is not counted.
+    seconds : float
+
+    Returns
+    -------
+    list of dict
+        Per model ``model, images`` (of a turn), ``decoded_ms`` and ``file_ms`` (of an image, median over rounds),
+        ``decoded_per_second``, ``file_per_second``, ``times_cheaper`` (median over rounds of the yardstick's decoded
+        time divided by its own), ``times_cheaper_from_file``, and ``joules`` of an image, decoded, or None.
+    """
+    decoded = decode(files)
+    sizes = [_images_in(contender, decoded, seconds) for contender in contenders]
+    spent: list[dict[str, list[float]]] = [{"decoded": [], "file": [], "joules": []} for _ in contenders]
+    for round_ in range(rounds + 1):
+        for place, (contender, size) in enumerate(zip(contenders, sizes, strict=True)):
+            rows = [number % len(files) for number in range(size)]
+            images, paths = [decoded[row] for row in rows], [files[row] for row in rows]
+            before = read_energy()
+            start = time.perf_counter()
+            contender.score(images)
+            middle = time.perf_counter()
+            joules = energy_between(before, read_energy())
+            again = time.perf_counter()
+            contender.score(decode(paths))
+            end = time.perf_counter()
+            if round_:
+                spent[place]["decoded"].append((middle - start) / size)
+                spent[place]["file"].append((end - again) / size)
+                if joules is not None:
+                    spent[place]["joules"].append(joules / size)
+    last = spent[-1]
+    rows_out = []
+    for contender, size, own in zip(contenders, sizes, spent, strict=True):
+        row: dict[str, Any] = {"model": contender.name, "images": size}
+        for kind in ("decoded", "file"):
+            middle_time = statistics.median(own[kind])
+            row[f"{kind}_ms"] = 1e3 * middle_time
+            row[f"{kind}_per_second"] = 1 / middle_time
+        row["times_cheaper"] = _ratio(last["decoded"], own["decoded"])
+        row["times_cheaper_from_file"] = _ratio(last["file"], own["file"])
+        row["joules"] = statistics.median(own["joules"]) if own["joules"] else None
+        rows_out.append(row)
+    return rows_out
+
+
+def _ratio(slow: list[float], own: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(slow, own, strict=True))
+
+
+def _images_in(contender: Contender, decoded: Sequence[Image], seconds: float, most: int = 1024) -> int:
+    """Return the power of two of images that fills about ``seconds``, from 8 on."""
+    size = 8
+    while True:
+        images = [decoded[number % len(decoded)] for number in range(size)]
+        contender.score(images)  # whatever is compiled once is not counted
+        start = time.perf_counter()
+        contender.score(images)
+        taken = time.perf_counter() - start
+        if taken * 1.5 >= seconds or size >= most:
+            return size
+        size *= 2
+
+
+def read_energy(folder: Path = RAPL) -> dict[str, tuple[int, int]] | None:
+    """Return each processor package's energy counter and its range in microjoules; None where none can be read."""
+    found = {}
+    for zone in sorted(folder.glob("intel-rapl:[0-9]*")):
+        if zone.name.count(":") > 1:  # a part of a package
+            continue
+        try:
+            value = int((zone / "energy_uj").read_text())
+            found[zone.name] = value, int((zone / "max_energy_range_uj").read_text())
+        except (OSError, ValueError):
+            return None
+    return found or None
+
+
+def energy_between(
+    before: Mapping[str, tuple[int, int]] | None, after: Mapping[str, tuple[int, int]] | None
+) -> float | None:
+    """Return the joules between two readings; a counter that began anew has run through its range once."""
+    if before is None or after is None:
+        return None
+    total = 0
+    for name, (value, largest) in before.items():
+        gone = after[name][0] - value
+        total += gone if gone >= 0 else gone + largest
+    return total / 1e6
+
+
+def peak_memory(kind: str, path: str, files: Sequence[tuple[str, str]]) -> int:
+    """Return the most bytes that a process holds which loads one model and scores the files, nothing else."""
+    done = subprocess.run(
+        [sys.executable, __file__, kind, path],
+        input=json.dumps(list(files)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{path}: the process that measures memory failed: {done.stderr.strip()[-500:]}")
+    return int(done.stdout.split()[-1])
+
+
+def own_peak() -> int:
+    """Return the most bytes that this process ever held."""
+    try:  # getrusage would count what the parent held before it started us
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def limit_threads(threads: int) -> None:
+    """Let every library compute with so many threads; call it before anything is computed."""
+    cv2.setNumThreads(threads)
+    threadpool_limits(threads)  # OpenMP and BLAS, so XGBoost and scikit-learn
+    backend = import_neural("keras", "to compare networks").backend.backend()
+    if backend == "tensorflow":
+        threading = import_neural("tensorflow", "to compare networks").config.threading
+        threading.set_intra_op_parallelism_threads(threads)
+        threading.set_inter_op_parallelism_threads(threads)
+    elif backend == "torch":
+        import_neural("torch", "to compare networks").set_num_threads(threads)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Load one model, score the files named on standard input, print the peak of memory in bytes."""
+    kind, path = arguments
+    images = decode([tuple(pair) for pair in json.load(sys.stdin)])
+    if kind == "histogram":
+        contender = histogram_contender(path, load_model(path))
+    elif kind == "reference":
+        contender = reference_contender(path, load_reference(path))
+    else:
+        contender = yardstick(*_named(path))
+    contender.score(images)
+    print(own_peak())
+
+
+def _named(path: str) -> tuple[str, int]:
+    name, _, size = path.partition("@")
+    return name, int(size)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,228 @@
+"""Transfer learning: the published networks of ``keras.applications``, made for colour photographs.
+
+The grey image is copied into three channels and scaled as the network was trained, both by layers of the model
+itself, so that a saved model needs no code but Keras. The network lies inside the model as one layer. Its batch
+normalisation stays as its weights were learnt with, means, variances and scales, unless the whole network is trained
+from scratch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from histcxr.exceptions import InputError
+from histcxr.neural import import_neural
+
+__all__ = [
+    "BACKBONES",
+    "PREPROCESSED",
+    "Backbone",
+    "Unfrozen",
+    "add_preprocessing",
+    "backbone_of",
+    "load_backbone",
+    "neutralise_normalisation",
+    "unfreeze",
+]
+
+#: How much of a backbone is trained: 0 (nothing), its last N layers, or all of it.
+Unfrozen = int | Literal["all"]
+
+#: The layer whose output enters the backbone.
+PREPROCESSED: Final = "preprocessed"
+
+_MEAN = np.array([0.485, 0.456, 0.406])  # of ImageNet's red, green and blue on [0, 1]
+_SPREAD = np.array([0.229, 0.224, 0.225])
+_CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red on 0..255
+
+#: Scale and offset of each channel by kind of preprocessing. A grey image has its channels in every order at once,
+#: so that "caffe", which swaps red and blue, needs no swap. "inside": the network begins with its own scaling.
+SCALING: Final = MappingProxyType(
+    {
+        "caffe": (1.0, tuple(-m for m in _CAFFE_MEAN)),
+        "tf": (1 / 127.5, -1.0),
+        "torch": (tuple((1 / (255 * _SPREAD)).tolist()), tuple((-_MEAN / _SPREAD).tolist())),
+        "efficientnet": (tuple((1 / _SPREAD).tolist()), tuple((-255 * _MEAN / _SPREAD).tolist())),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network of ``keras.applications``.
+
+    Parameters
+    ----------
+    application : str
+        Its name there.
+    preprocessing : {"caffe", "tf", "torch", "efficientnet"}
+        What it expects of its input, see :data:`SCALING`.
+    min_size : int
+        Smallest side in pixels.
+    source : str
+        Who published it.
+    """
+
+    application: str
+    preprocessing: str
+    min_size: int
+    source: str
+
+
+_HE, _HE_V2 = "He et al., 2016", "He et al., 2016, Identity mappings"
+_VGG, _DENSE = "Simonyan and Zisserman, 2015", "Huang et al., 2017"
+_EFFICIENT = "Tan and Le, 2019"
+
+BACKBONES: Final = MappingProxyType(
+    {
+        "vgg16": Backbone("VGG16", "caffe", 32, _VGG),
+        "vgg19": Backbone("VGG19", "caffe", 32, _VGG),
+        "xception": Backbone("Xception", "tf", 71, "Chollet, 2017"),
+        "inceptionv3": Backbone("InceptionV3", "tf", 75, "Szegedy et al., 2016"),
+        "resnet50": Backbone("ResNet50", "caffe", 32, _HE),
+        "resnet101": Backbone("ResNet101", "caffe", 32, _HE),
+        "resnet50v2": Backbone("ResNet50V2", "tf", 32, _HE_V2),
+        "resnet101v2": Backbone("ResNet101V2", "tf", 32, _HE_V2),
+        "resnet152v2": Backbone("ResNet152V2", "tf", 32, _HE_V2),
+        "densenet121": Backbone("DenseNet121", "torch", 32, _DENSE),
+        "densenet201": Backbone("DenseNet201", "torch", 32, _DENSE),
+        "mobilenet": Backbone("MobileNet", "tf", 32, "Howard et al., 2017"),
+        "mobilenetv2": Backbone("MobileNetV2", "tf", 32, "Sandler et al., 2018"),
+        "efficientnetb0": Backbone("EfficientNetB0", "efficientnet", 32, _EFFICIENT),
+        "efficientnetb1": Backbone("EfficientNetB1", "efficientnet", 32, _EFFICIENT),
+        "efficientnetb7": Backbone("EfficientNetB7", "efficientnet", 32, _EFFICIENT),
+    }
+)
+
+
+def add_preprocessing(keras: Any, grey: Any, kind: str) -> Any:
+    """Turn grey levels 0 to 255, shape ``(n, side, side, 1)``, into what a backbone expects, ``(n, side, side, 3)``."""
+    scale, offset = SCALING[kind]
+    rgb = keras.layers.Concatenate(name="rgb")([grey, grey, grey])
+    return keras.layers.Rescaling(_plain(scale), _plain(offset), name=PREPROCESSED)(rgb)
+
+
+def _plain(value: Any) -> Any:
+    """Return lists for tuples: what Keras writes into a file and reads back."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def load_backbone(backbone: Backbone, size: int, *, imagenet: bool) -> Any:
+    """Build the network without its classes, with random weights or those learnt on ImageNet.
+
+    Returns
+    -------
+    keras.Model
+        ``(n, size, size, 3)`` preprocessed to maps ``(n, rows, columns, maps)``.
+
+    Raises
+    ------
+    InputError
+        When the weights are not on this computer and cannot be fetched.
+    """
+    keras = import_neural("keras", "to build a network")
+    make = getattr(keras.applications, backbone.application)
+    shape = (size, size, 3)
+    if not imagenet:
+        return make(include_top=False, weights=None, input_shape=shape)
+    with warnings.catch_warnings():
+        # MobileNet's weights for 224 pixels serve every other size.
+        warnings.filterwarnings("ignore", message=".*`rows` is not in.*")
+        published = _fetch(make, shape, backbone.application)
+    if backbone.preprocessing != "efficientnet":
+        return published
+    network = make(include_top=False, weights=None, input_shape=shape)
+    network.set_weights(published.get_weights())
+    neutralise_normalisation(network)
+    return network
+
+
+def _fetch(make: Any, shape: tuple[int, int, int], name: str) -> Any:
+    try:
+        return make(include_top=False, weights="imagenet", input_shape=shape)
+    except Exception as error:
+        # Keras reports a failed download as a bare Exception; a broken connection is an OSError.
+        if not str(error).startswith("URL fetch failure") and not isinstance(error, OSError):
+            raise
+        folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+        url = re.search(r"https?://\S+\w", str(error))
+        what = (
+            f"download {url.group()}" if url else f"download the file without top for {name} that Keras names"
+        )
+        raise InputError(
+            f"weights='imagenet' for {name} are not on this computer and cannot be fetched: {what} elsewhere and "
+            f"put it into {folder}, or use weights=None or a file of your own"
+        ) from error
+
+
+def neutralise_normalisation(network: Any) -> None:
+    """Let EfficientNet's own normalisation do nothing, for :func:`add_preprocessing` has done it.
+
+    Published files keep ImageNet's mean in this layer, and its spread where the layer takes a variance; Keras divides
+    by the missing root of the spread in a further layer, but only in networks built with ``weights="imagenet"``
+    (https://github.com/tensorflow/tensorflow/issues/49930). Weights taken from such a network would be wrong in
+    another of the same name, and nobody would notice. Outside, one fixed scaling serves them all.
+    """
+    keras = import_neural("keras", "to build a network")
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            mean, variance, count = layer.get_weights()
+            layer.set_weights([np.zeros_like(mean), np.ones_like(variance), count])
+            layer.finalize_state()
+
+
+def backbone_of(model: Any) -> Any | None:
+    """Return the network inside a model, or None where there is none."""
+    keras = import_neural("keras", "to look into a network")
+    return next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
+
+
+def unfreeze(model: Any, unfrozen: Unfrozen) -> int:
+    """Choose what of a model's backbone is trained; the layers outside stay as they are.
+
+    Batch normalisation is never unfrozen: in training it would use the means and variances of each small batch and
+    overwrite those that the weights were learnt with. (Calling the backbone with ``training=False`` would not do,
+    for Keras 3 overrules this inside a model that is being trained.) Compile the model again afterwards: Keras reads
+    then what is trained.
+
+    Parameters
+    ----------
+    model : keras.Model
+        One of a backbone, from ``build_architecture`` or a file.
+    unfrozen : int or "all"
+        How many of the backbone's layers are trained, counted from its end and with those that have no weights or
+        stay frozen; 0 freezes it.
+
+    Returns
+    -------
+    int
+        Layers that were counted.
+
+    Raises
+    ------
+    InputError
+        When the model has no backbone, or the backbone has fewer layers.
+    """
+    backbone = backbone_of(model)
+    if backbone is None:
+        raise InputError(f"model must have a backbone to unfreeze; {model.name} has none")
+    layers = backbone.layers
+    count = len(layers) if unfrozen == "all" else unfrozen
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 0 <= count <= len(layers):
+        raise InputError(
+            f"unfrozen must be 'all' or a whole number from 0 to {len(layers)}, the layers of {backbone.name}; "
+            f"got {unfrozen!r}"
+        )
+    norm = import_neural("keras", "to train a network").layers.BatchNormalization
+    backbone.trainable = count > 0
+    for place, layer in enumerate(layers, start=1):
+        layer.trainable = place > len(layers) - count and not isinstance(layer, norm)
+    return int(count)

@@ -1,0 +1,387 @@
+"""The reference networks as a scikit-learn classifier: images in, the probability of each class out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+
+from histcxr.exceptions import InputError
+from histcxr.reference.architectures import (
+    DEFAULT_HEAD,
+    Architecture,
+    HeadOptions,
+    build_architecture,
+    find_architecture,
+    unfreeze,
+)
+from histcxr.reference.augmentation import Augmentation
+from histcxr.reference.preparation import InputSettings
+from histcxr.reference.small_networks import SmallOptions
+from histcxr.reference.training import Stage, TrainingData, TrainingOptions, train_network
+from histcxr.reference.validation import check_images, class_scores, hold_out, named_part
+
+__all__ = ["ReferenceClassifier"]
+
+_PUBLISHED = "published"
+
+# The second stage's rate, where none is given: a tenth, so that what was learnt elsewhere is only adjusted.
+_SECOND_STAGE = 0.1
+
+
+class ReferenceClassifier(ClassifierMixin, BaseEstimator):
+    """A two-dimensional network over whole radiographs.
+
+    Parameters
+    ----------
+    architecture : str, default="resnet-small"
+        One of :data:`~histcxr.reference.architectures.ARCHITECTURES`.
+    size : int, optional
+        Side of the images in pixels, to be sure of it. None: what ``X`` has.
+    epochs, batch_size : int, optional
+        None: what the architecture was published with. Each of two stages has so many epochs at most.
+    learning_rate : float, optional
+        Adam's, in the first epoch. None: what the architecture was published with.
+    second_stage_learning_rate : float, optional
+        Of the second stage of fine-tuning. None: a tenth of ``learning_rate``.
+    unfrozen : int or "all", default=0
+        Layers of a backbone that are trained, from its end. With ``weights``, training has two stages: first the
+        new layers on the frozen backbone, then, from the best epoch of that and at the second rate, what is
+        unfrozen, too. Without, ``"all"`` trains from scratch, in one stage.
+    weights : "imagenet", path-like or None, default=None
+        Where training starts; see :func:`~histcxr.reference.architectures.build_architecture`.
+    head : HeadOptions, optional
+        The dense layers of backbones and of the tuned LeNet. None: 128 and 32 units, dropout 0.2.
+    options : SmallOptions, optional
+        The layers of a small network. None: the architecture's own.
+    augmentation : Augmentation, "published" or None, default=None
+        How training images are varied; ``"published"``: as the architecture's report did.
+    patience : int, default=3
+        Epochs without a lower validation loss after which a stage ends.
+    validation_fraction : float, default=0.2
+        Share of the patients held out for early stopping, up to one half; 0 trains all epochs on everything.
+    class_weight : "balanced", dict or None, default=None
+        Weight of each class in training and validation loss.
+    schedule, weight_decay
+        See :class:`~histcxr.reference.training.TrainingOptions`.
+    inputs : InputSettings, optional
+        How the images of ``X`` were prepared. It is not applied here, only checked (size) and kept, so that a
+        saved classifier says how to prepare others.
+    random_state : int, RandomState instance or None, default=0
+        Of everything random. The same integer gives the same scores on the same machine and backend.
+    verbose : {0, 1, 2}, default=0
+        What Keras prints in training.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (k,)
+        Of two classes the second one is the positive class.
+    n_features_in_ : int
+        Pixels of an image.
+    image_shape_ : tuple of int
+        (height, width) of the images.
+    graph_ : dict
+        What the network is rebuilt from: the arguments ``name, size, n_classes, head, options`` of
+        :func:`~histcxr.reference.architectures.build_architecture`.
+    weights_ : dict of str to ndarray
+        Its weights by name, in the network's order.
+    history_ : dict of str to list of float
+        Curves, one value an epoch; see :class:`~histcxr.reference.training.Training`.
+    best_epoch_ : int
+        The epoch, from 0, whose weights were kept.
+    validation_rows_ : ndarray of int or None
+        The rows of ``X`` that were held out.
+
+    Notes
+    -----
+    A fitted classifier consists of arrays, numbers and text alone: it can be copied and pickled, and no Keras model
+    is part of it; that is built from the name of its architecture at the first prediction. Everything is computed
+    in float32.
+
+    Examples
+    --------
+    >>> from histcxr.reference.classifier import ReferenceClassifier
+    >>> network = ReferenceClassifier("cnn3", augmentation="published")
+    >>> network.fit(images.pixels, sick, groups=patients)  # doctest: +SKIP
+    >>> network.predict_proba(others.pixels)[:, 1]  # doctest: +SKIP
+    """
+
+    #: Keras uses all cores by itself, and must not be started in a worker process.
+    fits_in_workers = False
+
+    def __init__(
+        self,
+        architecture: str = "resnet-small",
+        *,
+        size: int | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        second_stage_learning_rate: float | None = None,
+        unfrozen: int | str = 0,
+        weights: str | PathLike[str] | None = None,
+        head: HeadOptions | None = None,
+        options: SmallOptions | None = None,
+        augmentation: Augmentation | str | None = None,
+        patience: int = 3,
+        validation_fraction: float = 0.2,
+        class_weight: str | Mapping[Any, float] | None = None,
+        schedule: str | None = "cosine",
+        weight_decay: float = 0.0,
+        inputs: InputSettings | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.architecture = architecture
+        self.size = size
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.second_stage_learning_rate = second_stage_learning_rate
+        self.unfrozen = unfrozen
+        self.weights = weights
+        self.head = head
+        self.options = options
+        self.augmentation = augmentation
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.schedule = schedule
+        self.weight_decay = weight_decay
+        self.inputs = inputs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        groups: ArrayLike | None = None,
+        validation: ArrayLike | None = None,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+    ) -> ReferenceClassifier:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : ndarray of uint8, shape (n, side, side)
+            Images as :func:`~histcxr.reference.inputs.read_images` prepares them. They are not copied.
+        y : array-like, shape (n,)
+            Two classes or more.
+        groups : array-like, shape (n,), optional
+            The patient of each image (:func:`~histcxr.data.splits.patient_groups` of a manifest): no patient is on
+            both sides of the held-out part. None: each image is its own patient.
+        validation : array-like of bool, shape (n,), optional
+            The images to hold out. None: a part of the patients, as large as ``validation_fraction``.
+        on_epoch : callable, optional
+            Called with each epoch's values, e.g. to show progress.
+
+        Raises
+        ------
+        InputError
+            When a parameter or the data do not fit, or too few patients are given.
+        HistcxrError
+            When the loss is no longer a number.
+        MissingDependencyError
+            When Keras or its backend is not installed.
+        """
+        architecture = find_architecture(self.architecture)
+        options = self._training_options(architecture)
+        images = check_images(X)
+        targets = self._learn_classes(images, y)
+        self._check_size(images)
+        entropy = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        rows, held_out = self._split(targets, groups, validation, entropy)
+        if held_out is None and options.schedule == "plateau":
+            raise InputError(
+                "schedule='plateau' takes held-out images; give another or a validation_fraction"
+            )
+        weights = None
+        if self.class_weight is not None:
+            weights = compute_sample_weight(self.class_weight, self.classes_[targets])
+        graph = {
+            "name": self.architecture,
+            "size": images.shape[1],
+            "n_classes": len(self.classes_),
+            "head": DEFAULT_HEAD if self.head is None else self.head,
+            "options": self.options,
+        }
+        stages = self._stages(architecture)
+        start: Any = 0 if len(stages) > 1 else self.unfrozen
+        model = build_architecture(**graph, weights=self.weights, unfrozen=start, seed=entropy)
+        training = train_network(
+            model,
+            TrainingData(images, targets, rows, held_out, weights),
+            options,
+            stages,
+            seed=entropy,
+            on_epoch=on_epoch,
+            verbose=self.verbose,
+        )
+        self.n_features_in_ = images.shape[1] * images.shape[2]
+        self.image_shape_ = (images.shape[1], images.shape[2])
+        self.graph_ = graph
+        self.weights_ = get_weights(model)
+        self.history_ = training.history
+        self.best_epoch_ = training.best_epoch
+        self.validation_rows_ = held_out
+        _models[self] = (self.weights_, model)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each class, shape ``(n, k)``, in the order of ``classes_``.
+
+        Parameters
+        ----------
+        X : ndarray of uint8, shape (n, side, side)
+            Of the side and prepared in the way that the classifier was fitted with.
+        """
+        check_is_fitted(self, "weights_")
+        images = check_images(X)
+        if images.shape[1:] != self.image_shape_:
+            raise InputError(
+                f"X must have images of {self.image_shape_[0]} x {self.image_shape_[1]} pixels, as in fit; got "
+                f"shape {images.shape}; give read_images this size"
+            )
+        return class_scores(_model(self), images)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the most probable class, shape ``(n,)``."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+    def to_keras(self) -> Any:
+        """Return the fitted network as a Keras model of its own, e.g. for Grad-CAM or an export.
+
+        Returns
+        -------
+        keras.Model
+            See :func:`~histcxr.reference.architectures.build_architecture`.
+        """
+        check_is_fitted(self, "weights_")
+        return _rebuilt(self)
+
+    def _training_options(self, architecture: Architecture) -> TrainingOptions:
+        """Return how to train, the architecture's own settings where none are given."""
+        augmentation = self.augmentation
+        if isinstance(augmentation, str) and augmentation == _PUBLISHED:
+            published: Any = architecture.augmentation
+            augmentation = None if published is None else Augmentation(**published)
+        return TrainingOptions(
+            epochs=architecture.epochs if self.epochs is None else self.epochs,
+            batch_size=architecture.batch_size if self.batch_size is None else self.batch_size,
+            patience=self.patience,
+            schedule=self.schedule,
+            weight_decay=self.weight_decay,
+            augmentation=augmentation,  # type: ignore[arg-type]  # text of another kind is refused there
+        )
+
+    def _stages(self, architecture: Architecture) -> list[Stage]:
+        """Return the stages of training: one, or two where a backbone starts from weights and is unfrozen."""
+        rate = architecture.learning_rate if self.learning_rate is None else self.learning_rate
+        first = Stage(rate)
+        two = architecture.transfer and self.weights is not None and self.unfrozen != 0
+        if not two:
+            if self.second_stage_learning_rate is not None:
+                raise InputError(
+                    "second_stage_learning_rate is of use with the weights of a backbone of which layers are "
+                    f"unfrozen; {self.architecture} has weights={self.weights!r}, unfrozen={self.unfrozen!r}"
+                )
+            return [first]
+        second = self.second_stage_learning_rate
+        unfrozen: Any = self.unfrozen
+
+        def thaw(model: Any) -> None:
+            unfreeze(model, unfrozen)
+
+        return [first, Stage(_SECOND_STAGE * rate if second is None else second, thaw)]
+
+    def _learn_classes(self, images: NDArray[np.uint8], y: ArrayLike) -> NDArray[np.int64]:
+        """Learn the classes; return the number of each image's."""
+        if y is None:
+            raise InputError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        labels = column_or_1d(y, warn=True)
+        check_classification_targets(labels)
+        check_consistent_length(images, labels)
+        classes, targets = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise InputError(f"y must hold two classes or more; got one class: {classes[0]!r}")
+        self.classes_ = classes
+        return targets.astype(np.int64)
+
+    def _check_size(self, images: NDArray[np.uint8]) -> None:
+        """Refuse images of another size than was asked for."""
+        asked = {"size": self.size}
+        if self.inputs is not None:
+            if not isinstance(self.inputs, InputSettings):
+                raise InputError(f"inputs must be InputSettings or None; got {self.inputs!r}")
+            asked["the size of inputs"] = self.inputs.size
+        height, width = images.shape[1:]
+        for name, size in asked.items():
+            if size is not None and (height, width) != (size, size):
+                raise InputError(
+                    f"X must have images of {size} x {size} pixels, as {name} says; got shape {images.shape}"
+                )
+        if height != width:
+            raise InputError(
+                f"X must have square images; got shape {images.shape}; read_images makes them so"
+            )
+
+    def _split(
+        self,
+        targets: NDArray[np.int64],
+        groups: ArrayLike | None,
+        validation: ArrayLike | None,
+        seed: int,
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
+        """Return the rows to learn from and those held out, which share no patient."""
+        check_consistent_length(targets, groups, validation)
+        if validation is None:
+            return hold_out(targets, groups, self.validation_fraction, seed)
+        return named_part(targets, groups, validation)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.positive_only = True
+        return tags
+
+
+def get_weights(model: Any) -> dict[str, NDArray[Any]]:
+    """Return a network's weights by name, in its order: ``"0003/kernel"``.
+
+    A layer's own name is no part of it: Keras numbers layers through a whole session.
+    """
+    return {
+        f"{number:04d}/{variable.name}": np.array(value)
+        for number, (variable, value) in enumerate(zip(model.weights, model.get_weights(), strict=True))
+    }
+
+
+def _rebuilt(classifier: ReferenceClassifier) -> Any:
+    model = build_architecture(**classifier.graph_)
+    model.set_weights(list(classifier.weights_.values()))
+    return model
+
+
+# Keras models of fitted classifiers, outside of them because they cannot be copied or stored.
+_models: WeakKeyDictionary[ReferenceClassifier, tuple[Any, Any]] = WeakKeyDictionary()
+
+
+def _model(classifier: ReferenceClassifier) -> Any:
+    """Return the classifier's Keras model, built at the first prediction after each fit."""
+    weights, model = _models.get(classifier, (None, None))
+    if weights is not classifier.weights_:
+        model = _rebuilt(classifier)
+        _models[classifier] = (classifier.weights_, model)
+    return model

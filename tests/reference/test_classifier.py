@@ -1,0 +1,509 @@
+import copy
+import gc
+import hashlib
+import io
+import json
+import pickle
+import random
+import sys
+import weakref
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+
+from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError, ModelError
+from histcxr.reference import validation
+from histcxr.reference.architectures import ARCHITECTURES, ConvOptions, HeadOptions, build_architecture
+from histcxr.reference.augmentation import Augmentation
+from histcxr.reference.backbones import backbone_of
+from histcxr.reference.classifier import ReferenceClassifier, get_weights
+from histcxr.reference.preparation import InputSettings
+from histcxr.reference.saving import (
+    classifier_from_parts,
+    classifier_to_parts,
+    load_classifier,
+    save_classifier,
+)
+from histcxr.reference.training import Stage, TrainingData, TrainingOptions, train_network
+
+pytest.importorskip("keras")
+
+TINY = ConvOptions(filters=(4, 8))
+SIDE = 16
+
+
+def chests(n_patients, seed, classes=2):
+    """Images (n, 16, 16), classes (n,) and patients (n,), two images each; a bright patch shows the class."""
+    rng = np.random.default_rng(seed)
+    patients = np.repeat(np.arange(n_patients), 2)
+    target = patients % classes
+    images = rng.normal(90, 25, (len(target), SIDE, SIDE))
+    for kind in range(1, classes):
+        corner = 9 if kind == 1 else 2
+        images[target == kind, corner : corner + 5, 3:12] += 40
+    return images.clip(0, 255).astype(np.uint8), target, patients
+
+
+def tiny(**settings):
+    common = {"options": TINY, "epochs": 8, "batch_size": 8, "learning_rate": 1e-2, "patience": 8}
+    return ReferenceClassifier(**({"architecture": "cnn4"} | common | settings))
+
+
+@pytest.fixture(scope="module")
+def study():
+    return chests(40, seed=0)
+
+
+@pytest.fixture(scope="module")
+def others():
+    return chests(50, seed=1)
+
+
+@pytest.fixture(scope="module")
+def fitted(study):
+    images, target, patients = study
+    classifier = tiny(augmentation=Augmentation(translation=0.05, rotation=5), class_weight="balanced")
+    return classifier.fit(images, target == 1, groups=patients)
+
+
+def test_learns_a_plain_task(fitted, others):
+    images, target, _ = others
+    scores = fitted.predict_proba(images)
+    assert roc_auc_score(target, scores[:, 1]) > 0.95
+    assert scores.shape == (len(images), 2)
+    np.testing.assert_allclose(scores.sum(axis=1), 1)
+    np.testing.assert_array_equal(fitted.classes_, [False, True])
+    np.testing.assert_array_equal(fitted.predict(images), scores[:, 1] > scores[:, 0])
+    assert fitted.n_features_in_ == SIDE * SIDE
+
+
+def test_curves_tell_of_the_weights_that_were_kept(fitted, study):
+    images, target, _ = study
+    curves, best = fitted.history_, fitted.best_epoch_
+    assert {len(values) for values in curves.values()} == {8}
+    assert best == np.argmin(curves["val_loss"])
+    rows = fitted.validation_rows_
+    scores, truth = fitted.predict_proba(images[rows]), target[rows]
+    likelihood = scores[np.arange(len(rows)), truth]
+    share = np.bincount(target) / len(target)
+    expected = np.average(-np.log(likelihood), weights=1 / share[truth])
+    assert curves["val_loss"][best] == pytest.approx(expected, abs=1e-5)
+    assert curves["val_accuracy"][best] == np.mean(scores.argmax(axis=1) == truth)
+    assert curves["val_auc"][best] == pytest.approx(roc_auc_score(truth, scores[:, 1]))
+    np.testing.assert_allclose(curves["learning_rate"], 0.01 * 0.5 * (1 + np.cos(np.pi * np.arange(8) / 8)))
+
+
+def test_class_weights_count_in_training(study):
+    images, target, _ = study
+    names = np.where(target == 1, "sick", "normal")
+    how = {"epochs": 1, "batch_size": 80, "learning_rate": 1e-9, "validation_fraction": 0}
+    plain = tiny(**how).fit(images, names)
+    weighted = tiny(class_weight={"normal": 0.5, "sick": 5.0}, **how).fit(images, names)
+    # At so low a rate the network stays as it began, the same for both.
+    losses = -np.log(plain.predict_proba(images)[np.arange(80), target])
+    assert plain.history_["loss"][0] == pytest.approx(losses.mean(), abs=1e-5)
+    expected = np.mean(losses * np.where(target == 1, 5.0, 0.5))
+    assert weighted.history_["loss"][0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_no_patient_is_on_both_sides(fitted, study):
+    _, target, patients = study
+    held = fitted.validation_rows_
+    rest = np.setdiff1d(np.arange(len(target)), held)
+    assert not set(patients[held]) & set(patients[rest])
+    assert len(held) == pytest.approx(0.2 * len(target), abs=2)
+
+
+def test_augments_what_is_learned_from_and_nothing_else(study, monkeypatch):
+    images, target, patients = study
+    number = {image.tobytes(): row for row, image in enumerate(images)}
+    changed, judged = set(), []
+    apply, scores = Augmentation.apply, validation.class_scores
+
+    def spy(self, image, rng):
+        changed.add(number[image.tobytes()])
+        return apply(self, image, rng)
+
+    def judge(model, batch):
+        judged.append([number[image.tobytes()] for image in batch])  # a KeyError if one was augmented
+        return scores(model, batch)
+
+    monkeypatch.setattr(Augmentation, "apply", spy)
+    monkeypatch.setattr(validation, "class_scores", judge)
+    classifier = tiny(epochs=2, augmentation=Augmentation()).fit(images, target, groups=patients)
+    held = set(classifier.validation_rows_)
+    assert changed == set(range(len(images))) - held
+    assert [set(rows) for rows in judged] == [held, held]
+
+
+def test_equal_seeds_give_equal_scores(study, others, fitted):
+    images, target, patients = study
+    again = clone(fitted).fit(images, target == 1, groups=patients)
+    np.testing.assert_array_equal(again.predict_proba(others[0]), fitted.predict_proba(others[0]))
+    assert again.history_["val_loss"] == fitted.history_["val_loss"]
+    other = clone(fitted).set_params(random_state=1, epochs=1).fit(images, target == 1, groups=patients)
+    assert (other.predict_proba(others[0]) != fitted.predict_proba(others[0])).any()
+
+
+def test_global_generators_are_left_alone(study):
+    images, target, _ = study
+    python, numpy = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    tiny(epochs=1).fit(images, target)
+    assert random.getstate() == python
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy)  # noqa: NPY002
+
+
+def test_neighbours_and_batches_do_not_change_scores(fitted, others, monkeypatch):
+    images = others[0][:21]
+    together = fitted.predict_proba(images)
+    alone = np.concatenate([fitted.predict_proba(image[None]) for image in images[:5]])
+    np.testing.assert_allclose(alone, together[:5], atol=1e-5)
+    monkeypatch.setattr(validation, "_JUDGED_IMAGES", 6)
+    np.testing.assert_allclose(fitted.predict_proba(images), together, atol=1e-5)
+
+
+def test_large_images_are_judged_few_at_a_time(monkeypatch):
+    class Model:
+        sizes: list = []
+
+        def predict_on_batch(self, batch):
+            self.sizes.append(len(batch))
+            return batch.mean(axis=(1, 2)) / 255
+
+    images = np.random.default_rng(0).integers(0, 256, (11, 30, 30)).astype(np.uint8)
+    monkeypatch.setattr(validation, "_JUDGED_PIXELS", 4 * 900)
+    scores = validation.class_scores(Model(), images)
+    assert Model.sizes == [4, 4, 4]
+    np.testing.assert_allclose(scores[:, 1], images.mean(axis=(1, 2)) / 255)
+
+
+def test_three_classes(others):
+    images, target, patients = chests(48, seed=3, classes=3)
+    names = np.array(["Normal", "COVID", "Viral"])[target]
+    classifier = tiny(epochs=8).fit(images, names, groups=patients)
+    assert list(classifier.classes_) == ["COVID", "Normal", "Viral"]
+    new, truth, _ = chests(30, seed=4, classes=3)
+    scores = classifier.predict_proba(new)
+    assert scores.shape == (60, 3)
+    np.testing.assert_allclose(scores.sum(axis=1), 1)
+    assert np.mean(classifier.predict(new) == np.array(["Normal", "COVID", "Viral"])[truth]) > 0.8
+    assert np.isfinite(classifier.history_["val_auc"]).all()
+    meta, weights = classifier_to_parts(classifier)
+    again = classifier_from_parts(json.loads(json.dumps(meta)), weights)
+    np.testing.assert_array_equal(again.predict(new), classifier.predict(new))
+
+
+def test_named_validation_is_what_is_held_out(study):
+    images, target, patients = study
+    held = patients < 10
+    classifier = tiny(epochs=1).fit(images, target, groups=patients, validation=held)
+    np.testing.assert_array_equal(classifier.validation_rows_, np.flatnonzero(held))
+    for wrong, message in (
+        (np.arange(80) % 8 % 6 == 0, "validation must not divide a patient; 20 have images on both sides"),
+        (held & (target == 1), "the validation part must hold every class; got 1 of 2"),
+        (held.astype(int), "validation must be an array of bool"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tiny().fit(images, target, groups=patients, validation=wrong)
+
+
+def test_without_validation_all_epochs_are_run_on_everything(study):
+    images, target, _ = study
+    seen = []
+    classifier = tiny(epochs=3, patience=1, validation_fraction=0, schedule=None)
+    classifier.fit(images, target, on_epoch=seen.append)
+    assert classifier.validation_rows_ is None
+    assert classifier.best_epoch_ == 2
+    assert [epoch["epoch"] for epoch in seen] == [1, 2, 3]
+    assert set(classifier.history_) == {"stage", "learning_rate", "loss", "accuracy", "seconds"}
+    assert classifier.history_["learning_rate"] == [0.01] * 3
+
+
+class Judged:
+    """Stands in for judging: losses as they are given."""
+
+    def __init__(self, losses):
+        self.losses = iter(losses)
+
+    def __call__(self, model, images, targets, rows, weights):
+        return {"val_loss": next(self.losses), "val_accuracy": 0.5, "val_auc": 0.5}
+
+
+def run_training(monkeypatch, losses, stages, *, ends=None, **settings):
+    monkeypatch.setattr("histcxr.reference.training.judge", Judged(losses))
+    images, target, _ = chests(8, seed=0)
+    model = build_architecture("cnn4", size=SIDE, options=TINY)
+    options = TrainingOptions(**({"epochs": 6, "batch_size": 8, "patience": 2} | settings))
+    data = TrainingData(images, target, np.arange(12), np.arange(12, 16))
+    kept = [] if ends is None else ends
+
+    def keep(values):
+        assert values["epoch"] == len(kept) + 1
+        kept.append(model.get_weights())
+
+    training = train_network(model, data, options, stages, seed=0, on_epoch=keep)
+    for ours, best in zip(model.get_weights(), kept[training.best_epoch], strict=True):
+        np.testing.assert_array_equal(ours, best)
+    return training
+
+
+def test_stops_early_and_restores_the_best_weights(monkeypatch):
+    training = run_training(monkeypatch, [3, 1, 2, 1.5, 0], [Stage(0.01)])
+    assert training.history["val_loss"] == [3, 1, 2, 1.5]
+    assert training.best_epoch == 1
+
+
+def test_a_plateau_lowers_the_rate(monkeypatch):
+    training = run_training(monkeypatch, [3, 4, 5, 2, 6, 7], [Stage(0.01)], patience=4, schedule="plateau")
+    np.testing.assert_allclose(training.history["learning_rate"], [0.01] * 3 + [0.003] * 3)
+
+
+@pytest.mark.parametrize(("second", "best"), [([0.5, 0.8], 3), ([5], 1)])
+def test_the_second_stage_starts_from_the_best_and_must_improve_on_it(monkeypatch, second, best):
+    at_start, ends = [], []
+
+    def prepare(model):
+        at_start.append(model.get_weights())
+
+    stages = [Stage(0.01), Stage(0.001, prepare)]
+    # A patience of one ends the first stage with its third epoch.
+    training = run_training(monkeypatch, [3, 1, 2, *second], stages, patience=1, ends=ends)
+    assert training.history["stage"] == [1, 1, 1, *[2] * len(second)]
+    assert training.history["learning_rate"] == [0.01] * 3 + [0.001] * len(second)
+    assert training.best_epoch == best
+    for ours, kept in zip(at_start[0], ends[1], strict=True):
+        np.testing.assert_array_equal(ours, kept)
+
+
+def test_a_lost_loss_says_what_to_do(study):
+    images, target, _ = study
+    with pytest.raises(
+        HistcxrError, match="the loss became nan in epoch 1; give a learning_rate below 1e\\+30"
+    ):
+        tiny(learning_rate=1e30, epochs=3).fit(images, target)
+
+
+def test_weight_decay_and_small_batches(study):
+    images, target, _ = study
+    classifier = tiny(epochs=2, weight_decay=0.1, batch_size=1000).fit(images, target)
+    plain = tiny(epochs=2, batch_size=1000).fit(images, target)
+    size = [np.abs(c.weights_["0000/kernel"]).sum() for c in (classifier, plain)]
+    assert size[0] < size[1]
+
+
+def test_scikit_learn_sees_an_estimator(fitted, study):
+    assert clone(fitted).get_params() == fitted.get_params()
+    assert clone(fitted).set_params(epochs=3).epochs == 3
+    assert fitted.__sklearn_tags__().input_tags.three_d_array
+    with pytest.raises(NotFittedError):
+        tiny().predict_proba(study[0])
+
+
+def test_copies_score_alike(fitted, others):
+    expected = fitted.predict_proba(others[0])
+    for copied in (copy.deepcopy(fitted), pickle.loads(pickle.dumps(fitted))):  # noqa: S301
+        np.testing.assert_array_equal(copied.predict_proba(others[0]), expected)
+
+
+def test_the_keras_model_is_one_of_its_own(fitted, others):
+    model = fitted.to_keras()
+    images = others[0][:8]
+    expected = fitted.predict_proba(images)
+    np.testing.assert_allclose(model.predict_on_batch(images[..., None])[:, 0], expected[:, 1], atol=1e-6)
+    model.set_weights([0 * weight for weight in model.get_weights()])
+    np.testing.assert_array_equal(fitted.predict_proba(images), expected)
+
+
+def test_lets_the_images_go(study):
+    images, target, patients = (part.copy() for part in study)
+    held = weakref.ref(images)
+    classifier = tiny(epochs=2).fit(images, target, groups=patients)
+    del images
+    gc.collect()
+    assert held() is None
+    assert classifier.best_epoch_ >= 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architecture": "alexnet"}, "architecture must be one of cnn4"),
+        ({"size": 32}, r"X must have images of 32 x 32 pixels, as size says; got shape \(80, 16, 16\)"),
+        ({"inputs": InputSettings(24)}, "as the size of inputs says"),
+        ({"inputs": "lungs"}, "inputs must be InputSettings or None"),
+        ({"epochs": 0}, "epochs must be an integer"),
+        ({"patience": 1.5}, "patience must be an integer"),
+        ({"learning_rate": -1}, "learning_rate must be above 0"),
+        ({"second_stage_learning_rate": 1e-4}, "second_stage_learning_rate is of use with the weights"),
+        ({"schedule": "steps"}, "schedule must be 'cosine', 'plateau' or None"),
+        ({"schedule": "plateau", "validation_fraction": 0}, "schedule='plateau' takes held-out images"),
+        ({"augmentation": "all"}, "augmentation must be an Augmentation, 'published' or None; got 'all'"),
+        ({"validation_fraction": 0.6}, "validation_fraction must be between 0 and 0.5"),
+        ({"validation_fraction": 0.01}, "takes at least 100 patients of each class, and one has 20"),
+        ({"head": HeadOptions(dense=(3,))}, "cnn4 has dense layers of its own"),
+        ({"weight_decay": -1}, "weight_decay must be at least 0"),
+    ],
+)
+def test_wrong_parameters_are_named(study, settings, message):
+    images, target, patients = study
+    with pytest.raises(InputError, match=message):
+        tiny(**settings).fit(images, target, groups=patients)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        (np.zeros((4, 16, 16)), [0, 1, 0, 1], "X must be uint8 grey levels .* got float64"),
+        (np.zeros((4, 16, 16, 1), np.uint8), [0, 1, 0, 1], r"X must be uint8 .*\(4, 16, 16, 1\)"),
+        (np.zeros((0, 16, 16), np.uint8), [], "X must be uint8"),
+        (np.zeros((4, 16, 20), np.uint8), [0, 1, 0, 1], "X must have square images"),
+        (np.zeros((4, 16, 16), np.uint8), [1, 1, 1, 1], "y must hold two classes or more; got one class: "),
+        (np.zeros((4, 16, 16), np.uint8), None, "requires y to be passed"),
+    ],
+)
+def test_wrong_data_are_named(X, y, message):
+    with pytest.raises(InputError, match=message):
+        tiny().fit(X, y)
+
+
+def test_other_sizes_are_refused_at_prediction(fitted):
+    with pytest.raises(InputError, match="X must have images of 16 x 16 pixels, as in fit"):
+        fitted.predict_proba(np.zeros((2, 20, 20), np.uint8))
+
+
+def test_says_what_to_install(study, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install histcxr\[neural\]"):
+        tiny().fit(study[0], study[1])
+
+
+def test_fine_tuning_has_two_stages_and_trains_what_it_says(tmp_path):
+    images, target, _ = chests(8, seed=5)
+    images = images.repeat(2, axis=1).repeat(2, axis=2)
+    start = backbone_of(build_architecture("vgg16", size=32, seed=9))
+    start.save_weights(tmp_path / "start.weights.h5")
+    classifier = ReferenceClassifier(
+        "vgg16",
+        weights=tmp_path / "start.weights.h5",
+        unfrozen=2,
+        epochs=1,
+        batch_size=8,
+        head=HeadOptions(dense=(4,)),
+        learning_rate=1e-4,
+        validation_fraction=0,
+    ).fit(images, target)
+    assert classifier.history_["stage"] == [1, 2]
+    np.testing.assert_allclose(classifier.history_["learning_rate"], [1e-4, 1e-5])
+    # The last two layers are a convolution and its pooling.
+    before = get_weights(start)
+    changed = [name for name, value in before.items() if (value != classifier.weights_[name]).any()]
+    assert changed == list(before)[-2:]
+    again = classifier_from_parts(*classifier_to_parts(classifier))
+    np.testing.assert_allclose(again.predict_proba(images), classifier.predict_proba(images), atol=1e-6)
+
+
+def test_frozen_or_from_scratch_is_one_stage():
+    for settings in ({"weights": None, "unfrozen": "all"}, {"weights": "imagenet", "unfrozen": 0}):
+        stages = ReferenceClassifier("vgg16", **settings)._stages(ARCHITECTURES["vgg16"])
+        assert [stage.learning_rate for stage in stages] == [1e-3]
+    two = ReferenceClassifier("vgg16", weights="imagenet", unfrozen="all", second_stage_learning_rate=1e-6)
+    assert [stage.learning_rate for stage in two._stages(ARCHITECTURES["vgg16"])] == [1e-3, 1e-6]
+
+
+def test_saved_and_loaded_scores_are_equal(fitted, others, tmp_path):
+    inputs = InputSettings(SIDE, "hidden", equalise=True)
+    marked = copy.deepcopy(fitted).set_params(inputs=inputs, class_weight={False: 1.0, True: 2.0})
+    folder = save_classifier(marked, tmp_path / "deep" / "net")
+    loaded = load_classifier(folder)
+    np.testing.assert_array_equal(loaded.predict_proba(others[0]), fitted.predict_proba(others[0]))
+    np.testing.assert_array_equal(loaded.predict(others[0]), fitted.predict(others[0]))
+    assert loaded.get_params() == marked.get_params()
+    assert loaded.inputs == inputs
+    assert loaded.history_ == fitted.history_
+    assert loaded.best_epoch_ == fitted.best_epoch_
+    assert sorted(path.name for path in folder.iterdir()) == ["network.json", "weights.npz"]
+    assert classifier_to_parts(loaded) == classifier_to_parts(marked)
+    save_classifier(fitted, folder)  # replaces
+    assert load_classifier(folder).inputs is None
+
+
+def repacked(weights, change):
+    """Return weights with a change to the table of arrays, and the hash that goes with them."""
+    with np.load(io.BytesIO(weights)) as file:
+        arrays = dict(file)
+    change(arrays)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.pop("0000/kernel"), "0000/kernel is missing"),
+        (lambda a: a.update(evil=np.zeros(2)), "evil is no part of it"),
+        (lambda a: a.update({"0001/bias": np.zeros(5, np.float32)}), r"0001/bias is .* of shape \(5,\)"),
+        (lambda a: a.update({"0001/bias": np.zeros(4)}), "0001/bias is float64"),
+        (lambda a: a.update({"0001/bias": np.full(4, np.nan, np.float32)}), "0001/bias is not"),
+        (lambda a: a.update({"0001/bias": np.zeros(9999)}), "0001/bias is too large"),
+        (lambda a: a.update({"0001/bias": np.array([print] * 4)}), "0001/bias is object"),
+    ],
+)
+def test_foreign_weights_are_refused(fitted, change, message):
+    meta, weights = classifier_to_parts(fitted)
+    weights = repacked(weights, change)
+    with pytest.raises(ModelError, match="were? not those that were saved|are not those that were saved"):
+        classifier_from_parts(meta, weights)
+    with pytest.raises(ModelError, match=message):
+        classifier_from_parts(meta | {"weights_sha256": hashlib.sha256(weights).hexdigest()}, weights)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("graph", "name"), "os.system", "architecture must be one of"),
+        (("graph", "size"), 10**6, "size must be a whole number of pixels up to"),
+        (("graph", "size"), 24, "is .* of shape|the weights must be those of the network"),
+        (("graph", "n_classes"), 3, "classes must be a list of 3"),
+        (("graph", "options"), {"kind": "Popen", "args": "ls"}, "a table must be one of .* got 'Popen'"),
+        (("graph", "options", "filters"), [10**9], "options must have layers of at most"),
+        (("graph", "options", "filters"), "many", "filters must be a tuple"),
+        (("graph", "extra"), 1, "settings are damaged"),
+        (("classes",), [True, False], "classes must be different and in order"),
+        (("classes",), [0, "a"], "classes must be all numbers"),
+        (("parameters", "cost"), 1, "cost differ"),
+        (("parameters", "augmentation", "zoom"), 7, "zoom must be"),
+        (("history",), 3, "settings are damaged"),
+        (("format",), 2, "of format 1; it says 2"),
+    ],
+)
+def test_foreign_settings_are_refused(fitted, tmp_path, path, value, message):
+    folder = save_classifier(fitted, tmp_path)
+    meta = json.loads((folder / "network.json").read_text())
+    place = meta
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    (folder / "network.json").write_text(json.dumps(meta))
+    with pytest.raises(ModelError, match=message):
+        load_classifier(folder)
+
+
+def test_damaged_folders_are_refused(fitted, tmp_path):
+    with pytest.raises(ModelError, match="no network can be read here"):
+        load_classifier(tmp_path)
+    folder = save_classifier(fitted, tmp_path)
+    whole = (folder / "weights.npz").read_bytes()
+    (folder / "weights.npz").write_bytes(whole[:-100])
+    with pytest.raises(ModelError, match="not those that were saved"):
+        load_classifier(folder)
+    meta = json.loads((folder / "network.json").read_text())
+    with pytest.raises(ModelError, match="the weights are damaged"):
+        classifier_from_parts(meta | {"weights_sha256": hashlib.sha256(b"no").hexdigest()}, b"no")
+    for text in ("{", "[1]"):
+        (folder / "network.json").write_text(text)
+        with pytest.raises(ModelError, match="is damaged|must hold a table"):
+            load_classifier(folder)

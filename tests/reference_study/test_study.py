@@ -1,0 +1,191 @@
+"""Split, truth, figures and the saved network."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score, classification_report, log_loss
+
+from histcxr.cohorts import Cohort
+from histcxr.data.manifest import read_manifest
+from histcxr.data.phantoms import write_study
+from histcxr.decision.thresholds import certify
+from histcxr.exceptions import InputError, ModelError
+from histcxr.reference.preparation import InputSettings
+from histcxr.reference.small_networks import ConvOptions
+from histcxr.reference_study.explanation import Explanation, draw_images
+from histcxr.reference_study.figures import class_figures, class_numbers
+from histcxr.reference_study.images import StudyImages, pixel_hashes, read_study, split_study
+from histcxr.reference_study.model import ReferenceModel, load_reference, save_reference, sick_score
+from histcxr.reference_study.training import ReferenceSettings
+
+pytest.importorskip("keras")
+
+SETTINGS = InputSettings(16, "full")
+
+
+def study(split, patients, sick):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"split": split, "patient_id": patients, "image": [f"{i}.png" for i in range(len(split))]}
+    )
+    table["label"] = np.where(sick, "Sick", "Normal")
+    cohort = Cohort(
+        np.empty((len(split), 0, 256), np.int64),
+        np.asarray(sick, bool),
+        np.asarray(patients, dtype=object),
+        table,
+        {},
+    )
+    return StudyImages(rng.integers(0, 256, (len(split), 16, 16), np.uint8), cohort, SETTINGS)
+
+
+def test_a_published_test_part_stays_as_it_was_and_shares_no_patient():
+    split = ["train"] * 40 + ["test"] * 10
+    patients = [f"p{i}" for i in range(40)] + [f"p{i}" for i in range(5)] + [f"q{i}" for i in range(5)]
+    images = study(split, patients, np.arange(50) % 2 == 0)
+    parts, notes = split_study(images)
+    assert list(parts["test"].cohort.table["image"]) == [f"{i}.png" for i in range(40, 50)]
+    assert any(note.startswith("5 images were left out") for note in notes)
+    assert len(parts["train"]) + len(parts["val"]) == 35
+    groups = [set(part.cohort.patients) for part in parts.values()]
+    assert not groups[0] & groups[1]
+    assert not (groups[0] | groups[1]) & groups[2]
+    for part in parts.values():  # pixels go with their rows
+        rows = [int(name.removesuffix(".png")) for name in part.cohort.table["image"]]
+        np.testing.assert_array_equal(part.pixels, images.pixels[rows])
+
+
+def test_every_patient_of_a_known_image_is_left_out():
+    images = study(["test"] * 6, ["a", "a", "b", "b", "c", "c"], [True, False] * 3)
+    rest, left_out = images.leave_out(pixel_hashes(images.pixels[3:4]))
+    assert list(rest.cohort.patients) == ["a", "a", "c", "c"]
+    assert left_out == 2
+
+
+def test_lungs_are_found_where_the_data_have_no_masks(tmp_path):
+    write_study(tmp_path, n_patients=10, size=(128, 128), masks=False, seed=4, repeats=0)
+    images = read_study(tmp_path, InputSettings(32, "lungs"))
+    assert images.cohort.lungs == "found"
+    assert 0.05 < (images.pixels > 0).mean() < 0.6
+
+
+def test_figures_agree_with_scikit_learn():
+    rng = np.random.default_rng(1)
+    targets, probabilities = rng.integers(0, 3, 200), rng.dirichlet([1, 1, 1], 200)
+    found = class_figures(targets, probabilities, ("a", "b", "c"))
+    calls = probabilities.argmax(axis=1)
+    oracle = classification_report(targets, calls, target_names=["a", "b", "c"], output_dict=True)
+    for row in found["classes"]:
+        for ours, theirs in (("precision",) * 2, ("recall",) * 2, ("f1", "f1-score"), ("images", "support")):
+            assert row[ours] == pytest.approx(oracle[row["class"]][theirs])
+    assert found["accuracy"] == pytest.approx(oracle["accuracy"])
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(targets, calls))
+    assert found["loss"] == pytest.approx(log_loss(targets, probabilities))
+    assert set(found["roc"]) == {"a", "b", "c"}
+
+
+def test_figures_of_one_class_alone_have_no_area():
+    found = class_figures(np.zeros(4, int), np.array([[0.6, 0.4]] * 3 + [[0.2, 0.8]]), ("normal", "sick"))
+    assert [row["auc"] for row in found["classes"]] == [None, None]
+    assert found["balanced_accuracy"] == found["accuracy"] == 0.75
+    json.dumps(found, allow_nan=False)
+
+
+def test_labels_become_the_numbers_that_the_network_learnt():
+    labels = pd.Series(["Normal", "B", "no finding", "A"])
+    assert class_numbers(labels, ("normal", "sick"), "Normal").tolist() == [0, 1, 0, 1]
+    assert class_numbers(labels, ("Normal", "A", "B"), "Normal").tolist() == [0, 2, 0, 1]
+    with pytest.raises(InputError, match="got also B"):
+        class_numbers(labels, ("Normal", "A", "C"), "Normal")
+
+
+def test_the_score_is_the_probability_of_any_disease():
+    assert sick_score(np.array([[0.2, 0.5, 0.3]])) == pytest.approx([0.8])
+    assert sick_score(np.array([[0.2, 0.8]])) == pytest.approx([0.8])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [({"architecture": "x"}, "architecture"), ({"classes": 3}, "classes"), ({"held_out": 0.9}, "held_out")],
+)
+def test_wrong_settings_are_refused(wrong, match):
+    with pytest.raises(InputError, match=match):
+        ReferenceSettings(**wrong)
+
+
+def test_images_are_drawn_by_label_from_many_patients(tmp_path):
+    write_study(tmp_path, n_patients=20, size=(64, 64), repeats=1, seed=2)
+    drawn = draw_images(read_manifest(tmp_path), 8)
+    assert drawn["label"].value_counts().to_dict() == {"Normal": 8, "Lung_Opacity": 8}
+    assert drawn["patient_id"].nunique() == 16
+    assert len(draw_images(read_manifest(tmp_path), 1000)) == 40
+
+
+def test_shares_are_averaged_over_maps_that_have_one():
+    table = pd.DataFrame({"label": ["a"] * 12, "patient_id": [str(i) for i in range(12)], "even": 0.25})
+    table["inside"] = [np.nan, *np.linspace(0.3, 0.8, 11)]
+    empty = np.empty((0, 1, 1))
+    (whole, _) = Explanation(empty, empty, table).summary()
+    assert (whole["images"], whole["maps"]) == (12, 11)
+    assert whole["inside"] == pytest.approx(0.55)
+    assert whole["difference"] == pytest.approx(0.30)
+    assert whole["low"] < 0.30 < whole["high"]
+    table["inside"] = np.nan
+    assert Explanation(empty, empty, table).summary()[0]["inside"] is None
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    pixels, sick = rng.integers(0, 256, (24, 16, 16), np.uint8), np.arange(24) % 2
+    classifier = ReferenceSettings("cnn3", region="full", size=16, epochs=1, held_out=0.0).classifier(0)
+    classifier.set_params(options=ConvOptions(filters=(4, 8))).fit(pixels, sick)
+    scores = classifier.predict_proba(pixels)[:, 1]
+    chosen = certify(scores, sick == 1, None, sensitivity=0.5, specificity=0.5, confidence=0.5)
+    model = ReferenceModel(classifier, ("normal", "sick"), "Normal", *chosen, training={"seconds": 1.5})
+    path = save_reference(model, tmp_path_factory.mktemp("saved") / "net.reference")
+    return model, path, pixels
+
+
+def test_a_saved_network_scores_and_promises_as_before(saved):
+    model, path, pixels = saved
+    loaded = load_reference(path)
+    np.testing.assert_array_equal(loaded.score(pixels), model.score(pixels))
+    assert (loaded.rule_out, loaded.rule_in) == (model.rule_out, model.rule_in)
+    assert loaded.inputs == model.inputs
+    assert loaded.training == {"seconds": 1.5}
+    assert len(loaded.hash) == 64
+    assert loaded.score(pixels[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("change", ["threshold", "network", "format", "missing"])
+def test_a_changed_network_is_refused(saved, tmp_path, change):
+    model = saved[0]
+    path = save_reference(model, tmp_path / "net.reference")
+    about = json.loads((path / "model.json").read_text())
+    if change == "threshold":
+        about["thresholds"]["rule_out"]["errors_allowed"] += 1
+    elif change == "format":
+        about["format_version"] = 99
+    elif change == "network":
+        (path / "network.json").write_bytes((path / "network.json").read_bytes() + b" ")
+    if change == "missing":
+        (path / "model.json").unlink()
+    else:
+        (path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(ModelError):
+        load_reference(path)
+
+
+def test_a_network_is_replaced_only_when_asked(saved, tmp_path):
+    model = saved[0]
+    path = save_reference(model, tmp_path / "net.reference")
+    with pytest.raises(InputError, match="is there already"):
+        save_reference(model, path)
+    save_reference(model, path, overwrite=True)
+    assert load_reference(path).name == "cnn3"
+    assert [file.name for file in tmp_path.iterdir()] == ["net.reference"]
+    with pytest.raises(InputError, match="does not exist"):
+        save_reference(model, tmp_path / "no" / "net.reference")

@@ -26,9 +26,14 @@ MIN_LUNG_CONTRAST = 16
 """Fewest grey levels between the darkest and the brightest lung pixel of an image that can be judged."""
 
 LARGE_PIXELS = 1 << 24
-"""Images with more pixels than this are decoded one at a time."""
+"""Images with more pixels than this go one at a time where they take many times their size."""
 
 _LARGE = threading.Lock()
+
+
+def one_large_at_a_time(n_pixels: int) -> contextlib.AbstractContextManager[Any]:
+    """Let threads wait for each other over large images, so that memory stays bounded."""
+    return _LARGE if n_pixels > LARGE_PIXELS else contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +109,7 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
     if header.width < MIN_SIDE or header.height < MIN_SIDE:
         detail = f"{header.width} x {header.height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
         raise RadiographError(Reason.TOO_SMALL, name, detail)
-    # Large images one at a time: several threads would hold many times their size.
-    with _LARGE if header.width * header.height > LARGE_PIXELS else contextlib.nullcontext():
+    with one_large_at_a_time(header.width * header.height):
         pixels, coloured = decode_grey(data, header, name)
     steps = []
     if header.palette:

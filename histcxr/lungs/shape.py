@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.data.radiograph import one_large_at_a_time
 from histcxr.exceptions import Reason
 
 __all__ = ["Lungs", "enlarged", "find_lungs", "polarity"]
@@ -103,8 +104,9 @@ def enlarged(lungs: Lungs, shape: tuple[int, int]) -> NDArray[np.bool_]:
     ndarray of bool, shape (height, width)
     """
     height, width = shape
-    levels = cv2.resize(lungs.probabilities, (width, height), interpolation=cv2.INTER_LINEAR)
-    return levels > _LEVEL
+    with one_large_at_a_time(height * width):
+        levels = cv2.resize(lungs.probabilities, (width, height), interpolation=cv2.INTER_LINEAR)
+        return levels > _LEVEL
 
 
 def polarity(picture: NDArray[Any], mask: NDArray[np.uint8]) -> float:

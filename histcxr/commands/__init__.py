@@ -89,6 +89,7 @@ def main() -> None:
     Research software, not a medical device.
 
     \b
-    Start here:   histcxr demo -o demo_output
+    Start here:   histcxr triage FOLDER
+                  histcxr demo -o demo_output
     Exit codes:   0 done, 1 failure, 2 wrong usage or input, 3 done but some files need attention
     """

@@ -1,6 +1,7 @@
 """The model in the box: there, small, honest about itself, and enough for a triage right after installation."""
 
 import csv
+import dataclasses
 import subprocess
 import sys
 from importlib import resources
@@ -13,7 +14,9 @@ from histcxr.boxed import boxed_model
 from histcxr.commands import main
 from histcxr.data.anatomy import make_phantom
 from histcxr.data.writing import write_image
+from histcxr.exceptions import ModelError
 from histcxr.lungs.segmenter import load_segmenter
+from histcxr.model_store import load_model, save_model
 from histcxr.model_store.model import probe_counts
 
 
@@ -87,3 +90,12 @@ def test_triage_loads_no_tensorflow(incoming, tmp_path):
     arguments = [sys.executable, "-c", code, str(incoming), str(tmp_path / "w.csv")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_damaged_landmarks_are_refused_when_the_model_is_read(tmp_path):
+    model = boxed_model()
+    few = {**model.training["familiarity"], "centre": [1.0], "whitening": [[1.0]]}
+    damaged = dataclasses.replace(model, training={**model.training, "familiarity": few})
+    path = save_model(damaged, tmp_path / "damaged.histcxr")
+    with pytest.raises(ModelError, match="landmarks"):
+        load_model(path)

@@ -39,7 +39,7 @@ def command(
     jobs: int,
     json_file: str | None,
 ) -> None:
-    """Measure a saved model on DATA, a folder or CSV of labelled radiographs with lung masks.
+    """Measure a saved model on DATA, a folder or CSV of labelled radiographs, with lung masks or without.
 
     \b
     Example:  histcxr evaluate study -m model.histcxr --by source

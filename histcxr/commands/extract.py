@@ -31,7 +31,7 @@ def command(
     jobs: int,
     json_file: str | None,
 ) -> None:
-    """Reduce DATA, a folder or CSV of radiographs with lung masks, to 256-bin lung histograms.
+    """Reduce DATA, a folder or CSV of radiographs, to 256-bin lung histograms.
 
     Every image becomes a row; one that cannot be used has zeros for counts and says why in `reason`.
 

@@ -64,7 +64,7 @@ def command(
     jobs: int,
     json_file: str | None,
 ) -> None:
-    """Train classifiers on DATA, a folder or CSV of labelled radiographs with lung masks.
+    """Train classifiers on DATA, a folder or CSV of labelled radiographs, with lung masks or without.
 
     Tuned by cross-validation on the training patients, certified on the validation patients, and measured
     once on the test patients. DATA's own split is used where it has one.

@@ -44,4 +44,4 @@ def landmarks(counts: NDArray[np.integer], recipe: Recipe) -> NDArray[np.float64
     zones = rows[:, : len(zone_names(recipe.zones))].astype(np.float64)
     both = zones.sum(axis=1, keepdims=True)
     filled = np.where(zones.sum(axis=2, keepdims=True) > 0, zones, both)
-    return quantiles(filled, _AT).reshape(len(rows), -1)
+    return quantiles(filled, _AT).reshape(len(rows), len(_AT) * zones.shape[1])

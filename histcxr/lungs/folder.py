@@ -31,7 +31,6 @@ TABLE, SHEET, MASKS = "segmentation.csv", "sheet.png", "masks"
 #: Columns of the table.
 COLUMNS = ("file", "mask", "lung_share", "distance", "reason", "detail")
 
-_BATCH = 32
 _TILES = 64
 
 
@@ -164,36 +163,28 @@ def _inside(relative: str) -> str:
 def _segmented(
     stream: Iterator[InputFile], segmenter: Segmenter, n_jobs: int
 ) -> Iterator[tuple[InputFile, NDArray[np.uint8] | None, Found | UnjudgeableError]]:
-    """Yield every input with its pixels, where it has any, and its lungs."""
+    """Yield every input with its pixels, where it has any, and its lungs; few images are in memory at a time."""
     with ThreadPoolExecutor(n_jobs, thread_name_prefix="histcxr") as pool:
-        while items := list(islice(stream, _BATCH)):
-            yield from zip(items, *_batch(items, segmenter, pool), strict=True)
+        while items := list(islice(stream, 2 * n_jobs)):
+            for item, (pixels, found) in zip(
+                items, pool.map(lambda item: _segment(item, segmenter), items), strict=True
+            ):
+                yield item, pixels, found
 
 
-def _batch(
-    items: list[InputFile], segmenter: Segmenter, pool: ThreadPoolExecutor
-) -> tuple[list[NDArray[np.uint8] | None], list[Found | UnjudgeableError]]:
-    read = list(pool.map(_read, items))
-    pixels = [None if isinstance(one, UnjudgeableError) else one for one in read]
-    good = [(item.path, one) for item, one in zip(items, pixels, strict=True) if one is not None]
-    parts = [good[i::4] for i in range(4)]
-    lungs: dict[str, Found | UnjudgeableError] = {}
-    for part, found in zip(parts, pool.map(lambda part: _find(segmenter, part), parts), strict=True):
-        lungs |= {path: one for (path, _), one in zip(part, found, strict=True)}
-    return pixels, [
-        one if isinstance(one, UnjudgeableError) else lungs[item.path]
-        for item, one in zip(items, read, strict=True)
-    ]
-
-
-def _find(segmenter: Segmenter, part: list[tuple[str, NDArray[np.uint8]]]) -> list[Found | UnjudgeableError]:
-    return segmenter.segment([pixels for _, pixels in part], [path for path, _ in part])
-
-
-def _read(item: InputFile) -> NDArray[np.uint8] | UnjudgeableError:
+def _segment(
+    item: InputFile, segmenter: Segmenter
+) -> tuple[NDArray[np.uint8] | None, Found | UnjudgeableError]:
+    """Read one image and find its lungs; never raises an :class:`Exception`."""
     if item.problem is not None:
-        return UnjudgeableError(item.problem, item.path, item.detail)
+        return None, UnjudgeableError(item.problem, item.path, item.detail)
+    pixels = None
     try:
-        return read_radiograph(item.path).pixels
+        pixels = read_radiograph(item.path).pixels
+        (found,) = segmenter.segment([pixels], [item.path])
     except UnjudgeableError as error:
-        return error
+        # Not the error itself: its traceback would hold the pixels.
+        return pixels, UnjudgeableError(error.reason, error.path, error.detail)
+    except Exception as error:  # noqa: BLE001 - one image's bug must not take the other images with it
+        return pixels, UnjudgeableError(Reason.UNEXPECTED, item.path, f"{type(error).__name__}: {error}")
+    return pixels, found

@@ -131,6 +131,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
             training=manifest["training"],
             card=manifest["card"],
         )
+        _ = model.familiarity  # damaged, it is refused here and not in the middle of a triage
         _check_probe(model, manifest["probe"])
     except (KeyError, TypeError, InputError) as error:
         raise ModelError(f"{folder}: {MANIFEST_FILE} is not complete ({error}); {_GET_AGAIN}") from error

@@ -78,7 +78,13 @@ class Model:
     def familiarity(self) -> Familiarity | None:
         """What the lungs that the model was trained on look like; None where it was not recorded."""
         stored = self.training.get("familiarity")
-        return None if stored is None else Familiarity.from_dict(stored)
+        if stored is None:
+            return None
+        found = Familiarity.from_dict(stored)
+        wanted = landmarks(np.zeros((0, self.n_rows, BINS), np.int64), self.recipe).shape[1]
+        if len(found.centre) != wanted:
+            raise InputError(f"what is familiar must have {wanted} landmarks, got {len(found.centre)}")
+        return found
 
     def unfamiliar(self, counts: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Tell which images' lungs are unlike all that the model was trained on: it must not judge them.

@@ -1,6 +1,6 @@
 """Judging one image and one batch, so that every failure becomes a reason and none becomes a decision.
 
-Here is the only place in histcxr that catches every exception: a file that brings out a bug must not take
+Here, and where a whole folder is segmented, every exception is caught: a file that brings out a bug must not take
 the other files with it, and must not pass for normal. It goes to review with the exception's own words.
 """
 

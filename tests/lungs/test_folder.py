@@ -51,6 +51,20 @@ def test_every_file_has_a_row_and_every_mask_its_place(mixed, tmp_path, segmente
     assert sheet.shape[1] >= 5 * 224
 
 
+def test_a_bug_stays_with_its_image(mixed, tmp_path, segmenter, monkeypatch):
+    real = segmenter.segment
+
+    def bug_in_one(images, paths):
+        if paths[0].endswith("3.png"):
+            raise ZeroDivisionError("in the network")
+        return real(images, paths)
+
+    monkeypatch.setattr(segmenter, "segment", bug_in_one)
+    summary = segment_folder(mixed, tmp_path / "out", segmenter=segmenter)
+    assert summary.total == 9
+    assert summary.reasons["unexpected"] == 1
+
+
 def test_an_output_that_exists_is_kept(mixed, tmp_path, segmenter):
     out = tmp_path / "out"
     out.mkdir()

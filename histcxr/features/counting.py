@@ -33,8 +33,11 @@ MAX_SATURATED = 0.5
 # Pixels decoded before the first of them is counted: bounds the memory of a batch of large images.
 _BATCH_PIXELS = 1 << 19
 
-# Pixels a side, about, that show whether an image is inverted.
-_COARSE = 64
+# Pixels a side, about, that show whether an image is inverted: few are nearly always enough.
+_COARSE = (24, 64)
+
+# Grey levels by which the lungs are darker than what lies between them where no second look is needed.
+_SURELY_PROPER = -15.0
 
 _Path: TypeAlias = str | os.PathLike[str]
 _Pixels: TypeAlias = NDArray[np.uint8]
@@ -225,9 +228,14 @@ def _read_lungs(mask: _Path | bytes | _Lungs, pixels: _Pixels, name: str) -> _Lu
 
 def _check_polarity(pixels: _Pixels, lungs: _Lungs, name: str) -> None:
     """Refuse a radiograph whose grey levels are inverted: no histogram of it means what it should."""
-    step = max(1, min(pixels.shape) // _COARSE)
-    small = np.ascontiguousarray(lungs[::step, ::step]).view(np.uint8)
-    if polarity(pixels[::step, ::step], small) > 0:
+    found = 0.0
+    for side in _COARSE:
+        step = max(1, min(pixels.shape) // side)
+        small = np.ascontiguousarray(lungs[::step, ::step]).view(np.uint8)
+        found = polarity(np.ascontiguousarray(pixels[::step, ::step]), small)
+        if found == 0 or found < _SURELY_PROPER:
+            return
+    if found > 0:
         raise RadiographError(Reason.POLARITY, name)
 
 

@@ -23,8 +23,8 @@ import reference_pairs
 
 from histcxr.data.manifest import read_manifest
 from histcxr.model_store import Model, load_model
+from histcxr.model_store.reference import ReferenceModel, bytes_on_disk, load_reference
 from histcxr.reference_study.evaluation import only_split
-from histcxr.reference_study.model import ReferenceModel, bytes_on_disk, load_reference
 from histcxr.reports.tables import interval_text, markdown_table
 
 FEW = 64  # images for the peak of memory

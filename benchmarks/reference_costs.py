@@ -27,9 +27,9 @@ from histcxr.features.bands import band_histograms
 from histcxr.features.histograms import BINS, masked_histogram
 from histcxr.features.recipe import Recipe
 from histcxr.model_store import Model, load_model
+from histcxr.model_store.reference import ReferenceModel, load_reference
 from histcxr.neural import import_neural
 from histcxr.reference.preparation import InputSettings
-from histcxr.reference_study.model import ReferenceModel, load_reference
 
 #: The yardstick of cost: what the field takes for radiographs, with random weights, for they cost the same.
 YARDSTICK, YARDSTICK_SIZE = "densenet121", 224

@@ -24,9 +24,9 @@ from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
 from histcxr.model_store import Model
+from histcxr.model_store.reference import ReferenceModel
 from histcxr.reference.inputs import read_images
 from histcxr.reference_study.images import pixel_hashes
-from histcxr.reference_study.model import ReferenceModel
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,12 @@ def command(
     from histcxr.reports.evaluation import thresholds_report
     from histcxr.training import calibrate
 
+    loaded = options.read_model(
+        model, instead="histcxr reference train certifies the thresholds of the network that it trains"
+    )
     manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)
     calibrated = calibrate(
-        options.read_model(model),
+        loaded,
         select_rows(manifest, where),
         sensitivity=sensitivity,
         specificity=specificity,

@@ -49,9 +49,10 @@ def command(
     from histcxr.evaluation import evaluate
     from histcxr.reports.evaluation import evaluation_report
 
+    loaded = options.read_model(model, instead=f"use histcxr reference evaluate {data} -m {model}")
     manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)
     result = evaluate(
-        options.read_model(model),
+        loaded,
         select_rows(manifest, where),
         split=None if split == "all" else split,
         by=by,

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 SALT_VARIABLE = "HISTCXR_SALT"
 if TYPE_CHECKING:
-    from histcxr.model_store import Model
+    from histcxr.model_store import Judge, Model
 
 ZONES = ("1", "2", "6", "1+2", "1+6")
 
@@ -32,25 +32,38 @@ def output_option(help_text: str, *, required: bool = False) -> Any:
     return click.option("-o", "--output", type=click.Path(), required=required, help=help_text)
 
 
-def model_option() -> Any:
-    """A saved model, or the one in the box."""
+def model_option(*, networks: bool = False) -> Any:
+    """A saved model, or the one in the box; where it may, a network that sees the image itself."""
+    kinds = "NAME.histcxr, or a network: NAME.reference" if networks else "NAME.histcxr"
     return click.option(
         "-m",
         "--model",
         type=click.Path(exists=True),
-        help="A saved model (NAME.histcxr); by default the one that comes with histcxr.",
+        help=f"A saved model ({kinds}); by default the one that comes with histcxr.",
     )
 
 
-def read_model(path: str | None) -> Model:
-    """Load the model that was named, or the one in the box."""
+def read_model(
+    path: str | None, *, instead: str = "histcxr triage and histcxr reference take networks"
+) -> Model:
+    """Load the model that was named, or the one in the box; say what to do with a network ``instead``."""
     if path is None:
         from histcxr.boxed import boxed_model
 
         return boxed_model()
-    from histcxr.model_store import load_model
+    from histcxr.exceptions import InputError
+    from histcxr.model_store import holds_network, load_model
 
+    if holds_network(path):
+        raise InputError(f"{path} is a reference network, and this command takes histogram models; {instead}")
     return load_model(path)
+
+
+def read_judge(path: str | None) -> Judge:
+    """Load the model or the network that was named, or the model in the box."""
+    from histcxr.model_store import load_judge
+
+    return read_model(None) if path is None else load_judge(path)
 
 
 def zones_option() -> Any:

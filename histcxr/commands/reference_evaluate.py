@@ -53,8 +53,8 @@ def evaluate(
     from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
     from histcxr.data.quiet import muted_decoders
+    from histcxr.model_store.reference import load_reference
     from histcxr.reference_study.evaluation import evaluate_reference
-    from histcxr.reference_study.model import load_reference
     from histcxr.reports.reference import measured_report
 
     with muted_decoders():

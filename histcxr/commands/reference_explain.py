@@ -62,9 +62,9 @@ def explain(
               histcxr reference explain chest1.png chest2.png -m net.reference -o maps
     """
     from histcxr.data.quiet import muted_decoders
+    from histcxr.model_store.reference import load_reference
     from histcxr.reference.feature_maps import last_convolution
     from histcxr.reference_study.explanation import explain_images
-    from histcxr.reference_study.model import load_reference
     from histcxr.reports.reference import explanation_report
 
     with muted_decoders():

@@ -41,7 +41,9 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a step.  [default: as published]")
 @click.option("--learning-rate", type=float, help="Adam's.  [default: as published]")
 @click.option(
-    "--patience", type=click.IntRange(min=1), default=3, show_default=True, help="Epochs without progress."
+    "--patience",
+    type=click.IntRange(min=1),
+    help="Epochs without progress after which training ends.  [default: as published, or all epochs]",
 )
 @click.option(
     "--unfrozen",
@@ -110,8 +112,8 @@ def train(
     from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
     from histcxr.data.quiet import muted_decoders
+    from histcxr.model_store.reference import check_place, save_reference
     from histcxr.neural import import_neural
-    from histcxr.reference_study.model import check_place, save_reference
     from histcxr.reference_study.training import ReferenceSettings, train_reference
     from histcxr.reports.reference import trained_report
 

@@ -9,7 +9,7 @@ from histcxr.commands import options
 
 @click.command()
 @options.data_argument()
-@options.model_option()
+@options.model_option(networks=True)
 @click.option(
     "-o",
     "--output",
@@ -21,7 +21,12 @@ from histcxr.commands import options
 @click.option(
     "--masks", type=click.Path(exists=True, file_okay=False), help="Folder of lung masks, same names."
 )
-@click.option("--no-segment", is_flag=True, help="Send images without a mask to review.")
+@click.option(
+    "--no-segment",
+    is_flag=True,
+    help="Send images without a mask to review; with a network that sees the full image, too: the lungs are what "
+    "shows that it is a chest to be judged.",
+)
 @options.segmenter_option()
 @click.option(
     "--sort",
@@ -56,23 +61,24 @@ def command(
     """Sort the radiographs in DATA (a folder, a CSV or one file) into rule_out, review and rule_in.
 
     Each input becomes exactly one row. The lungs of an image without a mask are found by a network; whatever
-    cannot be judged goes to review with a reason. A run that was stopped goes on where it was when the same
-    command is given again.
+    cannot be judged goes to review with a reason, whether a histogram model or a reference network judges. A run
+    that was stopped goes on where it was when the same command is given again.
 
     \b
     Example:     histcxr triage incoming
                  histcxr triage incoming -m model.histcxr -o worklist.csv
+                 histcxr triage incoming -m net.reference -o worklist.csv
     Exit codes:  0 all judged, 3 some files need attention, 2 wrong usage, 1 failure
     """
     from histcxr.data.quiet import muted_decoders
     from histcxr.reports.evaluation import triage_report
     from histcxr.worklist.engine import triage
 
-    loaded = options.read_model(model)
-    with muted_decoders():  # what a decoder has to say of a broken file stands in its row
+    # What a decoder has to say of a broken file stands in its row; a network's backend only greets.
+    with muted_decoders():
         result = triage(
             data,
-            loaded,
+            options.read_judge(model),
             output,
             masks=masks,
             segment=not no_segment,

@@ -14,11 +14,24 @@ A model is a folder ``NAME.histcxr`` with four kinds of file:
 the folder, :mod:`~histcxr.model_store.weights` turns a pipeline into bytes and back, and
 :mod:`~histcxr.model_store.structure` checks what the bytes contain before it is used.
 
+A network that sees the image itself is saved by :mod:`~histcxr.model_store.reference`, which is not loaded from here;
+:mod:`~histcxr.model_store.judges` is what triage needs of either kind.
+
 Another minor version of scikit-learn or XGBoost than the one that saved a model gives a warning, and only as long as
 the model still scores a fixed probe as it did; another major version is refused.
 """
 
-from histcxr.model_store.folder import load_model, model_hash, save_model
+from histcxr.model_store.folder import holds_network, load_model, model_hash, save_model
+from histcxr.model_store.judges import Judge, load_judge
 from histcxr.model_store.model import Model, installed_versions
 
-__all__ = ["Model", "installed_versions", "load_model", "model_hash", "save_model"]
+__all__ = [
+    "Judge",
+    "Model",
+    "holds_network",
+    "installed_versions",
+    "load_judge",
+    "load_model",
+    "model_hash",
+    "save_model",
+]

@@ -31,6 +31,7 @@ FORMAT = "histcxr model"
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 DIGEST_FILE = "manifest.sha256"
+NETWORK_ABOUT = "model.json"  # what a reference network has instead of a manifest
 MAX_MANIFEST = 16 << 20  # bytes
 MAX_WEIGHTS = 2 << 30  # bytes, each file
 MAX_FILES = 64
@@ -143,6 +144,11 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     return model
 
 
+def holds_network(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder is a reference network (:mod:`histcxr.model_store.reference`) rather than a model."""
+    return (Path(path) / NETWORK_ABOUT).is_file() and not os.path.lexists(Path(path) / MANIFEST_FILE)
+
+
 def model_hash(model: Model) -> str:
     """Return the model's hash: that of its folder if it was loaded, else the one that saving would give."""
     return model.hash or hashlib.sha256(_pack(model)[MANIFEST_FILE]).hexdigest()
@@ -224,6 +230,11 @@ def _read_manifest(folder: Path) -> tuple[bytes, dict[str, Any]]:
     if not folder.is_dir():
         what = "a file" if folder.exists() else "missing"
         raise ModelError(f"a saved model is a folder, but this is {what}; check the path")
+    if holds_network(folder):
+        raise ModelError(
+            "this is a reference network, which sees the image itself, and a histogram model is wanted; networks go "
+            "with histcxr triage and histcxr reference"
+        )
     raw = _read_file(folder, MANIFEST_FILE, MAX_MANIFEST)
     line = _read_file(folder, DIGEST_FILE, 1024)
     edited = (

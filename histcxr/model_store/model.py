@@ -17,8 +17,10 @@ from histcxr import __version__
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError, ModelError
 from histcxr.familiarity import Familiarity
+from histcxr.features.counting import count_lungs
 from histcxr.features.histograms import BINS, zone_names
 from histcxr.features.landmarks import landmarks
+from histcxr.features.measuring import Lungs, Pixels
 from histcxr.features.recipe import Recipe, as_recipe
 
 INPUT = "pixels of the lung mask, counted by grey level"
@@ -142,6 +144,36 @@ class Model:
                 f"{self.name}: predict_proba gave shape {probabilities.shape}, must be {(len(counts), 2)}"
             )
         return probabilities[:, 1]
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What its scores depend on."""
+        return ("scikit-learn", "xgboost")
+
+    def fingerprint(self) -> str:
+        """Return its hash: that of its folder if it was loaded, else the one that saving would give."""
+        from histcxr.model_store.folder import model_hash  # which knows this class
+
+        return model_hash(self)
+
+    def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.int64]:
+        """Count one image's lungs by the model's recipe; see :func:`~histcxr.features.counting.count_lungs`."""
+        return count_lungs(pixels, lungs, self.recipe, name)
+
+    def describe_input(self) -> dict[str, Any]:
+        """Return what is read from an image, ready for the head of an audit trail."""
+        return {"recipe": self.recipe.to_dict()}
+
+    def caveats(self, found: int, segmenter: str | None) -> tuple[str, ...]:
+        """Say what a reader of its scores must know; see :class:`~histcxr.model_store.judges.Judge`."""
+        known = self.training.get("segmenter")
+        if not found or known == segmenter:
+            return ()
+        made = "other masks" if known is None else "the masks of another network"
+        return (
+            f"the lungs of {found} images were found by a network, and the thresholds were certified with {made}: "
+            "certify them anew with histcxr calibrate --lungs found",
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return everything but the weights, ready for JSON."""

@@ -19,6 +19,8 @@ FILLS = {"black": cv2.BORDER_CONSTANT, "edge": cv2.BORDER_REPLICATE}
 
 _Bytes = NDArray[np.uint8]
 
+_LEVELS = np.arange(256) / 255
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -34,8 +36,13 @@ class Augmentation:
         Largest turn to either side, in degrees; up to 180.
     zoom : float, default=0.15
         The picture grows or shrinks by up to this share; below 1.
+    stretch : float, default=0
+        It grows by up to this share in one direction and shrinks as much in the other; below 1. Where pictures were
+        squashed to squares, their old aspect ratio, which scanners and wards choose, can tell the class.
     intensity : float, default=0.1
         Grey levels are multiplied by up to this much more or less, and cut off at 255; black stays black. Below 1.
+    gamma : float, default=0
+        Grey levels on [0, 1] are raised to the power e to the plus or minus this much; black and white stay. Below 1.
     flip : bool, default=False
         Whether half of the pictures are mirrored left to right. Off, because a chest is not symmetric: the heart
         lies on the left, the right hemidiaphragm higher, and a mirrored film shows situs inversus, which is rare
@@ -53,18 +60,20 @@ class Augmentation:
     The published setting of the three-layer network:
 
     >>> Augmentation(translation=0, rotation=20, zoom=0.1, intensity=0)
-    Augmentation(translation=0, rotation=20, zoom=0.1, intensity=0, flip=False, fill='black')
+    Augmentation(translation=0, rotation=20, zoom=0.1, stretch=0.0, intensity=0, gamma=0.0, flip=False, fill='black')
     """
 
     translation: float = 0.1
     rotation: float = 10.0
     zoom: float = 0.15
+    stretch: float = 0.0
     intensity: float = 0.1
+    gamma: float = 0.0
     flip: bool = False
     fill: str = "black"
 
     def __post_init__(self) -> None:
-        for name in ("translation", "zoom", "intensity"):
+        for name in ("translation", "zoom", "stretch", "intensity", "gamma"):
             if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be a number from 0 to below 1; got {getattr(self, name)!r}")
         if not _is_number(self.rotation) or not 0 <= self.rotation <= 180:
@@ -92,9 +101,11 @@ class Augmentation:
         height, width = image.shape
         across, down, turn, growth, light = rng.uniform(-1, 1, 5).tolist()
         mirrored = bool(rng.random() < 0.5) and self.flip
+        aspect, bend = rng.uniform(-1, 1, 2).tolist()
         angle = math.radians(self.rotation * turn)
         scale = 1 + self.zoom * growth
         matrix = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        matrix = matrix @ np.diag([1 + self.stretch * aspect, 1 / (1 + self.stretch * aspect)])
         if mirrored:
             matrix[:, 0] *= -1
         centre = np.array([(width - 1) / 2, (height - 1) / 2])
@@ -105,8 +116,9 @@ class Augmentation:
             changed = _as_bytes(
                 cv2.warpAffine(image, affine, (width, height), borderMode=FILLS[self.fill], borderValue=[0])
             )
-        if self.intensity:
-            return _as_bytes(cv2.convertScaleAbs(changed, alpha=1 + self.intensity * light))
+        if self.intensity or self.gamma:
+            levels = 255 * _LEVELS ** math.exp(self.gamma * bend) * (1 + self.intensity * light)
+            return _as_bytes(cv2.LUT(changed, np.rint(levels).clip(0, 255).astype(np.uint8)))
         return changed.copy() if changed is image else changed
 
 

@@ -65,8 +65,9 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         The layers of a small network. None: the architecture's own.
     augmentation : Augmentation, "published" or None, default=None
         How training images are varied; ``"published"``: as the architecture's report did.
-    patience : int, default=3
-        Epochs without a lower validation loss after which a stage ends.
+    patience : int, optional
+        Epochs without a lower validation loss after which a stage ends. None: the architecture's own, where that
+        has none all epochs.
     validation_fraction : float, default=0.2
         Share of the patients held out for early stopping, up to one half; 0 trains all epochs on everything.
     class_weight : "balanced", dict or None, default=None
@@ -132,7 +133,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         head: HeadOptions | None = None,
         options: SmallOptions | None = None,
         augmentation: Augmentation | str | None = None,
-        patience: int = 3,
+        patience: int | None = None,
         validation_fraction: float = 0.2,
         class_weight: str | Mapping[Any, float] | None = None,
         schedule: str | None = "cosine",
@@ -279,7 +280,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         return TrainingOptions(
             epochs=architecture.epochs if self.epochs is None else self.epochs,
             batch_size=architecture.batch_size if self.batch_size is None else self.batch_size,
-            patience=self.patience,
+            patience=architecture.patience if self.patience is None else self.patience,
             schedule=self.schedule,
             weight_decay=self.weight_decay,
             augmentation=augmentation,  # type: ignore[arg-type]  # text of another kind is refused there

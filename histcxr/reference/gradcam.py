@@ -23,8 +23,10 @@ __all__ = ["even_share", "grad_cam", "share_inside"]
 
 _PURPOSE = "to explain a network"
 
-# A shift of a layer's maps to the sum of the scores, and the maps themselves.
-_Score: TypeAlias = Callable[[Any], tuple[Any, Any]]
+# Images and a shift of a layer's maps to the sum of the scores and the maps themselves; and to the sum's gradient
+# with respect to the shift, and the maps.
+_Score: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
+_Gradient: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def grad_cam(
@@ -68,14 +70,13 @@ def grad_cam(
     classes = int(model.output_shape[-1])
     if target is not None and whole_number(target, "target") >= max(classes, 2):
         raise InputError(f"target must be a class from 0 to {max(classes, 2) - 1}; got {target}")
-    gradient = _gradient_function(keras.backend.backend())
     network = _with_logits(keras, model)
+    gradient = _gradient_function(keras, network, _score_function(keras, network, maps_of, target))
     cams = np.empty(pixels.shape, np.float32)
     for start in range(0, len(pixels), batch_size):
         batch = pixels[start : start + batch_size]
-        score = _score_function(keras, network, maps_of, batch[..., None], target)
         shift = keras.ops.zeros((len(batch), *maps_of.output.shape[1:]))
-        slopes, maps = (keras.ops.convert_to_numpy(found) for found in gradient(score, shift))
+        slopes, maps = (keras.ops.convert_to_numpy(found) for found in gradient(batch[..., None], shift))
         weights = slopes.mean(axis=(1, 2), keepdims=True)
         for i, cam in enumerate(np.maximum((weights * maps).sum(axis=-1), 0), start=start):
             cams[i] = _enlarge(cam, pixels.shape[1:])
@@ -144,12 +145,10 @@ def _with_logits(keras: Any, model: Any) -> Any:
     return keras.Model(model.inputs[0], [last.input if is_activation else model.output, model.output])
 
 
-def _score_function(
-    keras: Any, network: Any, layer: Any, batch: NDArray[np.float32], target: int | None
-) -> _Score:
+def _score_function(keras: Any, network: Any, layer: Any, target: int | None) -> _Score:
     ops = keras.ops
 
-    def score(shift: Any) -> tuple[Any, Any]:
+    def score(batch: Any, shift: Any) -> tuple[Any, Any]:
         with _shifted(layer, shift) as seen:
             logits, probabilities = network(batch, training=False)
         classes = logits.shape[-1]
@@ -186,34 +185,58 @@ def _shifted(layer: Any, shift: Any) -> Iterator[list[Any]]:
         del layer.call  # the class's own comes to light again
 
 
-def _gradient_function(backend: str) -> Callable[[_Score, Any], tuple[Any, Any]]:
-    functions = {"tensorflow": _gradient_tensorflow, "torch": _gradient_torch, "jax": _gradient_jax}
-    if backend not in functions:
-        raise InputError(
-            f"KERAS_BACKEND must be one of {', '.join(functions)} to take gradients; it is {backend!r}"
-        )
-    return functions[backend]
+def _gradient_function(keras: Any, network: Any, score: _Score) -> _Gradient:
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return _gradient_tensorflow(score)
+    if backend == "torch":
+        return _gradient_torch(score)
+    if backend == "jax":
+        return _gradient_jax(keras, network, score)
+    raise InputError(
+        f"KERAS_BACKEND must be one of tensorflow, torch, jax to take gradients; it is {backend!r}"
+    )
 
 
-def _gradient_tensorflow(score: _Score, shift: Any) -> tuple[Any, Any]:
+def _gradient_tensorflow(score: _Score) -> _Gradient:
     tape_class = import_neural("tensorflow", _PURPOSE).GradientTape
-    with tape_class(watch_accessed_variables=False) as tape:
-        tape.watch(shift)
-        total, maps = score(shift)
-    return tape.gradient(total, shift), maps
+
+    def gradient(batch: Any, shift: Any) -> tuple[Any, Any]:
+        with tape_class(watch_accessed_variables=False) as tape:
+            tape.watch(shift)
+            total, maps = score(batch, shift)
+        return tape.gradient(total, shift), maps
+
+    return gradient
 
 
-def _gradient_torch(score: _Score, shift: Any) -> tuple[Any, Any]:
+def _gradient_torch(score: _Score) -> _Gradient:
     torch = import_neural("torch", _PURPOSE)
-    shift = shift.detach().requires_grad_(True)
-    total, maps = score(shift)
-    return torch.autograd.grad(total, shift)[0], maps
+
+    def gradient(batch: Any, shift: Any) -> tuple[Any, Any]:
+        shift = shift.detach().requires_grad_(True)
+        total, maps = score(batch, shift)
+        return torch.autograd.grad(total, shift)[0], maps
+
+    return gradient
 
 
-def _gradient_jax(score: _Score, shift: Any) -> tuple[Any, Any]:
-    jax = import_neural("jax", _PURPOSE)
-    gradient, maps = jax.grad(score, has_aux=True)(shift)
-    return gradient, maps
+def _gradient_jax(keras: Any, network: Any, score: _Score) -> _Gradient:
+    """Compile the gradient as a whole: one by one, JAX would compile hundreds of small steps of a deep network."""
+    jax, variables = import_neural("jax", _PURPOSE), network.variables
+
+    # The weights come in as arguments, for what is compiled would hold its own copy of them.
+    def pure(shift: Any, batch: Any, values: list[Any]) -> tuple[Any, Any]:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return score(batch, shift)
+
+    compiled = jax.jit(jax.grad(pure, has_aux=True))
+
+    def gradient(batch: Any, shift: Any) -> tuple[Any, Any]:
+        slopes, maps = compiled(shift, batch, [variable.value for variable in variables])
+        return slopes, maps
+
+    return gradient
 
 
 def _enlarge(cam: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -14,12 +14,10 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import check_lungs, read_radiograph
 from histcxr.exceptions import HistcxrWarning, InputError, RadiographError, Reason, UnjudgeableError
-from histcxr.features.counting import MAX_SATURATED
 from histcxr.features.extraction import LUNGS
-from histcxr.features.histograms import masked_histogram
+from histcxr.features.measuring import checked_histogram, measure_image
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.reference.classes import class_targets, undersample
 from histcxr.reference.preparation import REGIONS, InputSettings, prepare_image
@@ -30,6 +28,7 @@ __all__ = [
     "InputSettings",
     "ReferenceImages",
     "class_targets",
+    "lung_square",
     "prepare_image",
     "read_images",
     "read_lung_squares",
@@ -197,15 +196,17 @@ def read_lung_squares(
     masks = [""] * len(manifest) if lungs == "found" else _paths(manifest["mask"])
     for row, (image, mask) in enumerate(zip(_paths(manifest["image"]), masks, strict=True)):
         try:
-            pixels = read_radiograph(image).pixels
-            found = _lungs_of(pixels, image, mask, segmenter)
+            squares[row], _ = measure_image(
+                image, mask, lambda _, found, __: _shrunk(found, size), segmenter=segmenter
+            )
         except UnjudgeableError:
             continue
-        squares[row] = (
-            cv2.resize(found.view(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT) > 0
-        )
         known[row] = True
     return squares, known
+
+
+def _shrunk(lungs: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    return cv2.resize(lungs.view(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT) > 0
 
 
 def _paths(column: pd.Series[Any]) -> list[str]:
@@ -265,27 +266,41 @@ def _fill(
 
 
 def _read_one(image: str, mask: str, settings: InputSettings, segmenter: Segmenter | None) -> _Bytes:
-    pixels = read_radiograph(image).pixels
-    if settings.region == "full":
+    if settings.region == "full":  # no lungs are looked for, so that none need be found
+        pixels = read_radiograph(image).pixels
         check_lungs(pixels, np.ones(pixels.shape, np.bool_), image)
         return settings.prepare(pixels, None)
-    lungs = _lungs_of(pixels, image, mask, segmenter)
-    check_lungs(pixels, lungs, image)
-    counts = masked_histogram(pixels, lungs)[0]
-    extreme = int(counts[0] + counts[-1])
-    if extreme > MAX_SATURATED * counts.sum():
-        share = extreme / counts.sum()
-        raise RadiographError(Reason.BLANK, image, f"{share:.0%} of the lungs are pure black or white")
+    square, _ = measure_image(
+        image, mask, lambda *found: lung_square(*found, settings=settings), segmenter=segmenter
+    )
+    return square
+
+
+def lung_square(
+    pixels: _Bytes, lungs: NDArray[np.bool_], name: str = "", *, settings: InputSettings
+) -> _Bytes:
+    """Prepare an image whose lungs are known, and refuse the same ones as histograms do, whatever the region.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (height, width)
+    lungs : ndarray of bool, shape (height, width)
+        Looked at for the region ``"full"``, too, though they do not change its square.
+    name : str, optional
+        The image's, for messages.
+    settings : InputSettings
+
+    Returns
+    -------
+    ndarray of uint8, shape (size, size)
+
+    Raises
+    ------
+    RadiographError
+        See :func:`~histcxr.features.measuring.checked_histogram`; and ``blank`` where the lungs are hidden and
+        there is nothing beside them.
+    """
+    checked_histogram(pixels, lungs, 1, name)
     if settings.region == "hidden" and not pixels[~lungs].any():
-        raise RadiographError(Reason.BLANK, image, "there is nothing outside of the lungs")
-    return settings.prepare(pixels, lungs)
-
-
-def _lungs_of(pixels: _Bytes, image: str, mask: str, segmenter: Segmenter | None) -> NDArray[np.bool_]:
-    """Return the mask that is given, or the one that the network finds where there is none."""
-    if mask or segmenter is None:
-        return read_mask(mask, (pixels.shape[0], pixels.shape[1]))
-    (found,) = segmenter.segment([pixels], [image])
-    if isinstance(found, UnjudgeableError):
-        raise found
-    return found.mask
+        raise RadiographError(Reason.BLANK, name, "there is nothing outside of the lungs")
+    return settings.prepare(pixels, None if settings.region == "full" else lungs)

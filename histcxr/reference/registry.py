@@ -76,8 +76,9 @@ class Architecture:
     sigmoid : bool
         Whether two classes come out as one probability, shape ``(n, 1)``, and not as two.
     augmentation : mapping or None
-        ``translation``, ``zoom`` and ``intensity`` as shares, ``rotation`` in degrees to either side; None where it
-        was published without.
+        Fields of :class:`~histcxr.reference.augmentation.Augmentation`; None where it was published without.
+    patience : int or None
+        Epochs without a lower validation loss after which training ends; None: all epochs are run.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Architecture:
     scale: float = 1 / 255
     sigmoid: bool = False
     augmentation: Mapping[str, float] | None = None
+    patience: int | None = None
 
 
 def _small(name: str, description: str, options: SmallOptions, size: int, **published: Any) -> Architecture:
@@ -100,10 +102,10 @@ def _small(name: str, description: str, options: SmallOptions, size: int, **publ
 
 
 def _augmentation(
-    *, translation: float = 0.0, rotation: float = 0.0, zoom: float = 0.0, intensity: float = 0.0
+    *, translation: float = 0.0, rotation: float = 0.0, zoom: float = 0.0, **more: float
 ) -> Mapping[str, float]:
     return MappingProxyType(
-        {"translation": translation, "rotation": rotation, "zoom": zoom, "intensity": intensity}
+        {"translation": translation, "rotation": rotation, "zoom": zoom, "intensity": 0.0, **more}
     )
 
 
@@ -145,6 +147,7 @@ def _registry() -> dict[str, Architecture]:
             epochs=50,
             batch_size=32,
             augmentation=_augmentation(rotation=20, zoom=0.1),
+            patience=3,
         ),
         _small(
             "lenet5",
@@ -153,6 +156,7 @@ def _registry() -> dict[str, Architecture]:
             256,
             epochs=15,
             batch_size=32,
+            patience=5,
         ),
         _small(
             "lenet5-tuned",
@@ -162,6 +166,7 @@ def _registry() -> dict[str, Architecture]:
             epochs=15,
             batch_size=32,
             head=True,
+            patience=5,
         ),
         _small(
             "cnn-lstm",
@@ -194,6 +199,7 @@ def _registry() -> dict[str, Architecture]:
             batch_size=16 if name == "resnet50" else 32,
             transfer=True,
             head=True,
+            patience=5,
         )
         for name, backbone in BACKBONES.items()
     ]

@@ -47,8 +47,8 @@ class TrainingOptions:
         Passes through the training images in each stage, at most.
     batch_size : int
         Images of a step. The last step of an epoch is filled up with images that come twice.
-    patience : int
-        Epochs without a lower validation loss after which a stage ends.
+    patience : int or None
+        Epochs without a lower validation loss after which a stage ends; None: it runs all its epochs.
     schedule : {"cosine", "plateau", None}
         ``"cosine"``: the rate falls to zero along a cosine over the epochs of the stage. ``"plateau"``: it falls
         to 0.3 of itself after every half patience without a lower validation loss. None: it stays.
@@ -64,7 +64,7 @@ class TrainingOptions:
 
     epochs: int
     batch_size: int
-    patience: int
+    patience: int | None = None
     schedule: str | None = None
     weight_decay: float = 0.0
     augmentation: Augmentation | None = None
@@ -72,10 +72,14 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience"):
             value = getattr(self, name)
+            if name == "patience" and value is None:
+                continue
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} must be an integer of at least 1; got {value!r}")
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule must be 'cosine', 'plateau' or None; got {self.schedule!r}")
+        if self.schedule == "plateau" and self.patience is None:
+            raise InputError("schedule='plateau' takes a patience, of which half is the plateau")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"weight_decay must be at least 0 and finite; got {self.weight_decay!r}")
         if not isinstance(self.augmentation, Augmentation | None):
@@ -212,6 +216,8 @@ def train_network(
                 training.best_epoch = epoch - 1
                 continue
             waited += 1
+            if options.patience is None:
+                continue
             if waited >= options.patience:
                 break
             if options.schedule == "plateau" and waited % max(1, options.patience // 2) == 0:

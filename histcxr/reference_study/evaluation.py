@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from histcxr.data.manifest import read_manifest
 from histcxr.evaluation import measure
 from histcxr.exceptions import InputError
+from histcxr.model_store.reference import ReferenceModel, sick_score
 from histcxr.reference_study.figures import class_figures, class_numbers
 from histcxr.reference_study.images import StudyImages, read_study
-from histcxr.reference_study.model import ReferenceModel, sick_score
 
 __all__ = ["evaluate_reference", "only_split", "unseen_images"]
 

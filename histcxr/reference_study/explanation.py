@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from histcxr.decision.bootstrap import patient_bootstrap
 from histcxr.exceptions import InputError
+from histcxr.model_store.reference import ReferenceModel, sick_score
 from histcxr.reference.classes import undersample
 from histcxr.reference.gradcam import even_share, grad_cam, share_inside
 from histcxr.reference.inputs import read_images, read_lung_squares
-from histcxr.reference_study.model import ReferenceModel, sick_score
 
 __all__ = ["Explanation", "draw_images", "explain_images", "file_manifest"]
 

@@ -22,6 +22,7 @@ from histcxr.data.manifest import read_manifest
 from histcxr.decision.thresholds import certify
 from histcxr.evaluation import measure
 from histcxr.exceptions import InputError
+from histcxr.model_store.reference import ReferenceModel, sick_score
 from histcxr.neural import import_neural
 from histcxr.reference.augmentation import Augmentation
 from histcxr.reference.classes import class_targets, undersample
@@ -31,7 +32,6 @@ from histcxr.reference.preparation import InputSettings
 from histcxr.reference.registry import Architecture, find_architecture
 from histcxr.reference_study.figures import class_figures, class_numbers
 from histcxr.reference_study.images import StudyImages, pixel_hashes, read_study, split_study
-from histcxr.reference_study.model import ReferenceModel, sick_score
 
 __all__ = ["ON_VAL", "ReferenceResult", "ReferenceSettings", "train_reference"]
 
@@ -64,7 +64,8 @@ class ReferenceSettings:
     held_out : float or "val"
         Share of the training patients that only says when to stop, from 0 (all epochs are run) to 0.5; or ``"val"``,
         the validation part, of which no certificate can then be made.
-    patience : int
+    patience : int, optional
+        None: the architecture's own.
     class_weight : "balanced" or None
     """
 
@@ -83,7 +84,7 @@ class ReferenceSettings:
     undersample: bool | int = False
     head: HeadOptions | None = None
     held_out: float | str = 0.1
-    patience: int = 3
+    patience: int | None = None
     class_weight: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,9 +1,9 @@
 """The audit trail: what was judged, by what, with which result; and the journal from which a run goes on.
 
 A text file of JSON Lines that is only ever appended to. The first line describes the run: versions, model
-hash, recipe, thresholds, input. Then comes one line an input, in the order of judging; ``resumed`` and
-``finished`` lines mark where runs began again and ended. The text is ASCII: a file name that is not valid
-UTF-8 keeps its foreign bytes as ``\\udcXX``, as Python reads them back.
+hash, what the model reads from an image, thresholds, input. Then comes one line an input, in the order of judging;
+``resumed`` and ``finished`` lines mark where runs began again and ended. The text is ASCII: a file name that is not
+valid UTF-8 keeps its foreign bytes as ``\\udcXX``, as Python reads them back.
 
 A run that is killed leaves at most one unfinished line at the end. Opening the trail again cuts it off.
 """
@@ -32,6 +32,7 @@ _SAME = (
     "histcxr",
     "model",
     "recipe",
+    "inputs",
     "thresholds",
     "segmenter",
     "input",

@@ -1,6 +1,6 @@
 """Triage: a stream of files in, one row for each of them out, in constant memory.
 
-Threads read and count images a block ahead of the model; each block is scored at once and its lines are
+Threads read and measure images a block ahead of the model; each block is scored at once and its lines are
 appended to the audit trail with one write. The worklist is made from the trail at the end, beside its place, and
 moved there in one step. So a run that is killed at any moment leaves no half worklist, and the same command goes
 on behind the last line.
@@ -23,16 +23,16 @@ from typing import Any
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
-from histcxr.model_store import Model, installed_versions, load_model, model_hash
+from histcxr.model_store import Judge, installed_versions, load_judge
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
-from histcxr.worklist.judging import Counted, Verdict, count_images, judge, signature
+from histcxr.worklist.judging import Measured, Verdict, judge, measure_images, signature
 from histcxr.worklist.order import Order
 from histcxr.worklist.output import WorklistFile
 from histcxr.worklist.rows import Row, printable, writer_for
 from histcxr.worklist.summary import TriageSummary
 
 SORTS = ("input", "urgency")
-PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless", "scikit-learn", "xgboost")
+PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless")  # beside the model's own
 TASK_SIZE = 16  # images a thread takes at a time
 MAX_WARNINGS = 20
 
@@ -41,7 +41,7 @@ _Path = str | os.PathLike[str]
 
 def triage(
     inputs: _Path,
-    model: Model | _Path,
+    model: Judge | _Path,
     output: _Path,
     *,
     masks: _Path | None = None,
@@ -67,8 +67,8 @@ def triage(
     ----------
     inputs : path-like
         A folder, a CSV list or a single image; see :func:`~histcxr.data.discovery.find_inputs`.
-    model : Model or path-like
-        A model or its folder.
+    model : Model, ReferenceModel or path-like
+        A histogram model, a network that sees the image itself, or the folder of either.
     output : path-like
         The worklist, by its name CSV (``.csv``), JSON Lines (``.jsonl``, ``.ndjson``) or Parquet
         (``.parquet``). Columns: :class:`~histcxr.worklist.rows.Row`.
@@ -76,7 +76,8 @@ def triage(
         Where the lung masks are, if not beside the images.
     segment : bool
         Whether the lungs of images without a mask are found by a network; otherwise they go to review. A mask that
-        is given always wins.
+        is given always wins. All this holds for models that see the full image, too: its lungs are what shows
+        that it is an upright frontal chest, exposed as it should be.
     segmenter : Segmenter or path-like, optional
         That network; by default the one that comes with histcxr.
     n_jobs : int, default=2
@@ -110,6 +111,8 @@ def triage(
         The model is refused.
     OutputError
         The output cannot be written, or another run is writing it. What was judged is kept.
+    MissingDependencyError
+        The model is a network, and Keras or its backend is not installed.
     """
     started = time.monotonic()
     n_jobs, batch_size = _check_numbers(n_jobs, batch_size)
@@ -120,7 +123,7 @@ def triage(
     make_writer = writer_for(target, uids=uids)
     _check_places(os.path.abspath(os.fspath(inputs)), target, trail_path, overwrite)
     stream = find_inputs(inputs, masks)
-    used = model if isinstance(model, Model) else load_model(model)
+    used = load_judge(model) if isinstance(model, str | os.PathLike) else model
     finder = _finder(segment, segmenter)
     header = _header(used, finder, inputs, masks, batch_size, uids)
     label = f"{used.name} {header['model']['hash'][:12]}"
@@ -149,7 +152,7 @@ def triage(
         audit=trail_path,
         seconds=seconds,
         images_per_second=(len(order) - run.resumed) / max(seconds, 1e-9),
-        notes=_notes(used, finder, len(order), run.found),
+        notes=_notes(used, header["segmenter"], len(order), run.found),
         warnings=tuple(heard),
     )
 
@@ -164,19 +167,19 @@ class _Input:
 
 @dataclass(slots=True)
 class _Block:
-    """Inputs that the model sees together, those of them that are being counted, and where their counts come."""
+    """Inputs that the model sees together, those of them that are being measured, and where the results come."""
 
     inputs: list[_Input]
-    counting: list[_Input]
-    counts: list[Future[list[Counted]]]
+    measuring: list[_Input]
+    results: list[Future[list[Measured]]]
 
 
 class _Run:
-    """The loop over blocks of inputs: one is counted while the one before is scored."""
+    """The loop over blocks of inputs: one is measured while the one before is scored."""
 
     def __init__(
         self,
-        model: Model,
+        model: Judge,
         segmenter: Segmenter | None,
         trail: AuditTrail,
         batch_size: int,
@@ -187,7 +190,6 @@ class _Run:
         self.found = 0  # images that were scored by lungs that the network found
         self._model = model
         self._segmenter = segmenter
-        self._recipe = model.recipe
         self._trail = trail
         self._uids: bool = trail.header["uids"]
         self._batch_size = batch_size
@@ -208,22 +210,22 @@ class _Run:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, files: list[InputFile], pool: ThreadPoolExecutor) -> _Block:
-        """Look up what earlier runs know of a block, and have the rest counted."""
+        """Look up what earlier runs know of a block, and have the rest measured."""
         inputs = [self._look_up(file) for file in files]
-        counting = [one for one in inputs if one.kept is None]
-        # A killed run may have cut a block in two. Its whole is counted again, so that the model sees the
+        measuring = [one for one in inputs if one.kept is None]
+        # A killed run may have cut a block in two. Its whole is measured again, so that the model sees the
         # same batch as in an uninterrupted run; kept rows are not written again.
-        if counting and self._trail.unfinished:
-            counting = inputs
+        if measuring and self._trail.unfinished:
+            measuring = inputs
         tasks = (
-            [one.file for one in counting[start : start + TASK_SIZE]]
-            for start in range(0, len(counting), TASK_SIZE)
+            [one.file for one in measuring[start : start + TASK_SIZE]]
+            for start in range(0, len(measuring), TASK_SIZE)
         )
         return _Block(
             inputs,
-            counting,
+            measuring,
             [
-                pool.submit(count_images, task, self._recipe, self._segmenter, uids=self._uids)
+                pool.submit(measure_images, task, self._model.measure, self._segmenter, uids=self._uids)
                 for task in tasks
             ],
         )
@@ -234,11 +236,13 @@ class _Run:
 
     def _finish(self, block: _Block) -> None:
         """Score a block, append its lines to the trail and note its rows."""
-        counted = [found for future in block.counts for found in future.result()]
+        measured = [found for future in block.results for found in future.result()]
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         fresh = [
             _record(one, found, verdict, now, self._uids)
-            for one, found, verdict in zip(block.counting, counted, judge(self._model, counted), strict=True)
+            for one, found, verdict in zip(
+                block.measuring, measured, judge(self._model, measured), strict=True
+            )
             if one.kept is None
         ]
         written = iter(zip(self._trail.append(fresh), fresh, strict=True))
@@ -261,7 +265,7 @@ def _still_true(record: dict[str, Any], file: InputFile) -> bool:
     return bool(record["stat"] == signature(file.path) and record["mask_stat"] == mask_stat)
 
 
-def _record(one: _Input, found: Counted, verdict: Verdict, now: str, uids: bool) -> dict[str, Any]:
+def _record(one: _Input, found: Measured, verdict: Verdict, now: str, uids: bool) -> dict[str, Any]:
     """One line of the audit trail."""
     return {
         "file": one.file.relative,
@@ -300,19 +304,19 @@ def _finder(segment: bool, segmenter: Segmenter | _Path | None) -> Segmenter | N
 
 
 def _header(
-    model: Model,
+    model: Judge,
     segmenter: Segmenter | None,
     inputs: _Path,
     masks: _Path | None,
     batch_size: int,
     uids: bool,
 ) -> dict[str, Any]:
-    packages = installed_versions(PACKAGES)
+    packages = installed_versions((*PACKAGES, *model.packages))
     return {
         "histcxr": packages.pop("histcxr"),
         "packages": packages,
-        "model": {"name": model.name, "hash": model_hash(model)},
-        "recipe": model.recipe.to_dict(),
+        "model": {"name": model.name, "hash": model.fingerprint()},
+        **model.describe_input(),
         "segmenter": None if segmenter is None else segmenter.digest,
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
         "input": os.path.abspath(os.fspath(inputs)),
@@ -349,15 +353,10 @@ def _check_places(inputs: str, target: str, trail: str, overwrite: bool) -> None
         )
 
 
-def _notes(model: Model, segmenter: Segmenter | None, total: int, found: int) -> tuple[str, ...]:
+def _notes(model: Judge, segmenter: str | None, total: int, found: int) -> tuple[str, ...]:
     notes = [] if total else ["no image was found in the input"]
-    known = model.training.get("segmenter")
-    if found and segmenter is not None and known != segmenter.digest:
-        made = "other masks" if known is None else "the masks of another network"
-        notes.append(
-            f"the lungs of {found} images were found by a network, and the thresholds were certified with {made}: "
-            "certify them anew with histcxr calibrate --lungs found"
-        )
+    if total:
+        notes += model.caveats(found, segmenter)
     for choice, empty in ((model.rule_out, "nothing is ruled out"), (model.rule_in, "nothing is ruled in")):
         if not choice.certified:
             notes.append(f"{empty}: the {choice.kind} threshold is {choice.message}")

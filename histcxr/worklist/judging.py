@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,9 @@ from histcxr.data.discovery import InputFile
 from histcxr.data.files import read_file
 from histcxr.decision.thresholds import REVIEW, decide
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
-from histcxr.features.counting import ImageCounts, batch_counts, image_counts
-from histcxr.features.recipe import Recipe
+from histcxr.features.measuring import Measure, measure_batch, measure_image
 from histcxr.lungs.segmenter import Segmenter
-from histcxr.model_store import Model
+from histcxr.model_store import Judge
 
 MAX_HELD = 1 << 24  # bytes of files that a thread holds before it decodes them
 MAX_DETAIL = 300  # characters of an unexpected error's message that are kept
@@ -33,13 +32,14 @@ Signature = list[int] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class Measured:
     """What became of one image before the model sees it.
 
     Attributes
     ----------
-    counts : ndarray of int64, shape (rows, 256), or None
-        None where there is a reason.
+    values : ndarray or None
+        What the model reads from an image: int64 (rows, 256), or the uint8 square of a network. None where there is
+        a reason.
     reason : Reason or None
     detail : str
         What was found.
@@ -51,7 +51,7 @@ class Counted:
         Of a DICOM file, where they were asked for.
     """
 
-    counts: NDArray[np.int64] | None
+    values: NDArray[Any] | None
     reason: Reason | None = None
     detail: str = ""
     sha256: str = ""
@@ -71,16 +71,20 @@ class Verdict:
     detail: str = ""
 
 
-def count_images(
-    items: Sequence[InputFile], recipe: Recipe, segmenter: Segmenter | None = None, *, uids: bool = False
-) -> list[Counted]:
-    """Read some inputs and count them; never raises an :class:`Exception`.
+def measure_images(
+    items: Sequence[InputFile],
+    measure: Measure[NDArray[Any]],
+    segmenter: Segmenter | None = None,
+    *,
+    uids: bool = False,
+) -> list[Measured]:
+    """Read some inputs and measure them; never raises an :class:`Exception`.
 
     Parameters
     ----------
     items : sequence of InputFile
-    recipe : Recipe
-        The model's.
+    measure : callable
+        The model's, :meth:`~histcxr.model_store.judges.Judge.measure`.
     segmenter : Segmenter, optional
         What finds the lungs of images without a mask.
     uids : bool
@@ -88,23 +92,23 @@ def count_images(
 
     Returns
     -------
-    list of Counted
+    list of Measured
         One for each, in order.
     """
-    found: dict[int, Counted] = {}
+    found: dict[int, Measured] = {}
     waiting: list[_Loaded] = []
     held = 0
     for place, item in enumerate(items):
         loaded = _load(place, item, uids)
-        if isinstance(loaded, Counted):
+        if isinstance(loaded, Measured):
             found[place] = loaded
             continue
         waiting.append(loaded)
         held += loaded.size
         if held >= MAX_HELD:
-            found |= _count(waiting, recipe, segmenter)
+            found |= _measure(waiting, measure, segmenter)
             waiting, held = [], 0
-    found |= _count(waiting, recipe, segmenter)
+    found |= _measure(waiting, measure, segmenter)
     return [found[place] for place in range(len(items))]
 
 
@@ -126,11 +130,11 @@ class _Loaded(NamedTuple):
         return len(self.image) + len(self.mask)
 
 
-def _load(place: int, item: InputFile, uids: bool) -> _Loaded | Counted:
+def _load(place: int, item: InputFile, uids: bool) -> _Loaded | Measured:
     if item.problem is not None:
-        return Counted(None, item.problem, item.detail)
+        return Measured(None, item.problem, item.detail)
     stat, mask_stat = signature(item.path), signature(item.mask) if item.mask else None
-    lost = Counted(None, stat=stat, mask_stat=mask_stat)
+    lost = Measured(None, stat=stat, mask_stat=mask_stat)
     try:
         image = read_file(item.path)
         found = uids_in(image) if uids else ImageUids()
@@ -146,20 +150,22 @@ def _load(place: int, item: InputFile, uids: bool) -> _Loaded | Counted:
     return _Loaded(place, item.path, image, mask, digest, mask_digest, stat, mask_stat, found)
 
 
-def _count(waiting: Sequence[_Loaded], recipe: Recipe, segmenter: Segmenter | None) -> dict[int, Counted]:
-    """Count what was read, together if that works, else one by one."""
+def _measure(
+    waiting: Sequence[_Loaded], measure: Measure[NDArray[Any]], segmenter: Segmenter | None
+) -> dict[int, Measured]:
+    """Measure what was read, together if that works, else one by one."""
     images, masks, paths = ([getattr(one, name) for one in waiting] for name in ("image", "mask", "path"))
-    results: Sequence[ImageCounts | UnjudgeableError | Counted]
+    results: Sequence[tuple[NDArray[Any], str] | UnjudgeableError | Measured]
     try:
-        results = batch_counts(images, masks, recipe, segmenter=segmenter, paths=paths)
+        results = measure_batch(images, masks, measure, segmenter=segmenter, paths=paths)
     except Exception:  # noqa: BLE001 - whatever it was, it comes up again with its image
-        results = [_count_alone(one, recipe, segmenter) for one in waiting]
+        results = [_measure_alone(one, measure, segmenter) for one in waiting]
     found = {}
     for one, result in zip(waiting, results, strict=True):
         if isinstance(result, UnjudgeableError):
-            result = Counted(None, result.reason, result.detail)
-        elif isinstance(result, ImageCounts):
-            result = Counted(result.counts)
+            result = Measured(None, result.reason, result.detail)
+        elif not isinstance(result, Measured):
+            result = Measured(result[0])
         found[one.place] = replace(
             result,
             sha256=one.sha256,
@@ -171,27 +177,27 @@ def _count(waiting: Sequence[_Loaded], recipe: Recipe, segmenter: Segmenter | No
     return found
 
 
-def _count_alone(
-    one: _Loaded, recipe: Recipe, segmenter: Segmenter | None
-) -> ImageCounts | UnjudgeableError | Counted:
+def _measure_alone(
+    one: _Loaded, measure: Measure[NDArray[Any]], segmenter: Segmenter | None
+) -> tuple[NDArray[Any], str] | UnjudgeableError | Measured:
     try:
-        return image_counts(one.image, one.mask, recipe, segmenter=segmenter, path=one.path)
+        return measure_image(one.image, one.mask, measure, segmenter=segmenter, path=one.path)
     except UnjudgeableError as error:
         # Not the error itself: its traceback would hold the pixels.
         return UnjudgeableError(error.reason, error.path, error.detail)
     except Exception as error:  # noqa: BLE001 - one image's bug must not end the run; see the module's text
-        return Counted(None, Reason.UNEXPECTED, describe(error))
+        return Measured(None, Reason.UNEXPECTED, describe(error))
 
 
-def judge(model: Model, batch: Sequence[Counted]) -> list[Verdict]:
+def judge(model: Judge, batch: Sequence[Measured]) -> list[Verdict]:
     """Score a batch and put each image into its drawer; never raises an :class:`Exception`.
 
     A batch that the model fails on is scored one by one, so that only the images at fault go to review.
 
     Parameters
     ----------
-    model : Model
-    batch : sequence of Counted
+    model : Judge
+    batch : sequence of Measured
 
     Returns
     -------
@@ -199,21 +205,21 @@ def judge(model: Model, batch: Sequence[Counted]) -> list[Verdict]:
         One for each, in order.
     """
     verdicts = [Verdict(REVIEW, None, found.reason, found.detail) for found in batch]
-    places = [place for place, found in enumerate(batch) if found.counts is not None]
-    counts = [found.counts for found in batch if found.counts is not None]
+    places = [place for place, found in enumerate(batch) if found.values is not None]
+    measured = [found.values for found in batch if found.values is not None]
     if not places:
         return verdicts
     scores = np.full(len(places), np.nan)
     failed: dict[int, str] = {}
     try:
-        scores[:] = model.score(np.stack(counts))
+        scores[:] = model.score(np.stack(measured))
     except Exception:  # noqa: BLE001 - whatever it was, it comes up again below, with its image
-        for i, one in enumerate(counts):
+        for i, one in enumerate(measured):
             try:
                 scores[i] = model.score(one[np.newaxis])[0]
             except Exception as error:  # noqa: BLE001 - see the module's text
                 failed[i] = describe(error)
-    strange = _unfamiliar(model, counts)
+    strange = _unfamiliar(model, measured)
     drawers = decide(scores, model.rule_out, model.rule_in).tolist()
     for i, (place, drawer, score) in enumerate(zip(places, drawers, scores.tolist(), strict=True)):
         if strange[i]:
@@ -227,12 +233,12 @@ def judge(model: Model, batch: Sequence[Counted]) -> list[Verdict]:
     return verdicts
 
 
-def _unfamiliar(model: Model, counts: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+def _unfamiliar(model: Judge, measured: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
     """Which images the model does not know; all of them where that cannot be told."""
     try:
-        return model.unfamiliar(np.stack(counts))
+        return model.unfamiliar(np.stack(measured))
     except Exception:  # noqa: BLE001 - see the module's text; what cannot be checked is not judged
-        return np.ones(len(counts), bool)
+        return np.ones(len(measured), bool)
 
 
 def describe(error: Exception) -> str:

@@ -18,7 +18,7 @@ from histcxr.data.phantoms import write_study
 from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.model_store import save_model
-from histcxr.reference_study.model import save_reference
+from histcxr.model_store.reference import save_reference
 from histcxr.reference_study.training import ReferenceSettings, train_reference
 from histcxr.training import train
 

@@ -16,7 +16,7 @@ from histcxr.data.manifest import read_manifest
 from histcxr.data.phantoms import write_study
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features import cache as cache_module
-from histcxr.features import counting, recipe
+from histcxr.features import measuring, recipe
 from histcxr.features.cache import CountsCache, content_key
 from histcxr.features.extraction import extract_features
 from histcxr.features.recipe import Recipe
@@ -33,13 +33,13 @@ def study(tmp_path_factory):
 def decoded(monkeypatch):
     """The images decoded since the test began."""
     seen = []
-    real = counting.decode_radiograph
+    real = measuring.decode_radiograph
 
     def spy(data, path=""):
         seen.append(path)
         return real(data, path)
 
-    monkeypatch.setattr(counting, "decode_radiograph", spy)
+    monkeypatch.setattr(measuring, "decode_radiograph", spy)
     return seen
 
 
@@ -220,7 +220,7 @@ def test_failures_are_not_kept(study, tmp_path):
 
 def test_interrupted_extraction_goes_on(study, tmp_path, monkeypatch, decoded, small_parts):
     """What was counted before Ctrl-C is on disk."""
-    real = counting.decode_radiograph
+    real = measuring.decode_radiograph
     seen = []
 
     def interrupted(data, path=""):
@@ -230,7 +230,7 @@ def test_interrupted_extraction_goes_on(study, tmp_path, monkeypatch, decoded, s
         return real(data, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(counting, "decode_radiograph", interrupted)
+        patch.setattr(measuring, "decode_radiograph", interrupted)
         with pytest.raises(KeyboardInterrupt):
             extract_features(study, cache=tmp_path)
     decoded.clear()
@@ -244,10 +244,10 @@ def test_killed_extraction_goes_on(study, tmp_path, decoded, small_parts):
     """SIGKILL in the middle, at whatever moment it hits; the next run gives what an undisturbed one gives."""
     program = (
         "import sys, pandas, time\n"
-        "from histcxr.features import cache, counting, extraction\n"
+        "from histcxr.features import cache, extraction, measuring\n"
         "cache._PART_IMAGES, extraction._CHUNK = 3, 1\n"
-        "real = counting.decode_radiograph\n"
-        "counting.decode_radiograph = lambda *a: (time.sleep(0.05), real(*a))[1]\n"
+        "real = measuring.decode_radiograph\n"
+        "measuring.decode_radiograph = lambda *a: (time.sleep(0.05), real(*a))[1]\n"
         "extraction.extract_features(pandas.read_csv(sys.argv[1]), 6, cache=sys.argv[2])\n"
     )
     study.to_csv(tmp_path / "manifest.csv", index=False)

@@ -11,7 +11,7 @@ from histcxr.data.phantoms import make_phantom, write_broken_files, write_unusua
 from histcxr.data.radiograph import read_radiograph
 from histcxr.data.writing import encode_image, write_image, write_mask
 from histcxr.exceptions import InputError, MaskError, RadiographError, Reason, UnjudgeableError
-from histcxr.features import counting
+from histcxr.features import measuring
 from histcxr.features.counting import batch_counts, image_counts
 from histcxr.features.histograms import ZONES, masked_histogram
 from histcxr.features.recipe import EXTRACTION_VERSION, Recipe
@@ -87,7 +87,7 @@ def test_every_unusual_file_is_counted(tmp_path):
 @pytest.mark.parametrize("group_pixels", [1, 100_000, 1 << 30])
 def test_batch_is_its_images_one_by_one(tmp_path, monkeypatch, group_pixels):
     """Whatever the size of the groups, and with failures of the image, the mask and the lungs in between."""
-    monkeypatch.setattr(counting, "_BATCH_PIXELS", group_pixels)
+    monkeypatch.setattr(measuring, "_BATCH_PIXELS", group_pixels)
     write_broken_files(tmp_path)
     write_unusual_files(tmp_path)
     items = [item for item in find_inputs(tmp_path) if item.problem is None]
@@ -118,10 +118,10 @@ def test_batch_of_nothing():
 def test_groups_of_large_images_are_small(monkeypatch):
     """A group never holds much more than its budget of pixels, however many images come."""
     held = []
-    real = counting._count_group
-    monkeypatch.setattr(counting, "_BATCH_PIXELS", 100 * 100 * 3)
+    real = measuring._measure_group
+    monkeypatch.setattr(measuring, "_BATCH_PIXELS", 100 * 100 * 3)
     monkeypatch.setattr(
-        counting, "_count_group", lambda group, *rest: (held.append(len(group)), real(group, *rest))
+        measuring, "_measure_group", lambda group, *rest: (held.append(len(group)), real(group, *rest))
     )
     image = encode_image(np.tile(np.arange(100, dtype=np.uint8) * 2, (100, 1)))
     mask = np.zeros((100, 100), bool)

@@ -7,7 +7,7 @@ from histcxr.exceptions import InputError
 from histcxr.reference.augmentation import Augmentation, augmented_batch
 from histcxr.reference.registry import ARCHITECTURES
 
-NONE = {"translation": 0, "rotation": 0, "zoom": 0, "intensity": 0}
+NONE = {"translation": 0, "rotation": 0, "zoom": 0, "stretch": 0, "intensity": 0, "gamma": 0}
 
 
 def only(**settings):
@@ -79,6 +79,31 @@ def test_zoom_scales_about_the_middle(dots):
     assert 1.1 < max(scales) <= 1.16
 
 
+def test_stretch_changes_the_aspect_ratio_and_keeps_the_area(dots):
+    picture = dots.T.copy() + dots  # a dot to the right, one below, one in the middle
+    ratios = []
+    for changed in many(only(stretch=0.2), picture):
+        areas, centres = parts(changed)
+        assert areas.sum() == pytest.approx(parts(picture)[0].sum(), rel=0.08)
+        right, below = centres[1:, 0].max() - 50, centres[1:, 1].max() - 50
+        assert right * below == pytest.approx(25 * 25, rel=0.03)
+        ratios.append(right / 25)
+    assert 0.79 <= min(ratios) < 0.87
+    assert 1.13 < max(ratios) <= 1.21
+
+
+def test_gamma_bends_the_levels_between_black_and_white():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    bends = []
+    for changed in many(only(gamma=0.3), levels):
+        assert (changed[0, 0], changed[-1, -1]) == (0, 255)
+        assert (np.diff(changed.ravel().astype(int)) >= 0).all()
+        bends.append(np.log(changed[8, 0] / 255) / np.log(128 / 255))
+        assert np.abs(255 * (levels / 255) ** bends[-1] - changed).max() < 2
+    assert np.exp(-0.31) < min(bends) < np.exp(-0.2)
+    assert np.exp(0.2) < max(bends) < np.exp(0.31)
+
+
 def test_intensity_multiplies_and_black_stays_black(image):
     picture = image.copy()
     picture[:20] = 0
@@ -145,6 +170,8 @@ def test_every_published_setting_can_be_expressed():
     [
         ({"translation": 1}, "translation must be a number from 0 to below 1; got 1"),
         ({"zoom": -0.1}, "zoom must be"),
+        ({"stretch": 1.0}, "stretch must be"),
+        ({"gamma": -1}, "gamma must be"),
         ({"intensity": float("nan")}, "intensity must be"),
         ({"intensity": True}, "intensity must be"),
         ({"rotation": 181}, "rotation must be a number of degrees from 0 to 180; got 181"),

@@ -256,6 +256,30 @@ def test_stops_early_and_restores_the_best_weights(monkeypatch):
     assert training.best_epoch == 1
 
 
+def test_without_patience_all_epochs_are_run_and_the_best_is_kept(monkeypatch):
+    training = run_training(monkeypatch, [3, 1, 2, 2, 2, 2], [Stage(0.01)], patience=None)
+    assert training.history["val_loss"] == [3, 1, 2, 2, 2, 2]
+    assert training.best_epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("architecture", "given", "used"), [("cnn3", None, 3), ("cnn3", 7, 7), ("cnn4", None, None)]
+)
+def test_patience_is_the_architectures_unless_given(monkeypatch, study, architecture, given, used):
+    images, target, patients = study
+
+    class SeenError(Exception):
+        pass
+
+    def stop(model, data, options, stages, **_):
+        raise SeenError(options.patience)
+
+    monkeypatch.setattr("histcxr.reference.classifier.train_network", stop)
+    with pytest.raises(SeenError) as seen:
+        ReferenceClassifier(architecture, patience=given).fit(images, target, groups=patients)
+    assert seen.value.args == (used,)
+
+
 def test_a_plateau_lowers_the_rate(monkeypatch):
     training = run_training(monkeypatch, [3, 4, 5, 2, 6, 7], [Stage(0.01)], patience=4, schedule="plateau")
     np.testing.assert_allclose(training.history["learning_rate"], [0.01] * 3 + [0.003] * 3)
@@ -339,6 +363,7 @@ def test_lets_the_images_go(study):
         ({"learning_rate": -1}, "learning_rate must be above 0"),
         ({"second_stage_learning_rate": 1e-4}, "second_stage_learning_rate is of use with the weights"),
         ({"schedule": "steps"}, "schedule must be 'cosine', 'plateau' or None"),
+        ({"schedule": "plateau", "patience": None}, "schedule='plateau' takes a patience"),
         ({"schedule": "plateau", "validation_fraction": 0}, "schedule='plateau' takes held-out images"),
         ({"augmentation": "all"}, "augmentation must be an Augmentation, 'published' or None; got 'all'"),
         ({"validation_fraction": 0.6}, "validation_fraction must be between 0 and 0.5"),

@@ -10,14 +10,12 @@ from sklearn.metrics import balanced_accuracy_score, classification_report, log_
 from histcxr.cohorts import Cohort
 from histcxr.data.manifest import read_manifest
 from histcxr.data.phantoms import write_study
-from histcxr.decision.thresholds import certify
-from histcxr.exceptions import InputError, ModelError
+from histcxr.exceptions import InputError
+from histcxr.model_store.reference import sick_score
 from histcxr.reference.preparation import InputSettings
-from histcxr.reference.small_networks import ConvOptions
 from histcxr.reference_study.explanation import Explanation, draw_images
 from histcxr.reference_study.figures import class_figures, class_numbers
 from histcxr.reference_study.images import StudyImages, pixel_hashes, read_study, split_study
-from histcxr.reference_study.model import ReferenceModel, load_reference, save_reference, sick_score
 from histcxr.reference_study.training import ReferenceSettings
 
 pytest.importorskip("keras")
@@ -134,58 +132,3 @@ def test_shares_are_averaged_over_maps_that_have_one():
     assert whole["low"] < 0.30 < whole["high"]
     table["inside"] = np.nan
     assert Explanation(empty, empty, table).summary()[0]["inside"] is None
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    pixels, sick = rng.integers(0, 256, (24, 16, 16), np.uint8), np.arange(24) % 2
-    classifier = ReferenceSettings("cnn3", region="full", size=16, epochs=1, held_out=0.0).classifier(0)
-    classifier.set_params(options=ConvOptions(filters=(4, 8))).fit(pixels, sick)
-    scores = classifier.predict_proba(pixels)[:, 1]
-    chosen = certify(scores, sick == 1, None, sensitivity=0.5, specificity=0.5, confidence=0.5)
-    model = ReferenceModel(classifier, ("normal", "sick"), "Normal", *chosen, training={"seconds": 1.5})
-    path = save_reference(model, tmp_path_factory.mktemp("saved") / "net.reference")
-    return model, path, pixels
-
-
-def test_a_saved_network_scores_and_promises_as_before(saved):
-    model, path, pixels = saved
-    loaded = load_reference(path)
-    np.testing.assert_array_equal(loaded.score(pixels), model.score(pixels))
-    assert (loaded.rule_out, loaded.rule_in) == (model.rule_out, model.rule_in)
-    assert loaded.inputs == model.inputs
-    assert loaded.training == {"seconds": 1.5}
-    assert len(loaded.hash) == 64
-    assert loaded.score(pixels[:0]).shape == (0,)
-
-
-@pytest.mark.parametrize("change", ["threshold", "network", "format", "missing"])
-def test_a_changed_network_is_refused(saved, tmp_path, change):
-    model = saved[0]
-    path = save_reference(model, tmp_path / "net.reference")
-    about = json.loads((path / "model.json").read_text())
-    if change == "threshold":
-        about["thresholds"]["rule_out"]["errors_allowed"] += 1
-    elif change == "format":
-        about["format_version"] = 99
-    elif change == "network":
-        (path / "network.json").write_bytes((path / "network.json").read_bytes() + b" ")
-    if change == "missing":
-        (path / "model.json").unlink()
-    else:
-        (path / "model.json").write_text(json.dumps(about))
-    with pytest.raises(ModelError):
-        load_reference(path)
-
-
-def test_a_network_is_replaced_only_when_asked(saved, tmp_path):
-    model = saved[0]
-    path = save_reference(model, tmp_path / "net.reference")
-    with pytest.raises(InputError, match="is there already"):
-        save_reference(model, path)
-    save_reference(model, path, overwrite=True)
-    assert load_reference(path).name == "cnn3"
-    assert [file.name for file in tmp_path.iterdir()] == ["net.reference"]
-    with pytest.raises(InputError, match="does not exist"):
-        save_reference(model, tmp_path / "no" / "net.reference")

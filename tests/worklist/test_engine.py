@@ -19,7 +19,7 @@ import histcxr
 from histcxr.data.phantoms import write_broken_files, write_unusual_files
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.exceptions import InputError, ModelError, OutputError, Reason
-from histcxr.features import counting
+from histcxr.features import measuring
 from histcxr.model_store import Model, load_model
 from histcxr.worklist import engine
 from histcxr.worklist.engine import triage
@@ -239,14 +239,14 @@ def test_nothing_reaches_stderr(troubled, saved_model, tmp_path):
 
 
 def test_a_bug_in_one_image_stays_with_that_image(study, model, tmp_path, monkeypatch):
-    real = counting.decode_radiograph
+    real = measuring.decode_radiograph
 
     def sometimes(data, path):
         if path.endswith("image 05.png"):
             raise ZeroDivisionError("a bug")
         return real(data, path)
 
-    monkeypatch.setattr(counting, "decode_radiograph", sometimes)
+    monkeypatch.setattr(measuring, "decode_radiograph", sometimes)
     summary = triage(study, model, tmp_path / "w.csv")
     row = next(row for row in rows(tmp_path / "w.csv") if row["file"].endswith("image 05.png"))
     assert (row["decision"], row["score"], row["reason_code"]) == ("review", "", "unexpected")

@@ -9,16 +9,22 @@ import pytest
 
 from histcxr.data.discovery import InputFile
 from histcxr.exceptions import Reason
+from histcxr.features.counting import count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.model_store import Model
 from histcxr.worklist import judging
-from histcxr.worklist.judging import Counted, count_images, describe, judge, signature
+from histcxr.worklist.judging import Measured, describe, judge, measure_images, signature
 
 COUNTS = np.ones((1, 256), np.int64)
 
 
-def count_image(item, recipe):
-    return count_images([item], recipe)[0]
+def count(zones=1):
+    """What a histogram model with so many zones reads from an image."""
+    return lambda pixels, lungs, name: count_lungs(pixels, lungs, Recipe(zones), name)
+
+
+def count_image(item):
+    return measure_images([item], count())[0]
 
 
 class Scripted:
@@ -38,7 +44,7 @@ class Scripted:
 def scripted(model, scores):
     """The model with other scores; image i is the one whose first bin counts i."""
     fake = Model("scripted", Scripted(scores), 1, model.rule_out, model.rule_in)
-    batch = [Counted(np.concatenate([[[i]], COUNTS[:, 1:]], axis=1)) for i in range(len(scores))]
+    batch = [Measured(np.concatenate([[[i]], COUNTS[:, 1:]], axis=1)) for i in range(len(scores))]
     return fake, batch
 
 
@@ -74,7 +80,7 @@ def test_a_wrong_number_of_scores_is_no_score(model):
             return np.zeros((1, 2)) if len(counts) == 1 else np.zeros((len(counts) - 1, 2))
 
     fake = Model("short", Short(), 1, model.rule_out, model.rule_in)
-    assert [one.score for one in judge(fake, [Counted(COUNTS)] * 3)] == [0.0] * 3
+    assert [one.score for one in judge(fake, [Measured(COUNTS)] * 3)] == [0.0] * 3
 
 
 def test_a_stop_is_not_swallowed(model):
@@ -84,11 +90,11 @@ def test_a_stop_is_not_swallowed(model):
 
     fake = Model("stopped", Stopped(), 1, model.rule_out, model.rule_in)
     with pytest.raises(KeyboardInterrupt):
-        judge(fake, [Counted(COUNTS)])
+        judge(fake, [Measured(COUNTS)])
 
 
 def test_batches_without_a_usable_image(model):
-    lost = Counted(None, Reason.DAMAGED, "a detail")
+    lost = Measured(None, Reason.DAMAGED, "a detail")
     verdicts = judge(model, [lost, lost])
     assert [(one.decision, one.score, one.reason, one.detail) for one in verdicts] == [
         ("review", None, Reason.DAMAGED, "a detail")
@@ -98,58 +104,58 @@ def test_batches_without_a_usable_image(model):
 
 def test_a_good_image_is_counted_and_hashed(study):
     image, mask = study / "a/image 00.png", study / "masks/a/image 00.png"
-    found = count_image(InputFile(str(image), "a/image 00.png", str(mask)), Recipe(1))
+    found = count_image(InputFile(str(image), "a/image 00.png", str(mask)))
     assert found.reason is None
-    assert found.counts.shape == (1, 256)
+    assert found.values.shape == (1, 256)
     assert found.sha256 == hashlib.sha256(image.read_bytes()).hexdigest()
     assert found.mask_sha256 == hashlib.sha256(mask.read_bytes()).hexdigest()
 
 
 def test_failures_keep_the_hash_of_what_was_read(study, tmp_path):
     image = study / "a/image 00.png"
-    missing = count_image(InputFile(str(image), "x", ""), Recipe(1))
+    missing = count_image(InputFile(str(image), "x", ""))
     assert missing.reason is Reason.MASK_MISSING
     assert missing.sha256 == hashlib.sha256(image.read_bytes()).hexdigest()
     broken = tmp_path / "broken.png"
     broken.write_bytes(image.read_bytes()[:-50])
-    found = count_image(InputFile(str(broken), "x", str(study / "masks/a/image 00.png")), Recipe(1))
+    found = count_image(InputFile(str(broken), "x", str(study / "masks/a/image 00.png")))
     assert found.reason is Reason.TRUNCATED
     assert found.sha256 == hashlib.sha256(broken.read_bytes()).hexdigest()
-    gone = count_image(InputFile(str(tmp_path / "gone.png"), "x", ""), Recipe(1))
+    gone = count_image(InputFile(str(tmp_path / "gone.png"), "x", ""))
     assert (gone.reason, gone.sha256) == (Reason.NOT_FOUND, "")
 
 
 def test_a_known_problem_is_not_opened():
-    found = count_image(InputFile("/nowhere", "x", "", Reason.LINK_LOOP, "leads to /"), Recipe(1))
+    found = count_image(InputFile("/nowhere", "x", "", Reason.LINK_LOOP, "leads to /"))
     assert (found.reason, found.detail) == (Reason.LINK_LOOP, "leads to /")
 
 
 def test_an_unexpected_error_stays_with_its_image(study, monkeypatch):
     """Where the batch fails, each image is counted alone; only the one at fault is lost."""
-    real = judging.image_counts
+    real = judging.measure_image
 
     def bug(*_, **__):
         raise ZeroDivisionError("in the batch")
 
-    def bug_in_one(image, mask, recipe, *, segmenter, path):
+    def bug_in_one(image, mask, measure, *, segmenter, path):
         if path.endswith("image 02.png"):
             raise ZeroDivisionError("in the decoder")
-        return real(image, mask, recipe, segmenter=segmenter, path=path)
+        return real(image, mask, measure, segmenter=segmenter, path=path)
 
     names = ["a/image 00.png", "a/image 02.png", "a/image 04.png"]
     items = [InputFile(str(study / name), name, str(study / "masks" / name)) for name in names]
-    expected = count_images(items, Recipe(1))
-    monkeypatch.setattr(judging, "batch_counts", bug)
-    monkeypatch.setattr(judging, "image_counts", bug_in_one)
-    found = count_images(items, Recipe(1))
+    expected = measure_images(items, count())
+    monkeypatch.setattr(judging, "measure_batch", bug)
+    monkeypatch.setattr(judging, "measure_image", bug_in_one)
+    found = measure_images(items, count())
     assert (found[1].reason, found[1].detail) == (Reason.UNEXPECTED, "ZeroDivisionError: in the decoder")
-    assert found[1].counts is None
+    assert found[1].values is None
     assert found[1].sha256 == expected[1].sha256 != ""
     for i in (0, 2):
-        assert np.array_equal(found[i].counts, expected[i].counts)
+        assert np.array_equal(found[i].values, expected[i].values)
 
     monkeypatch.setattr(judging, "read_file", bug)
-    lost = count_images(items, Recipe(1))
+    lost = measure_images(items, count())
     assert [one.detail for one in lost] == ["ZeroDivisionError: in the batch"] * 3
 
 
@@ -157,21 +163,21 @@ def test_large_files_are_counted_in_smaller_groups(study, monkeypatch):
     names = [f"{'ab'[i % 2]}/image {i:02}.png" for i in range(9)]
     items = [InputFile(str(study / name), name, str(study / "masks" / name)) for name in names]
     items.insert(4, InputFile("/nowhere", "x", "", Reason.LINK_LOOP))
-    expected = count_images(items, Recipe(6))
-    sizes, real = [], judging.batch_counts
+    expected = measure_images(items, count(6))
+    sizes, real = [], judging.measure_batch
 
     def counted(images, *arguments, **options):
         sizes.append(len(images))
         return real(images, *arguments, **options)
 
-    monkeypatch.setattr(judging, "batch_counts", counted)
+    monkeypatch.setattr(judging, "measure_batch", counted)
     monkeypatch.setattr(judging, "MAX_HELD", 9000)
-    found = count_images(items, Recipe(6))
+    found = measure_images(items, count(6))
     assert sum(sizes) == 9
     assert max(sizes) <= 3
     for one, other in zip(found, expected, strict=True):
         assert (one.reason, one.sha256) == (other.reason, other.sha256)
-        assert np.array_equal(one.counts, other.counts)
+        assert np.array_equal(one.values, other.values)
 
 
 def test_descriptions_are_short():

@@ -20,8 +20,12 @@ from numpy.typing import NDArray
 
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError, ModelError, OutputError
+from histcxr.features.measuring import Lungs, Pixels
+from histcxr.lungs.segmenter import load_segmenter
+from histcxr.model_store.folder import MANIFEST_FILE, NETWORK_ABOUT
 from histcxr.model_store.model import installed_versions, json_ready
 from histcxr.reference.classifier import ReferenceClassifier
+from histcxr.reference.inputs import lung_square
 from histcxr.reference.preparation import InputSettings
 from histcxr.reference.saving import NETWORK_FILE, WEIGHTS_FILE, load_classifier, save_classifier
 
@@ -38,7 +42,7 @@ __all__ = [
 
 FORMAT: Final = "histcxr reference"
 FORMAT_VERSION: Final = 1
-MODEL_FILE: Final = "model.json"
+MODEL_FILE: Final = NETWORK_ABOUT
 _PACKAGES: Final = ("numpy", "keras", "tensorflow", "tensorflow-cpu", "torch", "jax")
 
 
@@ -108,6 +112,62 @@ class ReferenceModel:
     def score(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the probability of being sick, whatever the disease; higher is sicker."""
         return sick_score(self.probabilities(pixels))
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What its scores depend on."""
+        return _PACKAGES
+
+    def fingerprint(self) -> str:
+        """Return its hash: that of its folder if it was loaded, else the one that saving would give."""
+        if self.hash:
+            return self.hash
+        with tempfile.TemporaryDirectory() as scratch:
+            return _sha256(save_reference(self, Path(scratch) / "unsaved") / MODEL_FILE)
+
+    def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.uint8]:
+        """Read of one image what the network sees of it.
+
+        Parameters
+        ----------
+        pixels : ndarray of uint8, shape (height, width)
+        lungs : ndarray of bool, shape (height, width)
+            Needed for the region ``"full"``, too: they show that this is a chest to be judged.
+        name : str
+            The image's, for messages.
+
+        Returns
+        -------
+        ndarray of uint8, shape (size, size)
+
+        Raises
+        ------
+        RadiographError
+            The same images are refused as by histogram models, see :func:`~histcxr.reference.inputs.lung_square`.
+        """
+        return lung_square(pixels, lungs, name, settings=self.inputs)
+
+    def unfamiliar(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Tell which images are unlike all that it was trained on: a network cannot, so none of them, shape (n,)."""
+        return np.zeros(len(pixels), bool)
+
+    def describe_input(self) -> dict[str, Any]:
+        """Return what is read from an image, ready for the head of an audit trail."""
+        return {"inputs": self.inputs.to_dict()}
+
+    def caveats(self, found: int, segmenter: str | None) -> tuple[str, ...]:
+        """Say what a reader of its scores must know; see :class:`~histcxr.model_store.judges.Judge`."""
+        notes = [
+            f"{self.name} is a network and has no check of what it was trained on: lungs unlike all of its training "
+            "images get a score like any others"
+        ]
+        certified = load_segmenter().digest if self.training.get("lungs") == "found" else None
+        if self.inputs.region != "full" and found and segmenter != certified:
+            notes.append(
+                f"the lungs of {found} images were found by a network, and the thresholds were certified with other "
+                "masks: train it with histcxr reference train --lungs found"
+            )
+        return tuple(notes)
 
     def describe(self) -> dict[str, Any]:
         """Return everything but the network itself, ready for JSON."""
@@ -188,6 +248,11 @@ def load_reference(path: str | os.PathLike[str]) -> ReferenceModel:
         content = (folder / MODEL_FILE).read_bytes()
         found = _sha256(folder / NETWORK_FILE)
     except OSError as error:
+        if (folder / MANIFEST_FILE).is_file():
+            raise ModelError(
+                f"{folder}: this is a histogram model, no reference network; histcxr.load_model and histcxr evaluate "
+                "take it"
+            ) from error
         raise ModelError(
             f"{folder}: no reference network can be read here ({error.strerror or error})"
         ) from error

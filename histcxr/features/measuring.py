@@ -1,0 +1,277 @@
+"""From one image's files to a measurement of its lungs: read, find or read the mask, check, measure.
+
+:func:`measure_image` and :func:`measure_batch` are one computation, and the only one by which an image and its mask
+become what a model sees. What is measured they are told: histograms
+(:func:`~histcxr.features.counting.count_lungs`) or the square of a network that sees the image
+(:func:`~histcxr.reference.inputs.lung_square`). Both begin with :func:`checked_histogram`, so both refuse the same
+images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histcxr.data.files import read_file
+from histcxr.data.masks import check_mask, decode_mask, read_mask
+from histcxr.data.radiograph import check_lungs, decode_radiograph
+from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
+from histcxr.features.histograms import BINS, Zones, masked_histogram
+from histcxr.lungs.segmenter import Found, Segmenter
+from histcxr.lungs.shape import polarity
+
+__all__ = [
+    "MAX_SATURATED",
+    "Lungs",
+    "Measure",
+    "Pixels",
+    "checked_histogram",
+    "measure_batch",
+    "measure_image",
+]
+
+#: Largest share of the lungs' pixels that may be pure black or pure white: such pixels show no tissue.
+MAX_SATURATED: Final = 0.5
+
+# Pixels decoded before the first of them is measured: bounds the memory of a batch of large images.
+_BATCH_PIXELS = 1 << 19
+
+# Pixels a side, about, that show whether an image is inverted: few are nearly always enough.
+_COARSE = (24, 64)
+
+# Grey levels by which the lungs are darker than what lies between them where no second look is needed.
+_SURELY_PROPER = -15.0
+
+_Path: TypeAlias = str | os.PathLike[str]
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Lungs: TypeAlias = NDArray[np.bool_]
+
+_T = TypeVar("_T")
+
+#: Pixels uint8 and lungs bool, both (height, width), and the image's name to what is wanted of them; it raises
+#: :class:`~histcxr.exceptions.UnjudgeableError` where the image must not be judged.
+Measure: TypeAlias = Callable[[Pixels, Lungs, str], _T]
+
+
+def measure_image(
+    image: _Path | bytes,
+    mask: _Path | bytes | Lungs,
+    measure: Measure[_T],
+    *,
+    segmenter: Segmenter | None = None,
+    digest: bool = False,
+    path: _Path = "",
+) -> tuple[_T, str]:
+    """Read an image and its lung mask, and measure.
+
+    Parameters
+    ----------
+    image : path-like or bytes
+        The radiograph's file, or its content where it was read already.
+    mask : path-like, bytes, or ndarray of bool, shape (height, width)
+        The mask's file (``""``: there is none), its content, or a mask of the image's own size.
+    measure : callable
+        What is wanted of pixels, lungs and name; see :data:`Measure`.
+    segmenter : Segmenter, optional
+        What finds the lungs where there is no mask. A mask that is given always wins.
+    digest : bool, default=False
+        Whether to compute the SHA-256 of the image's bytes.
+    path : path-like, optional
+        The image's name for messages, where its bytes were given.
+
+    Returns
+    -------
+    (what ``measure`` returned, SHA-256 in hex or ``""``)
+
+    Raises
+    ------
+    RadiographError
+        When the image cannot be read.
+    MaskError
+        When the mask is missing, cannot be read, or cannot be two lungs.
+    UnjudgeableError
+        When the segmenter finds no lungs, or no upright frontal chest; and what ``measure`` raises.
+    InputError
+        When a mask array is of the wrong type or shape.
+    """
+    pixels, sha256, name = _read_pixels(image, path, digest)
+    if segmenter is not None and _absent(mask):
+        (found,) = segmenter.segment([pixels], [name])
+        if isinstance(found, UnjudgeableError):
+            raise found
+        lungs = found.mask
+    else:
+        lungs = _read_lungs(mask, pixels, name)
+    return measure(pixels, lungs, name), sha256
+
+
+def measure_batch(
+    images: Sequence[_Path | bytes],
+    masks: Sequence[_Path | bytes | Lungs],
+    measure: Measure[_T],
+    *,
+    segmenter: Segmenter | None = None,
+    digest: bool = False,
+    paths: Sequence[_Path] | None = None,
+) -> list[tuple[_T, str] | UnjudgeableError]:
+    """Do what :func:`measure_image` does for several images, somewhat faster.
+
+    A group of images is decoded, then its masks, then all are measured, so that each step stays in the
+    processor's caches. Groups are formed by size, so that memory stays bounded.
+
+    Parameters
+    ----------
+    images, masks : sequences of one length
+        As for :func:`measure_image`.
+    measure, segmenter, digest
+        As for :func:`measure_image`.
+    paths : sequence of path-like, optional
+        The images' names for messages, where bytes were given.
+
+    Returns
+    -------
+    list
+        For each image what :func:`measure_image` returns, or the error that says why there is nothing.
+
+    Raises
+    ------
+    InputError
+        When the lengths differ, or a mask array is of the wrong type or shape.
+    """
+    names = [""] * len(images) if paths is None else paths
+    if not len(images) == len(masks) == len(names):
+        lengths = f"{len(images)}, {len(masks)} and {len(names)}"
+        raise InputError(f"images, masks and paths must be of one length; got {lengths}")
+    results: list[Any] = [None] * len(images)
+    group: list[tuple[int, Pixels, str, str]] = []
+    held = 0
+    for index, (image, name) in enumerate(zip(images, names, strict=True)):
+        try:
+            pixels, sha256, name = _read_pixels(image, name, digest)
+        except UnjudgeableError as error:
+            results[index] = _bare(error)
+            continue
+        group.append((index, pixels, sha256, name))
+        held += pixels.size
+        if held >= _BATCH_PIXELS:
+            _measure_group(group, masks, measure, segmenter, results)
+            group, held = [], 0
+    _measure_group(group, masks, measure, segmenter, results)
+    return results
+
+
+def _measure_group(
+    group: list[tuple[int, Pixels, str, str]],
+    masks: Sequence[_Path | bytes | Lungs],
+    measure: Measure[Any],
+    segmenter: Segmenter | None,
+    results: list[Any],
+) -> None:
+    """Read or make the masks of decoded images and measure them; write to results."""
+    made: dict[int, Found | UnjudgeableError] = {}
+    if segmenter is not None and (bare := [one for one in group if _absent(masks[one[0]])]):
+        indices, images, _, names = zip(*bare, strict=True)
+        made = dict(zip(indices, segmenter.segment(images, names), strict=True))
+    ready: list[tuple[int, Pixels, str, str, Lungs]] = []
+    for index, pixels, sha256, name in group:
+        found = made.get(index)
+        if isinstance(found, UnjudgeableError):
+            results[index] = _bare(found)
+            continue
+        try:
+            lungs = found.mask if found is not None else _read_lungs(masks[index], pixels, name)
+            ready.append((index, pixels, sha256, name, lungs))
+        except UnjudgeableError as error:
+            results[index] = _bare(error)
+    for index, pixels, sha256, name, lungs in ready:
+        try:
+            results[index] = (measure(pixels, lungs, name), sha256)
+        except UnjudgeableError as error:
+            results[index] = _bare(error)
+
+
+def _bare(error: UnjudgeableError) -> UnjudgeableError:
+    """Return the error without its traceback, whose frames would hold the pixels as long as it is kept."""
+    return UnjudgeableError(error.reason, error.path, error.detail)
+
+
+def _absent(mask: _Path | bytes | Lungs) -> bool:
+    """Tell whether there is no mask at all; one that is named and cannot be read is an error instead."""
+    return isinstance(mask, str) and not mask
+
+
+def _read_pixels(image: _Path | bytes, path: _Path, digest: bool) -> tuple[Pixels, str, str]:
+    """Return the pixels of an image, the SHA-256 of its file, and its name."""
+    if isinstance(image, bytes):
+        data, name = image, os.fspath(path)
+    else:
+        name = os.fspath(image)
+        data = read_file(name)
+    pixels = decode_radiograph(data, name).pixels
+    return pixels, hashlib.sha256(data).hexdigest() if digest else "", name
+
+
+def _read_lungs(mask: _Path | bytes | Lungs, pixels: Pixels, name: str) -> Lungs:
+    """Return a checked mask of the image's size."""
+    height, width = pixels.shape
+    if isinstance(mask, np.ndarray):
+        if mask.dtype != np.bool_ or mask.shape != pixels.shape:
+            found = f"{mask.dtype} of shape {mask.shape}"
+            raise InputError(f"mask must be bool of shape {pixels.shape}; got {found}")
+        check_mask(mask, name)
+        return mask
+    if isinstance(mask, bytes):
+        return decode_mask(mask, (height, width), name)
+    return read_mask(mask, (height, width))
+
+
+def checked_histogram(pixels: Pixels, lungs: Lungs, zones: Zones, name: str = "") -> NDArray[np.int64]:
+    """Count the lungs' grey levels, unless the lungs show nothing or the grey levels are inverted.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (height, width)
+    lungs : ndarray of bool, shape (height, width)
+        At least one pixel.
+    zones : {1, 2, 6, "1+2", "1+6"}
+        What to count apart. All refuse the same images.
+    name : str, optional
+        The image's, for messages.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_zones, 256)
+
+    Raises
+    ------
+    RadiographError
+        ``blank`` (too little contrast, or more than half of the lungs pure black or white) or ``polarity`` (they
+        are brighter than what lies between them).
+    """
+    check_lungs(pixels, lungs, name)
+    _check_polarity(pixels, lungs, name)
+    counts = masked_histogram(pixels, lungs, zones)
+    extreme = counts[:, :: BINS - 1].sum()  # the first and the last bin
+    if extreme and extreme > MAX_SATURATED * counts.sum():
+        share = extreme / counts.sum()
+        raise RadiographError(Reason.BLANK, name, f"{share:.0%} of the lungs are pure black or white")
+    return counts
+
+
+def _check_polarity(pixels: Pixels, lungs: Lungs, name: str) -> None:
+    """Refuse a radiograph whose grey levels are inverted: nothing measured in it means what it should."""
+    found = 0.0
+    for side in _COARSE:
+        step = max(1, min(pixels.shape) // side)
+        small = np.ascontiguousarray(lungs[::step, ::step]).view(np.uint8)
+        found = polarity(np.ascontiguousarray(pixels[::step, ::step]), small)
+        if found == 0 or found < _SURELY_PROPER:
+            return
+    if found > 0:
+        raise RadiographError(Reason.POLARITY, name)

@@ -50,7 +50,8 @@ def measure(
         ``accuracy`` (calls at 0.5, by image), ``auc`` with ``auc_low`` and ``auc_high`` (95 % interval that
         knows patients; None with fewer than 10 sick or normal images), ``sensitivity`` and ``specificity`` at
         the rule-out threshold (by patient), ``specificity_at_95`` (by image, where these images reach 95 %
-        sensitivity, with its interval; to compare models, it promises nothing), ``confusion`` at 0.5, ``brier``,
+        sensitivity, with its interval; to compare models, it promises nothing), ``confusion`` at 0.5,
+        ``confusion_at_rule_out`` (by image, sick from the certified threshold on; None without one), ``brier``,
         ``calibration_error``, and ``decisions`` with every figure of the drawers and its interval.
     """
     sick = cohort.sick
@@ -79,6 +80,9 @@ def measure(
         if point
         else None,
         "confusion": confusion(scores >= 0.5, sick).to_dict(),
+        "confusion_at_rule_out": confusion(scores >= rule_out.threshold, sick).to_dict()
+        if rule_out.certified
+        else None,
         "brier": brier_score(scores, sick),
         "calibration_error": expected_calibration_error(scores, sick),
         "decisions": decisions.to_dict(),

@@ -11,6 +11,7 @@ from histcxr.cohorts import read_cohort, select_rows
 from histcxr.data.phantoms import write_study
 from histcxr.data.writing import write_image
 from histcxr.decision.thresholds import rule_out_threshold
+from histcxr.evaluation import measure
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
@@ -270,3 +271,16 @@ def test_specificity_at_95_is_read_off_the_test_images(manifest, result):
     threshold = ordered[int(np.ceil(0.95 * len(ordered))) - 1]
     assert point["value"] == np.mean(scores[~test.sick] < threshold)
     assert point["low"] <= point["value"] <= point["high"]
+
+
+def test_the_calls_at_the_certified_threshold_are_counted_by_image(manifest, result):
+    test = read_cohort(select_rows(manifest, {"split": ["test"]}), recipe=Recipe(6))
+    model = result.models["svm"]
+    test = test.part(~model.unfamiliar(test.counts))  # refused ones are not measured
+    counts = result.report["classifiers"]["svm"]["test"]["confusion_at_rule_out"]
+    ruled_out = model.score(test.counts) < model.rule_out.threshold
+    assert counts["tn"] == (ruled_out & ~test.sick).sum()
+    assert counts["fn"] == (ruled_out & test.sick).sum()
+    assert sum(counts.values()) == len(ruled_out)
+    refused = rule_out_threshold([0.5] * 10)
+    assert measure(model.score(test.counts), test, refused, model.rule_in)["confusion_at_rule_out"] is None

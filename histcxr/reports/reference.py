@@ -33,6 +33,7 @@ def trained_report(report: Mapping[str, Any]) -> str:
     )
     figures = [
         ("accuracy at a score of 0.5", f"{test['accuracy']:.3f}"),
+        ("accuracy at the rule-out threshold", _accuracy_text(test["confusion_at_rule_out"])),
         ("AUC (95 % interval)", auc_text(test)),
         ("sensitivity at the rule-out threshold, by patient", _share_text(test["decisions"]["sensitivity"])),
         ("specificity at the rule-out threshold, by patient", _share_text(test["decisions"]["specificity"])),
@@ -126,6 +127,13 @@ def _share_text(estimate: Mapping[str, Any] | None) -> str:
     if estimate is None:
         return "too few patients"
     return interval_text(estimate["value"], estimate["low"], estimate["high"])
+
+
+def _accuracy_text(counts: Mapping[str, int] | None) -> str:
+    if counts is None:
+        return "no threshold"
+    right = counts["tp"] + counts["tn"]
+    return f"{right / sum(counts.values()):.3f} ({counts['tp']} sick and {counts['tn']} normal right)"
 
 
 def _part_text(part: str, about: Mapping[str, Any]) -> str:

@@ -65,7 +65,7 @@ _FOUR: Final = {
     "held_out": "val",
     "epochs": 15,
     "patience": 5,
-    "augment": False,
+    "augment": "none",
 }
 _CHILDREN: Final = {"region": "full", "held_out": "val"}
 _PART_1, _PART_2 = "four-class, part 1", "four-class, part 2"
@@ -163,7 +163,7 @@ def _part_1() -> list[Row]:
             head=head,
         ),
         _four_class(
-            "resnet152v2-augmented", "resnet152v2, augmented", 77, augment=True, unfrozen="all", **deep
+            "resnet152v2-augmented", "resnet152v2, augmented", 77, augment="mild", unfrozen="all", **deep
         ),
         _four_class("vgg19-all-images", "vgg19, all images", 90, undersample=False, unfrozen="all", **vgg19),
         _four_class(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
+from pathlib import Path
 from types import ModuleType
 
-from histcxr.exceptions import MissingDependencyError
+from histcxr.exceptions import InputError, MissingDependencyError
 
 __all__ = ["import_neural", "neural_problem"]
+
+_DEFAULT_BACKEND = "tensorflow"
+_OTHER_BACKENDS = ("jax", "torch")
 
 
 def import_neural(name: str, purpose: str) -> ModuleType:
@@ -18,8 +23,8 @@ def import_neural(name: str, purpose: str) -> ModuleType:
     Parameters
     ----------
     name : str
-        The module, e.g. ``"keras"``. Keras takes its backend from the environment variable ``KERAS_BACKEND``
-        (TensorFlow where it is unset).
+        The module, e.g. ``"keras"``. Keras takes its backend from the environment variable ``KERAS_BACKEND``, then
+        from ``~/.keras/keras.json``; TensorFlow where neither names one.
     purpose : str
         What it is wanted for, for the message: ``"to train a LeNet"``.
 
@@ -27,6 +32,8 @@ def import_neural(name: str, purpose: str) -> ModuleType:
     ------
     MissingDependencyError
         When the package, or one that it needs (Keras's backend), is not installed.
+    InputError
+        When Keras has no such backend.
     """
     if name == "keras":
         # TensorFlow greets on stderr with the processor's features; a value set by the user stays.
@@ -34,10 +41,18 @@ def import_neural(name: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
+        advice = "install it with: pip install histcxr[neural]"
+        if error.name in _OTHER_BACKENDS:  # the extra would bring TensorFlow
+            advice = f"pip install {error.name}, or choose another backend with KERAS_BACKEND"
         raise MissingDependencyError(
-            f"{name} is needed {purpose} and cannot be imported ({error}); "
-            "install it with: pip install histcxr[neural]",
-            name=error.name,
+            f"{name} is needed {purpose} and cannot be imported ({error}); {advice}", name=error.name
+        ) from error
+    except ValueError as error:
+        backend = _backend()
+        if name != "keras" or backend in (_DEFAULT_BACKEND, *_OTHER_BACKENDS):
+            raise
+        raise InputError(
+            f"KERAS_BACKEND must be one of {', '.join((_DEFAULT_BACKEND, *_OTHER_BACKENDS))}; got {backend!r} ({error})"
         ) from error
 
 
@@ -46,8 +61,22 @@ def neural_problem() -> str | None:
 
     Looks for the packages without importing them, which takes seconds.
     """
-    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    backend = _backend()
     missing = [name for name in ("keras", "keras_tuner", backend) if importlib.util.find_spec(name) is None]
     if not missing:
         return None
-    return f"{' and '.join(missing)} not installed; pip install histcxr[neural]"
+    packages = "histcxr[neural]" if missing != [backend] or backend not in _OTHER_BACKENDS else backend
+    return f"{' and '.join(missing)} not installed; pip install {packages}"
+
+
+def _backend() -> str:
+    """Name the backend that Keras will take, without importing it."""
+    chosen = os.environ.get("KERAS_BACKEND")
+    if chosen:
+        return chosen
+    folder = Path(os.environ.get("KERAS_HOME", os.path.expanduser("~/.keras")))  # noqa: PTH111  # never raises
+    try:
+        settings = json.loads((folder / "keras.json").read_text())
+    except (OSError, ValueError):
+        return _DEFAULT_BACKEND
+    return str(settings.get("backend", _DEFAULT_BACKEND)) if isinstance(settings, dict) else _DEFAULT_BACKEND

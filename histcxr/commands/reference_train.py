@@ -54,7 +54,11 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
 )
 @click.option("--weights", help="Where a backbone starts: imagenet, or a file.  [default: at random]")
 @click.option(
-    "--augment/--no-augment", default=None, help="Vary training images slightly.  [default: as published]"
+    "--augment",
+    type=click.Choice(["published", "none", "mild", "strong"]),
+    default="published",
+    show_default=True,
+    help="How far training images are varied.",
 )
 @click.option("--equalise", is_flag=True, help="Spread each image's grey levels evenly.")
 @click.option("--blur", is_flag=True, help="Smooth each image by a Gaussian window.")

@@ -59,23 +59,26 @@ def build_unet(widths: tuple[int, ...] = WIDTHS, *, seed: int = 0) -> Any:
     layers = keras.layers
     keras.utils.set_random_seed(seed)
 
+    def named(name: str) -> str:
+        return name.replace(".", "_")  # PyTorch refuses dots
+
     def block(x: Any, side: str, level: int) -> Any:
         for i in range(1, convolutions(level) + 1):
             name = f"{side}{level}.conv{i}"
-            x = layers.Conv2D(widths[level], 3, padding="same", use_bias=False, name=name)(x)
-            x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}.norm")(x)
-            x = layers.ReLU(name=f"{name}.relu")(x)
+            x = layers.Conv2D(widths[level], 3, padding="same", use_bias=False, name=named(name))(x)
+            x = layers.BatchNormalization(epsilon=EPSILON, name=named(f"{name}.norm"))(x)
+            x = layers.ReLU(name=named(f"{name}.relu"))(x)
         return x
 
     deepest = len(widths) - 1
     x = image = layers.Input((SIZE, SIZE, 1), name="image")
     skips = []
     for level in range(deepest + 1):
-        x = block(layers.MaxPooling2D(name=f"down{level}.pool")(x) if level else x, "down", level)
+        x = block(layers.MaxPooling2D(name=named(f"down{level}.pool"))(x) if level else x, "down", level)
         skips.append(x)
     for level in reversed(range(deepest)):
-        x = layers.Conv2DTranspose(widths[level], 2, strides=2, name=f"up{level}.enlarge")(x)
-        x = block(layers.Concatenate(name=f"up{level}.skip")([x, skips[level]]), "up", level)
+        x = layers.Conv2DTranspose(widths[level], 2, strides=2, name=named(f"up{level}.enlarge"))(x)
+        x = block(layers.Concatenate(name=named(f"up{level}.skip"))([x, skips[level]]), "up", level)
     lungs = layers.Conv2D(1, 1, activation="sigmoid", name="lungs")(x)
     return keras.Model(image, lungs, name="lungs")
 
@@ -109,8 +112,13 @@ def get_weights(model: Any) -> Weights:
     for layer in model.layers:
         for weight in layer.weights:
             value = np.asarray(weight.value.detach().cpu() if hasattr(weight.value, "detach") else weight)
-            found[f"{layer.name}/{weight.name}"] = value.astype(np.float32)
+            found[_weight_name(layer, weight)] = value.astype(np.float32)
     return {name: found[name] for name in weight_shapes(_widths(found))}
+
+
+def _weight_name(layer: Any, weight: Any) -> str:
+    """Name a weight as files do: ``down0.conv1.norm/gamma`` of the layer ``down0_conv1_norm``."""
+    return f"{layer.name.replace('_', '.')}/{weight.name}"
 
 
 def set_weights(model: Any, weights: Weights) -> None:
@@ -128,7 +136,7 @@ def set_weights(model: Any, weights: Weights) -> None:
         raise ModelError("the weights to start from are those of a network of other widths")
     for layer in model.layers:
         for weight in layer.weights:
-            weight.assign(weights[f"{layer.name}/{weight.name}"])
+            weight.assign(weights[_weight_name(layer, weight)])
 
 
 def check_weights(weights: Weights) -> tuple[int, ...]:

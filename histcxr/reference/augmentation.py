@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 import cv2
 import numpy as np
@@ -12,10 +14,13 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = ["FILLS", "Augmentation", "augmented_batch"]
+__all__ = ["FILLS", "PUBLISHED", "STRENGTHS", "Augmentation", "augmented_batch"]
 
 #: What comes in from beyond the picture's edge, with OpenCV's name for it.
 FILLS = {"black": cv2.BORDER_CONSTANT, "edge": cv2.BORDER_REPLICATE}
+
+#: In place of an augmentation: the one that an architecture was published with.
+PUBLISHED: Final = "published"
 
 _Bytes = NDArray[np.uint8]
 
@@ -164,3 +169,14 @@ def _is_number(value: object) -> bool:
 def _as_bytes(array: NDArray[np.generic]) -> _Bytes:
     """Tell the type checker what OpenCV gives back for bytes."""
     return array.astype(np.uint8, copy=False)
+
+
+#: How far training images may be changed, by name. The strong one is for sets whose test images come from elsewhere:
+#: it takes away what position, aspect ratio and exposure tell of the source.
+STRENGTHS: Final[Mapping[str, Augmentation | None]] = MappingProxyType(
+    {
+        "none": None,
+        "mild": Augmentation(),
+        "strong": Augmentation(rotation=15, zoom=0.2, stretch=0.15, intensity=0.2, gamma=0.3),
+    }
+)

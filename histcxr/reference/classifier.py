@@ -24,7 +24,7 @@ from histcxr.reference.architectures import (
     find_architecture,
     unfreeze,
 )
-from histcxr.reference.augmentation import Augmentation
+from histcxr.reference.augmentation import PUBLISHED, Augmentation
 from histcxr.reference.preparation import InputSettings
 from histcxr.reference.small_networks import SmallOptions
 from histcxr.reference.training import Stage, TrainingData, TrainingOptions, train_network
@@ -32,7 +32,6 @@ from histcxr.reference.validation import check_images, class_scores, hold_out, n
 
 __all__ = ["ReferenceClassifier"]
 
-_PUBLISHED = "published"
 
 # The second stage's rate, where none is given: a tenth, so that what was learnt elsewhere is only adjusted.
 _SECOND_STAGE = 0.1
@@ -274,7 +273,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     def _training_options(self, architecture: Architecture) -> TrainingOptions:
         """Return how to train, the architecture's own settings where none are given."""
         augmentation = self.augmentation
-        if isinstance(augmentation, str) and augmentation == _PUBLISHED:
+        if isinstance(augmentation, str) and augmentation == PUBLISHED:
             published: Any = architecture.augmentation
             augmentation = None if published is None else Augmentation(**published)
         return TrainingOptions(

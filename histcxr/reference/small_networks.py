@@ -116,7 +116,7 @@ class RecurrentOptions:
 
 @dataclass(frozen=True)
 class ResidualOptions:
-    """A residual network (He et al., 2016): a convolution that halves the sides, then stages of blocks.
+    """A residual network (He et al., 2016): convolutions that halve the sides, then stages of blocks.
 
     Parameters
     ----------
@@ -125,17 +125,22 @@ class ResidualOptions:
         equally dear.
     blocks : tuple of int
         Blocks of two convolutions in each stage.
+    stem : int
+        Convolutions before the stages, with the maps of the first one. Each halves the sides: one more of them sees
+        pictures of twice the side, and so the finest texture, at nearly the same cost.
     dropout : float
         Before the classes, from 0 to below 1.
     """
 
     filters: tuple[int, ...] = (16, 32, 64, 128)
     blocks: tuple[int, ...] = (1, 2, 2, 2)
+    stem: int = 1
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
         _check_filters(self.filters)
         check_units("blocks", self.blocks)
+        whole_number(self.stem, "stem", least=1)
         check_rates(dropout=self.dropout)
         if len(self.blocks) != len(self.filters):
             raise InputError(
@@ -159,7 +164,10 @@ def smallest_side(options: SmallOptions) -> int:
         for _ in options.filters:
             side = 2 * side + options.kernel_size - 1
         return side
-    return int(2 ** len(options.filters))
+    halvings = len(options.filters)
+    if isinstance(options, ResidualOptions):
+        halvings += options.stem - 1
+    return int(2**halvings)
 
 
 def add_trunk(keras: Any, x: Any, options: SmallOptions) -> Any:
@@ -236,7 +244,10 @@ def _residual(layers: Any, x: Any, options: ResidualOptions) -> Any:
         # A short training has few steps to find the mean: the norms remember ten batches, not a hundred.
         return layers.BatchNormalization(momentum=0.9, gamma_initializer=gamma, name=f"{name}_norm")(x)
 
-    x = layers.ReLU(name="stem_relu")(convolve(x, options.filters[0], 3, "stem", stride=2))
+    for place in range(1, options.stem + 1):
+        x = layers.ReLU(name=f"stem{place}_relu")(
+            convolve(x, options.filters[0], 3, f"stem{place}", stride=2)
+        )
     for stage, (filters, blocks) in enumerate(zip(options.filters, options.blocks, strict=True), start=1):
         for block in range(1, blocks + 1):
             name = f"stage{stage}_block{block}"

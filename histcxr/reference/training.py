@@ -236,13 +236,27 @@ def _compile(model: Any, learning_rate: float, options: TrainingOptions) -> None
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     else:
         optimizer = keras.optimizers.Adam(learning_rate)
-    binary = model.output_shape[-1] == 1
+    loss: Any = "sparse_categorical_crossentropy"
+    if model.output_shape[-1] == 1:
+        # PyTorch's own refuses what is not a number, with words that help nobody.
+        loss = _binary_loss(keras) if keras.backend.backend() == "torch" else "binary_crossentropy"
     model.compile(
         optimizer,
-        loss="binary_crossentropy" if binary else "sparse_categorical_crossentropy",
+        loss=loss,
         metrics=["accuracy"],
         jit_compile=_jit(keras),
     )
+
+
+def _binary_loss(keras: Any) -> Callable[[Any, Any], Any]:
+    """Return the binary cross-entropy, as Keras clips it, in operations of any backend."""
+    ops, least = keras.ops, keras.config.epsilon()
+
+    def loss(truth: Any, probability: Any) -> Any:
+        p = ops.clip(probability, least, 1 - least)
+        return ops.mean(-(truth * ops.log(p) + (1 - truth) * ops.log(1 - p)), axis=-1)
+
+    return loss
 
 
 def _one_epoch(

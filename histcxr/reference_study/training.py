@@ -24,12 +24,12 @@ from histcxr.evaluation import measure
 from histcxr.exceptions import InputError
 from histcxr.model_store.reference import ReferenceModel, sick_score
 from histcxr.neural import import_neural
-from histcxr.reference.augmentation import Augmentation
+from histcxr.reference.augmentation import PUBLISHED, STRENGTHS
 from histcxr.reference.classes import class_targets, undersample
 from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.heads import HeadOptions
 from histcxr.reference.preparation import InputSettings
-from histcxr.reference.registry import Architecture, find_architecture
+from histcxr.reference.registry import find_architecture
 from histcxr.reference_study.figures import class_figures, class_numbers
 from histcxr.reference_study.images import StudyImages, pixel_hashes, read_study, split_study
 
@@ -55,9 +55,9 @@ class ReferenceSettings:
         Sick against normal, or every label.
     weights, unfrozen
         See :class:`~histcxr.reference.classifier.ReferenceClassifier`.
-    augment : bool, optional
-        None: as the architecture was published. True: with our own setting where it was published without any. False:
-        not at all.
+    augment : {"published", "none", "mild", "strong"}
+        How training images are varied: as the architecture was published, or one of
+        :data:`~histcxr.reference.augmentation.STRENGTHS`.
     undersample : bool or int
         Draw equally many training images of each class, or so many. The other parts keep their mixture.
     head : HeadOptions, optional
@@ -80,7 +80,7 @@ class ReferenceSettings:
     learning_rate: float | None = None
     weights: str | None = None
     unfrozen: int | str = 0
-    augment: bool | None = None
+    augment: str = PUBLISHED
     undersample: bool | int = False
     head: HeadOptions | None = None
     held_out: float | str = 0.1
@@ -91,6 +91,10 @@ class ReferenceSettings:
         find_architecture(self.architecture)
         if self.classes not in (2, "all"):
             raise InputError(f"classes must be 2 or 'all'; got {self.classes!r}")
+        if self.augment != PUBLISHED and self.augment not in STRENGTHS:
+            raise InputError(
+                f"augment must be one of {', '.join((PUBLISHED, *STRENGTHS))}; got {self.augment!r}"
+            )
         share = self.held_out
         if share != ON_VAL and not (isinstance(share, int | float) and 0 <= share <= 0.5):
             raise InputError(f"held_out must be from 0 to 0.5, or 'val'; got {share!r}")
@@ -102,7 +106,6 @@ class ReferenceSettings:
 
     def classifier(self, seed: int) -> ReferenceClassifier:
         """Return the classifier, not yet fitted."""
-        architecture = find_architecture(self.architecture)
         return ReferenceClassifier(
             self.architecture,
             epochs=self.epochs,
@@ -111,7 +114,7 @@ class ReferenceSettings:
             unfrozen=self.unfrozen,
             weights=self.weights,
             head=self.head,
-            augmentation=_augmentation(architecture, self.augment),
+            augmentation=PUBLISHED if self.augment == PUBLISHED else STRENGTHS[self.augment],
             patience=self.patience,
             validation_fraction=0.0 if self.held_out == ON_VAL else float(self.held_out),
             class_weight=self.class_weight,
@@ -249,14 +252,6 @@ def train_reference(
         training={**training, "seen": seen},
     )
     return ReferenceResult(model, report)
-
-
-def _augmentation(architecture: Architecture, augment: bool | None) -> Augmentation | str | None:
-    if augment is False:
-        return None
-    if augment and architecture.augmentation is None:
-        return Augmentation()
-    return "published"
 
 
 def _targets(

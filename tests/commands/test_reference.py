@@ -136,7 +136,7 @@ def test_every_label_as_a_class_on_full_images_equally_many_of_each(home, tmp_pa
         table[column] = [str(home / "study" / name) for name in table[column]]
     table.to_csv(tmp_path / "three.csv", index=False)
     result = histcxr("reference", "train", tmp_path / "three.csv", *TINY, "--classes", "all", "--region", "full",
-                     "--undersample", "--no-augment", "--held-out", "val", "--json", tmp_path / "t.json",
+                     "--undersample", "--augment", "none", "--held-out", "val", "--json", tmp_path / "t.json",
                      "-o", tmp_path / "three.reference")  # fmt: skip
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "t.json").read_text())

@@ -17,13 +17,11 @@ SMALL = (4, 6, 8)
 
 def test_onnx_gives_what_keras_gives(random_weights, rng):
     pytest.importorskip("keras")
-    from histcxr.lungs.unet import build_unet, get_weights
+    from histcxr.lungs.unet import build_unet, get_weights, set_weights
 
     model = build_unet(SMALL, seed=1)
     weights = random_weights(SMALL, rng)
-    for layer in model.layers:
-        for weight in layer.weights:
-            weight.assign(weights[f"{layer.name}/{weight.name}"])
+    set_weights(model, weights)
     for name, values in get_weights(model).items():
         np.testing.assert_array_equal(values, weights[name])
     pictures = rng.normal(0, 1, (3, SIZE, SIZE)).astype(np.float32)
@@ -31,7 +29,7 @@ def test_onnx_gives_what_keras_gives(random_weights, rng):
     lungs, context = open_session(write_onnx(weights)).run(["lungs", "context"], {"image": pictures[:, None]})
     np.testing.assert_allclose(lungs[:, 0], by_keras[..., 0], atol=2e-5)
     keras = pytest.importorskip("keras")
-    deepest = keras.Model(model.input, model.get_layer("down2.conv2.relu").output)
+    deepest = keras.Model(model.input, model.get_layer("down2_conv2_relu").output)
     maps = deepest.predict(pictures[..., None], verbose=0)
     quarters = maps.reshape(3, 2, 16, 2, 16, -1).mean(axis=(2, 4)).transpose(0, 3, 1, 2).reshape(3, -1)
     np.testing.assert_allclose(context, quarters, rtol=1e-4, atol=1e-5)

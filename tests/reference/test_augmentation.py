@@ -4,7 +4,7 @@ import pytest
 
 from histcxr.data.phantoms import make_phantom
 from histcxr.exceptions import InputError
-from histcxr.reference.augmentation import Augmentation, augmented_batch
+from histcxr.reference.augmentation import STRENGTHS, Augmentation, augmented_batch
 from histcxr.reference.registry import ARCHITECTURES
 
 NONE = {"translation": 0, "rotation": 0, "zoom": 0, "stretch": 0, "intensity": 0, "gamma": 0}
@@ -163,6 +163,14 @@ def test_every_published_setting_can_be_expressed():
     assert Augmentation(**published["cnn3"]) == only(rotation=20, zoom=0.1)
     for settings in published.values():
         assert not Augmentation(**settings).flip
+
+
+def test_the_strong_setting_is_the_wider_one_in_everything():
+    assert set(STRENGTHS) == {"none", "mild", "strong"}
+    assert STRENGTHS["none"] is None
+    for name in NONE:
+        mild, strong = (getattr(STRENGTHS[key], name) for key in ("mild", "strong"))
+        assert strong > mild or (name == "translation" and strong == mild)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from histcxr.data.manifest import read_manifest
 from histcxr.data.phantoms import write_study
 from histcxr.exceptions import InputError
 from histcxr.model_store.reference import sick_score
+from histcxr.reference.augmentation import STRENGTHS
 from histcxr.reference.preparation import InputSettings
 from histcxr.reference_study.explanation import Explanation, draw_images
 from histcxr.reference_study.figures import class_figures, class_numbers
@@ -106,7 +107,12 @@ def test_the_score_is_the_probability_of_any_disease():
 
 @pytest.mark.parametrize(
     ("wrong", "match"),
-    [({"architecture": "x"}, "architecture"), ({"classes": 3}, "classes"), ({"held_out": 0.9}, "held_out")],
+    [
+        ({"architecture": "x"}, "architecture"),
+        ({"classes": 3}, "classes"),
+        ({"held_out": 0.9}, "held_out"),
+        ({"augment": "wild"}, "augment must be one of published, none, mild, strong; got 'wild'"),
+    ],
 )
 def test_wrong_settings_are_refused(wrong, match):
     with pytest.raises(InputError, match=match):
@@ -132,3 +138,10 @@ def test_shares_are_averaged_over_maps_that_have_one():
     assert whole["low"] < 0.30 < whole["high"]
     table["inside"] = np.nan
     assert Explanation(empty, empty, table).summary()[0]["inside"] is None
+
+
+@pytest.mark.parametrize(
+    ("augment", "used"), [("published", "published"), ("none", None), ("strong", STRENGTHS["strong"])]
+)
+def test_images_are_varied_as_asked_for(augment, used):
+    assert ReferenceSettings(augment=augment).classifier(0).augmentation == used

@@ -27,10 +27,11 @@ from histcxr.decision.metrics import auc, specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.models.lenet_graph import LeNetGraph
-from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions, validation_folds
+from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
 from histcxr.models.onnx_export import run_session, write_onnx
 from histcxr.models.stack import StackedClassifier
 from histcxr.onnx_session import open_session
+from histcxr.patient_folds import validation_folds
 
 SENSITIVITY = 0.95
 MEMBERS = ("knn", "svm", "random-forest", "xgboost")

@@ -19,6 +19,7 @@ FLOORS = [
     {"cohorts", "boxed"},
     {"model_store", "reports"},
     {"models", "reference"},
+    {"searching", "patient_folds"},
     {"decision", "features"},
     {"lungs"},
     {"data", "onnx_session"},

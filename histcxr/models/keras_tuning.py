@@ -2,60 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
+from histcxr.exceptions import InputError
 from histcxr.models.lenet import LeNetClassifier
-from histcxr.models.lenet_training import validation_folds
-from histcxr.models.search_folder import claim_folder, fingerprint
-from histcxr.neural import import_neural
+from histcxr.patient_folds import hold_out
+from histcxr.searching.folder import fingerprint
+from histcxr.searching.networks import NetworkSearch, SearchOptions, best_epoch_outcome, search_networks
 
-__all__ = ["METHODS", "LeNetSearch", "lenet_space", "tune_lenet"]
-
-#: The ways to search there are.
-METHODS = ("hyperband", "random", "bayesian")
-
-
-@dataclass(frozen=True)
-class LeNetSearch:
-    """What a search found.
-
-    Parameters
-    ----------
-    best_estimator : LeNetClassifier
-        Unfitted, with the best trial's parameters.
-    best_params : dict
-        The parameters that the search set; empty where the estimator's own won.
-    best_score : float
-        The best trial's AUC on the validation part: chosen as the highest of many, so too high for new data.
-    table : DataFrame
-        One row a trial, failed ones included: ``trial`` (0: the estimator as it came), ``status`` ("ok",
-        "failed", or "running" where a search was broken off), ``error`` (the last line of what went wrong),
-        ``score`` (the AUC), ``val_loss, epochs, best_epoch, parameters, seconds, repeats`` (the shorter trial
-        whose values Hyperband trains longer here), then the values.
-    directory : Path or None
-        Where the trials are kept; None where they were not.
-    n_judged : int
-        Images that every score rests on.
-    """
-
-    best_estimator: LeNetClassifier
-    best_params: dict[str, Any]
-    best_score: float
-    table: pd.DataFrame
-    directory: Path | None
-    n_judged: int
+__all__ = ["lenet_space", "tune_lenet"]
 
 
 def lenet_space(values: Any) -> dict[str, Any]:
@@ -128,7 +90,7 @@ def tune_lenet(
     directory: str | Path | None = None,
     random_state: int = 0,
     on_trial: Callable[[dict[str, Any]], None] | None = None,
-) -> LeNetSearch:
+) -> NetworkSearch[LeNetClassifier]:
     """Try LeNets and keep the one with the highest AUC on held-out patients.
 
     The estimator as it comes is trained first and competes.
@@ -164,7 +126,8 @@ def tune_lenet(
 
     Returns
     -------
-    LeNetSearch
+    NetworkSearch
+        Its table tells of each training ``score`` (the AUC), ``val_loss, epochs, best_epoch, parameters, seconds``.
 
     Warns
     -----
@@ -180,76 +143,25 @@ def tune_lenet(
     MissingDependencyError
         When Keras, its backend or Keras Tuner is not installed.
     """
-    if method not in METHODS:
-        raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    for name, value, least in (("n_trials", n_trials, 1), ("random_state", random_state, 0)):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            raise InputError(f"{name} must be an integer of at least {least}; got {value!r}")
-    if seconds is not None and not seconds > 0:
-        raise InputError(f"seconds must be above 0 or None; got {seconds!r}")
-    import_neural("keras", "to tune a LeNet")
-    keras_tuner = import_neural("keras_tuner", "to tune a LeNet")
-    from histcxr.models.lenet_trials import LeNetTuner, make_oracle
-
+    options = SearchOptions(method, n_trials, seconds, directory, random_state, on_trial)
     base = LeNetClassifier() if estimator is None else clone(estimator)
-    first = space(keras_tuner.HyperParameters())
-    unknown = sorted(set(first) - set(base.get_params()))
-    if unknown:
-        raise InputError(f"space must return parameters of LeNetClassifier; it has no {', '.join(unknown)}")
     counts, labels, rows, held_out = _check_data(X, y, groups, validation, base, random_state)
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary if directory is None else directory)
-        claim_folder(
-            folder,
-            {
-                "method": method,
-                "random_state": int(random_state),
-                "estimator": repr(sorted(base.get_params().items())),
-                "space": repr(sorted(first.items())),
-                "data": fingerprint(counts, labels, rows, held_out),
-            },
-        )
-        tuner = LeNetTuner(
-            make_oracle(method, space, n_trials=int(n_trials), seed=int(random_state) + 1),
-            space,
-            base,
-            counts,
-            labels,
-            rows,
-            held_out,
-            directory=folder,
-            seed=int(random_state),
-            seconds=seconds,
-            on_trial=on_trial,
-        )
-        first_row = tuner.train_base()
-        tuner.search()
-        trials = sorted(tuner.oracle.trials.values(), key=lambda trial: int(trial.trial_id))
-        table = pd.DataFrame([first_row, *(tuner.row(trial) for trial in trials)])
-        completed = [trial for trial in trials if trial.status == "COMPLETED"]
+    def train(model: LeNetClassifier, share: float, seed: int) -> dict[str, Any]:
+        if share < 1:  # its learning rate falls to zero over these epochs, as it will in a fit
+            model.set_params(epochs=max(1, round(model.epochs * share)))
+        trainer, _ = model.make_trainer(counts, labels)
+        network = trainer.train(rows, held_out, seed=seed)
+        return best_epoch_outcome(network.history, network.best_epoch) | {"parameters": trainer.n_parameters}
 
-    failed = table[table.status == "failed"]
-    if trials and not completed:
-        reason = f"; the last one failed with: {failed.error.iloc[-1]}" if len(failed) else ""
-        raise HistcxrError(f"none of {len(trials)} trials succeeded{reason}")
-    if len(failed):
-        warnings.warn(
-            f"{len(failed)} of {len(trials)} trials failed, the last one with: {failed.error.iloc[-1]}",
-            HistcxrWarning,
-            stacklevel=2,
-        )
-    best = max(completed, key=lambda trial: trial.score, default=None)
-    score, params = float(first_row["score"]), {}
-    if best is not None and best.score > score:
-        score, params = float(best.score), space(best.hyperparameters.copy())
-    return LeNetSearch(
-        best_estimator=base.set_params(**params),
-        best_params=params,
-        best_score=score,
-        table=table,
-        directory=None if directory is None else folder,
+    return search_networks(
+        base,
+        space,
+        train,
+        options,
+        identity={"method": method, "data": fingerprint(counts, labels, rows, held_out)},
         n_judged=len(held_out),
+        purpose="to tune a LeNet",
     )
 
 
@@ -268,7 +180,7 @@ def _check_data(
     if validation is None:
         if not base.validation_fraction:
             raise InputError("validation must be given where the estimator's validation_fraction is 0")
-        rows, part = validation_folds(target, groups, base.validation_fraction, 1, int(random_state))[0]
+        rows, part = hold_out(target, groups, base.validation_fraction, int(random_state))
         held_out = np.asarray(part)
     else:
         held = column_or_1d(validation)

@@ -29,11 +29,12 @@ from histcxr.exceptions import InputError
 from histcxr.features.histograms import zone_names
 from histcxr.models.lenet_graph import LeNetGraph, build_lenet, set_weights
 from histcxr.models.lenet_inputs import REPRESENTATIONS, check_counted, histogram_tensor
-from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions, validation_folds
+from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
 from histcxr.models.onnx_export import run_session, write_onnx
 from histcxr.models.out_of_fold import has_three_dimensions
 from histcxr.neural import import_neural
 from histcxr.onnx_session import open_session
+from histcxr.patient_folds import validation_folds
 
 __all__ = ["LeNetClassifier"]
 

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from histcxr.exceptions import HistcxrError, InputError
 from histcxr.models.lenet_graph import LeNetGraph, Weights, build_lenet, get_weights
-from histcxr.models.out_of_fold import patient_folds
 from histcxr.neural import import_neural
 
-__all__ = ["LeNetTrainer", "TrainedNetwork", "TrainingOptions", "validation_folds"]
+__all__ = ["LeNetTrainer", "TrainedNetwork", "TrainingOptions"]
 
 # Rows judged at a time between epochs: bounds the memory for activations.
 _JUDGED = 2048
@@ -253,45 +252,6 @@ class LeNetTrainer:
         loss = np.average(np.logaddexp(0, z) - y * z, weights=self._weight[rows])
         auc = roc_auc_score(y, z) if 0 < y.mean() < 1 else math.nan
         return float(loss), float(auc)
-
-
-def validation_folds(
-    y: NDArray[Any], groups: ArrayLike | None, fraction: float, n: int, seed: int
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp] | None]]:
-    """Hold out a part for early stopping, another one each time, stratified by class.
-
-    Parameters
-    ----------
-    y : ndarray, shape (rows,)
-    groups : array-like, shape (rows,) or None
-        Patients, who stay together.
-    fraction : float
-        Share held out: 0, or up to one half. It is rounded to one in a whole number.
-    n : int
-        How many times.
-    seed : int
-
-    Returns
-    -------
-    list of (rows to learn from, rows held out or None)
-        The held-out parts are disjoint until each row has been held out once; then they come again.
-
-    Raises
-    ------
-    InputError
-        When ``fraction`` is out of range, or there are too few patients of a class.
-    """
-    if not 0 <= fraction <= 0.5:
-        raise InputError(f"validation_fraction must be between 0 and 0.5; got {fraction!r}")
-    if fraction == 0:
-        return [(np.arange(len(y)), None)] * n
-    try:
-        folds = patient_folds(y, groups, round(1 / fraction), seed)
-    except InputError as error:
-        raise InputError(
-            f"validation_fraction={fraction:g}: {error}; or give 0, to train without early stopping"
-        ) from error
-    return [folds[i % len(folds)] for i in range(n)]
 
 
 def _batches(

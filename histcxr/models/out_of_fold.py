@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
     check_array,
@@ -23,67 +22,13 @@ from sklearn.utils.validation import (
 )
 
 from histcxr.exceptions import InputError
+from histcxr.patient_folds import Fold, patient_folds
 
-__all__ = ["OutOfFoldClassifier", "case_logits", "patient_folds"]
-
-Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+__all__ = ["OutOfFoldClassifier", "case_logits"]
 
 # Probabilities are squeezed into [e, 1 - e] before they become logits: the votes of 25 neighbours may be
 # 0 or 1. Squeezed, not cut off, so that the order of all scores stays.
 _EDGE = 0.005
-
-
-def patient_folds(
-    y: ArrayLike, groups: ArrayLike | None, n_splits: int = 5, random_state: Any = None
-) -> list[Fold]:
-    """Split images into folds of about equal class shares that share no patient.
-
-    Parameters
-    ----------
-    y : array-like, shape (n,)
-        Two classes.
-    groups : array-like, shape (n,), optional
-        The patient of each image. None: every image is a patient of its own.
-    n_splits : int, default=5
-    random_state : int, RandomState instance or None
-
-    Returns
-    -------
-    list of (ndarray, ndarray)
-        Row numbers to learn from and to judge by, for each fold.
-
-    Raises
-    ------
-    InputError
-        When there are too few patients of a class for so many folds.
-    """
-    if not isinstance(n_splits, int | np.integer) or isinstance(n_splits, bool) or n_splits < 2:
-        raise InputError(f"the number of folds must be an integer of at least 2; got {n_splits!r}")
-    target = column_or_1d(y)
-    check_consistent_length(target, groups)
-    patients = np.arange(len(target)) if groups is None else column_or_1d(groups)
-    for value in np.unique(target):
-        members = len(np.unique(patients[target == value]))
-        if members < n_splits:
-            raise InputError(
-                f"{n_splits} folds take at least {n_splits} patients of each class; "
-                f"class {value!r} has {members}"
-            )
-    seed = check_random_state(random_state)
-    rows = np.zeros((len(target), 1))
-    if groups is None:
-        return list(StratifiedKFold(n_splits, shuffle=True, random_state=seed).split(rows, target))
-    folds = list(
-        StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed).split(rows, target, patients)
-    )
-    for fold in folds:
-        for part in fold:
-            if len(np.unique(target[part])) < len(np.unique(target)):
-                raise InputError(
-                    f"{n_splits} folds without shared patients leave one with a single class; "
-                    "use fewer folds or more patients"
-                )
-    return folds
 
 
 def case_logits(estimator: Any, X: Any) -> NDArray[np.float64]:

@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.features.bands import Band
 from histcxr.features.histograms import Zones
-from histcxr.models.keras_tuning import METHODS, lenet_space
+from histcxr.models.fit_log import FitLog
+from histcxr.models.keras_tuning import lenet_space
 from histcxr.models.registry import (
     CLASSIFIERS,
     make_classifier,
@@ -27,9 +28,10 @@ from histcxr.models.registry import (
     usual_trials,
 )
 from histcxr.models.search import SEARCHES, Trial, best_trial, run_search
-from histcxr.models.search_folder import FitLog, claim_folder, fingerprint
 from histcxr.models.tuned_lenet import tuned_lenet
 from histcxr.models.tuning_result import SCORINGS, TuningResult, fit_and_cross_validate, trials_table
+from histcxr.searching.folder import claim_folder, fingerprint
+from histcxr.searching.networks import METHODS
 
 __all__ = ["SCORINGS", "SEARCHES", "TuningResult", "tune"]
 

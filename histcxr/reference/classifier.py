@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from histcxr.exceptions import InputError
+from histcxr.patient_folds import hold_out
 from histcxr.reference.architectures import (
     DEFAULT_HEAD,
     Architecture,
@@ -28,7 +29,7 @@ from histcxr.reference.augmentation import PUBLISHED, Augmentation
 from histcxr.reference.preparation import InputSettings
 from histcxr.reference.small_networks import SmallOptions
 from histcxr.reference.training import Stage, TrainingData, TrainingOptions, train_network
-from histcxr.reference.validation import check_images, class_scores, hold_out, named_part
+from histcxr.reference.validation import check_images, class_scores, named_part
 
 __all__ = ["ReferenceClassifier"]
 

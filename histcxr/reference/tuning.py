@@ -2,60 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tempfile
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, OutputError
-from histcxr.neural import import_neural
+from histcxr.exceptions import InputError
+from histcxr.patient_folds import hold_out
 from histcxr.reference.architectures import HeadOptions, find_architecture
 from histcxr.reference.classifier import ReferenceClassifier
-from histcxr.reference.validation import check_images, hold_out, named_part
+from histcxr.reference.validation import check_images, named_part
+from histcxr.searching.folder import fingerprint
+from histcxr.searching.networks import NetworkSearch, SearchOptions, best_epoch_outcome, search_networks
 
-__all__ = ["ReferenceSearch", "head_space", "rate_space", "tune_reference"]
-
-_SEARCH_FILE = "search.json"
-
-
-@dataclass(frozen=True)
-class ReferenceSearch:
-    """What a search found.
-
-    Attributes
-    ----------
-    best_estimator : ReferenceClassifier
-        Unfitted, with the best trial's parameters.
-    best_params : dict
-        The parameters that the search set; empty where the estimator's own won.
-    best_score : float
-        The best trial's AUC on the held-out part: chosen as the highest of many, so too high for new data.
-    table : DataFrame
-        One row a trial, failed ones included: ``trial`` (0: the estimator as it came), ``status`` ("ok", "failed",
-        or "running" where a search was broken off), ``error``, ``score`` (the AUC), ``val_loss, epochs, best_epoch,
-        seconds, repeats`` (the shorter trial whose values Hyperband trains longer here), then the values.
-    directory : Path or None
-        Where the trials are kept; None where they were not.
-    n_judged : int
-        Images that every score rests on.
-    """
-
-    best_estimator: ReferenceClassifier
-    best_params: dict[str, Any]
-    best_score: float
-    table: pd.DataFrame
-    directory: Path | None
-    n_judged: int
+__all__ = ["head_space", "rate_space", "tune_reference"]
 
 
 def rate_space(values: Any) -> dict[str, Any]:
@@ -114,7 +78,7 @@ def tune_reference(
     directory: str | Path | None = None,
     random_state: int = 0,
     on_trial: Callable[[dict[str, Any]], None] | None = None,
-) -> ReferenceSearch:
+) -> NetworkSearch[ReferenceClassifier]:
     """Try heads and learning rates, and keep the one with the highest AUC on held-out patients.
 
     The estimator as it comes is trained first and competes. Every trial is trained and judged on the same images;
@@ -149,7 +113,8 @@ def tune_reference(
 
     Returns
     -------
-    ReferenceSearch
+    NetworkSearch
+        Its table tells of each training ``score`` (the AUC), ``val_loss, epochs, best_epoch, seconds``.
 
     Warns
     -----
@@ -165,75 +130,28 @@ def tune_reference(
     MissingDependencyError
         When Keras, its backend or Keras Tuner is not installed.
     """
-    for name, value, least in (("n_trials", n_trials, 1), ("random_state", random_state, 0)):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            raise InputError(f"{name} must be an integer of at least {least}; got {value!r}")
-    if seconds is not None and not seconds > 0:
-        raise InputError(f"seconds must be above 0 or None; got {seconds!r}")
-    import_neural("keras", "to tune a reference network")
-    keras_tuner = import_neural("keras_tuner", "to tune a reference network")
-    from histcxr.reference.trials import ReferenceTuner, make_oracle
-
+    options = SearchOptions("hyperband", n_trials, seconds, directory, random_state, on_trial)
     base = ReferenceClassifier() if estimator is None else clone(estimator)
+    architecture = find_architecture(base.architecture)
     if space is None:
-        space = head_space if find_architecture(base.architecture).head else rate_space
-    first = space(keras_tuner.HyperParameters())
-    unknown = sorted(set(first) - set(base.get_params()))
-    if unknown:
-        raise InputError(
-            f"space must return parameters of ReferenceClassifier; it has no {', '.join(unknown)}"
-        )
+        space = head_space if architecture.head else rate_space
     images, labels, held = _check_data(X, y, groups, validation, base, int(random_state))
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary if directory is None else directory)
-        settings = {
-            "random_state": int(random_state),
-            "estimator": repr(sorted(base.get_params().items())),
-            "space": repr(sorted(first.items())),
-            "data": _fingerprint(images, labels, held),
-        }
-        _claim_folder(folder, settings)
-        tuner = ReferenceTuner(
-            make_oracle(space, n_trials=int(n_trials), seed=int(random_state) + 1),
-            space,
-            base,
-            images,
-            labels,
-            held,
-            directory=folder,
-            seed=int(random_state),
-            seconds=seconds,
-            on_trial=on_trial,
-        )
-        first_row = tuner.train_base()
-        if not tuner.time_is_over:
-            tuner.search()
-        trials = sorted(tuner.oracle.trials.values(), key=lambda trial: int(trial.trial_id))
-        table = pd.DataFrame([first_row, *(tuner.row(trial) for trial in trials)])
+    def train(model: ReferenceClassifier, share: float, seed: int) -> dict[str, Any]:
+        if share < 1:
+            longest = architecture.epochs if model.epochs is None else model.epochs
+            model.set_params(epochs=max(1, round(longest * share)))
+        model.set_params(random_state=seed).fit(images, labels, validation=held)
+        return best_epoch_outcome(model.history_, model.best_epoch_)
 
-    completed = [trial for trial in trials if trial.status == "COMPLETED"]
-    failed = table[table.status == "failed"]
-    if trials and not completed:
-        reason = f"; the last one failed with: {failed.error.iloc[-1]}" if len(failed) else ""
-        raise HistcxrError(f"none of {len(trials)} trials succeeded{reason}")
-    if len(failed):
-        warnings.warn(
-            f"{len(failed)} of {len(trials)} trials failed, the last one with: {failed.error.iloc[-1]}",
-            HistcxrWarning,
-            stacklevel=2,
-        )
-    score, params = float(first_row["score"]), {}
-    best = max(completed, key=lambda trial: trial.score, default=None)
-    if best is not None and best.score > score:
-        score, params = float(best.score), space(best.hyperparameters.copy())
-    return ReferenceSearch(
-        best_estimator=base.set_params(**params),
-        best_params=params,
-        best_score=score,
-        table=table,
-        directory=None if directory is None else folder,
+    return search_networks(
+        base,
+        space,
+        train,
+        options,
+        identity={"data": fingerprint(images, labels, held)},
         n_judged=int(held.sum()),
+        purpose="to tune a reference network",
     )
 
 
@@ -259,39 +177,3 @@ def _check_data(
     held = np.zeros(len(labels), np.bool_)
     held[held_out] = True
     return images, labels, held
-
-
-def _fingerprint(*arrays: NDArray[Any]) -> str:
-    """Return one SHA-256 over the shapes, dtypes and values of arrays."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        if array.dtype == object:
-            digest.update(repr(array.tolist()).encode())
-        else:
-            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def _claim_folder(folder: Path, search: dict[str, Any]) -> None:
-    """Note in a folder whose search it holds; refuse one that holds another."""
-    path = folder / _SEARCH_FILE
-    try:
-        if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            differs = [name for name in search if found.get(name) != search[name]]
-            if differs:
-                raise InputError(
-                    f"directory must be new or hold the same search; {folder} holds one with other {', '.join(differs)}"
-                )
-        elif folder.exists() and any(folder.iterdir()):
-            raise InputError(
-                f"directory must be new, empty or hold the same search; {folder} holds other files"
-            )
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(search, indent=2), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot keep the search here ({error.strerror or error})") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}); delete the folder, or name another") from error

@@ -1,4 +1,4 @@
-"""Judging a reference network: its scores in bounded memory, and the patients held out for it."""
+"""Judging a reference network: its scores in bounded memory, and the images held out for it by name."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.utils.validation import check_consistent_length, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from histcxr.exceptions import InputError
 
-__all__ = ["check_images", "class_scores", "hold_out", "judge", "named_part"]
+__all__ = ["check_images", "class_scores", "judge", "named_part"]
 
 # Pixels judged at a time: bounds the memory for activations, which grow with them.
 _JUDGED_PIXELS = 1 << 21
@@ -91,59 +90,6 @@ def judge(
         "val_accuracy": float(np.mean(scores.argmax(axis=1) == truth)),
         "val_auc": auc,
     }
-
-
-def hold_out(
-    targets: NDArray[np.integer], groups: ArrayLike | None, fraction: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
-    """Hold out a part of the patients for early stopping, with about the same share of each class.
-
-    Parameters
-    ----------
-    targets : ndarray of int, shape (n,)
-    groups : array-like, shape (n,) or None
-        Patients, who stay together. None: every image is a patient of its own.
-    fraction : float
-        Share held out: 0, or up to one half. It is rounded to one in a whole number.
-    seed : int
-
-    Returns
-    -------
-    (rows to learn from, rows held out or None)
-
-    Raises
-    ------
-    InputError
-        When ``fraction`` is out of range, or there are too few patients of a class.
-    """
-    if not 0 <= fraction <= 0.5:
-        raise InputError(f"validation_fraction must be between 0 and 0.5; got {fraction!r}")
-    if fraction == 0:
-        return np.arange(len(targets)), None
-    n_folds = round(1 / fraction)
-    patients = np.arange(len(targets)) if groups is None else column_or_1d(groups)
-    check_consistent_length(targets, patients)
-    fewest = min(len(np.unique(patients[targets == value])) for value in np.unique(targets))
-    if fewest < n_folds:
-        raise InputError(
-            f"validation_fraction={fraction:g} takes at least {n_folds} patients of each class, and one has {fewest}; "
-            "give more patients, a larger fraction, or 0 to train without early stopping"
-        )
-    table = np.zeros((len(targets), 1))
-    folds: Any
-    if groups is None:  # the other splitter is slow where every image is a group
-        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(table, targets)
-    else:
-        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-        folds = splitter.split(table, targets, patients)
-    rows, held_out = next(iter(folds))
-    classes = len(np.unique(targets))
-    if min(len(np.unique(targets[rows])), len(np.unique(targets[held_out]))) < classes:
-        raise InputError(
-            f"validation_fraction={fraction:g}: without dividing a patient one side would lack a class; "
-            "give more patients, a larger fraction, or 0 to train without early stopping"
-        )
-    return rows, held_out
 
 
 def named_part(

@@ -43,6 +43,7 @@ def plot_history(report: Mapping[str, Any], path: Path) -> Path:
             axis.plot(epochs, history[f"val_{name}"], "o-", ms=3, color=_RED, label="held out")
             axis.axvline(report["best_epoch"], color=_GREY, ls=":", lw=1, label="kept")
         axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_ylabel(name)
         axis.grid(alpha=0.25)
         axis.legend(fontsize="small")

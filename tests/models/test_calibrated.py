@@ -18,7 +18,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from histcxr.exceptions import InputError
 from histcxr.models.calibrated import CalibratedClassifier
-from histcxr.models.out_of_fold import case_logits, patient_folds
+from histcxr.models.out_of_fold import case_logits
+from histcxr.patient_folds import patient_folds
 
 
 @parametrize_with_checks([CalibratedClassifier(GaussianNB(), cv=2), CalibratedClassifier(SVC(), cv=None)])
@@ -39,29 +40,6 @@ def copies(n=200, seed=0):
     rng = np.random.default_rng(seed)
     X, y = rng.normal(0, 1, (n // 2, 5)), np.arange(n // 2) % 2
     return np.repeat(X, 2, axis=0), np.repeat(y, 2), np.repeat(np.arange(n // 2), 2)
-
-
-def test_folds_share_no_patient_and_keep_the_classes():
-    _, y, patients = clouds()
-    folds = patient_folds(y, patients, 5, 0)
-    np.testing.assert_array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(len(y)))
-    for train, test in folds:
-        assert not set(patients[train]) & set(patients[test])
-        assert y[test].mean() == pytest.approx(0.5, abs=0.05)
-
-
-@pytest.mark.parametrize(
-    ("y", "groups", "n_splits", "message"),
-    [
-        ([0, 1] * 5, None, 1, "integer of at least 2; got 1"),
-        ([0, 1] * 5, None, 2.0, "integer of at least 2; got 2.0"),
-        ([0, 1] * 5, None, 6, "class .*0.* has 5"),
-        ([0, 1] * 5, [0, 1] * 5, 2, "class .*0.* has 1"),
-    ],
-)
-def test_folds_refused(y, groups, n_splits, message):
-    with pytest.raises(InputError, match=message):
-        patient_folds(y, groups, n_splits)
 
 
 def test_a_patient_never_vouches_for_itself():

@@ -13,7 +13,6 @@ from sklearn.preprocessing import FunctionTransformer
 
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.models.lenet import LeNetClassifier
-from histcxr.models.lenet_training import validation_folds
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("onnxruntime")
@@ -176,25 +175,6 @@ def test_cross_validation_in_a_pipeline_with_patients(data):
     assert scores.min() > 0.9
     model.fit(counts, labels, lenetclassifier__groups=patients)
     assert copy.deepcopy(model).predict(counts[:3]).shape == (3,)
-
-
-def test_patients_stay_together_in_the_held_out_part():
-    rng = np.random.default_rng(0)
-    groups = rng.integers(0, 60, 300)
-    y = groups % 2
-    folds = validation_folds(y, groups, 0.2, 7, seed=1)
-    for rows, held_out in folds:
-        assert not set(groups[rows]) & set(groups[held_out])
-        np.testing.assert_array_equal(np.sort(np.concatenate([rows, held_out])), np.arange(300))
-        assert 0.1 < len(held_out) / 300 < 0.3
-    covered = np.concatenate([held_out for _, held_out in folds[:5]])
-    np.testing.assert_array_equal(np.sort(covered), np.arange(300))
-    np.testing.assert_array_equal(folds[5][1], folds[0][1])
-    assert validation_folds(y, groups, 0, 2, seed=1)[1][1] is None
-    with pytest.raises(InputError, match="validation_fraction=0.2: 5 folds take at least 5 patients"):
-        validation_folds(y, np.minimum(groups, 7), 0.2, 1, seed=1)
-    with pytest.raises(InputError, match="validation_fraction must be between 0 and 0.5; got 0.9"):
-        validation_folds(y, groups, 0.9, 1, seed=1)
 
 
 def test_class_weights_move_the_scores(data):

@@ -12,8 +12,9 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from histcxr.exceptions import InputError
-from histcxr.models.out_of_fold import case_logits, patient_folds
+from histcxr.models.out_of_fold import case_logits
 from histcxr.models.stack import StackedClassifier
+from histcxr.patient_folds import patient_folds
 
 
 @parametrize_with_checks(

@@ -13,10 +13,11 @@ from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.models import registry
 from histcxr.models.calibrated import CalibratedClassifier
 from histcxr.models.gaussian_svc import GaussianSVC
-from histcxr.models.out_of_fold import case_logits, patient_folds
+from histcxr.models.out_of_fold import case_logits
 from histcxr.models.registry import make_classifier
 from histcxr.models.search import run_search
 from histcxr.models.tuning import tune
+from histcxr.patient_folds import patient_folds
 
 C = "classifier__estimator__C"
 GAMMA = "classifier__estimator__gamma"

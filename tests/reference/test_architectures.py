@@ -374,7 +374,7 @@ def test_wrong_options_are_named(make, message):
 
 
 def test_the_registry_is_complete_and_cannot_be_changed():
-    small = {"cnn4", "cnn4-raw", "cnn3", "lenet5", "lenet5-tuned", "cnn-lstm", "resnet-small"}
+    small = {"cnn4", "cnn4-raw", "cnn3", "lenet5", "lenet5-tuned", "cnn-lstm", "resnet-small", "resnet-fine"}
     assert set(ARCHITECTURES) == small | set(PREPROCESS)
     assert {name for name, a in ARCHITECTURES.items() if a.transfer} == set(BACKBONES)
     assert all(a.name == name and a.description and a.min_size <= a.size for name, a in ARCHITECTURES.items())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
+from histcxr.exceptions import InputError
 from histcxr.reference.architectures import ConvOptions, HeadOptions
 from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.tuning import head_space, rate_space, tune_reference
@@ -28,19 +28,12 @@ def data():
     return images.clip(0, 255).astype(np.uint8), sick, patients
 
 
-def failing_space(values):
-    """Asks for a learning rate below 0 in about half of the trials."""
-    return {"learning_rate": values.Float("rate", -1, 1)}
-
-
 @pytest.fixture
 def fits(monkeypatch):
     """Replace training, for tests of the search around it, by a score drawn from the seed; list the fits."""
     seen = []
 
     def fit(self, X, y, *, groups=None, validation=None):
-        if self.learning_rate < 0:
-            raise InputError("learning_rate must be above 0")
         seen.append((self.get_params(), validation))
         self.history_ = {
             "loss": [0.7],
@@ -106,19 +99,6 @@ def test_hyperband_trains_the_better_ones_longer(data, fits):
         assert table.score[row.repeats] >= table.score[1:5].min()
 
 
-def test_goes_on_where_it_stopped(data, fits, tmp_path):
-    images, sick, patients = data
-    how = {"groups": patients, "estimator": BASE, "directory": tmp_path / "search"}
-    whole = tune_reference(images, sick, **(how | {"directory": None}), n_trials=7)
-    n = len(fits)
-    tune_reference(images, sick, **how, n_trials=3)
-    search = tune_reference(images, sick, **how, n_trials=7)
-    assert len(fits) - n == 8  # nothing is trained twice
-    assert search.directory == tmp_path / "search"
-    assert search.table.score.tolist() == whole.table.score.tolist()
-    assert search.table.learning_rate.tolist()[1:] == whole.table.learning_rate.tolist()[1:]
-
-
 def test_another_search_is_not_gone_on_with(data, fits, tmp_path):
     images, sick, patients = data
     how = {"groups": patients, "estimator": BASE, "directory": tmp_path, "n_trials": 1}
@@ -126,35 +106,11 @@ def test_another_search_is_not_gone_on_with(data, fits, tmp_path):
     for change, name in (
         ({"random_state": 1}, "random_state"),
         ({"estimator": clone(BASE).set_params(batch_size=4)}, "estimator"),
-        ({"space": failing_space}, "space"),
+        ({"space": lambda values: {"learning_rate": values.Float("rate", 1e-2, 1)}}, "space"),
         ({"validation": patients < 8}, "data"),
     ):
         with pytest.raises(InputError, match=f"with other .*{name}"):
             tune_reference(images, sick, **(how | change))
-    (tmp_path / "search.json").write_text("{")
-    with pytest.raises(InputError, match="is damaged"):
-        tune_reference(images, sick, **how)
-    (tmp_path / "search.json").unlink()
-    with pytest.raises(InputError, match="holds other files"):
-        tune_reference(images, sick, **how)
-
-
-def test_failed_trials_are_told(data, fits):
-    images, sick, patients = data
-    with pytest.warns(HistcxrWarning, match="of 4 trials failed, the last one with: .*learning_rate must be"):
-        search = tune_reference(
-            images, sick, groups=patients, estimator=BASE, space=failing_space, n_trials=4, random_state=1
-        )
-    assert set(search.table.status) == {"ok", "failed"}
-    assert search.table.score[search.table.status == "failed"].isna().all()
-    with pytest.raises(HistcxrError, match="the first 3 trials of the search failed"):
-        tune_reference(
-            images,
-            sick,
-            estimator=BASE,
-            space=lambda values: {"learning_rate": -values.Float("rate", 1, 2)},
-            n_trials=9,
-        )
 
 
 def test_the_space_follows_the_architecture(data, fits):
@@ -174,20 +130,11 @@ def test_the_space_follows_the_architecture(data, fits):
         assert "learning_rate" in search.table
 
 
-def test_no_trial_begins_when_time_is_over(data, fits):
-    images, sick, patients = data
-    search = tune_reference(images, sick, estimator=BASE, n_trials=50, seconds=1e-9)
-    assert len(search.table) == 1
-    assert search.best_params == {}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"n_trials": 0}, "n_trials must be an integer of at least 1; got 0"),
-        ({"random_state": -1}, "random_state must be"),
-        ({"seconds": 0}, "seconds must be above 0 or None"),
-        ({"space": lambda values: {"colour": 1}}, "it has no colour"),
+        ({"space": lambda values: {"colour": 1}}, "parameters of ReferenceClassifier; it has no colour"),
         ({"estimator": clone(BASE).set_params(validation_fraction=0)}, "validation must be given where"),
         ({"estimator": ReferenceClassifier("alexnet")}, "architecture must be one of"),
     ],

@@ -1,8 +1,7 @@
-"""One search of Keras Tuner over LeNets. Import this module inside functions: it imports Keras Tuner.
+"""The trials of one search with Keras Tuner. Import this module inside functions: it imports Keras Tuner.
 
-Only Keras Tuner's oracles and its bookkeeping are used; a trial is trained by
-:class:`~histcxr.models.lenet_training.LeNetTrainer`. So no trial needs TensorBoard, which Keras Tuner's own
-training imports in every trial and without which all of them fail in silence.
+Only Keras Tuner's oracles and its bookkeeping are used; a trial is trained by a function. So no trial needs
+TensorBoard, which Keras Tuner's own training imports in every trial and without which all of them fail in silence.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,16 @@ import keras_tuner
 import numpy as np
 from keras_tuner import errors, oracles
 from keras_tuner.engine import base_tuner
-from numpy.typing import NDArray
 from sklearn.base import clone
 
-from histcxr.exceptions import HistcxrError, MissingDependencyError
-from histcxr.models.lenet import LeNetClassifier
-from histcxr.models.lenet_training import LeNetTrainer
+from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
 
-__all__ = ["UNITS", "LeNetTuner", "make_oracle"]
+__all__ = ["UNITS", "TrialTuner", "last_line", "make_oracle"]
 
 #: Hyperband's longest training in its own units; each is a ninth of the epochs. With its usual factor of 3
-#: trainings are then of a ninth, a third or all of the epochs: shorter ones tell nothing about a LeNet. Each
-#: begins anew and lets its learning rate fall to zero, as a fit with these parameters will.
+#: trainings are then of a ninth, a third or all of the epochs: shorter ones tell nothing about a network. Each
+#: begins anew, as a fit with its values will.
 UNITS = 9
-
-_OUTCOME = ("score", "val_loss", "epochs", "best_epoch", "parameters", "seconds")
 
 # So many trials may fail before any succeeds; then the fault is not in their values.
 _HOPELESS = 3
@@ -48,16 +42,24 @@ def make_oracle(method: str, space: Callable[[Any], dict[str, Any]], *, n_trials
     space : callable
         Declares the values on a ``keras_tuner.HyperParameters``.
     n_trials : int
+        At least 1.
     seed : int
         Above 0, since Keras Tuner takes 0 for "none".
+
+    Raises
+    ------
+    InputError
+        When ``n_trials`` is below 1: Keras Tuner takes 0 for "any number".
     """
+    if n_trials < 1:
+        raise InputError(f"n_trials must be an integer of at least 1; got {n_trials!r}")
     values = keras_tuner.HyperParameters()
     space(values)
     common = {
         "objective": keras_tuner.Objective("score", "max"),
         "hyperparameters": values,
         "seed": seed,
-        # Failures are counted by LeNetTuner, whose message says more.
+        # Failures are counted by TrialTuner, whose message says more.
         "max_consecutive_failed_trials": n_trials + 1,
     }
     if method == "random":
@@ -71,7 +73,7 @@ def make_oracle(method: str, space: Callable[[Any], dict[str, Any]], *, n_trials
     return oracle
 
 
-class LeNetTuner(base_tuner.BaseTuner):
+class TrialTuner(base_tuner.BaseTuner):
     """Runs trials until the oracle, the number of trials or the time ends the search.
 
     Parameters
@@ -79,91 +81,66 @@ class LeNetTuner(base_tuner.BaseTuner):
     oracle : keras_tuner.Oracle
     space : callable
         From a ``keras_tuner.HyperParameters`` to parameters of the classifier.
-    base : LeNetClassifier
+    base : classifier
         Gives the parameters that are not searched.
-    X, y : ndarray
-        Counts and labels, as :meth:`LeNetClassifier.fit` takes them.
-    rows, validation : ndarray of int
-        Rows to learn from and rows to judge by.
+    train : callable
+        ``train(classifier, share, seed)`` trains an unfitted classifier for a share of its epochs, above 0 and up to
+        1, and returns what came of it by name, ready for JSON; the higher its ``score``, the better.
     directory : Path
         Where trials are kept; a search found there is gone on with.
     seed : int
     seconds : float or None
-        No trial begins later than this after the search.
+        No trial begins later than this.
     on_trial : callable or None
-        Called with each finished trial's number and result.
+        Called with each finished trial's row.
     """
 
     def __init__(
         self,
         oracle: Any,
         space: Callable[[Any], dict[str, Any]],
-        base: LeNetClassifier,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        rows: NDArray[np.intp],
-        validation: NDArray[np.intp],
+        base: Any,
+        train: Callable[[Any, float, int], Mapping[str, Any]],
         *,
         directory: Path,
         seed: int,
         seconds: float | None,
         on_trial: Callable[[dict[str, Any]], None] | None,
     ) -> None:
-        self._space, self._base, self._X, self._y = space, base, X, y
-        self._rows, self._validation, self._seed = rows, validation, seed
-        self._on_trial = on_trial
+        self._space, self._base, self._train = space, base, train
+        self._seed, self._on_trial = seed, on_trial
+        self._outcome: tuple[str, ...] = ()
         self._end = None if seconds is None else time.monotonic() + seconds
         with contextlib.redirect_stdout(io.StringIO()):  # Keras Tuner prints that it reloads.
             super().__init__(oracle=oracle, directory=str(directory), project_name="trials")
         oracle.verbose = 0
 
+    def run(self) -> list[dict[str, Any]]:
+        """Train the classifier as it came, then search; return a row for it and for each trial, in their order."""
+        first = self._base_row()
+        # Asked here, too: Keras Tuner takes 0 trials for "any number", so pre_create_trial cannot stop the first.
+        if not self._time_is_over():
+            self.search()
+        return [first, *(self._row(trial) for trial in self.trials())]
+
+    def trials(self) -> list[Any]:
+        """Return the trials in their order, Keras Tuner's own records of them."""
+        return sorted(self.oracle.trials.values(), key=lambda trial: int(trial.trial_id))
+
     def run_trial(self, trial: Any) -> dict[str, float]:
         """Train one network, for as many epochs as Hyperband grants it."""
-        started = time.perf_counter()
-        values = trial.hyperparameters.values
         model = clone(self._base).set_params(**self._space(trial.hyperparameters))
-        model.set_params(epochs=max(1, round(model.epochs * values.get("tuner/epochs", UNITS) / UNITS)))
+        share = trial.hyperparameters.values.get("tuner/epochs", UNITS) / UNITS
         try:
-            trainer, _ = model.make_trainer(self._X, self._y)
+            result = self._result(model, share, int(trial.trial_id) + 1)
         except MissingDependencyError as error:
             raise errors.FatalRuntimeError(str(error)) from error
-        result = self._outcome(trainer, int(trial.trial_id) + 1, started)
-        (self._folder(trial.trial_id) / "result.json").write_text(json.dumps(result))
+        self._trial_file(trial).write_text(json.dumps(result))
         return {"score": result["score"]}
-
-    def train_base(self) -> dict[str, Any]:
-        """Train the classifier as it came, as trial 0, or find that this was done; return its row."""
-        path = Path(self.project_dir) / "base.json"
-        if path.exists():
-            result = json.loads(path.read_text())
-        else:
-            started = time.perf_counter()
-            trainer, _ = clone(self._base).make_trainer(self._X, self._y)
-            result = self._outcome(trainer, 0, started)
-            path.write_text(json.dumps(result))
-        return {
-            "trial": 0,
-            "status": "ok",
-            "error": "",
-            **{name: result[name] for name in _OUTCOME},
-            "repeats": "",
-        }
-
-    def _outcome(self, trainer: LeNetTrainer, number: int, started: float) -> dict[str, Any]:
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0]) >> 1
-        network = trainer.train(self._rows, self._validation, seed=seed)
-        return {
-            "score": network.history["val_auc"][network.best_epoch],
-            "val_loss": network.history["val_loss"][network.best_epoch],
-            "epochs": len(network.history["loss"]),
-            "best_epoch": network.best_epoch,
-            "parameters": trainer.n_parameters,
-            "seconds": time.perf_counter() - started,
-        }
 
     def pre_create_trial(self) -> None:
         """End the search when its time is over."""
-        if self._end is not None and time.monotonic() > self._end:
+        if self._time_is_over():
             self.oracle.max_trials = len(self.oracle.trials)
 
     def on_trial_end(self, trial: Any) -> None:
@@ -171,31 +148,50 @@ class LeNetTuner(base_tuner.BaseTuner):
         super().on_trial_end(trial)
         trials = list(self.oracle.trials.values())
         if self._on_trial is not None:
-            self._on_trial(self.row(trial))
+            self._on_trial(self._row(trial))
         failed = [t for t in trials if t.status == "FAILED"]
         if len(failed) >= _HOPELESS and not any(t.status == "COMPLETED" for t in trials):
             raise HistcxrError(
                 f"the first {len(failed)} trials of the search failed, the last one with: {last_line(trial.message)}"
             )
 
-    def row(self, trial: Any) -> dict[str, Any]:
+    def _time_is_over(self) -> bool:
+        return self._end is not None and time.monotonic() > self._end
+
+    def _result(self, model: Any, share: float, number: int) -> dict[str, Any]:
+        """Train a network with a seed of its own; return what came of it, and the seconds it took."""
+        started = time.perf_counter()
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0]) >> 1
+        return {**self._train(model, share, seed), "seconds": time.perf_counter() - started}
+
+    def _base_row(self) -> dict[str, Any]:
+        """Train the classifier as it came, as trial 0, or find that this was done; return its row."""
+        path = Path(self.project_dir) / "base.json"
+        if path.exists():
+            result = json.loads(path.read_text())
+        else:
+            result = self._result(clone(self._base), 1.0, 0)
+            path.write_text(json.dumps(result))
+        self._outcome = tuple(result)
+        return {"trial": 0, "status": "ok", "error": "", **result, "repeats": ""}
+
+    def _row(self, trial: Any) -> dict[str, Any]:
         """Return a trial as a row of the table: outcome first, then the values by name."""
-        path = self._folder(trial.trial_id) / "result.json"
-        result = json.loads(path.read_text()) if trial.status == "COMPLETED" else {}
+        result = json.loads(self._trial_file(trial).read_text()) if trial.status == "COMPLETED" else {}
         row: dict[str, Any] = {
             "trial": int(trial.trial_id) + 1,
             "status": {"COMPLETED": "ok", "FAILED": "failed"}.get(trial.status, "running"),
             "error": last_line(trial.message),
         }
-        for name in _OUTCOME:
+        for name in self._outcome:
             row[name] = result.get(name, float("nan"))
-        repeated = trial.hyperparameters.values.get("tuner/trial_id", "")
-        row["repeats"] = int(repeated) + 1 if repeated else ""
         values = trial.hyperparameters.values
+        repeated = values.get("tuner/trial_id", "")
+        row["repeats"] = int(repeated) + 1 if repeated else ""
         return row | {name: value for name, value in values.items() if not name.startswith("tuner/")}
 
-    def _folder(self, trial_id: str) -> Path:
-        return Path(self.get_trial_dir(trial_id))
+    def _trial_file(self, trial: Any) -> Path:
+        return Path(self.get_trial_dir(trial.trial_id)) / "result.json"
 
 
 def last_line(message: str | None) -> str:

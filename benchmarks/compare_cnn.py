@@ -200,8 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = list(zip(sample["image"], sample["mask"], strict=True))
     stick_name, stick_size = options.yardstick.split("@")
     contenders = [
-        *(reference_costs.histogram_contender(name, model) for name, model in histograms.items()),
-        *(reference_costs.reference_contender(name, model) for name, model in references.items()),
+        *(reference_costs.contender(name, model) for name, model in histograms.items()),
+        *(reference_costs.contender(name, model) for name, model in references.items()),
         reference_costs.yardstick(stick_name, int(stick_size)),
     ]
     times = reference_costs.take_times(contenders, files, rounds=options.rounds, seconds=options.seconds)

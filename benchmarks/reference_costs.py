@@ -23,11 +23,8 @@ from threadpoolctl import threadpool_limits
 
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import check_lungs, read_radiograph
-from histcxr.features.bands import band_histograms
-from histcxr.features.histograms import BINS, masked_histogram
-from histcxr.features.recipe import Recipe
-from histcxr.model_store import Model, load_model
-from histcxr.model_store.reference import ReferenceModel, load_reference
+from histcxr.model_store import Judge, load_model
+from histcxr.model_store.reference import load_reference
 from histcxr.neural import import_neural
 from histcxr.reference.preparation import InputSettings
 
@@ -48,29 +45,13 @@ class Contender:
     score: Score
 
 
-def histogram_contender(name: str, model: Model) -> Contender:
-    """Return a histogram model: check, count, score."""
-    recipe: Recipe = model.recipe
+def contender(name: str, model: Judge) -> Contender:
+    """Return a model with all that triage does between decoding and drawer: check, measure, score, know."""
 
     def score(images: Sequence[Image]) -> NDArray[np.float64]:
-        counts = np.empty((len(images), len(recipe.names), BINS), np.int64)
-        for row, (pixels, lungs) in enumerate(images):
-            check_lungs(pixels, lungs)
-            own = masked_histogram(pixels, lungs, recipe.zones)
-            counts[row, : len(own)] = own
-            if recipe.bands:
-                bands = band_histograms(pixels, lungs, recipe.zones, recipe.bands)
-                counts[row, len(own) :] = bands.reshape(-1, BINS)
-        return model.score(counts)
-
-    return Contender(name, score)
-
-
-def reference_contender(name: str, model: ReferenceModel) -> Contender:
-    """Return a network: check, prepare, score."""
-
-    def score(images: Sequence[Image]) -> NDArray[np.float64]:
-        return model.score(_squares(images, model.inputs))
+        measured = np.stack([model.measure(pixels, lungs, "") for pixels, lungs in images])
+        model.unfamiliar(measured)
+        return model.score(measured)
 
     return Contender(name, score)
 
@@ -245,7 +226,9 @@ def limit_threads(threads: int) -> None:
     threadpool_limits(threads)  # OpenMP and BLAS, so XGBoost and scikit-learn
     backend = import_neural("keras", "to compare networks").backend.backend()
     if backend == "tensorflow":
-        threading = import_neural("tensorflow", "to compare networks").config.threading
+        config = import_neural("tensorflow", "to compare networks").config
+        config.set_visible_devices([], "GPU")  # costs are those of a CPU
+        threading = config.threading
         threading.set_intra_op_parallelism_threads(threads)
         threading.set_inter_op_parallelism_threads(threads)
     elif backend == "torch":
@@ -257,12 +240,12 @@ def main(arguments: Sequence[str]) -> None:
     kind, path = arguments
     images = decode([tuple(pair) for pair in json.load(sys.stdin)])
     if kind == "histogram":
-        contender = histogram_contender(path, load_model(path))
+        found = contender(path, load_model(path))
     elif kind == "reference":
-        contender = reference_contender(path, load_reference(path))
+        found = contender(path, load_reference(path))
     else:
-        contender = yardstick(*_named(path))
-    contender.score(images)
+        found = yardstick(*_named(path))
+    found.score(images)
     print(own_peak())
 
 

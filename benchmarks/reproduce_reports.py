@@ -6,7 +6,8 @@ Each finished row is one JSON file in the output folder and is not run again; a 
 With `--minutes` no row is started that will not fit: its time is estimated from a few steps of training. Rows without
 data or weights are listed with the reason. Networks stop by the validation part of the data (a fifth of the training
 patients where the data name none); the published test part is kept. `--epochs` and `--size` bound what a row may cost
-and are said in the table. Our splits keep patients together, which the reports' did not.
+and are said in the table. Our splits keep patients together, which the reports' did not; the learning
+rate falls along a cosine, of which the reports say nothing; unfrozen backbones are trained in two stages.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +21,7 @@ def network_option() -> Any:
 @click.command()
 @options.data_argument()
 @network_option()
+@options.output_option("Draw confusion matrix and ROC curves into this folder.")
 @click.option("--split", default="test", show_default=True, help="Which split of DATA; 'all' for every row.")
 @click.option(
     "--by", multiple=True, metavar="COLUMN", help="Also within each value of this column; repeatable."
@@ -37,6 +40,7 @@ def network_option() -> Any:
 def evaluate(
     data: str,
     model: str,
+    output: str | None,
     split: str,
     by: tuple[str, ...],
     prevalence: float | None,
@@ -70,3 +74,23 @@ def evaluate(
         )
     click.echo(measured_report(result))
     options.write_json(json_file, result)
+    if output is not None:
+        click.echo(f"\nDrew {_draw(result, Path(output))}")
+
+
+def _draw(result: dict[str, Any], folder: Path) -> str:
+    """Draw the calls as a whole and of each group; return the names of the pictures."""
+    from histcxr.exceptions import OutputError
+    from histcxr.reports.reference_plots import plot_calls
+
+    parts = {"all": result["overall"]}
+    for column, groups in result["groups"].items():
+        parts |= {f"{column}-{value or 'unknown'}": figures for value, figures in groups.items()}
+    files = {name: folder / (re.sub(r"[^\w.-]+", "_", name) + ".png") for name in parts}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figures in parts.items():
+            plot_calls(figures["classes"], files[name])
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    return ", ".join(map(str, files.values()))

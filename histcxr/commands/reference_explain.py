@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from histcxr.reference_study.explanation import Explanation
 
 
+_FILES = ("grid.png", "shares.csv", "maps.npy")
+
+
 @click.command()
 @click.argument("data", type=click.Path(exists=True), nargs=-1, required=True)
 @network_option()
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     help="Whose lung masks.  [default: as the network was trained]",
 )
 @options.where_option()
+@click.option("--overwrite", is_flag=True, help="Replace the pictures of an earlier run.")
 @options.seed_option()
 @options.jobs_option()
 @options.json_option()
@@ -48,6 +52,7 @@ def explain(
     maps: bool,
     lungs: str | None,
     where: dict[str, list[str]],
+    overwrite: bool,
     seed: int,
     jobs: int,
     json_file: str | None,
@@ -67,6 +72,7 @@ def explain(
     from histcxr.reference_study.explanation import explain_images
     from histcxr.reports.reference import explanation_report
 
+    _claim(Path(output), overwrite)
     with muted_decoders():
         network = load_reference(model)
         manifest = _chosen_images(data, split, images, where, seed)
@@ -103,6 +109,18 @@ def _chosen_images(
         raise click.UsageError("DATA must be one folder, one CSV, or any number of image files")
     manifest = only_split(select_rows(read_manifest(data[0]), where), None if split == "all" else split)
     return draw_images(manifest, images, seed=seed)
+
+
+def _claim(folder: Path, overwrite: bool) -> None:
+    """Make room for the pictures: two explanations in one folder could not be told apart."""
+    from histcxr.exceptions import InputError
+
+    overlays = folder / "overlays"
+    earlier = [*overlays.glob("*.png"), *(folder / name for name in _FILES if (folder / name).exists())]
+    if earlier and not overwrite:
+        raise InputError(f"{folder} holds an explanation already; give another folder, or --overwrite")
+    for file in earlier:
+        file.unlink()
 
 
 def _write(found: Explanation, folder: Path, maps: bool) -> list[str]:

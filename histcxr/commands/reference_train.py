@@ -35,11 +35,16 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
     help="What the network sees: the lungs only, all but the lungs, or the full image.",
 )
 @click.option(
-    "--size", type=click.IntRange(8, 4096), help="Side of the image in pixels.  [default: the network's]"
+    "--size", type=click.IntRange(8, 2048), help="Side of the image in pixels.  [default: the network's]"
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="At most.  [default: as published]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a step.  [default: as published]")
 @click.option("--learning-rate", type=float, help="Adam's.  [default: as published]")
+@click.option(
+    "--second-stage-learning-rate",
+    type=float,
+    help="Adam's once layers of a backbone are unfrozen.  [default: a tenth]",
+)
 @click.option(
     "--patience",
     type=click.IntRange(min=1),
@@ -59,6 +64,13 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
     default="published",
     show_default=True,
     help="How far training images are varied.",
+)
+@click.option(
+    "--views",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Score an image by the mean of so many slightly changed views of it; costs so many times more.",
 )
 @click.option("--equalise", is_flag=True, help="Spread each image's grey levels evenly.")
 @click.option("--blur", is_flag=True, help="Smooth each image by a Gaussian window.")
@@ -142,10 +154,10 @@ def train(
             on_epoch=_say_epoch if options.show_progress() else None,
         )
     click.echo(trained_report(result.report))
-    options.write_json(json_file, result.report)
     if output is not None:
         path = save_reference(result.model, output, overwrite=overwrite)
         click.echo(f"\nSaved {result.model.name} to {path}{_draw(result.report, path / 'plots')}")
+    options.write_json(json_file, result.report)  # last: a wrong path must not cost the training
 
 
 def _draw(report: dict[str, Any], folder: Path) -> str:

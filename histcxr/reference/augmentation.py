@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = ["FILLS", "PUBLISHED", "STRENGTHS", "Augmentation", "augmented_batch"]
+__all__ = ["FILLS", "PUBLISHED", "STRENGTHS", "VIEW", "Augmentation", "augmented_batch", "seen_again"]
 
 #: What comes in from beyond the picture's edge, with OpenCV's name for it.
 FILLS = {"black": cv2.BORDER_CONSTANT, "edge": cv2.BORDER_REPLICATE}
@@ -25,6 +25,8 @@ PUBLISHED: Final = "published"
 _Bytes = NDArray[np.uint8]
 
 _LEVELS = np.arange(256) / 255
+
+_VIEW_SEED = 7
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,30 @@ def augmented_batch(
     return batch
 
 
+def seen_again(images: _Bytes, view: int) -> _Bytes:
+    """Return images as they are seen another time: all changed alike, by :data:`VIEW`.
+
+    The mean of a network's scores over several views is steadier than one score (test-time augmentation; Krizhevsky
+    et al., 2012). What an image becomes does not depend on the others.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, height, width)
+    view : int
+        0 is the images themselves; each other number is one change, always the same.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, height, width)
+    """
+    if view == 0:
+        return images
+    changed = np.empty_like(images)
+    for row, image in enumerate(images):
+        changed[row] = VIEW.apply(image, np.random.default_rng([_VIEW_SEED, view]))
+    return changed
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
@@ -180,3 +206,6 @@ STRENGTHS: Final[Mapping[str, Augmentation | None]] = MappingProxyType(
         "strong": Augmentation(rotation=15, zoom=0.2, stretch=0.15, intensity=0.2, gamma=0.3),
     }
 )
+
+#: How far a picture may be changed when it is seen again: half as far as the mild setting.
+VIEW: Final = Augmentation(translation=0.05, rotation=5, zoom=0.075, intensity=0.05)

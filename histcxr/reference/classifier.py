@@ -15,6 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
+from histcxr.decision.checks import whole_number
 from histcxr.exceptions import InputError
 from histcxr.patient_folds import hold_out
 from histcxr.reference.architectures import (
@@ -25,7 +26,7 @@ from histcxr.reference.architectures import (
     find_architecture,
     unfreeze,
 )
-from histcxr.reference.augmentation import PUBLISHED, Augmentation
+from histcxr.reference.augmentation import PUBLISHED, Augmentation, seen_again
 from histcxr.reference.preparation import InputSettings
 from histcxr.reference.small_networks import SmallOptions
 from histcxr.reference.training import Stage, TrainingData, TrainingOptions, train_network
@@ -74,6 +75,9 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         Weight of each class in training and validation loss.
     schedule, weight_decay
         See :class:`~histcxr.reference.training.TrainingOptions`.
+    views : int, default=1
+        How often an image is seen to be scored: itself, and with slight changes that are the same for every image.
+        The probabilities are means, and cost so many times more.
     inputs : InputSettings, optional
         How the images of ``X`` were prepared. It is not applied here, only checked (size) and kept, so that a
         saved classifier says how to prepare others.
@@ -138,6 +142,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         class_weight: str | Mapping[Any, float] | None = None,
         schedule: str | None = "cosine",
         weight_decay: float = 0.0,
+        views: int = 1,
         inputs: InputSettings | None = None,
         random_state: int | np.random.RandomState | None = 0,
         verbose: int = 0,
@@ -158,9 +163,35 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.schedule = schedule
         self.weight_decay = weight_decay
+        self.views = views
         self.inputs = inputs
         self.random_state = random_state
         self.verbose = verbose
+
+    def check(self) -> None:
+        """Refuse parameters that :meth:`fit` would refuse, without any image: builds the network once.
+
+        Raises
+        ------
+        InputError
+            When a parameter does not fit, or the weights cannot be had.
+        MissingDependencyError
+            When Keras or its backend is not installed.
+        """
+        architecture = find_architecture(self.architecture)
+        self._training_options(architecture)
+        whole_number(self.views, "views", least=1)
+        start: Any = 0 if len(self._stages(architecture)) > 1 else self.unfrozen
+        size = self.size if self.inputs is None else self.inputs.size
+        for unfrozen in {start, self.unfrozen}:
+            build_architecture(
+                self.architecture,
+                size=size,
+                head=DEFAULT_HEAD if self.head is None else self.head,
+                options=self.options,
+                weights=self.weights,
+                unfrozen=unfrozen,
+            )
 
     def fit(
         self,
@@ -198,6 +229,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         """
         architecture = find_architecture(self.architecture)
         options = self._training_options(architecture)
+        whole_number(self.views, "views", least=1)
         images = check_images(X)
         targets = self._learn_classes(images, y)
         self._check_size(images)
@@ -254,7 +286,9 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
                 f"X must have images of {self.image_shape_[0]} x {self.image_shape_[1]} pixels, as in fit; got "
                 f"shape {images.shape}; give read_images this size"
             )
-        return class_scores(_model(self), images)
+        model, views = _model(self), whole_number(self.views, "views", least=1)
+        seen = (class_scores(model, seen_again(images, view)) for view in range(views))
+        return np.asarray(sum(seen) / views)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable class, shape ``(n,)``."""

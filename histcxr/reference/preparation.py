@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = ["REGIONS", "InputSettings", "prepare_image"]
+__all__ = ["LARGEST_SIDE", "REGIONS", "SMALLEST_SIDE", "InputSettings", "prepare_image"]
 
 #: What of an image the network sees: the lungs, everything but the lungs, or everything.
 REGIONS: Final = ("lungs", "hidden", "full")
 
-_SMALLEST, _LARGEST = 8, 4096
+#: Smallest and largest side of a network's input, in pixels.
+SMALLEST_SIDE, LARGEST_SIDE = 8, 2048
 
 # Side of the Gaussian window in pixels of the network's input; OpenCV's deviation for it is 1.1 pixels.
 _WINDOW = (5, 5)
@@ -58,10 +59,10 @@ class InputSettings:
         if (
             not isinstance(size, int | np.integer)
             or isinstance(size, bool)
-            or not _SMALLEST <= size <= _LARGEST
+            or not SMALLEST_SIDE <= size <= LARGEST_SIDE
         ):
             raise InputError(
-                f"size must be a whole number of pixels from {_SMALLEST} to {_LARGEST}; got {size!r}"
+                f"size must be a whole number of pixels from {SMALLEST_SIDE} to {LARGEST_SIDE}; got {size!r}"
             )
         if self.region not in REGIONS:
             raise InputError(f"region must be one of {', '.join(REGIONS)}; got {self.region!r}")

@@ -26,7 +26,7 @@ from histcxr.reference import small_networks
 from histcxr.reference.architectures import HeadOptions, build_architecture
 from histcxr.reference.augmentation import Augmentation
 from histcxr.reference.classifier import ReferenceClassifier, get_weights
-from histcxr.reference.preparation import InputSettings
+from histcxr.reference.preparation import LARGEST_SIDE, InputSettings
 
 __all__ = [
     "FORMAT",
@@ -59,7 +59,6 @@ _TABLES: Final = {
 }
 
 # Beyond any real network: a damaged or foreign table must not fill the memory.
-_LARGEST_SIDE = 2048
 _MOST_CLASSES = 1000
 _MOST_UNITS = 1 << 12
 _MOST_NUMBERS = 64
@@ -269,17 +268,17 @@ def _restored(value: Any) -> Any:
 
 def _parameters(saved: Mapping[str, Any]) -> dict[str, Any]:
     known = ReferenceClassifier().get_params(deep=False)
-    unknown = sorted(saved.keys() ^ known.keys())
+    unknown = sorted(saved.keys() - known.keys())  # what an earlier version did not know yet has its default
     if unknown:
-        raise InputError(f"parameters must be those of the classifier; {', '.join(unknown)} differ")
+        raise InputError(f"parameters must be those of the classifier; got also {', '.join(unknown)}")
     return {name: _restored(value) for name, value in saved.items()}
 
 
 def _check_graph(graph: Mapping[str, Any], classes: Any) -> None:
     """Refuse what would fill the memory before :func:`build_architecture` refuses the rest."""
     size, n_classes = graph["size"], graph["n_classes"]
-    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _LARGEST_SIDE:
-        raise InputError(f"size must be a whole number of pixels up to {_LARGEST_SIDE}; got {size!r}")
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= LARGEST_SIDE:
+        raise InputError(f"size must be a whole number of pixels up to {LARGEST_SIDE}; got {size!r}")
     if not isinstance(classes, list) or not 2 <= len(classes) <= _MOST_CLASSES or len(classes) != n_classes:
         raise InputError(
             f"classes must be a list of {n_classes!r}, from 2 to {_MOST_CLASSES}; got {classes!r}"

@@ -55,7 +55,7 @@ def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, UserWarning) as error:
             problems.append(str(error).strip().split("\n")[0][:200])
         else:
-            if published:
+            if network is backbone:  # our preprocessing stands in front of it
                 neutralise_normalisation(network)
             return
     raise InputError(f"{file} does not hold the weights of {model.name}: {problems[-1]}")

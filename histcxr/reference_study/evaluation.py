@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from histcxr.data.manifest import read_manifest
 from histcxr.evaluation import measure
-from histcxr.exceptions import InputError
+from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.model_store.reference import ReferenceModel, sick_score
 from histcxr.reference_study.figures import class_figures, class_numbers
 from histcxr.reference_study.images import StudyImages, read_study
@@ -135,10 +136,18 @@ def unseen_images(
     InputError
         When nothing is left.
     """
+    known = str(model.training.get("lungs", "given"))
+    if lungs not in (None, known) and model.inputs.region != "full":
+        warnings.warn(
+            f"the network was trained with lungs={known}; by lungs={lungs} its training images look different and "
+            "cannot be recognised: make sure yourself that none of them is among these",
+            HistcxrWarning,
+            stacklevel=3,
+        )
     images = read_study(
         manifest,
         model.inputs,
-        lungs=lungs or str(model.training.get("lungs", "given")),
+        lungs=lungs or known,
         normal=model.normal,
         n_jobs=n_jobs,
         progress=progress,

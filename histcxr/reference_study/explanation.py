@@ -58,7 +58,7 @@ class Explanation:
 
 
 def draw_images(manifest: pd.DataFrame, per_class: int, *, seed: int = 0) -> pd.DataFrame:
-    """Draw so many images of each label at most, from as many patients as possible; without labels, the first ones."""
+    """Draw so many images of each label at most, from as many patients as possible; none is a label, too."""
     parts = []
     for _, rows in manifest.groupby("label", sort=True):
         if len(rows) > per_class:

@@ -53,7 +53,7 @@ class ReferenceSettings:
         None: what the architecture was published with.
     classes : {2, "all"}
         Sick against normal, or every label.
-    weights, unfrozen
+    weights, unfrozen, second_stage_learning_rate
         See :class:`~histcxr.reference.classifier.ReferenceClassifier`.
     augment : {"published", "none", "mild", "strong"}
         How training images are varied: as the architecture was published, or one of
@@ -64,6 +64,8 @@ class ReferenceSettings:
     held_out : float or "val"
         Share of the training patients that only says when to stop, from 0 (all epochs are run) to 0.5; or ``"val"``,
         the validation part, of which no certificate can then be made.
+    views : int
+        How often an image is seen to be scored; see :class:`~histcxr.reference.classifier.ReferenceClassifier`.
     patience : int, optional
         None: the architecture's own.
     class_weight : "balanced" or None
@@ -79,16 +81,23 @@ class ReferenceSettings:
     batch_size: int | None = None
     learning_rate: float | None = None
     weights: str | None = None
+    second_stage_learning_rate: float | None = None
     unfrozen: int | str = 0
     augment: str = PUBLISHED
     undersample: bool | int = False
     head: HeadOptions | None = None
     held_out: float | str = 0.1
+    views: int = 1
     patience: int | None = None
     class_weight: str | None = None
 
     def __post_init__(self) -> None:
-        find_architecture(self.architecture)
+        architecture = find_architecture(self.architecture)
+        if architecture.transfer and self.weights is None and self.unfrozen != "all":
+            raise InputError(
+                f"{self.architecture} without weights learns nothing while layers are frozen: give weights "
+                "(imagenet or a file), or unfrozen all to train it from scratch"
+            )
         if self.classes not in (2, "all"):
             raise InputError(f"classes must be 2 or 'all'; got {self.classes!r}")
         if self.augment != PUBLISHED and self.augment not in STRENGTHS:
@@ -111,10 +120,12 @@ class ReferenceSettings:
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
+            second_stage_learning_rate=self.second_stage_learning_rate,
             unfrozen=self.unfrozen,
             weights=self.weights,
             head=self.head,
             augmentation=PUBLISHED if self.augment == PUBLISHED else STRENGTHS[self.augment],
+            views=self.views,
             patience=self.patience,
             validation_fraction=0.0 if self.held_out == ON_VAL else float(self.held_out),
             class_weight=self.class_weight,
@@ -185,6 +196,7 @@ def train_reference(
     """
     keras = import_neural("keras", "to train a reference network")
     manifest = data if isinstance(data, pd.DataFrame) else read_manifest(data, require_labels=True)
+    settings.classifier(seed).check()  # before minutes of reading
     images = read_study(
         manifest, settings.inputs(), lungs=lungs, normal=normal, n_jobs=n_jobs, progress=progress
     )

@@ -106,8 +106,8 @@ def test_contenders_score_as_their_models_do(bench, home):
     images = bench.reference_costs.decode(list(zip(manifest["image"], manifest["mask"], strict=True)))
     scores = bench.reference_pairs.score_all(manifest, {"h": home.model}, {"r": home.network})
     contenders = (
-        bench.reference_costs.histogram_contender("h", home.model),
-        bench.reference_costs.reference_contender("r", home.network),
+        bench.reference_costs.contender("h", home.model),
+        bench.reference_costs.contender("r", home.network),
     )
     for contender in contenders:
         np.testing.assert_allclose(contender.score(images), scores.by_model[contender.name], atol=1e-6)

@@ -14,8 +14,11 @@ from histcxr.commands import main
 from histcxr.data.manifest import read_manifest
 from histcxr.data.masks import read_mask
 from histcxr.data.phantoms import write_study
+from histcxr.exceptions import HistcxrWarning
+from histcxr.model_store.reference import load_reference
 from histcxr.reference.architectures import build_architecture
 from histcxr.reference.registry import ARCHITECTURES, PARAMETERS
+from histcxr.reference_study.evaluation import evaluate_reference
 
 pytest.importorskip("keras")
 
@@ -197,3 +200,40 @@ def test_without_keras_one_line_says_what_to_install(home, tmp_path):
         assert "pip install histcxr[neural]" in output
     assert code == 0
     assert "densenet121" in listed
+
+
+def test_a_wrong_json_path_does_not_cost_the_training(home, tmp_path):
+    result = histcxr("reference", "train", home / "study", *TINY, *PROMISE,
+                     "-o", tmp_path / "kept.reference", "--json", tmp_path / "nowhere" / "x.json")  # fmt: skip
+    assert result.exit_code != 0
+    assert histcxr("reference", "evaluate", home / "study", "-m", tmp_path / "kept.reference").exit_code == 0
+
+
+def test_evaluate_draws_the_whole_and_each_group(home, tmp_path):
+    result = histcxr("reference", "evaluate", home / "study", "-m", home / "net.reference",
+                     "--by", "findings", "-o", tmp_path / "plots")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    drawn = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert {"all.png", "findings-consolidation.png"} <= set(drawn)
+    for name in drawn:
+        assert cv2.imread(str(tmp_path / "plots" / name)).std() > 1
+        assert name in result.output
+
+
+def test_two_explanations_do_not_mix(home, tmp_path):
+    image = read_manifest(home / "study")["image"][0]
+    call = ["reference", "explain", image, "-m", home / "net.reference", "-o", tmp_path, "--lungs", "either"]
+    assert histcxr(*call, "--maps").exit_code == 0
+    (tmp_path / "mine.txt").write_text("kept")
+    again = histcxr(*call)
+    assert again.exit_code == 2
+    assert "holds an explanation already" in again.output
+    assert histcxr(*call, "--overwrite").exit_code == 0
+    assert not (tmp_path / "maps.npy").exists()
+    assert (tmp_path / "mine.txt").read_text() == "kept"
+
+
+def test_other_masks_than_in_training_are_warned_of(home):
+    network = load_reference(home / "net.reference")
+    with pytest.warns(HistcxrWarning, match="cannot be recognised"):
+        evaluate_reference(network, home / "study", lungs="either")

@@ -259,13 +259,15 @@ def test_weights_come_from_files(tmp_path, suffix):
         np.testing.assert_array_equal(a, b)
 
 
-def test_published_efficientnet_weights_meet_the_scale_they_were_learnt_with(tmp_path):
+@pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5"])
+def test_published_efficientnet_weights_meet_the_scale_they_were_learnt_with(tmp_path, suffix):
     mean, spread = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     published = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))
     norm = next(x for x in published.layers if isinstance(x, keras.layers.Normalization))
     norm.set_weights([mean, spread, np.array(0)])  # as in the published files
-    published.save(tmp_path / "efficientnetb0_notop.h5")
-    model = build_architecture("efficientnetb0", size=32, weights=tmp_path / "efficientnetb0_notop.h5")
+    file = tmp_path / f"efficientnetb0_notop{suffix}"
+    published.save_weights(file) if suffix == ".weights.h5" else published.save(file)
+    model = build_architecture("efficientnetb0", size=32, weights=file)
     backbone = backbone_of(model)
     # What enters the first convolution, in Keras's own network with weights="imagenet": the spread's root twice.
     images = greys(32)

@@ -1,10 +1,12 @@
+import itertools
+
 import cv2
 import numpy as np
 import pytest
 
 from histcxr.data.phantoms import make_phantom
 from histcxr.exceptions import InputError
-from histcxr.reference.augmentation import STRENGTHS, Augmentation, augmented_batch
+from histcxr.reference.augmentation import STRENGTHS, Augmentation, augmented_batch, seen_again
 from histcxr.reference.registry import ARCHITECTURES
 
 NONE = {"translation": 0, "rotation": 0, "zoom": 0, "stretch": 0, "intensity": 0, "gamma": 0}
@@ -171,6 +173,15 @@ def test_the_strong_setting_is_the_wider_one_in_everything():
     for name in NONE:
         mild, strong = (getattr(STRENGTHS[key], name) for key in ("mild", "strong"))
         assert strong > mild or (name == "translation" and strong == mild)
+
+
+def test_an_image_is_seen_again_in_the_same_way_whatever_stands_beside_it():
+    images = np.stack([make_phantom(i, size=(64, 64)).image for i in range(3)])
+    np.testing.assert_array_equal(seen_again(images, 0), images)
+    views = [seen_again(images, view) for view in range(4)]
+    for one, other in itertools.combinations(views, 2):
+        assert (one != other).any(axis=(1, 2)).all()
+    np.testing.assert_array_equal(seen_again(images[1:2], 3), views[3][1:2])
 
 
 @pytest.mark.parametrize(

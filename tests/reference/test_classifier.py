@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError, ModelError
 from histcxr.reference import validation
 from histcxr.reference.architectures import ARCHITECTURES, ConvOptions, HeadOptions, build_architecture
-from histcxr.reference.augmentation import Augmentation
+from histcxr.reference.augmentation import Augmentation, seen_again
 from histcxr.reference.backbones import backbone_of
 from histcxr.reference.classifier import ReferenceClassifier, get_weights
 from histcxr.reference.preparation import InputSettings
@@ -502,7 +502,7 @@ def test_foreign_weights_are_refused(fitted, change, message):
         (("graph", "extra"), 1, "settings are damaged"),
         (("classes",), [True, False], "classes must be different and in order"),
         (("classes",), [0, "a"], "classes must be all numbers"),
-        (("parameters", "cost"), 1, "cost differ"),
+        (("parameters", "cost"), 1, "got also cost"),
         (("parameters", "augmentation", "zoom"), 7, "zoom must be"),
         (("history",), 3, "settings are damaged"),
         (("format",), 2, "of format 1; it says 2"),
@@ -545,3 +545,31 @@ def test_our_binary_loss_is_that_of_keras():
         ours, keras.ops.convert_to_numpy(keras.losses.binary_crossentropy(truth, scores)), rtol=1e-4
     )
     assert np.isnan(keras.ops.convert_to_numpy(_binary_loss(keras)(truth, scores * np.nan))).all()
+
+
+def test_scores_are_means_over_views_and_know_no_neighbours(study, others):
+    images, target, patients = study
+    classifier = tiny(epochs=2).fit(images, target, groups=patients)
+    one = classifier.predict_proba(others[0])
+    again = classifier.predict_proba(seen_again(others[0], 1))
+    np.testing.assert_allclose(
+        classifier.set_params(views=2).predict_proba(others[0]), (one + again) / 2, atol=1e-6
+    )
+    alone = classifier.predict_proba(others[0][3:4])
+    np.testing.assert_allclose(alone, classifier.predict_proba(others[0])[3:4], atol=1e-5)
+    with pytest.raises(InputError, match="views must be"):
+        classifier.set_params(views=0).predict_proba(others[0])
+
+
+def test_parameters_are_checked_without_images():
+    ReferenceClassifier("cnn3", size=32).check()
+    for settings, message in (
+        ({"architecture": "alexnet"}, "architecture must be one of"),
+        ({"views": 0}, "views must be"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"size": 4}, "size must be at least 8 pixels"),
+        ({"weights": "missing.keras"}, "there is no file missing.keras"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ReferenceClassifier(**({"architecture": "cnn3"} | settings)).check()

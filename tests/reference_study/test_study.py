@@ -111,6 +111,7 @@ def test_the_score_is_the_probability_of_any_disease():
         ({"architecture": "x"}, "architecture"),
         ({"classes": 3}, "classes"),
         ({"held_out": 0.9}, "held_out"),
+        ({"architecture": "vgg16"}, "vgg16 without weights learns nothing while layers are frozen"),
         ({"augment": "wild"}, "augment must be one of published, none, mild, strong; got 'wild'"),
     ],
 )

@@ -7,7 +7,7 @@ Both options are repeatable; differences in the table are from the first histogr
 Specificity is where the test images themselves reach the sensitivity, compared by a bootstrap over patients. All models
 share one process and its threads and take turns; milliseconds are from decoded pixels with their mask to the score. A
 DenseNet121 with random weights at 224 pixels is the yardstick of cost. Memory is that of a process that does nothing
-else. `--training FILE` (repeatable) takes the JSON of `histcxr train`, for what a histogram model took to train.
+else. `--training NAME.json` (repeatable) takes the JSON of `histcxr train` of NAME.histcxr, for what it took to train.
 """
 
 from __future__ import annotations
@@ -133,12 +133,12 @@ def _folder_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def _training_seconds(files: Sequence[Path]) -> dict[str, float]:
-    """Return fit seconds by classifier from the JSON files of ``histcxr train``."""
-    seconds: dict[str, float] = {}
+def training_seconds(files: Sequence[Path]) -> dict[tuple[str, str], float]:
+    """Return fit seconds by name of the file and classifier from the JSON files of ``histcxr train``."""
+    seconds: dict[tuple[str, str], float] = {}
     for file in files:
         for name, about in json.loads(file.read_text(encoding="utf-8"))["classifiers"].items():
-            seconds[name] = float(about["fit_seconds"])
+            seconds[file.stem, name] = float(about["fit_seconds"])
     return seconds
 
 
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         reference_costs.yardstick(stick_name, int(stick_size)),
     ]
     times = reference_costs.take_times(contenders, files, rounds=options.rounds, seconds=options.seconds)
-    took = _training_seconds(options.training)
+    took = training_seconds(options.training)
     costs: dict[str, dict[str, Any]] = {}
     for row in times:
         name = row["model"]
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         place = ("yardstick", options.yardstick)
         if name in histograms:
             about["kind"], about["bytes"] = "histogram", _folder_bytes(histogram_paths[name])
-            about["training_seconds"] = took.get(histograms[name].name)
+            about["training_seconds"] = took.get((name, histograms[name].name))
             place = ("histogram", str(histogram_paths[name]))
         elif name in references:
             training = references[name].training

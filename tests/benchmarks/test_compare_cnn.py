@@ -133,6 +133,15 @@ def test_a_dearer_model_shows_in_the_ratio(bench, home):
     assert rows[0]["file_ms"] > rows[0]["decoded_ms"]
 
 
+def test_training_seconds_belong_to_file_and_classifier(bench, tmp_path):
+    for name, seconds in (("zones", 3), ("bands", 70)):
+        about = {"classifiers": {"svm": {"fit_seconds": seconds}, "knn": {"fit_seconds": 1}}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(about))
+    found = bench.training_seconds([tmp_path / "zones.json", tmp_path / "bands.json"])
+    assert found["zones", "svm"] == 3
+    assert found["bands", "svm"] == 70
+
+
 def test_energy_is_read_where_the_machine_tells(bench, tmp_path):
     assert bench.reference_costs.read_energy(tmp_path) is None
     for name, value in (("intel-rapl:0", 900), ("intel-rapl:0:0", 5), ("intel-rapl:1", 100)):

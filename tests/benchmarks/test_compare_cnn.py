@@ -137,7 +137,7 @@ def test_training_seconds_belong_to_file_and_classifier(bench, tmp_path):
     for name, seconds in (("zones", 3), ("bands", 70)):
         about = {"classifiers": {"svm": {"fit_seconds": seconds}, "knn": {"fit_seconds": 1}}}
         (tmp_path / f"{name}.json").write_text(json.dumps(about))
-    found = bench.training_seconds([tmp_path / "zones.json", tmp_path / "bands.json"])
+    found = bench.compare_cnn.training_seconds([tmp_path / "zones.json", tmp_path / "bands.json"])
     assert found["zones", "svm"] == 3
     assert found["bands", "svm"] == 70
 

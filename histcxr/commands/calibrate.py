@@ -54,7 +54,7 @@ def command(
     from histcxr.training import calibrate
 
     loaded = options.read_model(
-        model, instead="histcxr reference train certifies the thresholds of the network that it trains"
+        model, instead="histcxr reference calibrate certifies the thresholds of a network"
     )
     manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)
     calibrated = calibrate(

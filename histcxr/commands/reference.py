@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from histcxr.commands import options
+from histcxr.commands.reference_calibrate import calibrate
 from histcxr.commands.reference_evaluate import evaluate
 from histcxr.commands.reference_explain import explain
 from histcxr.commands.reference_train import train
@@ -44,5 +45,5 @@ def list_networks(json_file: str | None) -> None:
     options.write_json(json_file, {"architectures": rows})
 
 
-for subcommand in (train, evaluate, explain):
+for subcommand in (train, evaluate, calibrate, explain):
     command.add_command(subcommand)

@@ -125,11 +125,12 @@ def unseen_images(
     model: ReferenceModel,
     manifest: pd.DataFrame,
     *,
+    parts: Sequence[str] = ("train", "val"),
     lungs: str | None = None,
     n_jobs: int = 1,
     progress: bool = False,
 ) -> tuple[StudyImages, int]:
-    """Read the images of a manifest that a network has not seen; also return how many were left out.
+    """Read the images of a manifest that a network has not seen in these parts; also return how many were left out.
 
     Raises
     ------
@@ -153,7 +154,7 @@ def unseen_images(
         progress=progress,
     )
     seen = model.training.get("seen", {})
-    images, left_out = images.leave_out([*seen.get("train", ()), *seen.get("val", ())])
+    images, left_out = images.leave_out([code for part in parts for code in seen.get(part, ())])
     if not len(images):
         raise InputError(
             f"data must hold radiographs that the network has not seen, got none ({left_out} were left out "

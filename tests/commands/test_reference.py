@@ -17,7 +17,9 @@ from histcxr.data.phantoms import write_study
 from histcxr.exceptions import HistcxrWarning
 from histcxr.model_store.reference import load_reference
 from histcxr.reference.architectures import build_architecture
+from histcxr.reference.inputs import read_images
 from histcxr.reference.registry import ARCHITECTURES, PARAMETERS
+from histcxr.reference_study.calibration import calibrate_reference
 from histcxr.reference_study.evaluation import evaluate_reference
 
 pytest.importorskip("keras")
@@ -237,3 +239,34 @@ def test_other_masks_than_in_training_are_warned_of(home):
     network = load_reference(home / "net.reference")
     with pytest.warns(HistcxrWarning, match="cannot be recognised"):
         evaluate_reference(network, home / "study", lungs="either")
+
+
+def test_calibrating_on_the_same_patients_gives_the_same_thresholds(home, tmp_path):
+    result = histcxr("reference", "calibrate", home / "study", "-m", home / "net.reference", *PROMISE,
+                     "-o", tmp_path / "again.reference", "--json", tmp_path / "t.json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    before, again = (load_reference(folder / name) for folder, name in
+                     ((home, "net.reference"), (tmp_path, "again.reference")))  # fmt: skip
+    assert (again.rule_out, again.rule_in) == (before.rule_out, before.rule_in)
+    assert json.loads((tmp_path / "t.json").read_text())["rule_out"] == before.rule_out.to_dict()
+    assert not again.metrics
+
+
+def test_calibrating_with_views_certifies_what_is_scored_then(home, tmp_path):
+    study = read_manifest(home / "study")
+    network = load_reference(home / "net.reference")
+    seen_twice = calibrate_reference(
+        network, study, views=2, sensitivity=0.8, specificity=0.8, confidence=0.8
+    )
+    val = study[study["split"] == "val"]
+    scores = seen_twice.score(read_images(val, **network.inputs.to_dict()).pixels)
+    assert seen_twice.rule_out.threshold in scores
+    assert network.classifier.views == 1
+    assert seen_twice.classifier.views == 2
+
+
+def test_nobody_is_calibrated_on_who_was_trained_on(home, tmp_path):
+    result = histcxr("reference", "calibrate", home / "study", "-m", home / "net.reference", "--split", "train",
+                     "-o", tmp_path / "x.reference")  # fmt: skip
+    assert result.exit_code == 2
+    assert "has not seen, got none" in result.output

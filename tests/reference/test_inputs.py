@@ -118,7 +118,7 @@ def test_blur_is_of_the_square(phantom):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": 7}, "size must be a whole number of pixels from 8 to 4096; got 7"),
+        ({"size": 7}, "size must be a whole number of pixels from 8 to 2048; got 7"),
         ({"size": 32.0}, "size must be"),
         ({"size": True}, "size must be"),
         ({"region": "heart"}, "region must be one of lungs, hidden, full; got 'heart'"),

@@ -188,7 +188,7 @@ def test_the_command_takes_either_kind_of_model(incoming, saved, tmp_path):
     ("command", "advice"),
     [
         (("evaluate", "STUDY"), "use histcxr reference evaluate"),
-        (("calibrate", "STUDY", "-o", "x.histcxr"), "histcxr reference train certifies"),
+        (("calibrate", "STUDY", "-o", "x.histcxr"), "histcxr reference calibrate certifies"),
         (("models",), "histcxr triage and histcxr reference take networks"),
     ],
     ids=["evaluate", "calibrate", "models"],

@@ -72,7 +72,8 @@ def explain(
     from histcxr.reference_study.explanation import explain_images
     from histcxr.reports.reference import explanation_report
 
-    _claim(Path(output), overwrite)
+    if not overwrite:
+        _refuse_earlier(Path(output))
     with muted_decoders():
         network = load_reference(model)
         manifest = _chosen_images(data, split, images, where, seed)
@@ -111,16 +112,20 @@ def _chosen_images(
     return draw_images(manifest, images, seed=seed)
 
 
-def _claim(folder: Path, overwrite: bool) -> None:
-    """Make room for the pictures: two explanations in one folder could not be told apart."""
+def _earlier(folder: Path) -> list[Path]:
+    """Return the files of an earlier explanation."""
+    return [
+        *(folder / "overlays").glob("*.png"),
+        *(folder / name for name in _FILES if (folder / name).exists()),
+    ]
+
+
+def _refuse_earlier(folder: Path) -> None:
+    """Refuse a folder with an explanation: two in one folder could not be told apart."""
     from histcxr.exceptions import InputError
 
-    overlays = folder / "overlays"
-    earlier = [*overlays.glob("*.png"), *(folder / name for name in _FILES if (folder / name).exists())]
-    if earlier and not overwrite:
+    if _earlier(folder):
         raise InputError(f"{folder} holds an explanation already; give another folder, or --overwrite")
-    for file in earlier:
-        file.unlink()
 
 
 def _write(found: Explanation, folder: Path, maps: bool) -> list[str]:
@@ -133,6 +138,8 @@ def _write(found: Explanation, folder: Path, maps: bool) -> list[str]:
 
     labels = [label or "unknown" for label in found.table["label"]]
     try:
+        for file in _earlier(folder):
+            file.unlink()
         (folder / "overlays").mkdir(parents=True, exist_ok=True)
         for row, (pixels, cam) in enumerate(zip(found.pixels, found.maps, strict=True)):
             stem = Path(found.table["image"].iloc[row]).stem

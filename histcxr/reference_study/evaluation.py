@@ -138,7 +138,8 @@ def unseen_images(
         When nothing is left.
     """
     known = str(model.training.get("lungs", "given"))
-    if lungs not in (None, known) and model.inputs.region != "full":
+    # Given masks are the same ones under "given" and "either"; those that a network finds are others.
+    if lungs is not None and (lungs == "found") != (known == "found") and model.inputs.region != "full":
         warnings.warn(
             f"the network was trained with lungs={known}; by lungs={lungs} its training images look different and "
             "cannot be recognised: make sure yourself that none of them is among these",

@@ -16,12 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from histcxr.cohorts import select_rows
 from histcxr.data.manifest import is_sick, read_manifest
-from histcxr.evaluation import evaluate
 from histcxr.reports.evaluation import auc_text
 from histcxr.reports.tables import markdown_table
-from histcxr.training import train
+from histcxr.study.cohort import select_rows
+from histcxr.study.evaluate import evaluate
+from histcxr.study.train import train
 
 MIN_CLASS = 59  # sick or normal validation patients below this certify nothing at 95 % / 95 %
 

@@ -24,11 +24,11 @@ import pandas as pd
 
 from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.data.splits import patient_groups, split_patients
-from histcxr.evaluation import evaluate
-from histcxr.model_store import Model, save_model
 from histcxr.reports.evaluation import auc_text, training_report
 from histcxr.reports.tables import markdown_table
-from histcxr.training import train
+from histcxr.store import Model, save_model
+from histcxr.study.evaluate import evaluate
+from histcxr.study.train import train
 
 #: Collections, and whether they hold lungs only.
 COLLECTIONS = {"radiography": True, "covid_full": False, "chest_xray": False}

@@ -41,10 +41,10 @@ from histogram_study_models import Effort
 from histogram_study_regions import Region, Sample
 from histogram_study_results import Results, describe
 
-from histcxr.cohorts import read_cohort, split_cohort
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.models.registry import make_classifier
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
+from histcxr.study.cohort import read_cohort, split_cohort
 
 LEARNING_REGIONS = ("zones", "whole")
 LEARNERS = ("xgboost", "svm", "lenet", report.AUGMENTED)

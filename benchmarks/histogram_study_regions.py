@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.cohorts import Cohort
 from histcxr.exceptions import InputError
 from histcxr.features import curves
 from histcxr.features.histograms import BINS, Zones, zone_names
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
+from histcxr.study.cohort import Cohort
 
 #: What is counted once; every region is a slice of it.
 RECIPE = Recipe("1+6", "travel")

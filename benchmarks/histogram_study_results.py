@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from histogram_study_models import Effort
 
-from histcxr.cohorts import Cohort
 from histcxr.exceptions import InputError
+from histcxr.study.cohort import Cohort
 
 Record = dict[str, Any]
 

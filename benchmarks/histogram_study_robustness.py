@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
-from histcxr.data.writing import encode_image
 from histcxr.decision.metrics import compare_auc
 from histcxr.exceptions import UnjudgeableError
 from histcxr.features.counting import image_counts
 from histcxr.features.recipe import Recipe
+from histcxr.files.writing import encode_image
 
 Pixels = NDArray[np.uint8]
 Lungs = NDArray[np.bool_]

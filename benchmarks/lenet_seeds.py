@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from histcxr.cohorts import Cohort, read_cohort, split_cohort
 from histcxr.decision.auc import auc
 from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.features.recipe import Recipe
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.reports.tables import interval_text, markdown_table
+from histcxr.study.cohort import Cohort, read_cohort, split_cohort
 
 
 def scores_by_network(fitted: LeNetClassifier, cohort: Cohort) -> np.ndarray:

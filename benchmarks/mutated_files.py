@@ -30,12 +30,12 @@ from typing import Any
 import numpy as np
 from triage_memory import phantom_model
 
-from histcxr.data.anatomy import make_phantom
-from histcxr.data.broken_files import huge_png, palette_png
-from histcxr.data.dicom_writing import SYNTAXES, encode_dicom, lut_item
-from histcxr.data.mutations import MUTATIONS
-from histcxr.data.writing import encode_image, write_mask
 from histcxr.exceptions import Reason
+from histcxr.files.writing import encode_image, write_mask
+from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.broken_files import huge_png, palette_png
+from histcxr.phantoms.dicom_files import SYNTAXES, encode_dicom, lut_item
+from histcxr.phantoms.mutations import MUTATIONS
 from histcxr.reports.tables import markdown_table
 
 SECONDS = 5  # a file may take
@@ -57,7 +57,7 @@ def peak_bytes():
         return peak if sys.platform == "darwin" else peak * 1024
 """
 WHOLE = """
-from histcxr.data.quiet import muted_decoders
+from histcxr.files.quiet import muted_decoders
 from histcxr.worklist.engine import triage
 folder, model, output, segment, jobs = sys.argv[1:]
 with muted_decoders():
@@ -65,9 +65,9 @@ with muted_decoders():
 print(json.dumps({**summary.to_dict(), "peak_bytes": peak_bytes()}))
 """
 EACH = """
-from histcxr.data.quiet import muted_decoders
+from histcxr.files.quiet import muted_decoders
 from histcxr.lungs.segmenter import load_segmenter
-from histcxr.model_store import load_model
+from histcxr.store import load_model
 from histcxr.worklist.engine import triage
 folder, model, output, segment = sys.argv[1:]
 options = {"segmenter": load_segmenter()} if segment == "True" else {"segment": False}

@@ -23,10 +23,10 @@ from threadpoolctl import threadpool_limits
 
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import check_lungs, read_radiograph
-from histcxr.model_store import Judge, load_model
-from histcxr.model_store.reference import load_reference
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
 from histcxr.reference.preparation import InputSettings
+from histcxr.store import Judge, load_model
+from histcxr.store.network import load_reference
 
 #: The yardstick of cost: what the field takes for radiographs, with random weights, for they cost the same.
 YARDSTICK, YARDSTICK_SIZE = "densenet121", 224

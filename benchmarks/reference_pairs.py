@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histcxr.cohorts import histogram_hashes
 from histcxr.data.manifest import is_sick
 from histcxr.data.splits import patient_groups
 from histcxr.decision.auc import auc, compare_auc
@@ -23,10 +22,11 @@ from histcxr.decision.bootstrap import paired_bootstrap
 from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
-from histcxr.model_store import Model
-from histcxr.model_store.reference import ReferenceModel
 from histcxr.reference.inputs import read_images
-from histcxr.reference_study.images import pixel_hashes
+from histcxr.store import Model
+from histcxr.store.network import ReferenceModel
+from histcxr.study.cohort import histogram_hashes
+from histcxr.study.network_cohort import pixel_hashes
 
 
 @dataclass(frozen=True)

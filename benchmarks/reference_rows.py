@@ -32,7 +32,7 @@ class Row:
     part : {"val", "test"}
         Of the data, on which they were measured.
     settings : mapping, optional
-        Of :class:`~histcxr.reference_study.training.ReferenceSettings`.
+        Of :class:`~histcxr.study.network_train.ReferenceSettings`.
     histogram : str, optional
         A classifier of histograms instead.
     labels : tuple of str, optional

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histcxr.boxed import boxed_model
 from histcxr.data.manifest import read_manifest
-from histcxr.data.not_chests import KINDS, TRANSFORMS, draw_not_chest
 from histcxr.data.radiograph import read_radiograph
-from histcxr.data.writing import write_image
-from histcxr.model_store import Model, load_model
+from histcxr.files.writing import write_image
+from histcxr.phantoms.not_chests import KINDS, TRANSFORMS, draw_not_chest
 from histcxr.reports.tables import markdown_table
+from histcxr.store import Model, load_model
+from histcxr.store.boxed import boxed_model
 from histcxr.worklist.engine import triage
 
 COLLECTIONS = ("covid_full", "chest_xray")

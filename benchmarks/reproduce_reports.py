@@ -26,15 +26,15 @@ import numpy as np
 import pandas as pd
 from reference_rows import FOUR_CLASS, PAEDIATRIC, ROWS, Row
 
-from histcxr.cohorts import select_rows
 from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
 from histcxr.reference.architectures import build_architecture
 from histcxr.reference.heads import HeadOptions
 from histcxr.reference.registry import find_architecture
-from histcxr.reference_study.training import ReferenceSettings, train_reference
 from histcxr.reports.tables import markdown_table
-from histcxr.training import train
+from histcxr.study.cohort import select_rows
+from histcxr.study.network_train import ReferenceSettings, train_reference
+from histcxr.study.train import train
 
 # Batches of the probe that tells what an epoch takes; the first epoch is not counted.
 PROBE_BATCHES = 4

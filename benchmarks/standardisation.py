@@ -41,13 +41,13 @@ from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
 from histcxr.data.splits import patient_groups, split_patients
-from histcxr.data.writing import encode_image
 from histcxr.decision.auc import auc, compare_auc
 from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.counting import image_counts
 from histcxr.features.histograms import BINS
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
+from histcxr.files.writing import encode_image
 from histcxr.models.registry import make_classifier
 from histcxr.reports.tables import interval_text, markdown_table
 

@@ -26,11 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from histcxr.data.discovery import find_inputs
-from histcxr.data.phantoms import make_phantom, write_study
 from histcxr.decision.thresholds import certify
 from histcxr.features.histograms import masked_histogram
-from histcxr.model_store import Model, save_model
 from histcxr.models.registry import make_classifier
+from histcxr.phantoms.studies import make_phantom, write_study
+from histcxr.store import Model, save_model
 
 LIMIT = 1.3  # of the shortest worklist's memory
 FILES = 32  # repeated in turn; one file has room for some ten thousand hard links

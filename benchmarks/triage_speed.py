@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from histcxr.model_store import load_model
 from histcxr.reports.tables import markdown_table
+from histcxr.store import load_model
 from histcxr.worklist.engine import triage
 
 

@@ -21,17 +21,17 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from histcxr.boxed import boxed_model
-from histcxr.data.dicom_writing import encode_dicom
 from histcxr.data.discovery import find_inputs
-from histcxr.data.files import read_file
 from histcxr.data.radiograph import decode_radiograph, read_radiograph
 from histcxr.exceptions import UnjudgeableError
 from histcxr.features.bands import band_histograms
 from histcxr.features.histograms import BINS, masked_histogram
 from histcxr.features.recipe import Recipe
+from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import load_segmenter
+from histcxr.phantoms.dicom_files import encode_dicom
 from histcxr.reports.tables import markdown_table
+from histcxr.store.boxed import boxed_model
 from histcxr.worklist.engine import triage
 
 SIDE = 2000

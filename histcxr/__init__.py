@@ -25,12 +25,12 @@ _PUBLIC = {
     "rule_out_threshold": "histcxr.decision.thresholds",
     "rule_in_threshold": "histcxr.decision.thresholds",
     "ThresholdChoice": "histcxr.decision.thresholds",
-    "train": "histcxr.training",
-    "calibrate": "histcxr.training",
-    "evaluate": "histcxr.evaluation",
+    "train": "histcxr.study.train",
+    "calibrate": "histcxr.study.train",
+    "evaluate": "histcxr.study.evaluate",
     "triage": "histcxr.worklist.engine",
-    "load_model": "histcxr.model_store",
-    "save_model": "histcxr.model_store",
+    "load_model": "histcxr.store",
+    "save_model": "histcxr.store",
     "HistcxrError": "histcxr.exceptions",
 }
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from histcxr.data.phantoms import make_phantom
+from histcxr.phantoms.studies import make_phantom
 
 
 @pytest.fixture(scope="session")
@@ -11,10 +11,10 @@ def network():
     """A tiny network that sees whole phantoms, trained in seconds; both thresholds certified, modestly."""
     pytest.importorskip("keras")
     from histcxr.decision.thresholds import certify
-    from histcxr.model_store.reference import ReferenceModel
     from histcxr.reference.classifier import ReferenceClassifier
     from histcxr.reference.preparation import InputSettings
     from histcxr.reference.small_networks import ConvOptions
+    from histcxr.store.network import ReferenceModel
 
     sick, inputs = np.arange(40) % 2, InputSettings(32, "full")
     phantoms = [make_phantom(seed, sick=bool(one)) for seed, one in enumerate(sick)]

@@ -13,17 +13,14 @@ PACKAGE = Path(histcxr.__file__).parent
 # From the top floor down; rooms on one floor do not import each other.
 FLOORS = [
     {"commands"},
-    {"demo"},
-    {"training", "tuning", "reference_study"},
-    {"worklist", "evaluation"},
-    {"cohorts", "boxed"},
-    {"model_store", "reports"},
+    {"worklist", "study"},
+    {"reports", "store"},
     {"models", "reference"},
-    {"searching", "patient_folds"},
-    {"decision", "features"},
+    {"features"},
     {"lungs"},
-    {"data", "onnx_session"},
-    {"familiarity", "neural", "onnx_file"},
+    {"data"},
+    {"decision", "dicom", "networks", "phantoms"},
+    {"checks", "files"},
     {"exceptions"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

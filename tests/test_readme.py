@@ -56,7 +56,7 @@ def test_make_demo(tmp_path):
 
 
 def test_python_example_runs(tmp_path, monkeypatch, capsys):
-    from histcxr.data.phantoms import write_study
+    from histcxr.phantoms.studies import write_study
 
     write_study(tmp_path / "STUDY", n_patients=760, size=(64, 64), mask_size=(64, 64), repeats=0)
     monkeypatch.chdir(tmp_path)

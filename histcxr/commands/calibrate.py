@@ -47,11 +47,11 @@ def command(
     \b
     Example:  histcxr calibrate our_patients -m model.histcxr -o ours.histcxr --sensitivity 0.98
     """
-    from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
-    from histcxr.model_store import save_model
     from histcxr.reports.evaluation import thresholds_report
-    from histcxr.training import calibrate
+    from histcxr.store import save_model
+    from histcxr.study.cohort import select_rows
+    from histcxr.study.train import calibrate
 
     loaded = options.read_model(
         model, instead="histcxr reference calibrate certifies the thresholds of a network"

@@ -44,10 +44,10 @@ def command(
     \b
     Example:  histcxr evaluate study -m model.histcxr --by source
     """
-    from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
-    from histcxr.evaluation import evaluate
     from histcxr.reports.evaluation import evaluation_report
+    from histcxr.study.cohort import select_rows
+    from histcxr.study.evaluate import evaluate
 
     loaded = options.read_model(model, instead=f"use histcxr reference evaluate {data} -m {model}")
     manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)

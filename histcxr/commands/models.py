@@ -27,8 +27,8 @@ def command(model: str | None, json_file: str | None) -> None:
         click.echo(markdown_table(rows))
         options.write_json(json_file, {"classifiers": rows})
         return
-    from histcxr.boxed import BOXED
     from histcxr.reports.card import model_card
+    from histcxr.store.boxed import BOXED
 
     description = options.read_model(None if model == BOXED else model).describe()
     click.echo(model_card(description))

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 SALT_VARIABLE = "HISTCXR_SALT"
 if TYPE_CHECKING:
-    from histcxr.model_store import Judge, Model
+    from histcxr.store import Judge, Model
 
 ZONES = ("1", "2", "6", "1+2", "1+6")
 
@@ -48,11 +48,11 @@ def read_model(
 ) -> Model:
     """Load the model that was named, or the one in the box; say what to do with a network ``instead``."""
     if path is None:
-        from histcxr.boxed import boxed_model
+        from histcxr.store.boxed import boxed_model
 
         return boxed_model()
     from histcxr.exceptions import InputError
-    from histcxr.model_store import holds_network, load_model
+    from histcxr.store import holds_network, load_model
 
     if holds_network(path):
         raise InputError(f"{path} is a reference network, and this command takes histogram models; {instead}")
@@ -61,7 +61,7 @@ def read_model(
 
 def read_judge(path: str | None) -> Judge:
     """Load the model or the network that was named, or the model in the box."""
-    from histcxr.model_store import load_judge
+    from histcxr.store import load_judge
 
     return read_model(None) if path is None else load_judge(path)
 

@@ -50,12 +50,12 @@ def calibrate(
     \b
     Example:  histcxr reference calibrate our_patients -m net.reference -o ours.reference --split all
     """
-    from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
-    from histcxr.data.quiet import muted_decoders
-    from histcxr.model_store.reference import check_place, load_reference, save_reference
-    from histcxr.reference_study.calibration import calibrate_reference
+    from histcxr.files.quiet import muted_decoders
     from histcxr.reports.evaluation import thresholds_report
+    from histcxr.store.network import check_place, load_reference, save_reference
+    from histcxr.study.cohort import select_rows
+    from histcxr.study.network_calibrate import calibrate_reference
 
     check_place(output, overwrite)
     with muted_decoders():

@@ -54,12 +54,12 @@ def evaluate(
     \b
     Example:  histcxr reference evaluate study -m net.reference --by source
     """
-    from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
-    from histcxr.data.quiet import muted_decoders
-    from histcxr.model_store.reference import load_reference
-    from histcxr.reference_study.evaluation import evaluate_reference
+    from histcxr.files.quiet import muted_decoders
     from histcxr.reports.reference import measured_report
+    from histcxr.store.network import load_reference
+    from histcxr.study.cohort import select_rows
+    from histcxr.study.network_evaluate import evaluate_reference
 
     with muted_decoders():
         result = evaluate_reference(

@@ -14,7 +14,7 @@ from histcxr.commands.reference_evaluate import network_option
 if TYPE_CHECKING:
     import pandas as pd
 
-    from histcxr.reference_study.explanation import Explanation
+    from histcxr.study.explain import Explanation
 
 
 _FILES = ("grid.png", "shares.csv", "maps.npy")
@@ -66,11 +66,11 @@ def explain(
     Example:  histcxr reference explain study -m net.reference -o maps
               histcxr reference explain chest1.png chest2.png -m net.reference -o maps
     """
-    from histcxr.data.quiet import muted_decoders
-    from histcxr.model_store.reference import load_reference
+    from histcxr.files.quiet import muted_decoders
     from histcxr.reference.feature_maps import last_convolution
-    from histcxr.reference_study.explanation import explain_images
     from histcxr.reports.reference import explanation_report
+    from histcxr.store.network import load_reference
+    from histcxr.study.explain import explain_images
 
     if not overwrite:
         _refuse_earlier(Path(output))
@@ -98,10 +98,10 @@ def _chosen_images(
     data: tuple[str, ...], split: str, images: int, where: dict[str, list[str]], seed: int
 ) -> pd.DataFrame:
     """Return the manifest of what is to be explained."""
-    from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
-    from histcxr.reference_study.evaluation import only_split
-    from histcxr.reference_study.explanation import draw_images, file_manifest
+    from histcxr.study.cohort import select_rows
+    from histcxr.study.explain import draw_images, file_manifest
+    from histcxr.study.network_evaluate import only_split
 
     tables = [path for path in data if os.path.isdir(path) or path.lower().endswith(".csv")]
     if not tables:
@@ -132,8 +132,8 @@ def _write(found: Explanation, folder: Path, maps: bool) -> list[str]:
     """Write pictures and table; return the names."""
     import numpy as np
 
-    from histcxr.data.writing import write_image
     from histcxr.exceptions import OutputError
+    from histcxr.files.writing import write_image
     from histcxr.reference.overlay import overlay, save_grid
 
     labels = [label or "unknown" for label in found.table["label"]]

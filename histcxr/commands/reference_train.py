@@ -125,13 +125,13 @@ def train(
     Example:  histcxr reference train study -o net.reference
               histcxr reference train study --architecture cnn3 --region full
     """
-    from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
-    from histcxr.data.quiet import muted_decoders
-    from histcxr.model_store.reference import check_place, save_reference
-    from histcxr.neural import import_neural
-    from histcxr.reference_study.training import ReferenceSettings, train_reference
+    from histcxr.files.quiet import muted_decoders
+    from histcxr.networks.backend import import_neural
     from histcxr.reports.reference import trained_report
+    from histcxr.store.network import check_place, save_reference
+    from histcxr.study.cohort import select_rows
+    from histcxr.study.network_train import ReferenceSettings, train_reference
 
     if output is not None:
         check_place(output, overwrite)

@@ -73,14 +73,14 @@ def command(
     Example:  histcxr train study -o model.histcxr
               histcxr train study --classifier all --zones 6
     """
-    from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
-    from histcxr.data.quiet import muted_decoders
     from histcxr.features.recipe import Recipe
-    from histcxr.model_store import save_model
+    from histcxr.files.quiet import muted_decoders
     from histcxr.reports.evaluation import training_report
-    from histcxr.training import train
-    from histcxr.tuning import read_all_settings
+    from histcxr.store import save_model
+    from histcxr.study.cohort import select_rows
+    from histcxr.study.train import train
+    from histcxr.study.tune import read_all_settings
 
     manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)
     with muted_decoders():  # TensorFlow, too, greets on the terminal

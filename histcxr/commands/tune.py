@@ -65,14 +65,14 @@ def command(
     """
     from pathlib import Path
 
-    from histcxr.cohorts import select_rows
     from histcxr.data.manifest import read_manifest
-    from histcxr.data.quiet import muted_decoders
     from histcxr.features.recipe import Recipe
-    from histcxr.model_store.model import json_ready
+    from histcxr.files.quiet import muted_decoders
     from histcxr.reports.evaluation import search_report
     from histcxr.reports.plots import require_matplotlib
-    from histcxr.tuning import search_settings, write_search
+    from histcxr.store.model import json_ready
+    from histcxr.study.cohort import select_rows
+    from histcxr.study.tune import search_settings, write_search
 
     if plot:
         require_matplotlib()  # before the search rather than after it

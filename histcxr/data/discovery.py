@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from histcxr.data.files import detail_of, kind_of, reason_of
+from histcxr.data.listing import locate, read_rows
 from histcxr.data.names import extension_of, is_image_name, is_mask_folder
 from histcxr.data.pairing import MaskFinder
-from histcxr.data.tables import locate, read_rows
 from histcxr.exceptions import InputError, MaskError, Reason
+from histcxr.files.reading import detail_of, kind_of, reason_of
 
 MANIFEST_NAME = "manifest.csv"
 """A list of this name in a folder is read instead of the folder."""

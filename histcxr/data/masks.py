@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.data.bitmap import unpack_bits
-from histcxr.data.decoding import Pixels, decode_brightness, read_header
-from histcxr.data.files import read_file
 from histcxr.exceptions import MaskError, RadiographError, Reason
+from histcxr.files.bitmap import unpack_bits
+from histcxr.files.decoding import Pixels, decode_brightness, read_header
+from histcxr.files.reading import read_file
 
 MIN_AREA = 0.01
 """Smallest share of the image that two lungs cover."""

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.data.decoding import decode_grey, read_header
-from histcxr.data.files import read_file
-from histcxr.data.headers import MIN_SIDE
 from histcxr.exceptions import RadiographError, Reason
+from histcxr.files.decoding import decode_grey, grey_of, read_header
+from histcxr.files.headers import MIN_SIDE, Header, sniff
+from histcxr.files.reading import read_file
 
 MIN_LUNG_CONTRAST = 16
 """Fewest grey levels between the darkest and the brightest lung pixel of an image that can be judged."""
@@ -84,7 +84,7 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
 
     Grey images and colour images with (nearly) equal channels are accepted, at 1 to 16 bits; an alpha channel
     is dropped; an EXIF orientation is applied, as viewers do. DICOM files pass through their modality and VOI
-    transformations, see :mod:`histcxr.data.dicom`. Everything done is recorded in the metadata.
+    transformations, see :mod:`histcxr.dicom.radiograph`. Everything done is recorded in the metadata.
 
     Parameters
     ----------
@@ -105,12 +105,12 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
         ``several_frames``.
     """
     name = os.fspath(path)
-    header = read_header(data, name)
+    header = read_any_header(data, name)
     if header.width < MIN_SIDE or header.height < MIN_SIDE:
         detail = f"{header.width} x {header.height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
         raise RadiographError(Reason.TOO_SMALL, name, detail)
     with one_large_at_a_time(header.width * header.height):
-        pixels, coloured = decode_grey(data, header, name)
+        pixels, coloured = _decode_any(data, header, name)
     steps = []
     if header.palette:
         steps.append("palette applied")
@@ -140,6 +140,31 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
     if header.dicom is not None:
         metadata.update(header.dicom.facts)
     return Radiograph(pixels, metadata)
+
+
+def read_any_header(data: bytes, path: str = "") -> Header:
+    """Check an image file of any format, DICOM included, without decoding it.
+
+    Raises
+    ------
+    RadiographError
+        See :func:`~histcxr.files.decoding.read_header` and :func:`~histcxr.dicom.radiograph.read`.
+    """
+    if sniff(data) != "DICOM":
+        return read_header(data, path)
+    from histcxr.dicom import radiograph as dicom  # with it comes pydicom, which only DICOM files need
+
+    return dicom.read(data, path)
+
+
+def _decode_any(data: bytes, header: Header, path: str) -> tuple[NDArray[Any], float]:
+    """Return grey levels as decoded, and the share of coloured pixels."""
+    if header.dicom is None:
+        return decode_grey(data, header, path)
+    from histcxr.dicom import radiograph as dicom
+
+    pixels = dicom.decode(header.dicom, path)
+    return grey_of(pixels, path) if pixels.ndim == 3 else (pixels, 0.0)
 
 
 def check_lungs(

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+from histcxr.checks import BoolArray, FloatArray, open_unit, scores_and_sick, whole_number
 from histcxr.decision.bootstrap import bootstrap_p_value, drawn_patients, patient_strata, percentiles
-from histcxr.decision.checks import BoolArray, FloatArray, open_unit, scores_and_sick, whole_number
 from histcxr.decision.intervals import Comparison, Estimate, clopper_pearson
 from histcxr.decision.patients import patient_codes
 from histcxr.exceptions import InputError

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from scipy import stats
 
-from histcxr.decision.checks import open_unit, whole_number
+from histcxr.checks import open_unit, whole_number
 
 _NEAR = 1e-9  # relative distance within which floating point is not trusted to order two probabilities
 _EXACT_UP_TO = 50_000  # patients; beyond it a near tie is settled on the safe side

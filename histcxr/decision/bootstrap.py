@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.decision.checks import FloatArray, bool_vector, open_unit, real_vector, whole_number
+from histcxr.checks import FloatArray, bool_vector, open_unit, real_vector, whole_number
 from histcxr.decision.intervals import Comparison, Estimate
 from histcxr.decision.patients import patient_codes
 from histcxr.exceptions import HistcxrWarning, InputError

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special
 from sklearn.isotonic import IsotonicRegression
 
-from histcxr.decision.checks import BoolArray, FloatArray, real_vector, scores_and_sick
+from histcxr.checks import BoolArray, FloatArray, real_vector, scores_and_sick
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 
 CalibrationMethod = Literal["identity", "sigmoid", "beta", "isotonic"]

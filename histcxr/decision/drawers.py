@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.decision.checks import bool_vector, real_vector
+from histcxr.checks import bool_vector, real_vector
 from histcxr.decision.intervals import Estimate, proportion
 from histcxr.decision.patients import patient_codes, patient_labels
 from histcxr.decision.proportions import Confusion, npv_of, ppv_of

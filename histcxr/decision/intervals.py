@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from histcxr.decision.checks import FloatArray, open_unit, whole_number
+from histcxr.checks import FloatArray, open_unit, whole_number
 from histcxr.exceptions import InputError
 
 

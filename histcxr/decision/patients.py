@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.decision.checks import BoolArray, FloatArray, bool_vector, real_vector
+from histcxr.checks import BoolArray, FloatArray, bool_vector, real_vector
 from histcxr.exceptions import InputError
 
 

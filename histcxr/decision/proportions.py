@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from histcxr.decision.checks import FloatArray, bool_vector, open_unit
+from histcxr.checks import FloatArray, bool_vector, open_unit
 from histcxr.decision.intervals import Estimate, clopper_pearson, proportion
 from histcxr.exceptions import InputError
 

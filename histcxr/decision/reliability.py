@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 from sklearn import metrics
 
-from histcxr.decision.checks import (
+from histcxr.checks import (
     BoolArray,
     FloatArray,
     bool_vector,

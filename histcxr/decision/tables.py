@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from histcxr.checks import BoolArray, FloatArray, open_unit, real_vector, scores_and_sick
 from histcxr.decision.bootstrap import draw_statistic, percentiles
-from histcxr.decision.checks import BoolArray, FloatArray, open_unit, real_vector, scores_and_sick
 from histcxr.decision.intervals import Estimate, clopper_pearson, proportion
 from histcxr.decision.proportions import predictive_values
 

@@ -22,8 +22,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from histcxr.checks import bool_vector, open_unit, real_vector, whole_number
 from histcxr.decision.binomial import errors_allowed, patients_needed
-from histcxr.decision.checks import bool_vector, open_unit, real_vector, whole_number
 from histcxr.decision.patients import patient_labels, patient_scores
 from histcxr.exceptions import InputError
 

@@ -13,13 +13,13 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.data.files import read_file
 from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.cache import CountsCache, content_key
 from histcxr.features.counting import ImageCounts, batch_counts, image_counts
 from histcxr.features.filters import Band
 from histcxr.features.histograms import BINS, Zones
 from histcxr.features.recipe import Recipe, as_recipe
+from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 
 __all__ = ["LUNGS", "Features", "ImageCounts", "batch_counts", "extract_features", "image_counts"]

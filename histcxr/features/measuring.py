@@ -17,11 +17,11 @@ from typing import Any, Final, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.data.files import read_file
 from histcxr.data.masks import check_mask, decode_mask, read_mask
 from histcxr.data.radiograph import check_lungs, decode_radiograph
 from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.histograms import BINS, Zones, masked_histogram
+from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import Found, Segmenter
 from histcxr.lungs.shape import polarity
 

@@ -16,8 +16,8 @@ import pandas as pd
 from histcxr import __version__
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
+from histcxr.decision.familiarity import Familiarity
 from histcxr.exceptions import InputError, UnjudgeableError
-from histcxr.familiarity import Familiarity
 from histcxr.lungs.disturbances import disturb
 from histcxr.lungs.gate import Gate, fit_gate, no_radiographs
 from histcxr.lungs.pairs import MaskedRadiographs, read_pairs, with_masks

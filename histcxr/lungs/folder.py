@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.data.names import stem_of
 from histcxr.data.radiograph import read_radiograph
-from histcxr.data.writing import write_image, write_mask
 from histcxr.exceptions import InputError, MaskError, OutputError, Reason, UnjudgeableError
+from histcxr.files.writing import write_image, write_mask
 from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter
 from histcxr.lungs.sheet import Tile, draw_sheet, make_tile
 

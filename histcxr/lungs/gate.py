@@ -1,8 +1,8 @@
 """The gate: is this picture an upright frontal chest radiograph at all?
 
 Two questions are asked of the network's context, the means of its deepest maps over each quarter of the picture.
-How far does it lie from those of radiographs (:mod:`histcxr.familiarity`)? That refuses what nobody thought of. And
-on which side of a plane does it lie, between radiographs as archives hold them and pictures that are none: drawn
+How far does it lie from those of radiographs (:mod:`histcxr.decision.familiarity`)? That refuses what nobody
+thought of. And on which side of a plane does it lie, between radiographs as archives hold them and pictures that are none: drawn
 ones, and radiographs turned, cut in half, laid side by side or burnt out (outlier exposure; Hendrycks, Mazeika and
 Dietterich 2019)? That refuses what looks much like a radiograph. Both limits are set by the share of validation
 radiographs that may be refused.
@@ -17,8 +17,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.data.not_chests import TRANSFORMS, draw_not_chest
-from histcxr.familiarity import Familiarity, fit_familiarity
+from histcxr.decision.familiarity import Familiarity, fit_familiarity
+from histcxr.phantoms.not_chests import TRANSFORMS, draw_not_chest
 
 __all__ = ["EXPOSED", "Gate", "fit_gate", "no_radiographs"]
 

@@ -11,11 +11,11 @@ import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from histcxr.data.listing import locate
 from histcxr.data.manifest import read_manifest
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
 from histcxr.data.splits import patient_groups, split_patients
-from histcxr.data.tables import locate
 from histcxr.exceptions import InputError, UnjudgeableError
 from histcxr.lungs.disturbances import Pair
 from histcxr.lungs.inputs import PAIR_SIZE, squared

@@ -13,11 +13,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.data.files import read_file
 from histcxr.exceptions import MaskError, ModelError, RadiographError, Reason, UnjudgeableError
+from histcxr.files.reading import read_file
 from histcxr.lungs.inputs import SIZE, network_input
 from histcxr.lungs.shape import Lungs, enlarged, find_lungs, polarity
-from histcxr.onnx_session import open_session
+from histcxr.networks.onnx_session import open_session
 
 __all__ = ["Found", "Segmenter", "load_segmenter"]
 
@@ -37,7 +37,7 @@ class Found(NamedTuple):
     ----------
     mask : ndarray of bool, shape (height, width)
     distance : float
-        How unfamiliar the picture looks; see :mod:`histcxr.familiarity`.
+        How unfamiliar the picture looks; see :mod:`histcxr.decision.familiarity`.
     """
 
     mask: NDArray[np.bool_]

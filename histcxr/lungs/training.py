@@ -16,7 +16,7 @@ from histcxr.lungs.disturbances import Pair, disturb, move
 from histcxr.lungs.inputs import SIZE, standardised
 from histcxr.lungs.pairs import MaskedRadiographs
 from histcxr.lungs.unet import WIDTHS, Weights, build_unet, get_weights, set_weights
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
 
 __all__ = ["SegmenterOptions", "TrainedSegmenter", "dice", "train_segmenter"]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import ModelError
 from histcxr.lungs.inputs import SIZE
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
 
 __all__ = [
     "WIDTHS",

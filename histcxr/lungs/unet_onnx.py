@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr import onnx_file
 from histcxr.lungs.gate import Gate
 from histcxr.lungs.inputs import SIZE
 from histcxr.lungs.unet import EPSILON, Weights, check_weights, convolutions
+from histcxr.networks import onnx_file
 
 __all__ = ["write_onnx"]
 

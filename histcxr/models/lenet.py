@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from histcxr.data.patient_folds import validation_folds
 from histcxr.exceptions import InputError
 from histcxr.features.histograms import zone_names
 from histcxr.models.lenet_graph import LeNetGraph, build_lenet, set_weights
@@ -32,9 +33,8 @@ from histcxr.models.lenet_inputs import REPRESENTATIONS, check_counted, histogra
 from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
 from histcxr.models.onnx_export import run_session, write_onnx
 from histcxr.models.out_of_fold import has_three_dimensions
-from histcxr.neural import import_neural
-from histcxr.onnx_session import open_session
-from histcxr.patient_folds import validation_folds
+from histcxr.networks.backend import import_neural
+from histcxr.networks.onnx_session import open_session
 
 __all__ = ["LeNetClassifier"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
 
 __all__ = ["ACTIVATIONS", "POOLINGS", "LeNetGraph", "Weights", "build_lenet", "get_weights", "set_weights"]
 

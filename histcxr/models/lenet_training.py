@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from histcxr.exceptions import HistcxrError, InputError
 from histcxr.models.lenet_graph import LeNetGraph, Weights, build_lenet, get_weights
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
 
 __all__ = ["LeNetTrainer", "TrainedNetwork", "TrainingOptions"]
 

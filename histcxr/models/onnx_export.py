@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr import onnx_file
 from histcxr.exceptions import InputError
 from histcxr.models.lenet_graph import EPSILON, LeNetGraph, Weights
+from histcxr.networks import onnx_file
 
 __all__ = ["OPSET", "run_session", "write_onnx"]
 

@@ -21,8 +21,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from histcxr.data.patient_folds import Fold, patient_folds
 from histcxr.exceptions import InputError
-from histcxr.patient_folds import Fold, patient_folds
 
 __all__ = ["OutOfFoldClassifier", "case_logits"]
 

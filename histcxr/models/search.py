@@ -18,9 +18,9 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterSampler
 from sklearn.pipeline import Pipeline
 
+from histcxr.data.patient_folds import Fold, patient_folds
 from histcxr.models.fit_log import FitLog
 from histcxr.models.out_of_fold import case_logits
-from histcxr.patient_folds import Fold, patient_folds
 
 __all__ = ["SEARCHES", "Trial", "best_trial", "run_search"]
 

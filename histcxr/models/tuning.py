@@ -30,8 +30,8 @@ from histcxr.models.registry import (
 from histcxr.models.search import SEARCHES, Trial, best_trial, run_search
 from histcxr.models.tuned_lenet import tuned_lenet
 from histcxr.models.tuning_result import SCORINGS, TuningResult, fit_and_cross_validate, trials_table
-from histcxr.searching.folder import claim_folder, fingerprint
-from histcxr.searching.networks import METHODS
+from histcxr.networks.search import METHODS
+from histcxr.networks.search_folder import claim_folder, fingerprint
 
 __all__ = ["SCORINGS", "SEARCHES", "TuningResult", "tune"]
 

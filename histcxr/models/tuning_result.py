@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import Pipeline
 
+from histcxr.data.patient_folds import patient_folds
 from histcxr.models.search import Trial
-from histcxr.patient_folds import patient_folds
 
 __all__ = ["SCORINGS", "TuningResult", "fit_and_cross_validate", "trials_table"]
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
-from histcxr.decision.checks import whole_number
+from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
 from histcxr.reference.backbones import (
     BACKBONES,
     PREPROCESSED,

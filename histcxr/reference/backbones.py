@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from histcxr.exceptions import InputError
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
 
 __all__ = [
     "BACKBONES",

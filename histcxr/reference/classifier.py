@@ -15,9 +15,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
-from histcxr.decision.checks import whole_number
+from histcxr.checks import whole_number
+from histcxr.data.patient_folds import hold_out
 from histcxr.exceptions import InputError
-from histcxr.patient_folds import hold_out
 from histcxr.reference.architectures import (
     DEFAULT_HEAD,
     Architecture,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from histcxr.exceptions import InputError
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
 from histcxr.reference.backbones import PREPROCESSED, backbone_of
 
 __all__ = ["find_layer", "last_convolution", "layer_names"]

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.decision.checks import whole_number
+from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
 from histcxr.reference.feature_maps import find_layer, last_convolution
 
 __all__ = ["even_share", "grad_cam", "share_inside"]

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.data.writing import write_image
-from histcxr.decision.checks import whole_number
+from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
+from histcxr.files.writing import write_image
 
 __all__ = ["overlay", "save_grid"]
 

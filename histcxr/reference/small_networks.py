@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from histcxr.decision.checks import whole_number
+from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
 from histcxr.reference.heads import ACTIVATIONS, check_rates, check_units
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import HistcxrError, InputError
-from histcxr.neural import import_neural
+from histcxr.networks.backend import import_neural
 from histcxr.reference.augmentation import Augmentation, augmented_batch
 from histcxr.reference.validation import judge
 

@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from histcxr.data.patient_folds import hold_out
 from histcxr.exceptions import InputError
-from histcxr.patient_folds import hold_out
+from histcxr.networks.search import NetworkSearch, SearchOptions, best_epoch_outcome, search_networks
+from histcxr.networks.search_folder import fingerprint
 from histcxr.reference.architectures import HeadOptions, find_architecture
 from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.validation import check_images, named_part
-from histcxr.searching.folder import fingerprint
-from histcxr.searching.networks import NetworkSearch, SearchOptions, best_epoch_outcome, search_networks
 
 __all__ = ["head_space", "rate_space", "tune_reference"]
 

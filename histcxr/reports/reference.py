@@ -20,7 +20,7 @@ _REGIONS = {"lungs": "the lungs only", "hidden": "everything but the lungs", "fu
 
 
 def trained_report(report: Mapping[str, Any]) -> str:
-    """Lay out the report of :func:`histcxr.reference_study.training.train_reference`."""
+    """Lay out the report of :func:`histcxr.study.network_train.train_reference`."""
     test, data, inputs = report["test"], report["data"], report["inputs"]
     history = report["history"]
     best = report["best_epoch"] - 1
@@ -58,7 +58,7 @@ def trained_report(report: Mapping[str, Any]) -> str:
 
 
 def measured_report(result: Mapping[str, Any]) -> str:
-    """Lay out the result of :func:`histcxr.reference_study.evaluation.evaluate_reference`."""
+    """Lay out the result of :func:`histcxr.study.network_evaluate.evaluate_reference`."""
     whole = evaluation_report(result).removesuffix(f"\n{DISCLAIMER}")
     lines = [whole, "", classes_report(result["overall"]["classes"])]
     several = len(result["overall"]["classes"]["names"]) > 2  # of two classes the table above says it all

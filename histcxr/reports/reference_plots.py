@@ -22,7 +22,7 @@ def plot_history(report: Mapping[str, Any], path: Path) -> Path:
     ----------
     report : mapping
         ``history`` (lists by name) and ``best_epoch``, from 1, as
-        :func:`~histcxr.reference_study.training.train_reference` gives them.
+        :func:`~histcxr.study.network_train.train_reference` gives them.
     path : Path
         The picture to write; its suffix names the format.
 
@@ -57,7 +57,7 @@ def plot_calls(figures: Mapping[str, Any], path: Path) -> Path:
     Parameters
     ----------
     figures : mapping
-        From :func:`~histcxr.reference_study.figures.class_figures`.
+        From :func:`~histcxr.study.class_figures.class_figures`.
     path : Path
 
     Returns

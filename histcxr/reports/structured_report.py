@@ -24,8 +24,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from histcxr.data.dicom_dataset import parse_errors
 from histcxr.decision.thresholds import REVIEW
+from histcxr.dicom.dataset import parse_errors
 from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason
 from histcxr.reports.structured_content import (
     DRAWERS,

@@ -23,7 +23,7 @@ from typing import Any
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
-from histcxr.model_store import Judge, installed_versions, load_judge
+from histcxr.store import Judge, installed_versions, load_judge
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
 from histcxr.worklist.judging import Measured, Verdict, judge, measure_images, signature
 from histcxr.worklist.order import Order

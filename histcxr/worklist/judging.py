@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.data.dicom_uids import ImageUids, uids_in
 from histcxr.data.discovery import InputFile
-from histcxr.data.files import read_file
 from histcxr.decision.thresholds import REVIEW, decide
+from histcxr.dicom.uids import ImageUids, uids_in
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
 from histcxr.features.measuring import Measure, measure_batch, measure_image
+from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import Segmenter
-from histcxr.model_store import Judge
+from histcxr.store import Judge
 
 MAX_HELD = 1 << 24  # bytes of files that a thread holds before it decodes them
 MAX_DETAIL = 300  # characters of an unexpected error's message that are kept
@@ -84,7 +84,7 @@ def measure_images(
     ----------
     items : sequence of InputFile
     measure : callable
-        The model's, :meth:`~histcxr.model_store.judges.Judge.measure`.
+        The model's, :meth:`~histcxr.store.judges.Judge.measure`.
     segmenter : Segmenter, optional
         What finds the lungs of images without a mask.
     uids : bool

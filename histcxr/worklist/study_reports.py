@@ -16,9 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from histcxr.data.dicom_uids import read_uids
-from histcxr.data.files import read_file
+from histcxr.dicom.uids import read_uids
 from histcxr.exceptions import InputError, OutputError, UnjudgeableError
+from histcxr.files.reading import read_file
 from histcxr.reports.structured_report import (
     Algorithm,
     Finding,

@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 
 from histcxr.data.manifest import read_manifest
-from histcxr.data.phantoms import write_study
 from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.exceptions import InputError
-from histcxr.model_store import save_model
-from histcxr.model_store.reference import save_reference
-from histcxr.reference_study.training import ReferenceSettings, train_reference
-from histcxr.training import train
+from histcxr.phantoms.studies import write_study
+from histcxr.store import save_model
+from histcxr.store.network import save_reference
+from histcxr.study.network_train import ReferenceSettings, train_reference
+from histcxr.study.train import train
 
 pytest.importorskip("keras")
 

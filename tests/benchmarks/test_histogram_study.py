@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from histcxr.cohorts import read_cohort, split_cohort
 from histcxr.data.manifest import read_manifest
-from histcxr.data.phantoms import make_phantom, write_study
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.features.extraction import extract_features
 from histcxr.features.histograms import masked_histogram
 from histcxr.features.recipe import Recipe
+from histcxr.phantoms.studies import make_phantom, write_study
+from histcxr.study.cohort import read_cohort, split_cohort
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 NAMES = ("", "_models", "_regions", "_report", "_results", "_rivals", "_robustness")

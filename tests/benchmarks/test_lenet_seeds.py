@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histcxr.data.phantoms import write_study
+from histcxr.phantoms.studies import write_study
 
 pytest.importorskip("keras")
 PATH = Path(__file__).parents[2] / "benchmarks" / "lenet_seeds.py"
@@ -43,8 +43,8 @@ def test_the_mean_of_more_and_more_networks(tmp_path, capsys):
 
 
 def test_scores_by_network_average_to_the_classifiers_own():
-    from histcxr.cohorts import Cohort
     from histcxr.models.lenet import LeNetClassifier
+    from histcxr.study.cohort import Cohort
 
     counts, sick = np.random.default_rng(0).poisson(5, (60, 1, 32)), np.arange(60) % 2 == 1
     settings = {"filters": (2,), "kernel_size": 3, "dense": (4,), "epochs": 2, "random_state": 0}

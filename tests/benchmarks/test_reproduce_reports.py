@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histcxr.data.phantoms import write_study
 from histcxr.exceptions import InputError
-from histcxr.reference_study.figures import class_figures
+from histcxr.phantoms.studies import write_study
+from histcxr.study.class_figures import class_figures
 
 pytest.importorskip("keras")
 

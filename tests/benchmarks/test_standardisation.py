@@ -10,11 +10,11 @@ import pytest
 from scipy import stats
 
 from histcxr.data.manifest import read_manifest
-from histcxr.data.phantoms import make_phantom, write_study
 from histcxr.data.radiograph import read_radiograph
-from histcxr.data.writing import write_image
 from histcxr.exceptions import InputError, RadiographError
 from histcxr.features.extraction import extract_features
+from histcxr.files.writing import write_image
+from histcxr.phantoms.studies import make_phantom, write_study
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "standardisation.py"
 SPEC = importlib.util.spec_from_file_location("standardisation", PATH)

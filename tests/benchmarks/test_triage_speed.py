@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from histcxr.data.phantoms import write_study
-from histcxr.model_store import save_model
-from histcxr.training import train
+from histcxr.phantoms.studies import write_study
+from histcxr.store import save_model
+from histcxr.study.train import train
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "triage_speed.py"
 SPEC = importlib.util.spec_from_file_location("triage_speed", PATH)

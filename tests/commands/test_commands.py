@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from histcxr.commands import main
-from histcxr.data.phantoms import write_broken_files, write_study
+from histcxr.phantoms.studies import write_broken_files, write_study
 
 
 @pytest.fixture(scope="module")

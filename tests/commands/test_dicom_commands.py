@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from histcxr.commands import main
-from histcxr.data.anatomy import make_phantom
-from histcxr.data.writing import write_mask
+from histcxr.files.writing import write_mask
+from histcxr.phantoms.anatomy import make_phantom
 
 pydicom = pytest.importorskip("pydicom")
-from histcxr.data.dicom_writing import encode_dicom  # noqa: E402 - it needs pydicom
+from histcxr.phantoms.dicom_files import encode_dicom  # noqa: E402 - it needs pydicom
 
 SECRET = "do not tell"
 SPLITS = ("train", "train", "train", "val", "test")

@@ -15,14 +15,14 @@ from click.testing import CliRunner
 from histcxr.commands import main
 from histcxr.data.manifest import read_manifest
 from histcxr.data.masks import read_mask
-from histcxr.data.phantoms import write_study
 from histcxr.exceptions import HistcxrWarning, InputError
-from histcxr.model_store.reference import load_reference
+from histcxr.phantoms.studies import write_study
 from histcxr.reference.architectures import build_architecture
 from histcxr.reference.inputs import read_images
 from histcxr.reference.registry import ARCHITECTURES, PARAMETERS
-from histcxr.reference_study.calibration import calibrate_reference
-from histcxr.reference_study.evaluation import evaluate_reference
+from histcxr.store.network import load_reference
+from histcxr.study.network_calibrate import calibrate_reference
+from histcxr.study.network_evaluate import evaluate_reference
 
 pytest.importorskip("keras")
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from histcxr.data.manifest import COLUMNS, is_sick, read_manifest
-from histcxr.data.phantoms import write_study, write_unusual_files
 from histcxr.exceptions import HistcxrWarning, InputError
+from histcxr.phantoms.studies import write_study, write_unusual_files
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histcxr.data.anatomy import make_phantom
-from histcxr.data.bitmap import unpack_bits
-from histcxr.data.broken_files import exif_jpeg, png_chunk
-from histcxr.data.decoding import read_header
 from histcxr.data.masks import MAX_AREA, MAX_BORDER, MIN_AREA, check_mask, decode_mask, read_mask
-from histcxr.data.writing import encode_image, write_mask
 from histcxr.exceptions import MaskError, RadiographError, Reason
+from histcxr.files.bitmap import unpack_bits
+from histcxr.files.decoding import read_header
+from histcxr.files.writing import encode_image, write_mask
+from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.broken_files import exif_jpeg, png_chunk
 
 PHANTOM = make_phantom(11)
 MASK = PHANTOM.mask

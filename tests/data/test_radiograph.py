@@ -5,8 +5,6 @@ import cv2
 import numpy as np
 import pytest
 
-from histcxr.data.anatomy import make_phantom
-from histcxr.data.broken_files import write_broken_files, write_unusual_files
 from histcxr.data.discovery import find_inputs
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import (
@@ -16,8 +14,10 @@ from histcxr.data.radiograph import (
     decode_radiograph,
     read_radiograph,
 )
-from histcxr.data.writing import encode_image
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
+from histcxr.files.writing import encode_image
+from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.broken_files import write_broken_files, write_unusual_files
 
 PHANTOM = make_phantom(7)
 

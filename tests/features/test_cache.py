@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from histcxr.data.manifest import read_manifest
-from histcxr.data.phantoms import write_study
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features import cache as cache_module
 from histcxr.features import measuring, recipe
 from histcxr.features.cache import CountsCache, content_key
 from histcxr.features.extraction import extract_features
 from histcxr.features.recipe import Recipe
+from histcxr.phantoms.studies import write_study
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import pytest
 
 from histcxr.data.discovery import find_inputs
 from histcxr.data.masks import read_mask
-from histcxr.data.phantoms import make_phantom, write_broken_files, write_unusual_files
 from histcxr.data.radiograph import read_radiograph
-from histcxr.data.writing import encode_image, write_image, write_mask
 from histcxr.exceptions import InputError, MaskError, RadiographError, Reason, UnjudgeableError
 from histcxr.features import measuring
 from histcxr.features.counting import batch_counts, image_counts
 from histcxr.features.histograms import ZONES, masked_histogram
 from histcxr.features.recipe import EXTRACTION_VERSION, Recipe
+from histcxr.files.writing import encode_image, write_image, write_mask
+from histcxr.phantoms.studies import make_phantom, write_broken_files, write_unusual_files
 
 
 @pytest.fixture(scope="module")

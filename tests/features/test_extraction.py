@@ -9,12 +9,12 @@ import pytest
 
 from histcxr.data.discovery import find_inputs
 from histcxr.data.manifest import read_manifest
-from histcxr.data.phantoms import make_phantom, write_broken_files, write_study
-from histcxr.data.writing import write_image, write_mask
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import Features, extract_features, image_counts
 from histcxr.features.histograms import ZONES, zone_names
 from histcxr.features.recipe import Recipe
+from histcxr.files.writing import write_image, write_mask
+from histcxr.phantoms.studies import make_phantom, write_broken_files, write_study
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from histcxr.data.anatomy import make_phantom
-from histcxr.data.writing import write_image, write_mask
+from histcxr.files.writing import write_image, write_mask
 from histcxr.lungs.segmenter import load_segmenter
+from histcxr.phantoms.anatomy import make_phantom
 
 
 def write_phantoms(folder, n, seed=0):

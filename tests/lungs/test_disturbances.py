@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from histcxr.data.anatomy import make_phantom
 from histcxr.lungs.disturbances import DISTURBANCES, Pair, disturb, move
+from histcxr.phantoms.anatomy import make_phantom
 
 
 @pytest.fixture(scope="module")

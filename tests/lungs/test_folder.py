@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from histcxr.data.anatomy import make_phantom
 from histcxr.data.masks import read_mask
-from histcxr.data.writing import write_image
 from histcxr.exceptions import InputError
+from histcxr.files.writing import write_image
 from histcxr.lungs.folder import COLUMNS, SHEET, TABLE, segment_folder
 from histcxr.lungs.pairs import read_pairs, with_masks
+from histcxr.phantoms.anatomy import make_phantom
 
 
 @pytest.fixture

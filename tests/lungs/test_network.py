@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from histcxr.data.anatomy import make_phantom
+from histcxr.decision.familiarity import Familiarity
 from histcxr.exceptions import ModelError
-from histcxr.familiarity import Familiarity
 from histcxr.lungs.gate import Gate
 from histcxr.lungs.inputs import SIZE, network_input
 from histcxr.lungs.unet import WIDTHS, check_weights
 from histcxr.lungs.unet_onnx import write_onnx
-from histcxr.onnx_session import open_session
+from histcxr.networks.onnx_session import open_session
+from histcxr.phantoms.anatomy import make_phantom
 
 SMALL = (4, 6, 8)
 

@@ -5,12 +5,12 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from histcxr.data.anatomy import make_phantom
-from histcxr.data.not_chests import TRANSFORMS
 from histcxr.exceptions import ModelError, Reason, UnjudgeableError
 from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter
 from histcxr.lungs.unet import WIDTHS
 from histcxr.lungs.unet_onnx import write_onnx
+from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.not_chests import TRANSFORMS
 
 
 def phantoms(n, seed=10_000, size=(200, 180)):

@@ -5,7 +5,7 @@ from histcxr.exceptions import InputError, ModelError
 from histcxr.models.lenet_graph import LeNetGraph, build_lenet, get_weights, set_weights
 from histcxr.models.lenet_inputs import REPRESENTATIONS, histogram_tensor
 from histcxr.models.onnx_export import run_session, write_onnx
-from histcxr.onnx_session import open_session
+from histcxr.networks.onnx_session import open_session
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("onnxruntime")

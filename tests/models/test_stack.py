@@ -11,10 +11,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from histcxr.data.patient_folds import patient_folds
 from histcxr.exceptions import InputError
 from histcxr.models.out_of_fold import case_logits
 from histcxr.models.stack import StackedClassifier
-from histcxr.patient_folds import patient_folds
 
 
 @parametrize_with_checks(

@@ -9,6 +9,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from histcxr.data.patient_folds import patient_folds
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.models import registry
 from histcxr.models.calibrated import CalibratedClassifier
@@ -17,7 +18,6 @@ from histcxr.models.out_of_fold import case_logits
 from histcxr.models.registry import make_classifier
 from histcxr.models.search import run_search
 from histcxr.models.tuning import tune
-from histcxr.patient_folds import patient_folds
 
 C = "classifier__estimator__C"
 GAMMA = "classifier__estimator__gamma"

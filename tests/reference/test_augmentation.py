@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from histcxr.data.phantoms import make_phantom
 from histcxr.exceptions import InputError
+from histcxr.phantoms.studies import make_phantom
 from histcxr.reference.augmentation import STRENGTHS, Augmentation, augmented_batch, seen_again
 from histcxr.reference.registry import ARCHITECTURES
 

@@ -6,11 +6,11 @@ import pytest
 from histcxr.data.discovery import find_inputs
 from histcxr.data.manifest import read_manifest
 from histcxr.data.masks import read_mask
-from histcxr.data.phantoms import make_phantom, write_broken_files, write_study
 from histcxr.data.radiograph import read_radiograph
-from histcxr.data.writing import write_image, write_mask
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.extraction import extract_features
+from histcxr.files.writing import write_image, write_mask
+from histcxr.phantoms.studies import make_phantom, write_broken_files, write_study
 from histcxr.reference.inputs import (
     REGIONS,
     InputSettings,

@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from histcxr.data.phantoms import make_phantom
 from histcxr.exceptions import InputError
+from histcxr.phantoms.studies import make_phantom
 from histcxr.reference.overlay import overlay, save_grid
 
 

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from histcxr.reference_study.figures import class_figures
 from histcxr.reports.reference import classes_report, explanation_report, trained_report
 from histcxr.reports.reference_plots import plot_calls, plot_history
+from histcxr.study.class_figures import class_figures
 
 ESTIMATE = {"value": 0.912, "low": 0.888, "high": 0.931}
 

@@ -12,10 +12,10 @@ import pytest
 from highdicom.sr import srread
 from pydicom.uid import UID_dictionary
 
-from histcxr.data.anatomy import make_phantom
-from histcxr.data.dicom_writing import encode_dicom
-from histcxr.data.mutations import MUTATIONS
 from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason
+from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.dicom_files import encode_dicom
+from histcxr.phantoms.mutations import MUTATIONS
 from histcxr.reports.structured_report import (
     RESEARCH_USE,
     SCHEME,

@@ -9,10 +9,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from histcxr.data.dicom_writing import encode_dicom
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.features.transformers import HistogramFeatures
-from histcxr.model_store import Model, save_model
+from histcxr.phantoms.dicom_files import encode_dicom
+from histcxr.store import Model, save_model
 
 
 def lungs(seed, sick=False, size=64):

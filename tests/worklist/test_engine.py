@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 
 import histcxr
-from histcxr.data.phantoms import write_broken_files, write_unusual_files
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.exceptions import InputError, ModelError, OutputError, Reason
 from histcxr.features import measuring
-from histcxr.model_store import Model, load_model
+from histcxr.phantoms.studies import write_broken_files, write_unusual_files
+from histcxr.store import Model, load_model
 from histcxr.worklist import engine
 from histcxr.worklist.engine import triage
 from histcxr.worklist.rows import unguarded

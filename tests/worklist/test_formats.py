@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
-from histcxr.data.anatomy import make_phantom
-from histcxr.data.dicom_writing import encode_dicom
 from histcxr.data.radiograph import decode_radiograph
-from histcxr.data.writing import encode_image, write_mask
 from histcxr.features.histograms import masked_histogram
+from histcxr.files.writing import encode_image, write_mask
+from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.dicom_files import encode_dicom
 from histcxr.worklist.engine import triage
 
 PHANTOM = make_phantom(11, size=(224, 200))

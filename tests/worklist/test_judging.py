@@ -11,7 +11,7 @@ from histcxr.data.discovery import InputFile
 from histcxr.exceptions import Reason
 from histcxr.features.counting import count_lungs
 from histcxr.features.recipe import Recipe
-from histcxr.model_store import Model
+from histcxr.store import Model
 from histcxr.worklist import judging
 from histcxr.worklist.judging import Measured, describe, judge, measure_images, signature
 

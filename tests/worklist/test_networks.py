@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from histcxr.commands import main
-from histcxr.data.dicom_writing import encode_dicom
-from histcxr.data.not_chests import draw_not_chest
-from histcxr.data.phantoms import make_phantom, write_broken_files
 from histcxr.data.radiograph import read_radiograph
-from histcxr.data.writing import encode_image, write_image, write_mask
 from histcxr.exceptions import Reason
-from histcxr.model_store.reference import save_reference
+from histcxr.files.writing import encode_image, write_image, write_mask
+from histcxr.phantoms.dicom_files import encode_dicom
+from histcxr.phantoms.not_chests import draw_not_chest
+from histcxr.phantoms.studies import make_phantom, write_broken_files
+from histcxr.store.network import save_reference
 from histcxr.worklist.engine import triage
 
 
@@ -216,7 +216,7 @@ def test_without_keras_the_command_says_what_to_install(incoming, saved, tmp_pat
 def test_a_histogram_model_needs_no_keras(study, saved_model, tmp_path):
     code = (
         "import sys; from histcxr import triage; triage(*sys.argv[1:])\n"
-        "assert not {'keras', 'tensorflow', 'histcxr.model_store.reference'} & set(sys.modules)"
+        "assert not {'keras', 'tensorflow', 'histcxr.store.network'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", code, str(study), str(saved_model), str(tmp_path / "w.csv")]
     done = subprocess.run(command, capture_output=True, text=True)

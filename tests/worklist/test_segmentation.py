@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from histcxr.data.anatomy import make_phantom
-from histcxr.data.not_chests import KINDS, draw_not_chest
-from histcxr.data.writing import write_image, write_mask
 from histcxr.features.counting import image_counts
 from histcxr.features.extraction import extract_features
+from histcxr.files.writing import write_image, write_mask
 from histcxr.lungs.segmenter import load_segmenter
+from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.not_chests import KINDS, draw_not_chest
 from histcxr.worklist.engine import triage
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason
-from histcxr.model_store import model_hash
+from histcxr.store import model_hash
 from histcxr.worklist.engine import triage
 from histcxr.worklist.rows import unguarded
 from histcxr.worklist.study_reports import (

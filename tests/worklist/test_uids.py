@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histcxr.data.files import read_file
 from histcxr.exceptions import InputError
+from histcxr.files.reading import read_file
 from histcxr.worklist import judging
 from histcxr.worklist.engine import triage
 from histcxr.worklist.rows import UID_COLUMNS
@@ -103,7 +103,7 @@ def test_no_file_is_read_twice_for_them(archive, model, tmp_path, monkeypatch):
         return read_file(path, *arguments)
 
     monkeypatch.setattr(judging, "read_file", counted)
-    monkeypatch.setattr("histcxr.data.dicom_uids.read_file", counted)
+    monkeypatch.setattr("histcxr.dicom.uids.read_file", counted)
     triage(archive, model, tmp_path / "w.csv", segment=False, uids=True)
     assert {name: reads[name] for name in ("a.dcm", "b", "cut.dcm", "text.dcm")} == dict.fromkeys(
         ("a.dcm", "b", "cut.dcm", "text.dcm"), 1

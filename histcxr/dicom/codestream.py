@@ -1,0 +1,199 @@
+"""The head of a compressed DICOM frame, read before a codec sees it.
+
+A codec believes its stream: a header that asks for 60,000 x 60,000 pixels is given the memory, a stream without an end
+keeps some of them busy for ever. So the kind, the size, the depth and the end of a stream are compared here with what
+the tags declare. The kind is taken from the stream itself; transfer syntaxes are wrong too often.
+
+Source: ITU-T T.81, annex B (JPEG); T.87, annex C (JPEG-LS); T.800, annex A (JPEG 2000); DICOM PS3.5, annex G (RLE).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from histcxr.exceptions import Reason
+from histcxr.files.headers import refuse
+
+Kind = Literal["JPEG", "JPEG deep", "JPEG-LS", "JPEG 2000", "RLE"]
+
+MAX_PADDING = 16
+"""Bytes that may follow the last pixel."""
+
+MAX_TILES = 2**14
+"""Most tiles of a JPEG 2000 image: 64 x 64 pixels each in the largest image accepted."""
+
+_SOI, _EOI, _JPEG_2000 = b"\xff\xd8", b"\xff\xd9", b"\xff\x4f\xff\x51"
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SOF_LOSSLESS, _SOF_LS, _SOS = 0xC3, 0xF7, 0xDA
+
+# what may not stand inside compressed data: after 0xFF, JPEG allows 0 and restarts, JPEG-LS anything below 0x80
+_stray_jpeg = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL).search
+_stray_ls = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]", re.DOTALL).search
+
+
+class Codestream(NamedTuple):
+    """A frame that was checked: its ``kind``, its ``data`` without wrapping or padding, and its bits a sample."""
+
+    kind: Kind
+    data: bytes
+    bits: int
+
+
+def check(
+    frame: bytes, rows: int, columns: int, samples: int, sample_bytes: int, path: str = ""
+) -> Codestream:
+    """Check the head and the end of a compressed frame.
+
+    Parameters
+    ----------
+    frame : bytes
+        The frame, its fragments put together.
+    rows, columns, samples : int
+        What the tags declare.
+    sample_bytes : int
+        Bytes allocated for a sample, 1 or 2.
+    path : str, optional
+        The file's name, for messages.
+
+    Raises
+    ------
+    RadiographError
+        ``truncated``, ``damaged`` (no known kind, or at odds with the tags) or ``unsupported``.
+    """
+    if frame[:12] == b"\x00\x00\x00\x0cjP  \r\n\x87\n":  # a whole JP2 file, where the bare stream should be
+        frame = frame[max(frame.find(_JPEG_2000), 0) :]
+    if frame.startswith(_JPEG_2000):
+        found, shape = _jpeg_2000(frame, path)
+    elif frame.startswith(_SOI):
+        found, shape = _jpeg(frame, path)
+    else:
+        return _rle(frame, rows * columns, samples, sample_bytes, path)
+    if shape != (rows, columns, samples):
+        detail = "{} x {} pixels of {} samples in the image data, {} x {} of {} in the tags"
+        numbers = (shape[1], shape[0], shape[2], columns, rows, samples)
+        refuse(Reason.DAMAGED, path, detail.format(*numbers))
+    return found
+
+
+def _jpeg(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int]]:
+    """JPEG and JPEG-LS, which share their segments."""
+    position, size, marker = 2, len(frame), 0
+    head: tuple[int, int, int, int, int] | None = None
+    while marker != _SOS:
+        while frame[position : position + 2] == b"\xff\xff":  # fill bytes
+            position += 1
+        if position + 4 > size:
+            refuse(Reason.TRUNCATED, path, "the compressed image ends within its header")
+        marker = frame[position + 1]
+        length = int.from_bytes(frame[position + 2 : position + 4], "big")
+        if frame[position] != 0xFF or length < 2:
+            refuse(Reason.DAMAGED, path, "the header of the compressed image is damaged")
+        body = frame[position + 4 : position + 2 + length]
+        if marker in _FRAMES or marker == _SOF_LS:
+            if head is not None or len(body) < 6:
+                refuse(Reason.DAMAGED, path, "the header of the compressed image is damaged")
+            head = (marker, *struct.unpack(">BHHB", body[:6]))
+        position += 2 + length
+    if head is None:
+        refuse(Reason.DAMAGED, path, "image data comes before the header that describes it")
+    marker, bits, height, width, samples = head
+    shape = (height, width, samples)
+    if marker in (0xC0, 0xC1, 0xC2) and bits == 8:
+        return Codestream("JPEG", frame, bits), shape
+    stray = (_stray_ls if marker == _SOF_LS else _stray_jpeg)(frame, position)
+    if stray is None:
+        refuse(Reason.TRUNCATED, path, "the compressed image has no end")
+    if stray.group() != _EOI:
+        refuse(Reason.DAMAGED, path, "a marker inside the compressed image")
+    stream = frame[: stray.end()]
+    if marker == _SOF_LS:
+        return Codestream("JPEG-LS", stream, bits), shape
+    if marker not in (0xC1, _SOF_LOSSLESS) or not 2 <= bits <= 16:
+        refuse(
+            Reason.UNSUPPORTED,
+            path,
+            "a hierarchical, progressive or arithmetic-coded JPEG of more than 8 bits",
+        )
+    return Codestream("JPEG deep", stream, bits), shape
+
+
+def _jpeg_2000(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int]]:
+    if len(frame) < 45:
+        refuse(Reason.TRUNCATED, path, "the compressed image ends within its header")
+    size, _, right, bottom, left, top, tile_x, tile_y, start_x, start_y, samples = struct.unpack(
+        ">HH8LH", frame[4:42]
+    )
+    parts = frame[42 : 42 + 3 * samples]
+    across, down = right - left, bottom - top
+    tiled = min(tile_x, tile_y) > 0 and start_x <= left and start_y <= top
+    if size != 38 + 3 * samples or across <= 0 or down <= 0 or not tiled:
+        refuse(Reason.DAMAGED, path, "the header of the compressed image is damaged")
+    tiles = -(-(right - start_x) // tile_x) * -(-(bottom - start_y) // tile_y)
+    if tiles > MAX_TILES:
+        refuse(Reason.DAMAGED, path, f"{tiles:,} tiles; at most {MAX_TILES:,} are sound")
+    bits = (parts[0] & 0x7F) + 1 if parts else 0
+    if any(part not in (parts[0], 1) for part in parts) or not 2 <= bits <= 16 or parts[1:3] != b"\x01\x01":
+        refuse(Reason.UNSUPPORTED, path, "a JPEG 2000 image of unequal samples, or of more than 16 bits")
+    end = _end_of_tiles(frame, 2 + 2 + size, path)
+    return Codestream("JPEG 2000", frame[:end], bits), (down, across, samples)
+
+
+def _end_of_tiles(frame: bytes, position: int, path: str) -> int:
+    """Walk the main header and then from tile part to tile part; where the stream ends."""
+    while frame[position : position + 2] != _EOI:
+        marker = frame[position : position + 2]
+        length = int.from_bytes(frame[position + 2 : position + 4], "big")
+        if marker[:1] != b"\xff" and marker:
+            refuse(Reason.DAMAGED, path, "the header of the compressed image is damaged")
+        if marker == b"\xff\x52" and not _sound_coding(frame[position + 4 : position + 2 + length]):
+            refuse(Reason.DAMAGED, path, "the coding style of the compressed image is damaged")
+        if marker == b"\xff\x90":  # start of a tile part, with its length; 0: up to the end
+            part = int.from_bytes(frame[position + 6 : position + 10], "big")
+            last = frame.rstrip(b"\0").removesuffix(_EOI)
+            length = part - 2 if part else len(last) - position - 2
+        position += 2 + length
+        if length < 2 or position + 2 > len(frame):
+            refuse(Reason.TRUNCATED, path, "the compressed image ends too early")
+    return position + 2
+
+
+def _sound_coding(body: bytes) -> bool:
+    """COD: at most 32 levels, code blocks of 4 to 1024 a side and at most 4096 samples (T.800, A.6.1)."""
+    return len(body) >= 10 and body[5] <= 32 and body[6] <= 8 and body[7] <= 8 and body[6] + body[7] <= 8
+
+
+def _rle_length(segment: bytes) -> int:
+    """How many bytes a segment unpacks to: runs of literals (0 to 127) and of one byte (129 to 255)."""
+    position, length, last = 0, 0, len(segment) - 1
+    while position < last:
+        run = segment[position]
+        if run < 128:
+            length += min(run + 1, last - position)
+            position += run + 2
+        elif run > 128:
+            length += 257 - run
+            position += 2
+        else:
+            position += 1
+    return length
+
+
+def _rle(frame: bytes, pixels: int, samples: int, sample_bytes: int, path: str) -> Codestream:
+    """A header of sixteen numbers: how many segments, and where each begins."""
+    if len(frame) < 64:
+        refuse(Reason.TRUNCATED, path, "the compressed image ends within its header")
+    count, *offsets = struct.unpack("<16L", frame[:64])
+    used = offsets[: min(count, 15)]
+    if count != samples * sample_bytes or used[0] != 64 or sorted(set(used)) != used:
+        refuse(Reason.DAMAGED, path, "the compressed image begins with no header of a known kind")
+    for start, end in pairwise([*used, len(frame)]):
+        unpacked = _rle_length(frame[start:end])
+        if unpacked < pixels:
+            reason = Reason.TRUNCATED if end == len(frame) else Reason.DAMAGED
+            refuse(reason, path, f"{unpacked:,} bytes in a part of the image, {pixels:,} expected")
+        if unpacked > pixels + MAX_PADDING:
+            refuse(Reason.DAMAGED, path, f"{unpacked:,} bytes in a part of the image, {pixels:,} expected")
+    return Codestream("RLE", frame, 8 * sample_bytes)

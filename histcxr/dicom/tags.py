@@ -1,0 +1,243 @@
+"""What a DICOM file says about itself: whether it is a frontal chest radiograph, and the few facts that are kept.
+
+Every fact comes from a closed list of words, so nothing that someone typed can pass through. Free text (a series'
+description) is read to find lateral views and never handed on.
+
+Source: DICOM PS3.3, C.7.1, C.7.3, C.8.1, C.8.11; PS3.4, B.5 (SOP classes); PS3.16, CID 4010 (views), CID 4 (regions).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from histcxr.dicom.dataset import Elements, items, text, texts
+from histcxr.exceptions import InputError, Reason
+from histcxr.files.headers import refuse
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_RADIOGRAPHS = frozenset({_STORAGE + "1", _STORAGE + "1.1"})
+_RAW = _STORAGE + "1.1.1"
+_CAPTURES = frozenset({_STORAGE + end for end in ("7", "7.2", "7.3", "7.4")})
+_INDEX = "1.2.840.10008.1.3.10"
+
+_PLAIN = frozenset({"CR", "DX", "RG"})
+_VAGUE = frozenset({"", "OT", "SC"})
+# modalities that may be named in messages: PS3.3, C.7.3.1.1.1
+_OTHERS_IN_ORDER = (
+    "AR AU BDUS BI BMD CT DG DOC ECG EPS ES FID GM HC HD IO IVOCT IVUS KER KO LEN LS MG MR M3D NM OAM OCT OP OPM "
+    "OPT OPV OSS OT PLAN PR PT PX REG RESP RF RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT RWV SC SEG SM SMR SR SRF TG "
+    "US VA XA XC"
+)
+_OTHERS = frozenset(_OTHERS_IN_ORDER.split())
+
+_CHEST = re.compile(r"CHEST|THORA|TORAX|LUNG|PULM|\bCXR\b|\bRIBS?\b")
+_ELSEWHERE = re.compile(
+    r"ABDOM|SKULL|HEAD|BRAIN|FACE|FACIAL|ORBIT|SINUS|NECK|SPINE|VERTEB|PELVI|\bHIP|FEMUR|THIGH|KNEE|PATELL|\bLEGS?\b|"
+    r"TIBIA|FIBULA|ANKLE|\bFOOT\b|\bFEET\b|\bTOES?\b|CALCAN|HEEL|\bHANDS?\b|FINGER|THUMB|WRIST|FOREARM|ELBOW|HUMER|"
+    r"\bARMS?\b|SHOULDER|CLAVIC|SCAPUL|EXTREMIT|BREAST|MAMMA|\bJAW|MANDIB|MAXILLA|TOOTH|TEETH|DENTAL|COCCYX|SACR|"
+    r"KIDNEY|BLADDER|LIVER|COLON|STOMACH"
+)
+_CHEST_CODES = frozenset({"51185008", "T-D3000", "39607008", "T-28000"})
+
+_OBLIQUES = frozenset({"LLO", "RLO", "LAO", "RAO", "LPO", "RPO", "OBLIQUE", "OBL"})
+_DECUBITUS = frozenset({"LLD", "RLD", "DECUBITUS", "DECUB"})
+_LATERALS = frozenset(
+    {"LATERAL", "LAT", "LLAT", "RLAT", "LATERALE", "LATERALIS", "PROFIL", "PROFILE", "SEITLICH"}
+)
+_VIEW_CODES = {
+    **dict.fromkeys(("399348003", "R-10206"), "AP"),
+    **dict.fromkeys(("272479007", "R-10214", "R-40888"), "PA"),
+    **dict.fromkeys(("399173006", "R-10236"), "LL"),
+    **dict.fromkeys(("399198007", "R-10232"), "RL"),
+    **dict.fromkeys(("399067008", "R-102CD"), "LATERAL"),
+    **dict.fromkeys(("399033003", "R-10202"), ""),  # frontal, and no more
+}
+_VIEWS_IN_WORDS = {
+    **{"LL": "a left lateral view", "RL": "a right lateral view", "LATERAL": "a lateral view"},
+    **{"OBLIQUE": "an oblique view", "DECUBITUS": "a patient lying on the side"},
+}
+
+# what stands in Patient ID when nothing does: these would make one patient of many
+_NOBODY = frozenset(
+    {"", "0", "ANON", "ANONYM", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "NONE", "UNKNOWN", "N/A", "NA"}
+)
+
+
+def check_kind(elements: Elements, path: str = "") -> None:
+    """Refuse whatever is no frontal chest radiograph made for reading.
+
+    Accepted are Computed Radiography, Digital X-Ray for presentation, and secondary captures that call
+    themselves CR, DX or RG or, without a telling modality, name the chest or a frontal view. A body part or a
+    view that is missing or unknown is no reason; one that says otherwise is.
+
+    Raises
+    ------
+    RadiographError
+        ``unsupported`` (no image at all), ``modality``, ``body_part`` or ``view``.
+    """
+    kind = text(elements, "SOPClassUID") or elements.media_class
+    modality = text(elements, "Modality")
+    if not kind and not modality and elements.pixels is None:
+        refuse(Reason.UNSUPPORTED, path, "a DICOM file without an image")
+    if kind == _INDEX:
+        refuse(Reason.MODALITY, path, "an index of files (DICOMDIR)")
+    if kind == _RAW or text(elements, "PresentationIntentType") == "FOR PROCESSING":
+        refuse(Reason.MODALITY, path, "raw data of the detector, for processing")
+    if kind and kind not in _RADIOGRAPHS | _CAPTURES:
+        refuse(Reason.MODALITY, path, _named(kind, modality))
+    if modality not in _PLAIN | _VAGUE:
+        refuse(Reason.MODALITY, path, _named("", modality))
+    part, view = body_part(elements), view_of(elements)
+    capture = kind not in _RADIOGRAPHS and modality in _VAGUE
+    if capture and part is not True and view not in ("PA", "AP"):
+        refuse(Reason.MODALITY, path, "a secondary capture that does not say that it is a chest radiograph")
+    if part is False:
+        refuse(Reason.BODY_PART, path)
+    if view in _VIEWS_IN_WORDS:
+        refuse(Reason.VIEW, path, _VIEWS_IN_WORDS[view])
+
+
+def _named(kind: str, modality: str) -> str:
+    """The kind of object in words of the standard, never of the file."""
+    from pydicom.uid import UID_dictionary
+
+    if kind in UID_dictionary:
+        return str(UID_dictionary[kind][0])
+    return f"modality {modality}" if modality in _OTHERS else "a kind that is not known"
+
+
+def body_part(elements: Elements) -> bool | None:
+    """Whether the file shows a chest; None where it does not say or says nothing known."""
+    said = [text(elements, "BodyPartExamined")]
+    for item in items(elements.dataset, "AnatomicRegionSequence")[:1]:
+        if set(texts(item, "CodeValue")) & _CHEST_CODES:
+            said.insert(0, "CHEST")
+        said += texts(item, "CodeMeaning")[:1]
+    for words in said:
+        words = words.replace("_", " ")
+        spine = re.search(r"SPINE|VERTEB", words) is not None
+        if _CHEST.search(words) and not spine:
+            return True
+        if _ELSEWHERE.search(words):
+            return False
+    return None
+
+
+def view_of(elements: Elements) -> str:
+    """The view: PA, AP, LL, RL, LATERAL, OBLIQUE, DECUBITUS, or ``""`` where it is not known.
+
+    Asked in turn: View Code Sequence, View Position, Patient Orientation (rows that run from front to back), and
+    at last the words of Series Description and Protocol Name, where only a lateral view without a frontal one
+    beside it ("chest lateral", not "chest PA and lateral") counts.
+    """
+    for item in items(elements.dataset, "ViewCodeSequence")[:1]:
+        code = (texts(item, "CodeValue") or [""])[0]
+        if _VIEW_CODES.get(code):
+            return _VIEW_CODES[code]
+        found = _view_in((texts(item, "CodeMeaning") or [""])[0])
+        if found:
+            return found
+    found = _view_in(text(elements, "ViewPosition"))
+    if found:
+        return found
+    if text(elements, "PatientOrientation")[:1] in ("A", "P"):
+        return "LATERAL"
+    words = f"{text(elements, 'SeriesDescription')} {text(elements, 'ProtocolName')}"
+    tokens = set(re.findall(r"[A-Z]+", words))
+    return "LATERAL" if tokens & _LATERALS and not tokens & {"PA", "AP", "DP", "FRONTAL"} else ""
+
+
+def _view_in(words: str) -> str:
+    tokens = set(re.findall(r"[A-Z]+", words))
+    if tokens & _OBLIQUES:
+        return "OBLIQUE"
+    if tokens & _DECUBITUS:
+        return "DECUBITUS"
+    if tokens & {"LL", "RL"} or tokens & _LATERALS:
+        left, right = tokens & {"LL", "LEFT", "LLAT", "L"}, tokens & {"RL", "RIGHT", "RLAT", "R"}
+        return "LATERAL" if bool(left) == bool(right) else "LL" if left else "RL"
+    first, second = re.search(r"POSTERO", words), re.search(r"ANTERO", words)
+    if "PA" in tokens or (first and re.search(r"POSTERO[^A-Z]*ANTERIOR", words)):
+        return "PA"
+    return "AP" if "AP" in tokens or (second and re.search(r"ANTERO[^A-Z]*POSTERIOR", words)) else ""
+
+
+def facts_of(elements: Elements) -> dict[str, str]:
+    """Facts that tell no one's name: ``modality, view, laterality, sex, age_group``, each ``""`` where unknown.
+
+    ``age_group`` is a decade, ``"40-49"``, and ``"90+"`` from there on (ages above 89 identify people).
+    """
+
+    def one_of(keyword: str, known: str) -> str:
+        value = text(elements, keyword)
+        return value if value in known.split() else ""
+
+    return {
+        "modality": one_of("Modality", " ".join(_PLAIN | _OTHERS)),
+        "view": view_of(elements),
+        "laterality": one_of("ImageLaterality", "R L B U") or one_of("Laterality", "R L B U"),
+        "sex": one_of("PatientSex", "F M O"),
+        "age_group": _age_group(elements),
+    }
+
+
+def _age_group(elements: Elements) -> str:
+    age = re.fullmatch(r"(\d{1,3})([DWMY])", text(elements, "PatientAge"))
+    born, seen = (
+        re.fullmatch(r"(\d{4})(\d{4})", text(elements, keyword))
+        for keyword in ("PatientBirthDate", "StudyDate")
+    )
+    if age:
+        years = int(int(age[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[age[2]])
+    elif born and seen:
+        years = int(seen[1]) - int(born[1]) - (seen[2] < born[2])
+    else:
+        return ""
+    if not 0 <= years < 130:
+        return ""
+    return "90+" if years >= 90 else f"{years // 10 * 10}-{years // 10 * 10 + 9}"
+
+
+def patient_key(elements: Elements, salt: str | bytes) -> str:
+    """A pseudonym that groups the images of one patient: keyed BLAKE2b of Patient ID and its issuer.
+
+    Patient IDs are short numbers. Whoever knows how a hash without a secret was made finds them by trying all
+    numbers within seconds, so there is none without a salt: keep it as one keeps a password, and use the same
+    for all files that are to be grouped together.
+
+    Parameters
+    ----------
+    salt : str or bytes
+        The secret.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits; ``""`` where the file names no patient (or only "ANONYMOUS" and its like).
+
+    Raises
+    ------
+    InputError
+        When the salt is empty.
+    """
+    secret = salt.encode() if isinstance(salt, str) else bytes(salt)
+    if not secret:
+        raise InputError(
+            "salt must not be empty: a hash of a patient's number without a secret can be guessed"
+        )
+    number = text(elements, "PatientID")
+    if number in _NOBODY:
+        return ""
+    key = hashlib.blake2b(secret, digest_size=32).digest()
+    message = f"{text(elements, 'IssuerOfPatientID')}\0{number}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(message, key=key, digest_size=16).hexdigest()
+
+
+def uids_of(elements: Elements) -> dict[str, str]:
+    """``study_uid`` and ``series_uid``, which lead back to the patient in the archive they come from."""
+    found = {}
+    for name, keyword in (("study_uid", "StudyInstanceUID"), ("series_uid", "SeriesInstanceUID")):
+        value = text(elements, keyword)
+        found[name] = value if re.fullmatch(r"[0-9.]{1,64}", value) else ""
+    return found

@@ -1,0 +1,1 @@
+"""Files as bytes: reading, recognising, decoding and writing image files."""

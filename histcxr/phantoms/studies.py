@@ -1,0 +1,160 @@
+"""Folders of synthetic radiographs: whole studies in every layout, and files that are broken in every known way.
+
+The images are drawn by :func:`make_phantom`; they stand in for patients wherever the software is shown or tested.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from histcxr.exceptions import InputError
+from histcxr.files.writing import write_image, write_mask
+from histcxr.phantoms.anatomy import Phantom, make_phantom
+from histcxr.phantoms.broken_files import write_broken_files, write_unusual_files
+
+__all__ = ["Phantom", "make_phantom", "write_broken_files", "write_study", "write_unusual_files"]
+
+LAYOUTS = ("classes-masks", "classes", "split-classes", "flat")
+"""``CLASS/{images,masks}/*``, ``CLASS/*``, ``{train,val,test}/CLASS/*``, and files without classes."""
+
+NORMAL, SICK = "Normal", "Lung_Opacity"
+_PARTS = ("train", "val", "test")
+_FEWEST_TO_SPLIT = 5  # patients of a class, so that each of three parts gets one
+
+
+def write_study(
+    folder: str | os.PathLike[str],
+    *,
+    n_patients: int = 120,
+    layout: str = "classes-masks",
+    sick_fraction: float = 0.5,
+    seed: int = 0,
+    size: tuple[int, int] = (224, 224),
+    mask_size: tuple[int, int] = (256, 256),
+    extension: str = ".png",
+    masks: bool = True,
+    manifest: bool | None = None,
+    repeats: float = 0.2,
+) -> Path:
+    """Write the radiographs of a made-up study.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where to write; made if missing.
+    n_patients : int, default 120
+        How many patients.
+    layout : str, default "classes-masks"
+        One of :data:`LAYOUTS`. Masks lie beside the images (``classes-masks``) or in ``masks/`` at the top, in
+        folders that mirror those of the images.
+    sick_fraction : float, default 0.5
+        Share of the patients that are sick.
+    seed : int
+        Equal arguments give equal files.
+    size, mask_size : (height, width)
+        In pixels. They differ by default, as in the public databases.
+    extension : str, default ".png"
+        ``.png``, ``.jpg``, ``.tif`` or ``.bmp``; masks are always PNG of one bit.
+    masks : bool, default True
+        Whether to write masks.
+    manifest : bool, optional
+        Whether to write ``manifest.csv`` with labels, patients, findings and (from five patients of a class on)
+        splits. By default all layouts but ``flat`` have one: a flat folder is one to triage.
+    repeats : float, default 0.2
+        Share of the patients that have a second radiograph.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        When an argument is out of range, or there are too few patients to fill ``train``, ``val`` and ``test``.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f"layout must be one of {', '.join(LAYOUTS)}; it is {layout!r}")
+    if n_patients < 1:
+        raise InputError(f"n_patients must be at least 1; it is {n_patients}")
+    for name, share in (("sick_fraction", sick_fraction), ("repeats", repeats)):
+        if not 0 <= share <= 1:
+            raise InputError(f"{name} must be between 0 and 1; it is {share}")
+    top = Path(folder)
+    table = _roster(n_patients, sick_fraction, repeats, seed)
+    if layout == "split-classes" or _can_split(table):
+        table["split"] = _splits(table, seed)
+    table["image"], table["mask"] = _places(table, layout, extension)
+
+    def draw(number: int, label: str, exposure: int, image: str, mask: str) -> str:
+        phantom = make_phantom(number, sick=label == SICK, size=size, exposure=exposure)
+        write_image(top / image, phantom.image)
+        if masks:
+            levels = phantom.mask.view(np.uint8)
+            write_mask(top / mask, cv2.resize(levels, mask_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+        return " ".join(phantom.findings)
+
+    columns = (table[column] for column in ("seed", "label", "exposure", "image", "mask"))
+    findings = [draw(*row) for row in zip(*columns, strict=True)]
+    if manifest or (manifest is None and layout != "flat"):
+        table["findings"] = findings
+        if not masks:
+            table["mask"] = ""
+        table.drop(columns=["seed", "exposure"]).to_csv(top / "manifest.csv", index=False)
+    return top
+
+
+def _roster(n_patients: int, sick_fraction: float, repeats: float, seed: int) -> pd.DataFrame:
+    """One row a radiograph: label, patient, what to draw."""
+    rng = np.random.default_rng(seed)
+    sick = rng.permutation(n_patients) < round(n_patients * sick_fraction)
+    counts = 1 + (rng.permutation(n_patients) < round(n_patients * repeats))
+    patient = np.repeat(np.arange(n_patients), counts)
+    exposure = np.arange(len(patient)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = pd.DataFrame({"label": np.where(sick, SICK, NORMAL)[patient], "exposure": exposure})
+    table["patient_id"] = [f"phantom-{seed}-{number + 1:04d}" for number in patient]
+    table["source"], table["split"] = "phantom", ""
+    table["seed"] = rng.integers(0, 2**31, n_patients)[patient]
+    table["image"] = [str(number) for number in range(len(table))]
+    return table
+
+
+def _can_split(table: pd.DataFrame) -> bool:
+    return bool((table.groupby("label")["patient_id"].nunique() >= _FEWEST_TO_SPLIT).all())
+
+
+def _splits(table: pd.DataFrame, seed: int) -> pd.Series:
+    """Put 64, 16 and 20 % of the patients of each class into train, val and test."""
+    rng = np.random.default_rng(seed)
+    patients = table.drop_duplicates("patient_id")
+    parts: dict[str, str] = {}
+    for _, members in patients.groupby("label")["patient_id"]:
+        borders = np.round(len(members) * np.array([0.64, 0.8])).astype(int)
+        for part, names in zip(_PARTS, np.split(rng.permutation(members), borders), strict=True):
+            parts |= dict.fromkeys(names, part)
+    if len(set(parts.values())) < len(_PARTS):
+        raise InputError(f"n_patients must be enough to fill {', '.join(_PARTS)}; it is {len(patients)}")
+    return table["patient_id"].map(parts)
+
+
+def _places(table: pd.DataFrame, layout: str, extension: str) -> tuple[list[str], list[str]]:
+    """Relative paths of images and masks."""
+    images, masks = [], []
+    numbers = table.groupby("label").cumcount() + 1
+    for position, (label, split, number) in enumerate(
+        zip(table["label"], table["split"], numbers, strict=True)
+    ):
+        stem = f"phantom-{position + 1:05d}" if layout == "flat" else f"{label}-{number}"
+        if layout == "classes-masks":
+            images.append(f"{label}/images/{stem}{extension}")
+            masks.append(f"{label}/masks/{stem}.png")
+            continue
+        folder = {"classes": f"{label}/", "split-classes": f"{split}/{label}/", "flat": ""}[layout]
+        images.append(f"{folder}{stem}{extension}")
+        masks.append(f"masks/{folder}{stem}.png")
+    return images, masks

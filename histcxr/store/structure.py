@@ -1,0 +1,263 @@
+"""Checks on loaded weights that a list of types cannot make: indices that point outside their arrays.
+
+scikit-learn's trees, libsvm and XGBoost follow the indices in their arrays without looking. A file of
+trusted types could still send them outside the memory they own, so every index is checked before the first
+prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histcxr.exceptions import InputError, ModelError
+
+
+def walk_objects(root: object) -> Iterator[Any]:
+    """Yield every object that an estimator holds: itself, its parts, theirs, each one once.
+
+    Goes through attributes, dictionaries, lists, tuples and object arrays, in a fixed order.
+    """
+    seen: set[int] = set()
+    stack = [root]
+    while stack:
+        item = stack.pop()
+        if id(item) in seen or isinstance(item, str | bytes | int | float | bool | type | None):
+            continue
+        seen.add(id(item))
+        children: list[Any]
+        if isinstance(item, dict):
+            children = list(item.values())
+        elif isinstance(item, list | tuple):
+            children = list(item)
+        elif isinstance(item, np.ndarray):
+            children = list(item.ravel()) if item.dtype == object else []
+        else:
+            yield item
+            children = list(vars(item).values()) if hasattr(item, "__dict__") else []
+        stack.extend(reversed(children))
+
+
+def check_structure(estimator: object) -> None:
+    """Check every tree, support vector machine, neighbour search and network inside ``estimator``.
+
+    Raises
+    ------
+    ModelError
+        If an index or a shape inside the weights cannot be right; the message names the part.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.svm import SVC
+    from sklearn.tree._tree import Tree
+
+    from histcxr.models.gaussian_svc import GaussianSVC
+    from histcxr.models.lenet import LeNetClassifier
+
+    for part in walk_objects(estimator):
+        if isinstance(part, Tree):
+            _check_tree(part)
+        elif isinstance(part, SVC) and hasattr(part, "support_vectors_"):
+            _check_svc(part)
+        elif isinstance(part, KNeighborsClassifier) and hasattr(part, "_fit_X"):
+            _check_neighbours(part)
+        elif isinstance(part, GaussianSVC) and hasattr(part, "support_vectors_"):
+            _check_gaussian_svc(part)
+        elif isinstance(part, LeNetClassifier) and hasattr(part, "members_"):
+            _check_lenet(part)
+
+
+def check_booster(document: Any, name: str) -> None:
+    """Check that an XGBoost model is one of plain trees for two classes whose indices stay in their arrays.
+
+    Parameters
+    ----------
+    document : dict
+        The decoded file (:func:`~histcxr.store.ubjson.read_ubjson`).
+    name : str
+        The file, for the message.
+
+    Raises
+    ------
+    ModelError
+        Something in it cannot be right.
+    """
+    try:
+        _check_learner(document["learner"], name)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        _refuse(name, f"is not a model as XGBoost writes it ({type(error).__name__}: {error})")
+
+
+def _check_learner(learner: dict[str, Any], name: str) -> None:
+    booster, facts = learner["gradient_booster"], learner["learner_model_param"]
+    if booster["name"] != "gbtree" or learner["objective"]["name"] != "binary:logistic":
+        _refuse(name, "is not a model of plain trees (gbtree) for two classes (binary:logistic)")
+    if int(facts["num_class"]) != 0 or int(facts.get("num_target", 1)) != 1:
+        _refuse(name, "has more than one output")
+    n_features = int(facts["num_feature"])
+    if any(len(learner[key]) not in (0, n_features) for key in ("feature_names", "feature_types")):
+        _refuse(name, "names other features than it uses")
+    model = booster["model"]
+    if any(len(part) for part in model.get("cats", {}).values()):
+        _refuse(name, "splits on categories, which histograms do not have")
+    trees, outputs = model["trees"], _whole(model["tree_info"])
+    if int(model["gbtree_model_param"]["num_trees"]) != len(trees) or outputs.shape != (len(trees),):
+        _refuse(name, "counts its trees wrongly")
+    if outputs.any():
+        _refuse(name, "assigns its trees to outputs that it does not have")
+    rounds = _whole(model.get("iteration_indptr", [0, len(trees)]))
+    if rounds.size == 0 or rounds[0] != 0 or rounds[-1] != len(trees) or (np.diff(rounds) < 0).any():
+        _refuse(name, "numbers its boosting rounds wrongly")
+    for tree in trees:
+        _check_boosted_tree(tree, n_features, name)
+
+
+def _check_boosted_tree(tree: dict[str, Any], n_features: int, name: str) -> None:
+    facts = tree["tree_param"]
+    if int(facts["num_feature"]) != n_features or int(facts["size_leaf_vector"]) not in (0, 1):
+        _refuse(name, "has a tree for other features or outputs")
+    n_nodes = int(facts["num_nodes"])
+    if n_nodes < 1 or any(len(tree[key]) != n_nodes for key in _NODE_ARRAYS):
+        _refuse(name, "has a tree whose arrays differ in length")
+    if _whole(tree["split_type"]).any() or any(len(tree[key]) for key in _CATEGORY_ARRAYS):
+        _refuse(name, "splits on categories, which histograms do not have")
+    left, right, feature = (_whole(tree[key]) for key in ("left_children", "right_children", "split_indices"))
+    _check_nodes(left, right, feature, n_features, name)
+
+
+_CATEGORY_ARRAYS = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
+_NODE_ARRAYS = (
+    "base_weights",
+    "default_left",
+    "left_children",
+    "loss_changes",
+    "parents",
+    "right_children",
+    "split_conditions",
+    "split_indices",
+    "split_type",
+    "sum_hessian",
+)
+
+
+def _whole(values: Any) -> NDArray[np.int64]:
+    """Return an array of whole numbers, or raise."""
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise TypeError(f"whole numbers were expected, got {array.dtype} of shape {array.shape}")
+    return array.astype(np.int64)
+
+
+def _check_tree(tree: Any) -> None:
+    name = "a decision tree"
+    if tree.n_outputs != 1 or tree.max_n_classes != 2 or tree.node_count < 1:
+        _refuse(name, f"has {tree.n_outputs} outputs and {tree.max_n_classes} classes instead of 1 and 2")
+    _check_nodes(tree.children_left, tree.children_right, tree.feature, tree.n_features, name)
+
+
+def _check_nodes(
+    left: NDArray[np.int64], right: NDArray[np.int64], feature: NDArray[np.int64], n_features: int, name: str
+) -> None:
+    """Check that the nodes form a tree: children exist, no node has two parents, the root has none."""
+    inner = left != -1
+    if ((right != -1) != inner).any():
+        _refuse(name, "has a node with one child")
+    children = np.concatenate([left[inner], right[inner]])
+    # One parent each and none for the root: then no path from the root can run in a circle.
+    if children.size and (
+        children.min() < 1 or children.max() >= left.size or np.unique(children).size != children.size
+    ):
+        _refuse(name, "has nodes that point to a wrong place")
+    if inner.any() and (feature[inner].min() < 0 or feature[inner].max() >= n_features):
+        _refuse(name, "asks for features that do not exist")
+
+
+def _check_svc(svc: Any) -> None:
+    name = "the support vector machine"
+    vectors = np.asarray(svc.support_vectors_)
+    counts = np.asarray(svc._n_support)
+    if vectors.ndim != 2 or vectors.shape[1] != svc.n_features_in_ or svc._sparse:
+        _refuse(name, f"has support vectors of shape {vectors.shape} for {svc.n_features_in_} features")
+    n = len(vectors)
+    if counts.shape != (2,) or counts.min() < 0 or counts.sum() != n or len(svc.support_) != n:
+        _refuse(name, "counts its support vectors wrongly")
+    for attribute, shape in (
+        ("_dual_coef_", (1, n)),
+        ("dual_coef_", (1, n)),
+        ("_intercept_", (1,)),
+        ("intercept_", (1,)),
+    ):
+        if np.shape(getattr(svc, attribute)) != shape:
+            _refuse(name, f"has {attribute} of shape {np.shape(getattr(svc, attribute))}, must be {shape}")
+    if np.size(svc._probA) not in (0, 1) or np.size(svc._probA) != np.size(svc._probB):
+        _refuse(name, "has probability coefficients that do not fit")
+    if np.shape(svc.classes_) != (2,) or svc.kernel not in ("linear", "poly", "rbf", "sigmoid"):
+        _refuse(name, "has a kernel or classes that do not fit")
+
+
+def _check_gaussian_svc(svc: Any) -> None:
+    name = "the support vector machine"
+    vectors, coefficients = np.asarray(svc.support_vectors_), np.asarray(svc.dual_coef_)
+    if vectors.ndim != 2 or vectors.shape[1] != svc.n_features_in_ or vectors.dtype != np.float32:
+        _refuse(name, f"has support vectors of shape {vectors.shape} for {svc.n_features_in_} features")
+    if coefficients.shape != (len(vectors),) or coefficients.dtype != np.float64:
+        _refuse(name, "counts its support vectors wrongly")
+    if not (np.isfinite(vectors).all() and np.isfinite(coefficients).all() and np.isfinite(svc.intercept_)):
+        _refuse(name, "has numbers that are not finite")
+    if np.shape(svc.classes_) != (2,) or not 0 < svc.gamma < np.inf:
+        _refuse(name, "has a kernel or classes that do not fit")
+
+
+def _check_neighbours(knn: Any) -> None:
+    name = "the nearest-neighbour search"
+    points, classes = np.asarray(knn._fit_X), np.asarray(knn._y)
+    if knn._fit_method != "brute" or knn._tree is not None:
+        _refuse(name, "keeps a search tree; build it with algorithm='brute'")
+    if points.ndim != 2 or points.shape[1] != knn.n_features_in_ or knn.n_samples_fit_ != len(points):
+        _refuse(name, f"has points of shape {points.shape} for {knn.n_features_in_} features")
+    if not 1 <= knn.n_neighbors <= len(points):
+        _refuse(name, f"asks for {knn.n_neighbors} neighbours among {len(points)} points")
+    if classes.shape != (len(points),) or classes.dtype.kind not in "iu" or np.shape(knn.classes_) != (2,):
+        _refuse(name, "has labels that do not fit its points")
+    if classes.min() < 0 or classes.max() > 1:
+        _refuse(name, "has labels outside its two classes")
+
+
+def _check_lenet(lenet: Any) -> None:
+    """Check that the weights are those of the graph: ONNX Runtime is given what is written from them."""
+    from histcxr.models.lenet_graph import LeNetGraph
+    from histcxr.models.lenet_inputs import REPRESENTATIONS
+
+    name = "the 1-D LeNet"
+    try:
+        graph = LeNetGraph(**lenet.graph_)
+        for weights in lenet.members_:
+            graph.check_weights(weights)
+    except (InputError, TypeError, AttributeError) as error:
+        _refuse(name, f"has a graph and weights that do not belong together ({error})")
+    if (
+        not lenet.members_
+        or (graph.bins * lenet.bin_width, graph.channels) != (lenet.n_bins_, lenet.n_zones_)
+        or lenet.n_bins_ * lenet.n_zones_ != lenet.n_features_in_
+    ):
+        _refuse(name, "is made for other histograms than it says")
+    if max(graph.pool_size) > graph.bins or any(
+        values.dtype != np.float32 for weights in lenet.members_ for values in weights.values()
+    ):
+        _refuse(name, "has numbers that no training gives")
+    if (
+        lenet.representation not in REPRESENTATIONS
+        or lenet.scale not in ("raw", "own")
+        or lenet.areas not in (False, True, "size")
+    ):
+        _refuse(name, "reads its input in an unknown way")
+    if not 0 <= lenet.smoothing <= graph.bins or np.shape(lenet.classes_) != (2,):
+        _refuse(name, "has a smoothing or classes that do not fit")
+
+
+def _refuse(part: str, problem: str) -> None:
+    raise ModelError(
+        f"{part} {problem}: the weights are damaged or were built to do harm; get the model again"
+    )

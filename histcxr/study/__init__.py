@@ -1,0 +1,1 @@
+"""Labelled patients: cohorts, training, certificates, evaluation. One road for every kind of model."""

@@ -1,0 +1,32 @@
+"""DICOM files made of phantoms: what scanners and archives write, and what they should not."""
+
+import pytest
+
+from histcxr.phantoms.dicom_files import encode_dicom
+from histcxr.phantoms.dicom_files import lut_item as make_lut_item
+
+
+def make_dicom(pixels, *, bits=None, syntax="explicit", signed=False, drop=(), file_meta=True, **tags):
+    """Encode pixels as a DICOM file; ``tags`` by keyword."""
+    pytest.importorskip("pydicom")
+    if syntax in ("jpeg extended", "jpeg lossless"):
+        pytest.importorskip("imagecodecs")
+    return encode_dicom(
+        pixels, bits=bits, syntax=syntax, signed=signed, drop=drop, file_meta=file_meta, tags=tags
+    )
+
+
+def lut_item(values, first, bits, as_words=True):
+    """A LUT as it stands in a modality or VOI LUT sequence."""
+    pytest.importorskip("pydicom")
+    return make_lut_item(values, first, bits, as_words=as_words)
+
+
+@pytest.fixture(name="make_dicom", scope="session")
+def _make_dicom():
+    return make_dicom
+
+
+@pytest.fixture(name="lut_item", scope="session")
+def _lut_item():
+    return lut_item

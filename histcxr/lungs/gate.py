@@ -2,11 +2,10 @@
 
 Two questions are asked of the network's context, the means of its deepest maps over each quarter of the picture.
 How far does it lie from those of radiographs (:mod:`histcxr.decision.familiarity`)? That refuses what nobody
-thought of. And on which side of a plane does it lie, between radiographs as archives hold them and pictures that are none: drawn
-ones, and radiographs turned, cut in half, laid side by side or burnt out (outlier exposure; Hendrycks, Mazeika and
-Dietterich 2019)? That refuses what looks much like a radiograph. Both limits are set by the share of validation
-radiographs that may be refused.
-"""
+thought of. And on which side of a plane does it lie, between radiographs as archives hold them and pictures that
+are none: drawn ones, and radiographs turned, cut in half, laid side by side or burnt out (outlier exposure;
+Hendrycks, Mazeika and Dietterich 2019)? That refuses what looks much like a radiograph. Both limits are set by the
+share of validation radiographs that may be refused."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from xgboost import XGBClassifier
 
-from histcxr.data.patient_folds import validation_folds
+from histcxr.data.splits import validation_folds
 from histcxr.decision.metrics import auc, specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.models.lenet import LeNetClassifier

@@ -25,7 +25,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from histcxr.data.patient_folds import validation_folds
+from histcxr.data.splits import validation_folds
 from histcxr.exceptions import InputError
 from histcxr.features.histograms import zone_names
 from histcxr.models.lenet_graph import LeNetGraph, build_lenet, set_weights

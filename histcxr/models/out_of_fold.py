@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from histcxr.data.patient_folds import Fold, patient_folds
+from histcxr.data.splits import Fold, patient_folds
 from histcxr.exceptions import InputError
 
 __all__ = ["OutOfFoldClassifier", "case_logits"]

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from histcxr.data.patient_folds import patient_folds
+from histcxr.data.splits import patient_folds
 from histcxr.exceptions import InputError
 from histcxr.models.calibrated import CalibratedClassifier
 from histcxr.models.out_of_fold import case_logits

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import MaskError, RadiographError, Reason
-from histcxr.files.bitmap import unpack_bits
-from histcxr.files.decoding import Pixels, decode_brightness, read_header
+from histcxr.files.decoding import Pixels, decode_brightness
+from histcxr.files.formats import read_header
+from histcxr.files.headers import sniff
 from histcxr.files.reading import read_file
 
 MIN_AREA = 0.01
@@ -92,11 +93,10 @@ def decode_mask(data: bytes, shape: tuple[int, int], path: str | os.PathLike[str
         As :func:`read_mask`.
     """
     name = os.fspath(path)
+    if sniff(data) == "DICOM":
+        raise MaskError(Reason.MASK_UNREADABLE, name, "a DICOM file; a mask must be PNG, BMP, TIFF or JPEG")
     try:
-        header = read_header(data, name)
-        marked: Pixels | None = unpack_bits(header, name)
-        if marked is None:
-            marked = _binary(decode_brightness(data, header, name), name)
+        marked = _binary(decode_brightness(data, read_header(data, name), name), name)
     except RadiographError as error:
         raise MaskError(Reason.MASK_UNREADABLE, name, error.explanation) from error
     if marked.shape != shape:

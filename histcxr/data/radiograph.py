@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import RadiographError, Reason
-from histcxr.files.decoding import decode_grey, grey_of, read_header
+from histcxr.files.decoding import decode_grey, grey_of
+from histcxr.files.formats import read_header
 from histcxr.files.headers import MIN_SIDE, Header, sniff
 from histcxr.files.reading import read_file
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from histcxr.dicom.codestream import MAX_PADDING, Codestream, check
 from histcxr.dicom.dataset import MISSING, Elements, parse_errors, whole
 from histcxr.exceptions import Reason
-from histcxr.files import jpeg_header
+from histcxr.files import formats
 from histcxr.files.decoding import Pixels, decode_stored
 from histcxr.files.headers import refuse
 
@@ -175,7 +175,7 @@ def _plain(frame: bytes, image: DicomImage) -> Pixels:
 
 def _unpacked(stream: Codestream, image: DicomImage, path: str) -> Pixels:
     if stream.kind == "JPEG":
-        header = jpeg_header.read(stream.data, path)
+        header = formats.read_jpeg(stream.data, path)
         return decode_stored(stream.data, header, cv2.IMREAD_UNCHANGED, path)
     name, pixels, missing = stream.kind.removesuffix(" deep"), None, False
     try:

@@ -1,13 +1,15 @@
-"""From an image file's bytes to one grey channel: checks first, then OpenCV, then the colour check.
+"""From an image file's checked bytes to one grey channel by OpenCV, whose messages can be muted.
 
-Radiographs and masks both come through here, so both are turned the same way. A further format plugs in with
-one line in :data:`_READERS` (its signature is in :mod:`histcxr.files.headers`).
+Radiographs and masks both come through here, so both are turned the same way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -16,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import Reason
-from histcxr.files import bmp_header, jpeg_header, png_header, tiff_header
-from histcxr.files.headers import SIGNATURES, Header, refuse, sniff
+from histcxr.files.headers import Header, refuse
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     # Every failure becomes a reason here; OpenCV's own lines about it would only litter the terminal. The
@@ -35,57 +36,15 @@ COLOUR_SHARE = 0.005
 """Share of pixels that may differ by more: a side marker in colour is no photograph."""
 
 
-_READERS: dict[str, Callable[[bytes, str], Header]] = {
-    "PNG": png_header.read,
-    "JPEG": jpeg_header.read,
-    "TIFF": tiff_header.read,
-    "BMP": bmp_header.read,
-}
-
-
-def read_header(data: bytes, path: str = "") -> Header:
-    """Check an image file without decoding it.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    path : str, optional
-        Its name, for messages.
-
-    Returns
-    -------
-    Header
-        What the file declares.
-
-    Raises
-    ------
-    RadiographError
-        ``file_empty``, ``not_an_image``, ``unsupported`` (DICOM too: :mod:`histcxr.dicom` reads it),
-        ``truncated``, ``damaged`` or ``too_large``.
-    """
-    if not data:
-        refuse(Reason.FILE_EMPTY, path)
-    name = sniff(data)
-    reader = _READERS.get(name)
-    if reader is not None:
-        return reader(data, path)
-    if name:
-        refuse(Reason.UNSUPPORTED, path, f"a {name} file")
-    if any(signature.startswith(data) for signature, _ in SIGNATURES):
-        refuse(Reason.TRUNCATED, path, f"only {len(data)} bytes")
-    return refuse(Reason.NOT_AN_IMAGE, path)
-
-
 def decode_grey(data: bytes, header: Header, path: str = "") -> tuple[Pixels, float]:
-    """Decode an image that :func:`read_header` has accepted into one grey channel, turned as EXIF says.
+    """Decode an image into one grey channel, turned as EXIF says.
 
     Parameters
     ----------
     data : bytes
         The file's content.
     header : Header
-        What :func:`read_header` returned for it.
+        What :func:`~histcxr.files.formats.read_header` returned for it.
     path : str, optional
         Its name, for messages.
 
@@ -191,3 +150,59 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
     if orientation in flips:
         pixels = cv2.flip(pixels, flips[orientation])
     return pixels
+
+
+_lock = threading.Lock()
+_depth = 0
+_undo: list[contextlib.ExitStack] = []
+
+
+@contextlib.contextmanager
+def muted_decoders() -> Iterator[None]:
+    """Drop what C libraries write to the terminal, while Python's own messages still get there.
+
+    libjpeg and libpng report damage on file descriptor 2 and offer no other way through OpenCV. The descriptor
+    belongs to the whole process, so this is for programs, around a whole run, and not for single calls in a
+    library. Nested and concurrent uses share one redirection. Handlers that kept an older ``sys.stderr`` are
+    silenced too.
+    """
+    global _depth
+    with _lock:
+        if _depth == 0:
+            _undo.append(_redirect())
+        _depth += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                _undo.pop().close()
+
+
+def _redirect() -> contextlib.ExitStack:
+    """Send descriptor 2 to nowhere and ``sys.stderr`` to where descriptor 2 led; the stack's ``close`` undoes it."""
+    stack = contextlib.ExitStack()
+    try:
+        saved = os.dup(2)
+    except OSError:  # closed already: nothing can be printed
+        return stack
+    stack.callback(os.close, saved)
+    before = sys.stderr
+    try:
+        direct = before is not None and before.fileno() == 2
+    except (OSError, ValueError):  # replaced by something that is no file
+        direct = False
+    if direct:
+        before.flush()
+        sys.stderr = stack.enter_context(  # the stack is the context manager
+            open(  # noqa: SIM115
+                saved, "w", buffering=1, encoding=before.encoding, errors=before.errors, closefd=False
+            )
+        )
+        stack.callback(setattr, sys, "stderr", before)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    stack.callback(os.dup2, saved, 2)
+    return stack

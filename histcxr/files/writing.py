@@ -27,8 +27,8 @@ def replacing(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator
         with replacing("model.json") as unfinished:
             unfinished.write_text(text)
 
-    When the block ends, what it wrote is brought onto the disk and takes the place of what was there before.
-    When the block raises, what was there before stays and what the block wrote is removed.
+    When the block ends, what it wrote is brought onto the disk and takes the place of what was there. When the
+    block raises, that stays, and what the block wrote is removed.
 
     Parameters
     ----------

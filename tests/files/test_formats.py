@@ -1,4 +1,4 @@
-"""What the readers of headers accept, refuse and leave out."""
+"""What the readers of formats accept, refuse and leave out, and the pixels that come of it."""
 
 import struct
 import zlib
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import RadiographError, Reason
-from histcxr.files.decoding import decode_grey, read_header
+from histcxr.files.decoding import decode_grey
+from histcxr.files.formats import read_header
 from histcxr.files.headers import MAX_PIXELS, exif_orientation, sniff
 from histcxr.files.writing import encode_image
 from histcxr.phantoms.anatomy import make_phantom
@@ -264,6 +265,8 @@ def test_tiff_kinds_that_are_not_read():
     assert reason(tiff(tags=[(259, 3, 1, 7)])) is Reason.UNSUPPORTED
     assert reason(tiff(tags=[(254, 4, 1, 1)])) is Reason.UNSUPPORTED
     assert reason(tiff(tags=[(262, 3, 1, 5)])) is Reason.UNSUPPORTED
+    deep = np.dstack([IMAGE.astype(np.uint16)] * 3)
+    assert reason(tiff(deep, 2, tags=[(284, 3, 1, 2)])) is Reason.UNSUPPORTED
 
 
 def test_tiff_that_lacks_data():
@@ -274,6 +277,12 @@ def test_tiff_that_lacks_data():
     assert (grey(tiff(tags=[(259, 3, 1, 8)], data=packed)) == IMAGE).all()
     for broken in (packed[:-4] + b"abcd", packed[: len(packed) // 2], zlib.compress(IMAGE.tobytes()[:500])):
         assert reason(tiff(tags=[(259, 3, 1, 8)], data=broken)) is Reason.DAMAGED
+
+
+def test_tiff_of_countless_values_costs_nothing():
+    assert reason(tiff(tags=[(273, 4, 2**31, 8)])) is Reason.TRUNCATED
+    data = bytes(2**23)
+    assert reason(tiff(tags=[(273, 4, 2**21, 8)], data=data)) is Reason.TRUNCATED
 
 
 def test_tiff_of_countless_tiles_costs_nothing():

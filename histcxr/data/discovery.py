@@ -1,4 +1,4 @@
-"""Finding the images to triage: a folder, a single file or a CSV list in, one entry for each input out.
+"""Finding images: a folder, a single file or a CSV list in, one entry for each input out.
 
 The walk is a stream in a fixed order (names sorted, folder by folder) and remembers no more than the names of
 the folders it stands in. Nothing is dropped in silence: what cannot be read is an entry with a problem, and
@@ -7,16 +7,15 @@ what is not an image is counted.
 
 from __future__ import annotations
 
+import csv
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from histcxr.data.listing import locate, read_rows
-from histcxr.data.names import extension_of, is_image_name, is_mask_folder
-from histcxr.data.pairing import MaskFinder
-from histcxr.exceptions import InputError, MaskError, Reason
+from histcxr.data.pairing import MaskFinder, extension_of, is_image_name, is_mask_folder
+from histcxr.exceptions import InputError, MaskError, Reason, UnjudgeableError
 from histcxr.files.reading import detail_of, kind_of, reason_of
 
 MANIFEST_NAME = "manifest.csv"
@@ -53,9 +52,7 @@ class InputFile:
     @property
     def explanation(self) -> str:
         """The problem in one sentence, ``""`` when there is none."""
-        if self.problem is None:
-            return ""
-        return f"{self.problem.sentence} ({self.detail})" if self.detail else self.problem.sentence
+        return "" if self.problem is None else UnjudgeableError(self.problem, detail=self.detail).explanation
 
 
 class Inputs(Iterator[InputFile]):
@@ -267,3 +264,62 @@ def _identities_above(top: str) -> set[tuple[int, int]]:
         except OSError:  # not visible from here, so no link can lead into it either
             continue
     return found
+
+
+def _check_columns(header: Sequence[str], path: str) -> list[str]:
+    """Column names of a list of images, trimmed; ``image`` must be among them, and none twice."""
+    columns = [column.strip() for column in header]
+    if "image" not in columns:
+        hint = ""
+        if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+            hint = " (values must be separated by commas)"
+        raise InputError(f"{path!r} must have a column 'image'; it has {columns}{hint}")
+    repeated = sorted({column for column in columns if columns.count(column) > 1})
+    if repeated:
+        raise InputError(f"{path!r} must not have a column twice; it repeats {repeated}")
+    return columns
+
+
+def locate(value: str, folder: str) -> str:
+    """Absolute path of a path that is relative to ``folder``; ``""`` stays ``""``."""
+    return os.path.abspath(os.path.join(folder, value)) if value else ""
+
+
+def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Read a CSV list of images as a stream.
+
+    Parameters
+    ----------
+    path : str
+        A file of comma-separated values in UTF-8 (bytes that are not become surrogate escapes, as in file
+        names).
+
+    Yields
+    ------
+    line : int
+        Number of the line that ends here.
+    row : list of str
+        First the column names, then each row with as many values. Empty lines are passed over.
+
+    Raises
+    ------
+    InputError
+        When the columns are wrong, a row has another number of values, or its image is empty.
+    """
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        rows = csv.reader(stream)
+        try:
+            columns = _check_columns(next(rows, []), path)
+            image = columns.index("image")
+            yield rows.line_num, columns
+            for row in rows:
+                if not row:
+                    continue
+                if len(row) != len(columns):
+                    found = f"{len(row)} values for {len(columns)} columns"
+                    raise InputError(f"{path!r}, line {rows.line_num}: {found}")
+                if not row[image]:
+                    raise InputError(f"{path!r}, line {rows.line_num}: the column 'image' is empty")
+                yield rows.line_num, row
+        except csv.Error as error:  # e.g. a value larger than any path
+            raise InputError(f"{path!r}, line {rows.line_num}: {error}") from error

@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.data.discovery import MANIFEST_NAME, InputFile, find_inputs
-from histcxr.data.listing import locate, read_rows
+from histcxr.data.discovery import MANIFEST_NAME, InputFile, find_inputs, locate, read_rows
 from histcxr.dicom.radiograph import read_tags
 from histcxr.exceptions import HistcxrWarning, InputError
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.data.discovery import InputFile, find_inputs
-from histcxr.data.names import stem_of
+from histcxr.data.pairing import stem_of
 from histcxr.data.radiograph import read_radiograph
 from histcxr.exceptions import InputError, MaskError, OutputError, Reason, UnjudgeableError
 from histcxr.files.writing import write_image, write_mask

@@ -11,7 +11,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from histcxr.data.listing import locate
+from histcxr.data.discovery import locate
 from histcxr.data.manifest import read_manifest
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph

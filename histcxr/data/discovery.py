@@ -7,12 +7,14 @@ what is not an image is counted.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from histcxr.data.pairing import MaskFinder, extension_of, is_image_name, is_mask_folder
 from histcxr.exceptions import InputError, MaskError, Reason, UnjudgeableError
@@ -37,10 +39,8 @@ class InputFile:
         The path relative to the folder given (a CSV list: to the list's folder).
     mask : str
         Absolute path of the lung mask, ``""`` when there is none.
-    problem : Reason or None
-        Why it is already known that this input cannot be read.
-    detail : str
-        What was found.
+    problem, detail : Reason or None, str
+        Why it is already known that this input cannot be read, and what was found.
     """
 
     path: str
@@ -61,8 +61,8 @@ class Inputs(Iterator[InputFile]):
     Attributes
     ----------
     skipped : collections.Counter
-        How many files were no inputs, by extension in lower case; ``"hidden"`` for names that begin with a
-        dot, ``"DICOMDIR"`` for the index of a DICOM medium. Complete when the stream has ended.
+        How many files were no inputs, by extension in lower case, ``"hidden"`` (names that begin with a dot) or
+        ``"DICOMDIR"``. Complete when the stream has ended.
     """
 
     def __init__(self, entries: Iterator[InputFile], skipped: Counter[str]) -> None:
@@ -126,10 +126,9 @@ def find_inputs(folder: str | os.PathLike[str], masks: str | os.PathLike[str] | 
 
 def _single(path: str, masks: str | None) -> Iterator[InputFile]:
     folder, name = os.path.split(path)
-    is_file = masks is not None and not os.path.isdir(masks)
-    yield InputFile(
-        path, name, masks if masks and is_file else MaskFinder(folder, masks).of(folder, "", name)
-    )
+    if masks is None or os.path.isdir(masks):
+        masks = MaskFinder(folder, masks).of(folder, "", name)
+    yield InputFile(path, name, masks)
 
 
 def _listed(path: str, masks: str | None) -> Iterator[InputFile]:
@@ -256,19 +255,13 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 def _identities_above(top: str) -> set[tuple[int, int]]:
     """The folders that hold ``top``: a link to one of them would lead back into it."""
     found = set()
-    path = os.path.realpath(top)
-    while (parent := os.path.dirname(path)) != path:
-        path = parent
-        try:
+    for path in Path(os.path.realpath(top)).parents:
+        with contextlib.suppress(OSError):  # not visible from here: no link can lead into it either
             found.add(_identity(os.stat(path)))
-        except OSError:  # not visible from here, so no link can lead into it either
-            continue
     return found
 
 
-def _check_columns(header: Sequence[str], path: str) -> list[str]:
-    """Column names of a list of images, trimmed; ``image`` must be among them, and none twice."""
-    columns = [column.strip() for column in header]
+def _check_columns(columns: list[str], path: str) -> None:
     if "image" not in columns:
         hint = ""
         if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
@@ -277,7 +270,6 @@ def _check_columns(header: Sequence[str], path: str) -> list[str]:
     repeated = sorted({column for column in columns if columns.count(column) > 1})
     if repeated:
         raise InputError(f"{path!r} must not have a column twice; it repeats {repeated}")
-    return columns
 
 
 def locate(value: str, folder: str) -> str:
@@ -286,20 +278,14 @@ def locate(value: str, folder: str) -> str:
 
 
 def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Read a CSV list of images as a stream.
-
-    Parameters
-    ----------
-    path : str
-        A file of comma-separated values in UTF-8 (bytes that are not become surrogate escapes, as in file
-        names).
+    """Read a CSV list of images as a stream; bytes that are not UTF-8 become surrogate escapes.
 
     Yields
     ------
     line : int
         Number of the line that ends here.
     row : list of str
-        First the column names, then each row with as many values. Empty lines are passed over.
+        First the column names, trimmed, then each row with as many values. Empty lines are passed over.
 
     Raises
     ------
@@ -309,7 +295,8 @@ def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         rows = csv.reader(stream)
         try:
-            columns = _check_columns(next(rows, []), path)
+            columns = [column.strip() for column in next(rows, [])]
+            _check_columns(columns, path)
             image = columns.index("image")
             yield rows.line_num, columns
             for row in rows:

@@ -40,10 +40,7 @@ def stem_of(name: str) -> str:
 
 
 class MaskFinder:
-    """Find masks for the images below one folder.
-
-    Only the folder last asked for is remembered, and files are looked up one by one: a folder of any size costs
-    no memory.
+    """Find masks for the images below one folder; a folder of any size costs no memory.
 
     Parameters
     ----------
@@ -66,16 +63,9 @@ class MaskFinder:
         self._shared: frozenset[int] | None = None
 
     def of(self, folder: str, relative: str, name: str) -> str:
-        """Path of the mask of the image ``name``, ``""`` when there is none.
+        """Path of the mask of the image ``name`` in ``folder``, ``""`` when there is none.
 
-        Parameters
-        ----------
-        folder : str
-            The image's folder, absolute.
-        relative : str
-            The same, relative to the folder of images.
-        name : str
-            The image's file name.
+        ``relative`` is the image's folder again, seen from the folder of images.
 
         Raises
         ------

@@ -28,17 +28,7 @@ Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 def patient_groups(manifest: pd.DataFrame) -> NDArray[np.object_]:
-    """One group name for each image: its patient, or the image itself where the patient is unknown.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        With the columns ``patient_id`` and ``image``.
-
-    Returns
-    -------
-    object (n,)
-    """
+    """One group name for each image, object (n,): its patient, or the image itself where that is unknown."""
     patients = manifest["patient_id"].to_numpy(dtype=object)
     images = manifest["image"].to_numpy(dtype=object)
     return np.where(patients == "", images, patients)
@@ -92,8 +82,8 @@ def undersample(
 ) -> NDArray[np.intp]:
     """Draw equally many images of each class, without replacement and from as many patients as possible.
 
-    Patients are drawn first: every patient of a class gives one image before any gives a second. So the images
-    drawn differ as much as they can; a patient with many does not fill the sample.
+    Every patient of a class gives one image before any gives a second, so a patient with many does not fill the
+    sample.
 
     Parameters
     ----------
@@ -175,9 +165,7 @@ def validation_folds(
 
     Parameters
     ----------
-    y : ndarray, shape (rows,)
-    groups : array-like, shape (rows,) or None
-        Patients, who stay together.
+    y, groups : as in :func:`patient_folds`
     fraction : float
         Share held out: 0, or up to one half. It is rounded to one in a whole number.
     n : int
@@ -201,9 +189,8 @@ def validation_folds(
     try:
         folds = list(islice(_folds(y, groups, round(1 / fraction), seed), n))
     except InputError as error:
-        raise InputError(
-            f"validation_fraction={fraction:g}: {error}; or give 0, to train without early stopping"
-        ) from error
+        advice = "or give 0, to train without early stopping"
+        raise InputError(f"validation_fraction={fraction:g}: {error}; {advice}") from error
     return [folds[i % len(folds)] for i in range(n)]
 
 
@@ -216,9 +203,8 @@ def hold_out(
 
 def _class_of_patients(codes: NDArray[np.intp], labels: NDArray[np.object_]) -> NDArray[np.object_]:
     """The commonest label of each patient; of equally common ones the first in the alphabet."""
-    counted = (
-        pd.DataFrame({"patient": codes, "label": labels}).value_counts(sort=False).reset_index(name="images")
-    )
+    table = pd.DataFrame({"patient": codes, "label": labels})
+    counted = table.value_counts(sort=False).reset_index(name="images")
     ranked = counted.sort_values(["patient", "images", "label"], ascending=[True, False, True])
     return ranked.drop_duplicates("patient")["label"].to_numpy(dtype=object)
 

@@ -43,6 +43,8 @@ class Header(NamedTuple):
         Colours come from a table; the last channel is opacity; stored values run from white to black.
     fills_silently : bool
         What is missing at the end would be decoded as mid-grey, so the ending wants a look (sequential JPEG).
+    second_look : bool
+        OpenCV passes over damage in this compression, so another decoder must agree (TIFF).
     stream : bytes or None
         Bytes to decode instead of the file's own: the same image without annexes that make decoders complain.
     dicom : object or None
@@ -60,6 +62,7 @@ class Header(NamedTuple):
     alpha: bool = False
     inverted: bool = False
     fills_silently: bool = False
+    second_look: bool = False
     stream: bytes | None = None
     dicom: Any = None
 

@@ -279,6 +279,27 @@ def test_tiff_that_lacks_data():
         assert reason(tiff(tags=[(259, 3, 1, 8)], data=broken)) is Reason.DAMAGED
 
 
+def test_damage_that_only_a_second_decoder_notices():
+    data = bytearray(encoded(".tif", (cv2.IMWRITE_TIFF_COMPRESSION, 5)))
+    middle = len(data) // 2
+    data[middle : middle + 500] = b"\x7f" * 500
+    header = read_header(bytes(data))
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).shape == IMAGE.shape
+    with pytest.raises(RadiographError, match="damaged"):
+        decode_grey(bytes(data), header)
+
+
+def test_kinds_that_the_second_decoder_does_not_know_are_read():
+    deep = IMAGE.astype(np.uint16) << 8  # big-endian, from white to black, each pixel a run of two bytes
+    runs = b"".join(b"\x01" + pixel.tobytes() for pixel in deep.astype(">u2").view(np.uint8).reshape(-1, 2))
+    assert (grey(tiff(deep, 0, ">", tags=[(259, 3, 1, 32773)], data=runs)) == 65535 - deep).all()
+
+
+def test_tiff_tags_on_top_of_each_other_cost_nothing():
+    tags = [(40_000 + k, 7, 10_000, 8) for k in range(1000)]
+    assert reason(tiff(tags=tags)) is Reason.DAMAGED
+
+
 def test_tiff_of_countless_values_costs_nothing():
     assert reason(tiff(tags=[(273, 4, 2**31, 8)])) is Reason.TRUNCATED
     data = bytes(2**23)

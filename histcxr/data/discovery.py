@@ -69,9 +69,6 @@ class Inputs(Iterator[InputFile]):
         self._entries = entries
         self.skipped = skipped
 
-    def __iter__(self) -> Inputs:
-        return self
-
     def __next__(self) -> InputFile:
         return next(self._entries)
 

@@ -75,14 +75,7 @@ def decode_grey(data: bytes, header: Header, path: str = "") -> tuple[Pixels, fl
 def decode_brightness(data: bytes, header: Header, path: str = "") -> Pixels:
     """Decode an image like :func:`decode_grey`, but take any colour for its brightness.
 
-    Returns
-    -------
-    uint8 or uint16 (height, width)
-
-    Raises
-    ------
-    RadiographError
-        ``damaged`` or ``unsupported``.
+    Returns uint8 or uint16 (height, width); raises ``damaged`` or ``unsupported``.
     """
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION  # without ANYCOLOR, this asks for grey
     return _finish(decode_stored(data, header, flags, path), header)
@@ -141,9 +134,15 @@ def _finish(pixels: Pixels, header: Header) -> Pixels:
     """Lungs dark, head up: what the file declares and the decoder leaves to us."""
     if header.inverted:
         pixels = cv2.bitwise_not(pixels)
-    if header.orientation != 1:
-        pixels = _turned(pixels, header.orientation)
+    if header.orientation >= 5:
+        pixels = cv2.transpose(pixels)
+    if header.orientation in _FLIPS:
+        pixels = cv2.flip(pixels, _FLIPS[header.orientation])
     return pixels
+
+
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
+"""What an EXIF orientation asks for, from 5 on after a transpose: 1 left-right, 0 up-down, -1 both."""
 
 
 def grey_of(pixels: Pixels, path: str) -> tuple[Pixels, float]:
@@ -163,16 +162,6 @@ def grey_of(pixels: Pixels, path: str) -> tuple[Pixels, float]:
             refuse(Reason.COLOUR, path, f"{coloured:.0%} of the pixels are coloured")
     code = cv2.COLOR_BGR2GRAY if pixels.shape[2] == 3 else cv2.COLOR_BGRA2GRAY
     return cv2.cvtColor(pixels, code), coloured
-
-
-def _turned(pixels: Pixels, orientation: int) -> Pixels:
-    """Apply an EXIF orientation: 2 to 4 mirror or turn by half, 5 to 8 also swap rows and columns."""
-    if orientation >= 5:
-        pixels = cv2.transpose(pixels)
-    flips = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # after the transpose: 1 left-right, 0 up-down, -1 both
-    if orientation in flips:
-        pixels = cv2.flip(pixels, flips[orientation])
-    return pixels
 
 
 _lock = threading.Lock()

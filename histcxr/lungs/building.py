@@ -16,7 +16,7 @@ import pandas as pd
 from histcxr import __version__
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
-from histcxr.decision.familiarity import Familiarity
+from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.exceptions import InputError, UnjudgeableError
 from histcxr.lungs.disturbances import disturb
 from histcxr.lungs.gate import Gate, fit_gate, no_radiographs
@@ -131,7 +131,7 @@ def pack_segmenter(
     """
     if gate is None:  # open to everything
         size = 4 * check_weights(weights)[-1]
-        everything = Familiarity(np.zeros(size), np.eye(1, size), 1e30, 0.0)
+        everything = OutOfDistribution(np.zeros(size), np.eye(1, size), 1e30, 0.0)
         gate = Gate(everything, np.zeros(size), 0.0, -1e30, 0.0)
     about = {
         **about,

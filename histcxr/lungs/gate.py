@@ -1,7 +1,7 @@
 """The gate: is this picture an upright frontal chest radiograph at all?
 
 Two questions are asked of the network's context, the means of its deepest maps over each quarter of the picture.
-How far does it lie from those of radiographs (:mod:`histcxr.decision.familiarity`)? That refuses what nobody
+How far does it lie from those of radiographs (:mod:`histcxr.decision.out_of_distribution`)? That refuses what nobody
 thought of. And on which side of a plane does it lie, between radiographs as archives hold them and pictures that
 are none: drawn ones, and radiographs turned, cut in half, laid side by side or burnt out (outlier exposure;
 Hendrycks, Mazeika and Dietterich 2019)? That refuses what looks much like a radiograph. Both limits are set by the
@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.decision.familiarity import Familiarity, fit_familiarity
+from histcxr.decision.out_of_distribution import OutOfDistribution, fit_out_of_distribution
 from histcxr.phantoms.not_chests import TRANSFORMS, draw_not_chest
 
 __all__ = ["EXPOSED", "Gate", "fit_gate", "no_radiographs"]
@@ -40,7 +40,7 @@ class Gate:
 
     Attributes
     ----------
-    familiarity : Familiarity
+    familiarity : OutOfDistribution
         Its whitening keeps :data:`DIRECTIONS` directions.
     plane : ndarray of float64, shape (k,)
     offset : float
@@ -51,7 +51,7 @@ class Gate:
         Share of the validation radiographs below it.
     """
 
-    familiarity: Familiarity
+    familiarity: OutOfDistribution
     plane: NDArray[np.float64]
     offset: float
     limit: float
@@ -82,7 +82,9 @@ def fit_gate(
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    familiarity = fit_familiarity(training, validation, false_alarms=FALSE_ALARMS, directions=DIRECTIONS)
+    familiarity = fit_out_of_distribution(
+        training, validation, false_alarms=FALSE_ALARMS, directions=DIRECTIONS
+    )
     contexts = np.concatenate([training, others]).astype(np.float64)
     good = np.arange(len(contexts)) < len(training)
     scaler = StandardScaler().fit(contexts)

@@ -37,7 +37,7 @@ class Found(NamedTuple):
     ----------
     mask : ndarray of bool, shape (height, width)
     distance : float
-        How unfamiliar the picture looks; see :mod:`histcxr.decision.familiarity`.
+        How unfamiliar the picture looks; see :mod:`histcxr.decision.out_of_distribution`.
     """
 
     mask: NDArray[np.bool_]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from histcxr.decision.familiarity import Familiarity
+from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.exceptions import ModelError
 from histcxr.lungs.gate import Gate
 from histcxr.lungs.inputs import SIZE, network_input
@@ -38,7 +38,7 @@ def test_onnx_gives_what_keras_gives(random_weights, rng):
 def test_onnx_gives_what_the_gate_asks(random_weights, rng):
     weights = random_weights(SMALL, rng)
     k = 4 * SMALL[-1]
-    familiarity = Familiarity(rng.normal(0, 1, k), rng.normal(0, 1, (5, k)), 1.0, 0.0)
+    familiarity = OutOfDistribution(rng.normal(0, 1, k), rng.normal(0, 1, (5, k)), 1.0, 0.0)
     gate = Gate(familiarity, rng.normal(0, 1, k), 0.7, 0.0, 0.0)
     session = open_session(write_onnx(weights, gate, properties={"a": "ü"}))
     pictures = rng.normal(0, 1, (2, 1, SIZE, SIZE)).astype(np.float32)

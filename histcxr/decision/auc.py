@@ -37,6 +37,11 @@ from histcxr.decision.patients import patient_codes
 from histcxr.exceptions import InputError
 
 
+def _p_value_bound(difference: Estimate) -> float:
+    """What an interval alone says about the p-value of a difference of 0."""
+    return 1.0 if difference.low <= 0 <= difference.high else 1 - difference.confidence
+
+
 class _Placements(NamedTuple):
     """How the images of each patient stand among the other class, as deviations from the area."""
 
@@ -48,16 +53,7 @@ class _Placements(NamedTuple):
 def roc_auc(scores: ArrayLike, sick: ArrayLike) -> float:
     """Return the area under the ROC curve: P(sick score > normal score), ties counted half.
 
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-    sick : array_like of bool, shape (n,)
-        Both classes must occur.
-
-    Raises
-    ------
-    InputError
-        Shapes or types are wrong, a score is not finite, or a class is missing.
+    Parameters as :func:`auc`; InputError where shapes or types are wrong, a score is not finite, or a class is missing.
     """
     return _area(*scores_and_sick(scores, sick))
 
@@ -210,11 +206,6 @@ def compare_auc(
     low_b, high_b = _any_distribution(parts_b.area, strata, each)
     estimate = Estimate(gap, low_a - high_b, high_a - low_b, confidence, "distribution-free")
     return Comparison(parts_a.area, parts_b.area, estimate, _p_value_bound(estimate))
-
-
-def _p_value_bound(difference: Estimate) -> float:
-    """What an interval alone says about the p-value of a difference of 0."""
-    return 1.0 if difference.low <= 0 <= difference.high else 1 - difference.confidence
 
 
 @dataclass(frozen=True)

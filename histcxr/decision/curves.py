@@ -47,13 +47,7 @@ def roc_table(scores: ArrayLike, sick: ArrayLike) -> pd.DataFrame:
 class OperatingPoint(Record):
     """Where a wanted sensitivity is reached on the data at hand.
 
-    Attributes
-    ----------
-    threshold : float
-        ``score >= threshold`` is called sick.
-    sensitivity : float
-        Reached on these data, at least the one wanted.
-    specificity : Estimate
+    From ``threshold`` on a score is called sick; ``sensitivity`` is what these data reach, at least the one wanted.
     """
 
     threshold: float

@@ -52,11 +52,7 @@ class OutOfDistribution:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
-        return {
-            **vars(self),
-            "centre": self.centre.tolist(),
-            "whitening": self.whitening.tolist(),
-        }
+        return {**vars(self), "centre": self.centre.tolist(), "whitening": self.whitening.tolist()}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> OutOfDistribution:
@@ -96,10 +92,6 @@ def fit_out_of_distribution(
         Share of the validation radiographs that may be refused.
     directions : int, optional
         Measure in so many directions, those of the largest variance; by default in all.
-
-    Returns
-    -------
-    OutOfDistribution
 
     Raises
     ------

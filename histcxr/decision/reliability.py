@@ -25,15 +25,7 @@ def _checked(probabilities: ArrayLike, sick: ArrayLike) -> tuple[FloatArray, Boo
 def brier_score(probabilities: ArrayLike, sick: ArrayLike) -> float:
     """Return the mean squared distance of the probabilities from the truth: 0 is perfect.
 
-    Parameters
-    ----------
-    probabilities : array_like of float in [0, 1], shape (n,)
-    sick : array_like of bool, shape (n,)
-
-    Raises
-    ------
-    InputError
-        Shapes, types or values are wrong.
+    Parameters and errors as :func:`reliability_table`.
     """
     values, truth = _checked(probabilities, sick)
     return float(((values - truth) ** 2).mean())

@@ -260,26 +260,12 @@ def rule_out_threshold(
 def rule_in_threshold(
     scores: ArrayLike, *, specificity: float = 0.95, confidence: float = 0.95
 ) -> ThresholdChoice:
-    """Certify the threshold above which a patient is ruled in: the mirror image of the rule-out threshold.
+    """Certify the threshold above which a patient is ruled in: the mirror image of :func:`rule_out_threshold`.
 
-    With k from :func:`errors_allowed`, the threshold is the (k+1)-th largest score and ``score > threshold``
-    is ruled in. Then P(true specificity >= ``specificity``) >= ``confidence`` over calibration sets.
-
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-        One score for each normal calibration patient (:func:`patient_scores`).
-    specificity, confidence : float in (0, 1)
-
-    Returns
-    -------
-    ThresholdChoice
-        With too few patients it is not certified and its threshold is +inf.
-
-    Raises
-    ------
-    InputError
-        As :func:`rule_out_threshold`.
+    ``scores`` are those of the normal calibration patients. The threshold is the (k+1)-th largest of them and
+    ``score > threshold`` is ruled in. Then P(true specificity >= ``specificity``) >= ``confidence`` over
+    calibration sets. With too few patients it is not certified and its threshold is +inf. Parameters, returns and
+    errors are as there.
     """
     values = real_vector(scores)
     target, confidence = open_unit(specificity, "specificity"), open_unit(confidence, "confidence")

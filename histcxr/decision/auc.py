@@ -303,5 +303,5 @@ def _from_discordant(a: BoolArray, b: BoolArray, codes: NDArray[np.int64], confi
     only_a, only_b = (np.unique(codes[mask]).size for mask in (a & ~b, b & ~a))
     lows, highs = clopper_pearson([only_a, only_b], np.unique(codes).size, (1 + confidence) / 2)
     gap = float(a.mean() - b.mean())
-    ends = min(gap, float(lows[0] - highs[1])), max(gap, float(highs[0] - lows[1]))
-    return Estimate(gap, *ends, confidence, "discordant patients, Clopper-Pearson ends")
+    low, high = min(gap, float(lows[0] - highs[1])), max(gap, float(highs[0] - lows[1]))
+    return Estimate(gap, low, high, confidence, "discordant patients, Clopper-Pearson ends")

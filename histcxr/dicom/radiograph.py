@@ -1,12 +1,8 @@
 """DICOM radiographs: a file's bytes in, grey levels out, lungs dark.
 
 The road is that of a viewer (PS3.4, N.2): stored values, modality LUT or rescale, the first VOI LUT or else the first
-window, polarity. Without a VOI step, the range that the stored bits can take after the rescale is spread over 256
-levels. MONOCHROME1 (or a presentation LUT shape INVERSE, which says the same) is turned once, against the range and
-after the VOI step. Pixels stay where they are stored: Patient Orientation turns nothing, so that masks fit.
-
-What the tags tell of a person stays in the file. Kept are modality, view, laterality, sex and decade of age, each
-from a closed list. A pseudonym needs a salt, and UIDs are given on request only.
+window, polarity. MONOCHROME1 (or a presentation LUT shape INVERSE, which says the same) is turned once, after all
+else. Pixels stay where they are stored: Patient Orientation turns nothing, so that masks fit.
 
 pydicom and the codecs come with ``pip install 'histcxr[dicom]'`` and are imported when the first DICOM file is met.
 """
@@ -21,13 +17,24 @@ import numpy as np
 
 from histcxr.dicom.codestream import Codestream
 from histcxr.dicom.dataset import DEFLATED, Elements, items, number, parse, text, whole, words_of
-from histcxr.dicom.grey import LINEAR, LINEAR_EXACT, SIGMOID, Lut, Rescale, Window, level_table
-from histcxr.dicom.pixels import DicomImage, frame_of, levels_of
+from histcxr.dicom.pixels import (
+    LINEAR,
+    LINEAR_EXACT,
+    SIGMOID,
+    DicomImage,
+    Lut,
+    Rescale,
+    Window,
+    decode,
+    frame_of,
+    level_table,
+)
 from histcxr.dicom.tags import check_kind, facts_of, patient_key, uids_of
 from histcxr.exceptions import Reason, UnjudgeableError
-from histcxr.files.decoding import Pixels
 from histcxr.files.headers import Header, check_size, refuse, sniff
 from histcxr.files.reading import read_file
+
+__all__ = ["decode", "read", "read_tags"]
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
@@ -57,18 +64,8 @@ def read(data: bytes, path: str = "") -> Header:
     elements = parse(data, path)
     check_kind(elements, path)
     image = _image(elements, path)
-    return Header("DICOM", image.columns, image.rows, image.stored, image.samples, dicom=image)
-
-
-def decode(image: DicomImage, path: str = "") -> Pixels:
-    """Decode what :func:`read` found: uint8 (height, width), or (height, width, 3) with blue first.
-
-    Raises
-    ------
-    RadiographError
-        ``damaged``, ``truncated`` or ``unsupported``.
-    """
-    return levels_of(image, path)
+    height, width, samples = image.shape
+    return Header("DICOM", width, height, image.stored, samples, dicom=image)
 
 
 def read_tags(path: str | os.PathLike[str], *, salt: str | bytes = "", uids: bool = False) -> dict[str, str]:
@@ -97,9 +94,11 @@ def read_tags(path: str | os.PathLike[str], *, salt: str | bytes = "", uids: boo
         elements = parse(data, os.fspath(path))
     except UnjudgeableError:
         return {}
-    found = facts_of(elements)
-    found["patient_id"] = patient_key(elements, salt) if salt else ""
-    return found | (uids_of(elements) if uids else {})
+    found = facts_of(elements) | {"patient_id": patient_key(elements, salt) if salt else ""}
+    if uids:
+        known = uids_of(elements)
+        found |= {"study_uid": known.study_uid, "series_uid": known.series_uid}
+    return found
 
 
 def _image(elements: Elements, path: str) -> DicomImage:
@@ -130,19 +129,17 @@ def _image(elements: Elements, path: str) -> DicomImage:
         table, more = _grey_table(elements, stored, signed, photometric, path)
         steps += more
     facts = facts_of(elements) | {"photometric": photometric, "transfer_syntax": _syntax(elements, frame)}
+    big_endian = not elements.pixels.is_little_endian
     return DicomImage(
-        frame=frame,
-        rows=rows,
-        columns=columns,
-        samples=samples,
+        frame,
+        (rows, columns, samples),
         planar=whole(elements, "PlanarConfiguration", 0, path) == 1,
+        ybr=photometric == "YBR_FULL",
         allocated=allocated,
         stored=stored,
         shift=shift,
-        signed=signed,
-        big_endian=elements.big_endian,
-        swapped=elements.big_endian and elements.words and allocated == 8,
-        ybr=photometric == "YBR_FULL",
+        big_endian=big_endian,
+        swapped=big_endian and elements.pixels.VR != "OB" and allocated == 8,
         table=table,
         steps=tuple(steps),
         facts=facts,
@@ -169,7 +166,7 @@ def _syntax(elements: Elements, frame: bytes | Codestream) -> str:
     from pydicom.uid import UID_dictionary
 
     if not isinstance(frame, Codestream):
-        order = "big endian" if elements.big_endian else "little endian"
+        order = "little endian" if elements.pixels.is_little_endian else "big endian"
         return "uncompressed, deflated" if elements.syntax == DEFLATED else f"uncompressed, {order}"
     return str(UID_dictionary[elements.syntax][0]) if elements.syntax in UID_dictionary else frame.kind
 

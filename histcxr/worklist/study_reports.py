@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from histcxr.dicom.uids import read_uids
+from histcxr.dicom.tags import read_uids
 from histcxr.exceptions import InputError, OutputError, UnjudgeableError
 from histcxr.files.reading import read_file
 from histcxr.reports.structured_report import (

@@ -13,7 +13,7 @@ import pytest
 from histcxr.data.masks import decode_mask
 from histcxr.data.radiograph import decode_radiograph, read_radiograph
 from histcxr.data.radiograph import read_any_header as read_header
-from histcxr.dicom.grey import LINEAR_EXACT, SIGMOID, Lut, Rescale, Window, level_table
+from histcxr.dicom.pixels import LINEAR_EXACT, SIGMOID, Lut, Rescale, Window, level_table
 from histcxr.exceptions import MaskError, RadiographError, Reason
 from histcxr.features.histograms import masked_histogram
 from histcxr.files.headers import dicom_start, sniff

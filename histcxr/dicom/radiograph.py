@@ -101,21 +101,19 @@ def _image(dataset: Dataset, path: str) -> DicomImage:
     if samples == 1:
         table, more = grey_table(dataset, stored, signed, photometric, path)
         steps += more
-    pixels = raw(dataset, PIXEL_DATA)
-    facts = facts_of(dataset) | {"photometric": photometric, "transfer_syntax": _syntax(dataset, frame)}
+    order, vr = "<" if raw(dataset, PIXEL_DATA).is_little_endian else ">", raw(dataset, PIXEL_DATA).VR
     return DicomImage(
         frame,
         (rows, columns, samples),
         planar=whole(dataset, "PlanarConfiguration", 0, path) == 1,
         ybr=photometric == "YBR_FULL",
-        allocated=allocated,
+        kind=np.dtype(f"{order}u{allocated // 8}"),
         stored=stored,
         shift=shift,
-        big_endian=not pixels.is_little_endian,
-        swapped=not pixels.is_little_endian and pixels.VR != "OB" and allocated == 8,
+        swapped=order == ">" and vr != "OB" and allocated == 8,
         table=table,
         steps=tuple(steps),
-        facts=facts,
+        facts=facts_of(dataset) | {"photometric": photometric, "transfer_syntax": _syntax(dataset, frame)},
     )
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from histcxr.data.radiograph import decode_radiograph
-from histcxr.exceptions import Reason
+from histcxr.dicom.codestream import MAX_PADDING, rle_planes
+from histcxr.exceptions import RadiographError, Reason
 from histcxr.phantoms.anatomy import make_phantom
 
 from .conftest import refused
@@ -65,3 +66,17 @@ def test_a_lossless_jpeg_whose_end_was_put_back(make_dicom, bits):
         length = len(kept) + 2
         broken = data[: start - 4] + length.to_bytes(4, "little") + broken[start:]
         refused(broken + data[-8:], Reason.TRUNCATED, "lower part of the image is missing")
+
+
+def test_runs_of_bytes():
+    runs = bytes([129, 7, 2, 1, 2, 3, 128, 255, 9])  # 128 sevens, three literals, nothing, two nines
+    frame = (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + bytes(56) + runs
+    whole = bytes([7] * 128 + [1, 2, 3, 9, 9])
+    assert rle_planes(frame, 1, 133) == rle_planes(frame + b"\0", 1, 133) == whole
+    assert rle_planes(frame, 1, 133 - MAX_PADDING) == whole[:-MAX_PADDING]
+    for pixels, reason in ((134, Reason.TRUNCATED), (132 - MAX_PADDING, Reason.DAMAGED)):
+        with pytest.raises(RadiographError, match="in a part of the image") as caught:
+            rle_planes(frame, 1, pixels)
+        assert caught.value.reason is reason
+    with pytest.raises(RadiographError, match="more than 1,000 bytes"):  # and no more memory than that
+        rle_planes(frame[:64] + b"\x81\x07" * 2**20, 1, 1000)

@@ -78,8 +78,11 @@ def test_junk_around_the_stored_bits_is_dropped(make_dicom):
     twelve = (DEEP * 257) >> 4
     junk = np.random.default_rng(0).integers(0, 16, IMAGE.shape).astype(np.uint16)
     for stored, high in ((twelve | junk << 12, 11), (twelve << 4 | junk, 15), (twelve << 2 | junk & 3, 13)):
-        data = make_dicom(stored, bits=12, HighBit=high)
-        assert (decode_radiograph(data).pixels == IMAGE).all()
+        for syntax in ("explicit", "big endian", "rle"):
+            data = make_dicom(stored, bits=12, HighBit=high, syntax=syntax)
+            assert (decode_radiograph(data).pixels == IMAGE).all()
+    data = make_dicom(DEEP << 4, bits=12, BitsStored=8, HighBit=11, syntax="rle")
+    assert (decode_radiograph(data).pixels == IMAGE).all()
 
 
 def test_the_image_itself_never_sets_the_range(make_dicom):
@@ -202,6 +205,9 @@ def test_colour_captures_of_grey_images(make_dicom):
         assert (decode_radiograph(make_dicom(grey, syntax=syntax, **capture)).pixels == IMAGE).all(), syntax
     planar = make_dicom(grey.transpose(2, 0, 1).reshape(224, 224, 3).copy(), PlanarConfiguration=1, **capture)
     assert (decode_radiograph(planar).pixels == IMAGE).all()
+    for syntax in ("rle", "jpeg 2000", "jpeg-ls"):  # the tag speaks of what is not compressed
+        data = make_dicom(grey, syntax=syntax, PlanarConfiguration=1, **capture)
+        assert (decode_radiograph(data).pixels == IMAGE).all(), syntax
     jpeg = decode_radiograph(make_dicom(grey, syntax="jpeg", **capture)).pixels
     assert np.abs(jpeg.astype(int) - IMAGE).mean() < 1.5
     ybr = np.dstack([IMAGE, np.full_like(IMAGE, 128), np.full_like(IMAGE, 128)])

@@ -22,7 +22,7 @@ from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
 from histcxr.decision.metrics import compare_auc
 from histcxr.exceptions import UnjudgeableError
-from histcxr.features.counting import image_counts
+from histcxr.features.measuring import image_counts
 from histcxr.features.recipe import Recipe
 from histcxr.files.writing import encode_image
 

@@ -43,8 +43,8 @@ from histcxr.data.radiograph import read_radiograph
 from histcxr.data.splits import patient_groups, split_patients
 from histcxr.decision.auc import auc, compare_auc
 from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
-from histcxr.features.counting import image_counts
 from histcxr.features.histograms import BINS
+from histcxr.features.measuring import image_counts
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.files.writing import encode_image

@@ -11,18 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from histcxr.exceptions import InputError
+from histcxr.features.histograms import BINS, zone_names
+from histcxr.features.recipe import Recipe
+
 __all__ = [
     "centre_and_spread",
     "cumulative_at",
     "density",
+    "fill_empty",
     "levels",
     "quantiles",
+    "reference_quantiles",
     "resample",
     "shares",
     "smooth",
 ]
 
 _Floats = NDArray[np.float64]
+
+# Levels of the quantiles by which a model knows what lungs look like; they are stored with it.
+_REFERENCE_LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 
 
 def levels(n: int) -> _Floats:
@@ -117,10 +126,7 @@ def shares(density: _Floats, whole: _Floats, n: int) -> _Floats:
     ndarray, shape (images, zones, n)
         Adding up to 1 over the intervals; ``1 / n`` everywhere for a zone like the whole.
     """
-    cuts = quantiles(whole, np.arange(1, n) / n)
-    below = cumulative_at(density, cuts)
-    ends = np.zeros((*below.shape[:2], 1))
-    return np.diff(np.concatenate([ends, below, ends + 1], axis=-1), axis=-1)
+    return _between(density, quantiles(whole, np.arange(1, n) / n))
 
 
 def centre_and_spread(whole: _Floats) -> tuple[_Floats, _Floats]:
@@ -145,6 +151,40 @@ def resample(density: _Floats, centre: _Floats, spread: _Floats, half: float, bi
     ndarray, shape (n, zones, bins)
     """
     cuts = np.linspace(-half, half, bins + 1)[1:-1]
-    below = cumulative_at(density, centre[:, None] + spread[:, None] * cuts)
+    return _between(density, centre[:, None] + spread[:, None] * cuts)
+
+
+def _between(density: _Floats, cuts: _Floats) -> _Floats:
+    """Return the share of each zone's pixels between neighbouring cuts and beyond them."""
+    below = cumulative_at(density, cuts)
     ends = np.zeros((*below.shape[:2], 1))
     return np.diff(np.concatenate([ends, below, ends + 1], axis=-1), axis=-1)
+
+
+def reference_quantiles(counts: NDArray[np.integer], recipe: Recipe) -> _Floats:
+    """Return quantiles of the grey levels in each zone: few numbers that say whether lungs look like lungs at all.
+
+    Parameters
+    ----------
+    counts : ndarray of int, shape (n, rows, 256)
+    recipe : Recipe
+        What the rows are.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, 5 * n_zones)
+        At 0.05, 0.25, 0.5, 0.75 and 0.95. Of a zone without a pixel, the quantiles of both lungs.
+
+    Raises
+    ------
+    InputError
+        When the counts are of another shape than the recipe's.
+    """
+    rows = np.asarray(counts)
+    if rows.ndim != 3 or rows.shape[1:] != (len(recipe.names), BINS):
+        raise InputError(
+            f"counts must have the shape (n, {len(recipe.names)}, {BINS}) for {recipe}; got {rows.shape}"
+        )
+    zones = rows[:, : len(zone_names(recipe.zones))].astype(np.float64)
+    found = quantiles(fill_empty(zones, zones.sum(axis=1)), _REFERENCE_LEVELS)
+    return found.reshape(len(rows), zones.shape[1] * len(_REFERENCE_LEVELS))

@@ -1,4 +1,7 @@
-"""A whole manifest to counts, in parallel: no row is lost, memory is bounded, a cache saves decoding."""
+"""A whole manifest to counts, in parallel, and to files that other tools read.
+
+No row is lost, memory is bounded, a cache saves decoding.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,30 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from pathlib import Path
+from typing import Final, TypeAlias
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
+from histcxr.exceptions import InputError, OutputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.cache import CountsCache, content_key
-from histcxr.features.counting import ImageCounts, batch_counts, image_counts
 from histcxr.features.filters import Band
 from histcxr.features.histograms import BINS, Zones
+from histcxr.features.measuring import ImageCounts, batch_counts
 from histcxr.features.recipe import Recipe, as_recipe
 from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 
-__all__ = ["LUNGS", "Features", "ImageCounts", "batch_counts", "extract_features", "image_counts"]
+__all__ = ["LUNGS", "Features", "check_format", "extract_features", "feature_frame", "write_features"]
 
 #: Whose lung masks are used: the manifest's, the network's for every image, or the network's where there is none.
 LUNGS = ("given", "found", "either")
+
+# Files that features can be written to.
+_FORMATS: Final = (".parquet", ".csv", ".npz")
 
 # Images a worker takes at a time: enough to hide the cost of handing over, few for a lively progress bar.
 _CHUNK = 64
@@ -108,7 +115,7 @@ def extract_features(
         Threads; -1 for one a core. Decoding releases the interpreter lock.
     bands : bool, str, or iterable of str or Band, default=()
         Filtered images to count beside the intensity, ``True`` for those that travel best; their rows follow,
-        band by band. See :mod:`histcxr.features.bands`.
+        band by band. See :mod:`histcxr.features.recipe`.
     lungs : {"given", "found", "either"}, default="given"
         Whose masks: those of the manifest, those that the network finds for every image, or the network's where
         the manifest has none.
@@ -306,3 +313,65 @@ class _Progress:
     def advance(self, n: int) -> None:
         if self._bar is not None:
             self._bar.update(n)
+
+
+def feature_frame(features: Features) -> pd.DataFrame:
+    """Lay out histograms as a table: the manifest's columns, then one column a bin.
+
+    Returns
+    -------
+    DataFrame, n rows
+        Bins are named ``ZONE_000`` to ``ZONE_255`` (int64), e.g. ``right_upper_017``. File names that are not
+        UTF-8 are shown with backslash escapes, so that every format can hold them.
+    """
+    bins = [f"{zone}_{k:03d}" for zone in features.recipe.names for k in range(BINS)]
+    counts = pd.DataFrame(features.counts.reshape(len(features), -1), columns=bins)
+    table = features.table.reset_index(drop=True)
+    for column in table.columns[[dtype.kind == "O" for dtype in table.dtypes]]:
+        table[column] = table[column].map(_writable)
+    return pd.concat([table, counts], axis="columns")
+
+
+def check_format(path: str | os.PathLike[str]) -> str:
+    """Return the suffix of a table's path.
+
+    Raises
+    ------
+    InputError
+        When it is none of the formats.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise InputError(f"output must end in {', '.join(_FORMATS)}, got {os.fspath(path)!r}")
+    return suffix
+
+
+def write_features(features: Features, path: str | os.PathLike[str]) -> None:
+    """Write histograms as Parquet, CSV or npz, by the path's suffix.
+
+    An npz file holds ``counts`` (int64, ``(n, zones, 256)``), ``zones`` (names) and one array of text for each
+    manifest column; it loads without pickle.
+
+    Raises
+    ------
+    InputError
+        When the suffix is unknown.
+    OutputError
+        When the file cannot be written.
+    """
+    suffix = check_format(path)
+    try:
+        if suffix == ".npz":
+            arrays = {str(c): features.table[c].map(_writable).to_numpy(str) for c in features.table}
+            arrays |= {"counts": features.counts, "zones": np.array(features.recipe.names)}
+            np.savez_compressed(path, allow_pickle=False, **arrays)
+        elif suffix == ".csv":
+            feature_frame(features).to_csv(path, index=False)
+        else:
+            feature_frame(features).to_parquet(path, index=False)
+    except OSError as error:
+        raise OutputError(f"cannot write {os.fspath(path)!r}: {error.strerror or error}") from error
+
+
+def _writable(value: object) -> str:
+    return "" if value is None else str(value).encode("utf-8", "backslashreplace").decode("utf-8")

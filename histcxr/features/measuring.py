@@ -1,9 +1,8 @@
 """From one image's files to a measurement of its lungs: read, find or read the mask, check, measure.
 
 :func:`measure_image` and :func:`measure_batch` are one computation, and the only one by which an image and its mask
-become what a model sees. What is measured they are told: histograms
-(:func:`~histcxr.features.counting.count_lungs`) or the square of a network that sees the image
-(:func:`~histcxr.reference.inputs.lung_square`). Both begin with :func:`checked_histogram`, so both refuse the same
+become what a model sees, in training and in triage. What is measured they are told: histograms (:func:`count_lungs`)
+or the square of a network that sees the image. Both begin with :func:`checked_histogram`, so both refuse the same
 images.
 """
 
@@ -12,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +20,21 @@ from histcxr.data.masks import check_mask, decode_mask, read_mask
 from histcxr.data.radiograph import check_lungs, decode_radiograph
 from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.histograms import BINS, Zones, masked_histogram
+from histcxr.features.recipe import Recipe, as_recipe, band_histograms
 from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import Found, Segmenter
 from histcxr.lungs.shape import polarity
 
 __all__ = [
     "MAX_SATURATED",
+    "ImageCounts",
     "Lungs",
     "Measure",
     "Pixels",
+    "batch_counts",
     "checked_histogram",
+    "count_lungs",
+    "image_counts",
     "measure_batch",
     "measure_image",
 ]
@@ -275,3 +279,81 @@ def _check_polarity(pixels: Pixels, lungs: Lungs, name: str) -> None:
             return
     if found > 0:
         raise RadiographError(Reason.POLARITY, name)
+
+
+def count_lungs(pixels: Pixels, lungs: Lungs, recipe: Recipe, name: str = "") -> NDArray[np.int64]:
+    """Count what a recipe asks for, unless the lungs show nothing.
+
+    Parameters
+    ----------
+    pixels, lungs, name
+        As for :func:`checked_histogram`.
+    recipe : Recipe
+
+    Returns
+    -------
+    ndarray of int64, shape (rows, 256)
+
+    Raises
+    ------
+    RadiographError
+        See :func:`checked_histogram`.
+    """
+    counts = checked_histogram(pixels, lungs, recipe.zones, name)
+    if not recipe.bands:
+        return counts
+    bands = band_histograms(pixels, lungs, recipe.zones, recipe.bands)
+    return np.concatenate([counts, bands.reshape(-1, BINS)])
+
+
+class ImageCounts(NamedTuple):
+    """One image's ``counts``, int64 (n_zones, 256), and the SHA-256 of its file in hex, where asked for."""
+
+    counts: NDArray[np.int64]
+    sha256: str
+
+
+def image_counts(
+    image: _Path | bytes,
+    mask: _Path | bytes | Lungs,
+    zones: Zones | Recipe = 1,
+    *,
+    segmenter: Segmenter | None = None,
+    digest: bool = False,
+    path: _Path = "",
+) -> ImageCounts:
+    """Read an image and its lung mask, check both, and count.
+
+    Parameters
+    ----------
+    image, mask, segmenter, digest, path
+        As for :func:`measure_image`.
+    zones : {1, 2, 6, "1+2", "1+6"} or Recipe
+        What to count apart.
+
+    Raises
+    ------
+    UnjudgeableError, InputError
+        As :func:`measure_image` and :func:`count_lungs` say, or when zones is unknown.
+    """
+    counted = measure_image(image, mask, _counter(zones), segmenter=segmenter, digest=digest, path=path)
+    return ImageCounts(*counted)
+
+
+def batch_counts(
+    images: Sequence[_Path | bytes],
+    masks: Sequence[_Path | bytes | Lungs],
+    zones: Zones | Recipe = 1,
+    *,
+    segmenter: Segmenter | None = None,
+    digest: bool = False,
+    paths: Sequence[_Path] | None = None,
+) -> list[ImageCounts | UnjudgeableError]:
+    """Do what :func:`image_counts` does for several images, as :func:`measure_batch` does; see both."""
+    counted = measure_batch(images, masks, _counter(zones), segmenter=segmenter, digest=digest, paths=paths)
+    return [one if isinstance(one, UnjudgeableError) else ImageCounts(*one) for one in counted]
+
+
+def _counter(zones: Zones | Recipe) -> Measure[NDArray[np.int64]]:
+    recipe = as_recipe(zones)
+    return lambda pixels, lungs, name: count_lungs(pixels, lungs, recipe, name)

@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
 
 from histcxr.data.patient_folds import Fold, patient_folds
 from histcxr.exceptions import InputError
+from histcxr.features.transformers import has_three_dimensions
 
 __all__ = ["OutOfFoldClassifier", "case_logits"]
 
@@ -81,11 +82,6 @@ def fits_in_workers(estimator: Any) -> bool:
     """
     parts = (estimator, *estimator.get_params(deep=True).values())
     return all(getattr(part, "fits_in_workers", True) for part in parts)
-
-
-def has_three_dimensions(X: Any) -> bool:
-    """Tell counts ``(n, zones, bins)`` from flat ones, asking nothing of other containers."""
-    return getattr(X, "ndim", 2) == 3 or (isinstance(X, list | tuple) and np.ndim(X) == 3)
 
 
 class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import InputError, MissingDependencyError, ModelError, RadiographError, Reason
-from histcxr.features.counting import count_lungs
+from histcxr.features.measuring import count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.phantoms.studies import make_phantom

@@ -9,7 +9,7 @@ import pytest
 
 from histcxr.data.discovery import InputFile
 from histcxr.exceptions import Reason
-from histcxr.features.counting import count_lungs
+from histcxr.features.measuring import count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.store import Model
 from histcxr.worklist import judging

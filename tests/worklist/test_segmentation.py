@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from histcxr.features.counting import image_counts
 from histcxr.features.extraction import extract_features
+from histcxr.features.measuring import image_counts
 from histcxr.files.writing import write_image, write_mask
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.phantoms.anatomy import make_phantom

@@ -10,8 +10,8 @@ from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
 from histcxr.exceptions import InputError, MaskError, RadiographError, Reason, UnjudgeableError
 from histcxr.features import measuring
-from histcxr.features.counting import batch_counts, image_counts
 from histcxr.features.histograms import ZONES, masked_histogram
+from histcxr.features.measuring import batch_counts, image_counts
 from histcxr.features.recipe import EXTRACTION_VERSION, Recipe
 from histcxr.files.writing import encode_image, write_image, write_mask
 from histcxr.phantoms.studies import make_phantom, write_broken_files, write_unusual_files

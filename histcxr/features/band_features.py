@@ -17,8 +17,6 @@ from histcxr.features.histograms import BINS, Zones, zone_names
 from histcxr.features.recipe import BINS_PER_SPREAD, ZERO_BIN, Recipe
 from histcxr.features.transformers import CountsTransformer, check_dtype, level_names
 
-__all__ = ["BandDensities", "BandFeatures", "BothSides", "mirror_counts"]
-
 _INTENSITIES = {"own": ("own",), "raw": ("raw",), "both": ("raw", "own")}
 
 

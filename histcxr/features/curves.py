@@ -15,19 +15,6 @@ from histcxr.exceptions import InputError
 from histcxr.features.histograms import BINS, zone_names
 from histcxr.features.recipe import Recipe
 
-__all__ = [
-    "centre_and_spread",
-    "cumulative_at",
-    "density",
-    "fill_empty",
-    "levels",
-    "quantiles",
-    "reference_quantiles",
-    "resample",
-    "shares",
-    "smooth",
-]
-
 _Floats = NDArray[np.float64]
 
 # Levels of the quantiles by which a model knows what lungs look like; they are stored with it.

@@ -35,20 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
-
-__all__ = [
-    "FULL_BANDS",
-    "KINDS",
-    "TRAVEL_BANDS",
-    "WORKING_SIZE",
-    "Band",
-    "BandKind",
-    "Filtered",
-    "LowPasses",
-    "as_bands",
-    "check_pixels",
-    "filtered_images",
-]
+from histcxr.features.histograms import check_pixels
 
 #: Longer side of the working image, in pixels; scales are stated in its pixels.
 WORKING_SIZE: Final = 224
@@ -57,10 +44,7 @@ WORKING_SIZE: Final = 224
 TRAVEL_BANDS: Final = ("dx2", "dog4", "dog8")
 
 #: The bands for the best figures where training and use share their hospitals.
-FULL_BANDS: Final = (
-    *("dog1", "dog2", "dog4", "dog8", "dx1", "dx2", "dx4", "dy1", "dy4"),
-    *("dxx2", "dxy2", "dyy2", "dxx4", "dxy4", "dyy4"),
-)
+FULL_BANDS: Final = tuple("dog1 dog2 dog4 dog8 dx1 dx2 dx4 dy1 dy4 dxx2 dxy2 dyy2 dxx4 dxy4 dyy4".split())
 
 _NAME = re.compile(r"([a-z]+)([0-9]+(?:\.[0-9]+)?)")
 # Below this a sampled Gaussian is no Gaussian any more; above, the lungs are one blur.
@@ -75,12 +59,7 @@ _Floats = NDArray[np.float32]
 class LowPasses:
     """Low-passes of one image by normalised convolution, each scale computed once: what filters are made of.
 
-    Parameters
-    ----------
-    image, weight : ndarray of float32, shape (height, width)
-        The pixels times their weight, and the weight in [0, 1].
-    unit : float
-        Pixels of this frame to one unit of scale.
+    Made from the pixels times their weight, the weight in [0, 1], and the pixels to one unit of scale.
     """
 
     def __init__(self, image: _Floats, weight: _Floats, unit: float) -> None:
@@ -210,13 +189,7 @@ class Band:
 
     @classmethod
     def parse(cls, name: str) -> Band:
-        """Read a band's name.
-
-        Raises
-        ------
-        InputError
-            When it is no kind followed by a number.
-        """
+        """Read a band's name; InputError when it is no kind followed by a scale."""
         match = _NAME.fullmatch(name) if isinstance(name, str) else None
         if match is None:
             raise InputError(
@@ -226,14 +199,9 @@ class Band:
 
 
 class Filtered(NamedTuple):
-    """Responses in the lungs' bounding box of the working image.
+    """Responses in the lungs' bounding box of the working image, shape (n_bands, height, width), and its mask.
 
-    Attributes
-    ----------
-    values : ndarray of float32, shape (n_bands, height, width)
-        In grey levels; slopes in grey levels a pixel. 0 outside the mask.
-    mask : ndarray of bool, shape (height, width)
-        The lungs in the same frame.
+    In grey levels; slopes in grey levels a pixel. 0 outside the mask.
     """
 
     values: _Floats
@@ -243,11 +211,8 @@ class Filtered(NamedTuple):
 def as_bands(bands: bool | str | Iterable[str | Band]) -> tuple[Band, ...]:
     """Return bands for any way of asking for them.
 
-    Parameters
-    ----------
-    bands : bool, str, or iterable of str or Band
-        ``True`` and ``"travel"`` mean :data:`TRAVEL_BANDS`, ``"full"`` means :data:`FULL_BANDS`, ``False`` none;
-        else names, also as one string with commas.
+    ``True`` and ``"travel"`` mean :data:`TRAVEL_BANDS`, ``"full"`` means :data:`FULL_BANDS`, ``False`` none; else
+    names or bands, also as one string with commas.
 
     Raises
     ------
@@ -285,11 +250,6 @@ def filtered_images(
         True inside the lungs; at least one pixel.
     bands : see :func:`as_bands`
 
-    Returns
-    -------
-    Filtered
-        Not scaled by any spread yet.
-
     Raises
     ------
     InputError
@@ -308,20 +268,6 @@ def filtered_images(
         np.multiply(band.traits.respond(low, band.scale), inside, out=place)
     # The margin of one pixel was there for the slopes only.
     return Filtered(values[:, 1:-1, 1:-1], inside[1:-1, 1:-1])
-
-
-def check_pixels(pixels: Any, mask: Any) -> None:
-    """Raise InputError unless both are 2-D, uint8 and bool, of one shape."""
-    for name, array, dtype in (("pixels", pixels, np.uint8), ("mask", mask, np.bool_)):
-        if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 2:
-            came = (
-                f"{array.dtype} of shape {array.shape}"
-                if isinstance(array, np.ndarray)
-                else type(array).__name__
-            )
-            raise InputError(f"{name} must be a 2-D array of {np.dtype(dtype).name}; got {came}")
-    if pixels.shape != mask.shape:
-        raise InputError(f"pixels and mask must have one shape; got {pixels.shape} and {mask.shape}")
 
 
 def _working(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[_Floats, _Floats, float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,39 +20,22 @@ from histcxr.data.masks import check_mask, decode_mask, read_mask
 from histcxr.data.radiograph import check_lungs, decode_radiograph
 from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.histograms import BINS, Zones, masked_histogram
-from histcxr.features.recipe import Recipe, as_recipe, band_histograms
+from histcxr.features.recipe import Recipe, band_histograms
 from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import Found, Segmenter
 from histcxr.lungs.shape import polarity
-
-__all__ = [
-    "MAX_SATURATED",
-    "ImageCounts",
-    "Lungs",
-    "Measure",
-    "Pixels",
-    "batch_counts",
-    "checked_histogram",
-    "count_lungs",
-    "image_counts",
-    "measure_batch",
-    "measure_image",
-]
 
 #: Largest share of the lungs' pixels that may be pure black or pure white: such pixels show no tissue.
 MAX_SATURATED: Final = 0.5
 
 # Pixels decoded before the first of them is measured: bounds the memory of a batch of large images.
 _BATCH_PIXELS = 1 << 19
-
 # Pixels a side, about, that show whether an image is inverted: few are nearly always enough.
 _COARSE = (24, 64)
-
 # Grey levels by which the lungs are darker than what lies between them where no second look is needed.
 _SURELY_PROPER = -15.0
 
 _Path: TypeAlias = str | os.PathLike[str]
-
 Pixels: TypeAlias = NDArray[np.uint8]
 Lungs: TypeAlias = NDArray[np.bool_]
 
@@ -104,15 +87,10 @@ def measure_image(
     InputError
         When a mask array is of the wrong type or shape.
     """
-    pixels, sha256, name = _read_pixels(image, path, digest)
-    if segmenter is not None and _absent(mask):
-        (found,) = segmenter.segment([pixels], [name])
-        if isinstance(found, UnjudgeableError):
-            raise found
-        lungs = found.mask
-    else:
-        lungs = _read_lungs(mask, pixels, name)
-    return measure(pixels, lungs, name), sha256
+    (found,) = measure_batch([image], [mask], measure, segmenter=segmenter, digest=digest, paths=[path])
+    if isinstance(found, UnjudgeableError):
+        raise found
+    return found
 
 
 def measure_batch(
@@ -131,12 +109,8 @@ def measure_batch(
 
     Parameters
     ----------
-    images, masks : sequences of one length
-        As for :func:`measure_image`.
-    measure, segmenter, digest
-        As for :func:`measure_image`.
-    paths : sequence of path-like, optional
-        The images' names for messages, where bytes were given.
+    images, masks, paths : sequences of one length
+        As for :func:`measure_image`, and so are the others.
 
     Returns
     -------
@@ -202,7 +176,7 @@ def _measure_group(
 
 def _bare(error: UnjudgeableError) -> UnjudgeableError:
     """Return the error without its traceback, whose frames would hold the pixels as long as it is kept."""
-    return UnjudgeableError(error.reason, error.path, error.detail)
+    return type(error)(error.reason, error.path, error.detail)
 
 
 def _absent(mask: _Path | bytes | Lungs) -> bool:
@@ -281,79 +255,13 @@ def _check_polarity(pixels: Pixels, lungs: Lungs, name: str) -> None:
         raise RadiographError(Reason.POLARITY, name)
 
 
-def count_lungs(pixels: Pixels, lungs: Lungs, recipe: Recipe, name: str = "") -> NDArray[np.int64]:
-    """Count what a recipe asks for, unless the lungs show nothing.
+def count_lungs(pixels: Pixels, lungs: Lungs, name: str = "", *, recipe: Recipe) -> NDArray[np.int64]:
+    """Count what a recipe asks for, shape (rows, 256): with the recipe given, a :data:`Measure`.
 
-    Parameters
-    ----------
-    pixels, lungs, name
-        As for :func:`checked_histogram`.
-    recipe : Recipe
-
-    Returns
-    -------
-    ndarray of int64, shape (rows, 256)
-
-    Raises
-    ------
-    RadiographError
-        See :func:`checked_histogram`.
+    Raises RadiographError where :func:`checked_histogram` does.
     """
     counts = checked_histogram(pixels, lungs, recipe.zones, name)
     if not recipe.bands:
         return counts
     bands = band_histograms(pixels, lungs, recipe.zones, recipe.bands)
     return np.concatenate([counts, bands.reshape(-1, BINS)])
-
-
-class ImageCounts(NamedTuple):
-    """One image's ``counts``, int64 (n_zones, 256), and the SHA-256 of its file in hex, where asked for."""
-
-    counts: NDArray[np.int64]
-    sha256: str
-
-
-def image_counts(
-    image: _Path | bytes,
-    mask: _Path | bytes | Lungs,
-    zones: Zones | Recipe = 1,
-    *,
-    segmenter: Segmenter | None = None,
-    digest: bool = False,
-    path: _Path = "",
-) -> ImageCounts:
-    """Read an image and its lung mask, check both, and count.
-
-    Parameters
-    ----------
-    image, mask, segmenter, digest, path
-        As for :func:`measure_image`.
-    zones : {1, 2, 6, "1+2", "1+6"} or Recipe
-        What to count apart.
-
-    Raises
-    ------
-    UnjudgeableError, InputError
-        As :func:`measure_image` and :func:`count_lungs` say, or when zones is unknown.
-    """
-    counted = measure_image(image, mask, _counter(zones), segmenter=segmenter, digest=digest, path=path)
-    return ImageCounts(*counted)
-
-
-def batch_counts(
-    images: Sequence[_Path | bytes],
-    masks: Sequence[_Path | bytes | Lungs],
-    zones: Zones | Recipe = 1,
-    *,
-    segmenter: Segmenter | None = None,
-    digest: bool = False,
-    paths: Sequence[_Path] | None = None,
-) -> list[ImageCounts | UnjudgeableError]:
-    """Do what :func:`image_counts` does for several images, as :func:`measure_batch` does; see both."""
-    counted = measure_batch(images, masks, _counter(zones), segmenter=segmenter, digest=digest, paths=paths)
-    return [one if isinstance(one, UnjudgeableError) else ImageCounts(*one) for one in counted]
-
-
-def _counter(zones: Zones | Recipe) -> Measure[NDArray[np.int64]]:
-    recipe = as_recipe(zones)
-    return lambda pixels, lungs, name: count_lungs(pixels, lungs, recipe, name)

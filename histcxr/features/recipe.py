@@ -20,18 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
-from histcxr.features.filters import TRAVEL_BANDS, Band, BandKind, as_bands, check_pixels, filtered_images
-from histcxr.features.histograms import BINS, HISTOGRAM_VERSION, Zones, check_zones, zone_labels, zone_names
-
-__all__ = [
-    "BANDS_VERSION",
-    "BINS_PER_SPREAD",
-    "EXTRACTION_VERSION",
-    "ZERO_BIN",
-    "Recipe",
-    "as_recipe",
-    "band_histograms",
-]
+from histcxr.features.filters import TRAVEL_BANDS, Band, BandKind, as_bands, filtered_images
+from histcxr.features.histograms import (
+    BINS,
+    HISTOGRAM_VERSION,
+    Zones,
+    check_pixels,
+    check_zones,
+    zone_labels,
+    zone_names,
+)
 
 #: Raised whenever the same files may give other counts than before, by reading, checking or counting
 #: differently.
@@ -121,10 +119,7 @@ class Recipe(_Settings):
 def as_recipe(zones: Zones | Recipe, bands: bool | str | Iterable[str | Band] = ()) -> Recipe:
     """Return a recipe for zones and bands; a recipe given for zones is returned as it is.
 
-    Raises
-    ------
-    InputError
-        When a setting is unknown, or bands are given beside a recipe, which has its own.
+    InputError is raised for unknown settings, and for bands beside a recipe, which has its own.
     """
     if not isinstance(zones, Recipe):
         return Recipe(zones, bands)
@@ -143,12 +138,8 @@ def band_histograms(
 
     Parameters
     ----------
-    pixels : ndarray of uint8, shape (height, width)
-        The radiograph, lungs dark.
-    mask : ndarray of bool, shape (height, width)
-        True inside the lungs. An empty mask gives zeros.
-    zones : {1, 2, 6, "1+2", "1+6"}
-        As in :func:`histcxr.features.histograms.masked_histogram`.
+    pixels, mask, zones
+        As for :func:`~histcxr.features.histograms.masked_histogram`.
     bands : see :func:`histcxr.features.filters.as_bands`
 
     Returns

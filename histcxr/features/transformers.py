@@ -28,8 +28,6 @@ from histcxr.features.filters import Band
 from histcxr.features.histograms import BINS, Zones, check_zones, zone_names
 from histcxr.features.recipe import Recipe
 
-__all__ = ["KINDS", "CountsTransformer", "HistogramFeatures", "LungIntensity", "has_three_dimensions"]
-
 #: The kinds of feature there are.
 KINDS = ("density", "cumulative", "sqrt", "smoothed", "quantile", "share")
 
@@ -48,7 +46,7 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
     A subclass stores what the rows stand for as ``zones`` and, where rows of bands follow, ``bands``. Counts may come
     as ``(n, rows, bins)`` or flat as ``(n, rows * bins)``. A zone without a pixel (a lung that is missing) takes the
     distribution of the whole lungs: the neutral guess. An image without any counted pixel has no features and is
-    refused: extraction marks such images as unusable.
+    refused; extraction marks such images as unusable.
 
     Attributes
     ----------
@@ -187,8 +185,6 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
 class HistogramFeatures(CountsTransformer):
     """Turn histograms of the lungs into features for a classifier.
 
-    The transformer learns nothing from the data but their layout, so it may stand anywhere in a pipeline.
-
     Parameters
     ----------
     kind : str or sequence of str, default="quantile"
@@ -228,10 +224,9 @@ class HistogramFeatures(CountsTransformer):
     dtype : {"float64", "float32"}, default="float64"
         Of the features.
 
-    Attributes
-    ----------
-    n_bins_, n_features_in_, feature_names_in_
-        As for :class:`CountsTransformer`, which also says how counts may come and what becomes of empty zones.
+    Notes
+    -----
+    How counts may come, what becomes of empty zones, and the attributes: see :class:`CountsTransformer`.
     """
 
     def __init__(
@@ -289,8 +284,10 @@ class HistogramFeatures(CountsTransformer):
         counts = curves.fill_empty(counts, whole)
         zones = curves.density(counts)
         median, spread = curves.centre_and_spread(whole)
+        curve = zones
+        if self.scale == "own" and not {"quantile", "share"}.issuperset(self._kinds):
+            curve = curves.resample(zones, median, spread, self.own_range, self.own_bins)
         blocks = []
-        on_own_axis: NDArray[np.float64] | None = None
         for kind in self._kinds:
             if kind == "quantile":
                 found = curves.quantiles(counts, curves.levels(self.n_quantiles))
@@ -298,26 +295,18 @@ class HistogramFeatures(CountsTransformer):
                     found = (found - median[:, None, None]) / spread[:, None, None]
             elif kind == "share":
                 found = curves.shares(zones[:, self._first_part :], whole, self.n_shares)
+            elif kind == "cumulative":
+                found = np.cumsum(curve, axis=2)
+            elif kind == "sqrt":
+                found = np.sqrt(curve)
+            elif kind == "smoothed":
+                found = curves.smooth(curve, float(self.sigma))
             else:
-                curve = zones
-                if self.scale == "own":
-                    if on_own_axis is None:
-                        on_own_axis = curves.resample(zones, median, spread, self.own_range, self.own_bins)
-                    curve = on_own_axis
-                found = self._of_density(kind, curve)
+                found = curve
             blocks.append(found.reshape(len(counts), -1))
         if self._area_names():
             blocks.append(areas / areas.sum(axis=1, keepdims=True))
         return np.concatenate(blocks, axis=1)
-
-    def _of_density(self, kind: str, density: NDArray[np.float64]) -> NDArray[np.float64]:
-        if kind == "cumulative":
-            return np.cumsum(density, axis=2)
-        if kind == "sqrt":
-            return np.sqrt(density)
-        if kind == "smoothed":
-            return curves.smooth(density, float(self.sigma))
-        return density
 
     def _area_names(self) -> list[str]:
         return [f"{name}_area" for name in zone_names(self.zones) if name != "lungs"] if self.areas else []
@@ -348,11 +337,6 @@ class LungIntensity(CountsTransformer):
     ----------
     zones : {1, 2, 6, "1+2", "1+6"}, default=1
         The zones that the rows of the counts stand for; see :mod:`histcxr.features.histograms`.
-
-    Attributes
-    ----------
-    n_bins_, n_features_in_, feature_names_in_
-        As for :class:`CountsTransformer`, which also says how counts may come.
     """
 
     def __init__(self, zones: Zones = 1) -> None:

@@ -157,7 +157,7 @@ class Model:
 
     def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.int64]:
         """Count one image's lungs by the model's recipe; see :func:`~histcxr.features.measuring.count_lungs`."""
-        return count_lungs(pixels, lungs, self.recipe, name)
+        return count_lungs(pixels, lungs, name, recipe=self.recipe)
 
     def describe_input(self) -> dict[str, Any]:
         """Return what is read from an image, ready for the head of an audit trail."""

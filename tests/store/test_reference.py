@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_a_network_refuses_the_images_that_histograms_refuse(network, region):
         (dark, Reason.BLANK),
     ):
         found = []
-        for measure in (judge.measure, lambda *parts: count_lungs(*parts[:2], Recipe(6), parts[2])):
+        for measure in (judge.measure, partial(count_lungs, recipe=Recipe(6))):
             with pytest.raises(RadiographError) as caught:
                 measure(image, phantom.mask, "a.png")
             found.append((caught.value.reason, caught.value.path, caught.value.detail))

@@ -44,7 +44,11 @@ WORKING_SIZE: Final = 224
 TRAVEL_BANDS: Final = ("dx2", "dog4", "dog8")
 
 #: The bands for the best figures where training and use share their hospitals.
-FULL_BANDS: Final = tuple("dog1 dog2 dog4 dog8 dx1 dx2 dx4 dy1 dy4 dxx2 dxy2 dyy2 dxx4 dxy4 dyy4".split())
+FULL_BANDS: Final = (
+    ("dog1", "dog2", "dog4", "dog8", "dx1", "dx2", "dx4", "dy1", "dy4")
+    # Curvatures.
+    + ("dxx2", "dxy2", "dyy2", "dxx4", "dxy4", "dyy4")
+)
 
 _NAME = re.compile(r"([a-z]+)([0-9]+(?:\.[0-9]+)?)")
 # Below this a sampled Gaussian is no Gaussian any more; above, the lungs are one blur.

@@ -40,6 +40,16 @@ def has_three_dimensions(X: Any) -> bool:
     return getattr(X, "ndim", 2) == 3 or (isinstance(X, list | tuple) and np.ndim(X) == 3)
 
 
+def validate_counts(estimator: BaseEstimator, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+    """Do what scikit-learn's ``validate_data`` does, for flat counts or such of three dimensions, which stay so."""
+    if not has_three_dimensions(X):
+        flat: NDArray[Any] = validate_data(estimator, X, reset=reset)
+        return flat
+    cube: NDArray[Any] = check_array(X, allow_nd=True)
+    validate_data(estimator, cube.reshape(len(cube), -1), reset=reset)
+    return cube
+
+
 class CountsTransformer(TransformerMixin, BaseEstimator):
     """From counts to features, image by image; nothing is learnt from the data but their layout.
 
@@ -137,25 +147,22 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
         raise NotImplementedError
 
     def _counts(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
-        """Return counts as (n, rows, bins), checked; scikit-learn's own checks know two dimensions."""
+        """Return counts as (n, rows, bins), checked."""
         recipe = Recipe(self.zones, self.bands)
-        rows, shape = len(recipe.names), None
-        if has_three_dimensions(X):
-            cube: NDArray[Any] = check_array(X, allow_nd=True)
-            shape, X = cube.shape, cube.reshape(len(cube), -1)
-        flat: NDArray[Any] = validate_data(self, X, reset=reset)
-        check_non_negative(flat, type(self).__name__)
-        bins, rest = divmod(flat.shape[1], rows)
+        counts = validate_counts(self, X, reset=reset)
+        check_non_negative(counts, type(self).__name__)
+        rows = len(recipe.names)
+        bins, rest = divmod(counts[0].size, rows)
         whole_axis = self._whole_axis or bool(recipe.bands)
-        if rest or (whole_axis and bins != BINS) or (shape and shape[1:] != (rows, bins)):
+        if rest or (whole_axis and bins != BINS) or (counts.ndim == 3 and counts.shape[1] != rows):
             raise InputError(
                 f"X must have {rows} rows{f' of {BINS} bins' if whole_axis else ''} an image for {recipe}; "
-                f"got shape {shape or flat.shape}"
+                f"got shape {counts.shape}"
             )
         for place in self.ignore_bins:
             if not 0 <= place < bins:
                 raise InputError(f"ignore_bins must lie between 0 and {bins - 1}; got {place!r}")
-        return flat.reshape(len(flat), rows, bins)
+        return counts.reshape(len(counts), rows, bins)
 
     def _refuse_empty(self, counts: NDArray[Any]) -> None:
         zones = counts.reshape(len(counts), -1, len(zone_names(self.zones)), counts.shape[2])

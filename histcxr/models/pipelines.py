@@ -31,19 +31,6 @@ from histcxr.models.calibrated import CalibratedClassifier
 from histcxr.models.gaussian_svc import GaussianSVC
 from histcxr.models.lenet import LeNetClassifier
 
-__all__ = [
-    "Settings",
-    "calibrated",
-    "count_features",
-    "forest",
-    "knn",
-    "lenet",
-    "sees_both_sides",
-    "svm",
-    "svm_gammas",
-    "xgboost",
-]
-
 # Per zone: levels of the quantile function, intervals of the shares, bins of the density on the own scale.
 _QUANTILES = 16
 _SHARES = 8
@@ -59,15 +46,7 @@ _DENSITY_WEIGHT = 17.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What a pipeline is built from.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        What the rows of the counts stand for.
-    random_state, n_jobs, class_weight, device
-        As for :func:`~histcxr.models.registry.make_classifier`.
-    """
+    """What a pipeline is built from; see :func:`~histcxr.models.registry.make_classifier`."""
 
     recipe: Recipe
     random_state: Any = 0
@@ -155,34 +134,21 @@ def xgboost(settings: Settings) -> Pipeline:
         from xgboost import XGBClassifier
     except ImportError as error:
         raise MissingDependencyError("xgboost is needed for this classifier: pip install xgboost") from error
-    many = _many(settings.recipe)
-    if sees_both_sides(settings.recipe):
-        # Shallow and strongly regularised: a little worse at home, better in another hospital.
-        strength = {
-            "learning_rate": 0.04,
-            "max_depth": 3,
-            "min_child_weight": 8,
-            "subsample": 0.5,
-            "colsample_bytree": 0.05,
-            "reg_lambda": 10.0,
-        }
-    else:
-        strength = {
-            "learning_rate": 0.05,
-            "max_depth": 4,
-            "min_child_weight": 3,
-            "subsample": 0.7,
-            "colsample_bytree": 0.1 if many else 0.3,
-            "reg_lambda": 3.0,
-        }
+    many, both = _many(settings.recipe), sees_both_sides(settings.recipe)
     estimator = XGBClassifier(
         n_estimators=600,
         max_bin=64,
         tree_method="hist",
+        # For both sides shallow and strongly regularised: a little worse at home, better in another hospital.
+        learning_rate=0.04 if both else 0.05,
+        max_depth=3 if both else 4,
+        min_child_weight=8 if both else 3,
+        subsample=0.5 if both else 0.7,
+        colsample_bytree=0.05 if both else 0.1 if many else 0.3,
+        reg_lambda=10.0 if both else 3.0,
         device=settings.device,
         random_state=settings.random_state,
         n_jobs=settings.n_jobs,
-        **strength,
     )
     features = count_features(settings.recipe, ("quantile", "sqrt", "share") if many else "sqrt")
     return Pipeline([("features", features), ("classifier", calibrated(estimator, settings))])
@@ -200,16 +166,9 @@ def lenet(settings: Settings) -> Pipeline:
         zones=len(settings.recipe.names), class_weight=weights, random_state=settings.random_state
     )
     if settings.recipe.bands:
+        network.set_params(bin_width=4, kernel_size=(7, 5), pool_size=2, dense_dropout=0.4)
         # Bands already lie on an axis of their own spread: nothing there moves with the exposure.
-        network.set_params(
-            bin_width=4,
-            kernel_size=(7, 5),
-            pool_size=2,
-            dense_dropout=0.4,
-            shift=0.0,
-            gamma=0.0,
-            contrast=0.0,
-        )
+        network.set_params(shift=0.0, gamma=0.0, contrast=0.0)
     classifier = CalibratedClassifier(
         network, class_weight=settings.class_weight, random_state=settings.random_state
     )
@@ -221,16 +180,8 @@ def count_features(
 ) -> FeatureUnion | Pipeline | BothSides:
     """Return the usual step ``features``: where there are bands, standardised quantiles of every channel.
 
-    Otherwise features on the own scale, for the whole lungs also on the raw scale.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        What the rows of the counts stand for.
-    kinds : str or tuple of str
-        Of :class:`~histcxr.features.transformers.HistogramFeatures`, where there are no bands.
-    intensity : bool, default=True
-        Whether the lungs' own median and range join them.
+    Otherwise features of the ``kinds`` of :class:`~histcxr.features.transformers.HistogramFeatures` on the own scale,
+    for the whole lungs also on the raw scale, and with ``intensity`` the lungs' own median and range.
     """
     zones, bands = recipe
     if bands:
@@ -264,12 +215,7 @@ def count_features(
 def calibrated(estimator: Any, settings: Settings, *, n_jobs: int | None = None) -> CalibratedClassifier:
     """Return the usual step ``classifier`` behind :func:`count_features`.
 
-    Parameters
-    ----------
-    estimator : classifier
-    settings : Settings
-    n_jobs : int, optional
-        Folds fitted at a time, for estimators that use one thread themselves.
+    ``n_jobs`` folds are fitted at a time, for estimators that use one thread themselves.
     """
     return CalibratedClassifier(
         estimator,

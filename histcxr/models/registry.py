@@ -8,6 +8,7 @@ in :mod:`histcxr.store.weights`, so that it can be saved.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -23,17 +24,6 @@ from histcxr.features.recipe import Recipe
 from histcxr.models import pipelines
 from histcxr.models.pipelines import Settings, sees_both_sides
 from histcxr.models.stack import StackedClassifier
-
-__all__ = [
-    "CLASSIFIERS",
-    "ClassifierSpec",
-    "describe_classifiers",
-    "make_classifier",
-    "make_stack",
-    "search_space",
-    "stack_members",
-    "usual_trials",
-]
 
 
 @dataclass(frozen=True)
@@ -76,9 +66,8 @@ def make_classifier(
     name : str
         One of :data:`CLASSIFIERS`.
     zones : {1, 2, 6, "1+2", "1+6"}, default=1
-        What the rows of the counts stand for.
     bands : bool, str, or iterable of str or Band, default=()
-        The bands whose rows follow; see :mod:`histcxr.features.recipe`.
+        What the rows of the counts stand for; see :class:`~histcxr.features.recipe.Recipe`.
     random_state : int or None, default=0
     n_jobs : int, default=1
         Threads or processes.
@@ -122,10 +111,10 @@ def make_stack(
     Parameters
     ----------
     members : mapping of str to Pipeline
-        Pipelines as :func:`make_classifier` builds them, fitted or not: they are cloned. Within the stack they
-        go without calibration of their own, since the stack calibrates.
+        Pipelines as :func:`make_classifier` builds them, fitted or not: they are cloned, keep their own random states
+        and weights, and go without calibration of their own, since the stack calibrates.
     random_state, n_jobs, class_weight
-        As in :func:`make_classifier`; members keep their own random states and weights.
+        As in :func:`make_classifier`.
 
     Returns
     -------
@@ -161,11 +150,6 @@ def stack_members(zones: Zones = 1, bands: bool | str | Iterable[str | Band] = (
 
     With the bands that travel these are the trees alone: neighbours and kernels, which measure distances, are a
     little better at home and worse in another hospital.
-
-    Parameters
-    ----------
-    zones, bands
-        What is counted.
     """
     trees = ("random-forest", "xgboost")
     return trees if sees_both_sides(Recipe(zones, bands)) else ("knn", "svm", *trees)
@@ -298,10 +282,9 @@ def _spec(name: str) -> ClassifierSpec:
 
 def _check_device(device: str) -> None:
     """Refuse a device that is not there: XGBoost itself would go on without it, on the processor."""
-    kind, colon, number = device.partition(":") if isinstance(device, str) else ("", "", "")
     if device == "cpu":
         return
-    if kind != "cuda" or (colon and not number.isdigit()):
+    if not isinstance(device, str) or not re.fullmatch(r"cuda(:\d+)?", device):
         raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:N'; got {device!r}")
     import numpy as np
     from xgboost import DMatrix, train
@@ -312,9 +295,7 @@ def _check_device(device: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it would say follows as an error
             tiny = DMatrix(np.array([[0.0], [1.0]]), label=np.array([0, 1]))
-            booster = train(
-                {"device": device, "tree_method": "hist", "verbosity": 0}, tiny, num_boost_round=1
-            )
+            booster = train({"device": device, "tree_method": "hist", "verbosity": 0}, tiny, 1)
     except XGBoostError as error:
         problem = str(error).strip().splitlines()[0]
         raise InputError(f"device {device!r} cannot be used ({problem}); {advice}") from error

@@ -15,7 +15,7 @@ from histcxr.features import curves
 from histcxr.features.filters import Band, as_bands
 from histcxr.features.histograms import BINS, Zones, zone_names
 from histcxr.features.recipe import BINS_PER_SPREAD, ZERO_BIN, Recipe
-from histcxr.features.transformers import CountsTransformer, check_dtype, level_names
+from histcxr.features.transformers import CountsTransformer, level_names
 
 _INTENSITIES = {"own": ("own",), "raw": ("raw",), "both": ("raw", "own")}
 
@@ -66,7 +66,6 @@ class BandFeatures(CountsTransformer):
         if self.intensity not in _INTENSITIES:
             raise InputError(f"intensity must be one of {', '.join(_INTENSITIES)}; got {self.intensity!r}")
         whole_number(self.n_quantiles, "n_quantiles", least=1)
-        check_dtype(self.dtype)
 
     def _features(self, counts: NDArray[Any]) -> NDArray[np.floating]:
         found: list[NDArray[np.floating]] = []
@@ -203,27 +202,12 @@ def mirror_counts(
 ) -> NDArray[Any]:
     """Return the counts of the mirrored images, without the images: the lungs change places.
 
-    Parameters
-    ----------
-    counts : ndarray, shape (n, rows, 256)
-    zones, bands
-        What the rows stand for.
-
-    Returns
-    -------
-    ndarray, shape and dtype of counts
-        Equal to counting the mirrored images but for what is rounded: the outermost bins of ``dx`` and ``dxy``
-        are no mirror images of each other, so bin 0 is joined to bin 1, and responses just between two bins
-        may go to the other one.
-
-    Raises
-    ------
-    InputError
-        When the shape does not fit.
+    Of counts (n, rows, 256), whose rows stand for ``zones`` and ``bands``; InputError is raised for another shape.
+    Equal to counting the mirrored images but for what is rounded: the outermost bins of ``dx`` and ``dxy`` are no
+    mirror images of each other, so bin 0 is joined to bin 1, and responses just between two bins may go to the other
+    one.
     """
-    recipe = Recipe(zones, bands)
-    if counts.ndim != 3 or counts.shape[1:] != (len(recipe.names), BINS):
-        raise InputError(f"counts must have the shape (n, {len(recipe.names)}, {BINS}); got {counts.shape}")
+    Recipe(zones, bands).check_counts(counts)
     names = zone_names(zones)
     other = {"right": "left", "left": "right"}
     swapped = []

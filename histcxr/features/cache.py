@@ -50,12 +50,7 @@ def content_key(image: bytes, mask: bytes) -> bytes:
 class CountsCache:
     """The counts of one recipe on disk; a context manager that writes what is left when it is closed.
 
-    Parameters
-    ----------
-    folder : path-like
-        The cache, made where there is none. Several recipes and several processes may share it.
-    recipe : Recipe
-        What the counts were made by.
+    The folder is made where there is none. Several recipes and several processes may share it.
 
     Raises
     ------
@@ -81,7 +76,10 @@ class CountsCache:
             raise InputError(
                 f"cache must be a folder that can be written; got {folder}: {error.strerror}"
             ) from error
-        self._remove_stale()
+        for left in self._folder.glob(".histcxr-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                    left.unlink()
         self._part_of: dict[bytes, Path] = {}
         for part in sorted(self._folder.glob("part-*.parquet")):
             table = self._read(part, ["key"])
@@ -177,9 +175,3 @@ class CountsCache:
         with contextlib.suppress(OSError):
             part.unlink()
         return None
-
-    def _remove_stale(self) -> None:
-        for path in self._folder.glob(".histcxr-*"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()

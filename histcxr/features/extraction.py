@@ -77,13 +77,7 @@ class Features:
         return (self.table["reason"] == "").to_numpy(bool)
 
     def select(self, rows: ArrayLike) -> Features:
-        """Return some of the images.
-
-        Parameters
-        ----------
-        rows : array-like of bool, shape (n,), or of int
-            Which to keep, or their positions in the order wanted.
-        """
+        """Return some of the images: ``rows`` says which to keep (bool, shape (n,)), or their positions in order."""
         index = np.asarray(rows)
         if index.dtype == np.bool_ and index.shape != (len(self),):
             raise InputError(
@@ -290,13 +284,9 @@ def _count(chunk: _Chunk, sources: Sequence[_Source], work: _Work) -> None:
 
 
 def feature_frame(features: Features) -> pd.DataFrame:
-    """Lay out histograms as a table: the manifest's columns, then one column a bin.
+    """Lay out histograms as a table: the manifest's columns, then one column (int64) a bin, as ``right_upper_017``.
 
-    Returns
-    -------
-    DataFrame, n rows
-        Bins are named ``ZONE_000`` to ``ZONE_255`` (int64), e.g. ``right_upper_017``. File names that are not
-        UTF-8 are shown with backslash escapes, so that every format can hold them.
+    File names that are not UTF-8 are shown with backslash escapes, so that every format can hold them.
     """
     bins = [f"{zone}_{k:03d}" for zone in features.recipe.names for k in range(BINS)]
     counts = pd.DataFrame(features.counts.reshape(len(features), -1), columns=bins)
@@ -318,14 +308,8 @@ def write_features(features: Features, path: str | os.PathLike[str]) -> None:
     """Write histograms as Parquet, CSV or npz, by the path's suffix.
 
     An npz file holds ``counts`` (int64, ``(n, rows, 256)``), ``zones`` (names of the rows) and one array of text for
-    each manifest column; it loads without pickle.
-
-    Raises
-    ------
-    InputError
-        When the suffix is unknown.
-    OutputError
-        When the file cannot be written.
+    each manifest column; it loads without pickle. InputError is raised for another suffix, OutputError when the file
+    cannot be written.
     """
     suffix = check_format(path)
     with replacing(path) as unfinished:

@@ -27,7 +27,6 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 import cv2
@@ -132,22 +131,14 @@ class BandKind:
     codes: tuple[int, ...] = ()
 
 
-def _difference(low: LowPasses, scale: float) -> _Floats:
-    return low.mean(scale) - low.mean(2 * scale)
-
-
-def _derivative(low: LowPasses, scale: float, *, dx: int, dy: int) -> _Floats:
-    return low.derivative(scale, dx, dy)
-
-
 #: The kinds of band by name: small letters, which a scale follows in a band's name.
 KINDS: dict[str, BandKind] = {
-    "dog": BandKind(_difference),
-    "dx": BandKind(partial(_derivative, dx=1, dy=0), odd=True),
-    "dy": BandKind(partial(_derivative, dx=0, dy=1)),
-    "dxx": BandKind(partial(_derivative, dx=2, dy=0)),
-    "dyy": BandKind(partial(_derivative, dx=0, dy=2)),
-    "dxy": BandKind(partial(_derivative, dx=1, dy=1), odd=True),
+    "dog": BandKind(lambda low, scale: low.mean(scale) - low.mean(2 * scale)),
+    "dx": BandKind(lambda low, scale: low.derivative(scale, 1, 0), odd=True),
+    "dy": BandKind(lambda low, scale: low.derivative(scale, 0, 1)),
+    "dxx": BandKind(lambda low, scale: low.derivative(scale, 2, 0)),
+    "dyy": BandKind(lambda low, scale: low.derivative(scale, 0, 2)),
+    "dxy": BandKind(lambda low, scale: low.derivative(scale, 1, 1), odd=True),
     "mag": BandKind(LowPasses.steepness, signed=False),
     "std": BandKind(LowPasses.deviation, signed=False),
 }
@@ -155,19 +146,10 @@ KINDS: dict[str, BandKind] = {
 
 @dataclass(frozen=True, order=True)
 class Band:
-    """A filter and its scale.
+    """A filter of :data:`KINDS`, and its scale.
 
-    Parameters
-    ----------
-    kind : str
-        One of :data:`KINDS`.
-    scale : float
-        Standard deviation of the Gaussian, in pixels of the working image: from 0.5 to 64.
-
-    Raises
-    ------
-    InputError
-        When the kind is unknown or the scale out of range.
+    That is the standard deviation of the Gaussian, in pixels of the working image: from 0.5 to 64. InputError is raised
+    when the kind is unknown or the scale out of range.
     """
 
     kind: str
@@ -218,10 +200,7 @@ def as_bands(bands: bool | str | Iterable[str | Band]) -> tuple[Band, ...]:
     ``True`` and ``"travel"`` mean :data:`TRAVEL_BANDS`, ``"full"`` means :data:`FULL_BANDS`, ``False`` none; else
     names or bands, also as one string with commas.
 
-    Raises
-    ------
-    InputError
-        When a band is unknown, or named twice.
+    InputError is raised when a band is unknown, or named twice.
     """
     names: Iterable[str | Band]
     if isinstance(bands, bool):

@@ -142,17 +142,11 @@ def zone_labels(mask: NDArray[np.bool_], zones: Zones = 6) -> NDArray[np.uint8]:
     named by the half it lies in; the other lung's rows are then zero. A lung's height reaches from its first
     to its last row; specks cut off by empty rows do not stretch it, and belong to the nearest third.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (height, width)
-        True inside the lungs.
-    zones : {1, 2, 6, "1+2", "1+6"}
-        With ``"1+2"`` and ``"1+6"`` the labels are those of ``2`` and ``6``: a pixel has one label.
-
     Returns
     -------
     ndarray of uint8, shape (height, width)
-        0 outside the mask, else 1 up to the number of zones, in the order of :func:`zone_names` of 1, 2 or 6.
+        0 outside the mask, else 1 up to the number of zones, in the order of :func:`zone_names` of 1, 2 or 6; with
+        ``"1+2"`` and ``"1+6"`` the labels are those of ``2`` and ``6``.
 
     Raises
     ------

@@ -8,9 +8,10 @@ images.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
@@ -130,13 +131,10 @@ def measure_batch(
     group: list[tuple[int, Pixels, str, str]] = []
     held = 0
     for index, (image, name) in enumerate(zip(images, names, strict=True)):
-        try:
+        with _told(results, index):
             pixels, sha256, name = _read_pixels(image, name, digest)
-        except UnjudgeableError as error:
-            results[index] = _bare(error)
-            continue
-        group.append((index, pixels, sha256, name))
-        held += pixels.size
+            group.append((index, pixels, sha256, name))
+            held += pixels.size
         if held >= _BATCH_PIXELS:
             _measure_group(group, masks, measure, segmenter, results)
             group, held = [], 0
@@ -159,24 +157,23 @@ def _measure_group(
     ready: list[tuple[int, Pixels, str, str, Lungs]] = []
     for index, pixels, sha256, name in group:
         found = made.get(index)
-        if isinstance(found, UnjudgeableError):
-            results[index] = _bare(found)
-            continue
-        try:
+        with _told(results, index):
+            if isinstance(found, UnjudgeableError):
+                raise found
             lungs = found.mask if found is not None else _read_lungs(masks[index], pixels, name)
             ready.append((index, pixels, sha256, name, lungs))
-        except UnjudgeableError as error:
-            results[index] = _bare(error)
     for index, pixels, sha256, name, lungs in ready:
-        try:
+        with _told(results, index):
             results[index] = (measure(pixels, lungs, name), sha256)
-        except UnjudgeableError as error:
-            results[index] = _bare(error)
 
 
-def _bare(error: UnjudgeableError) -> UnjudgeableError:
-    """Return the error without its traceback, whose frames would hold the pixels as long as it is kept."""
-    return type(error)(error.reason, error.path, error.detail)
+@contextlib.contextmanager
+def _told(results: list[Any], index: int) -> Iterator[None]:
+    """Keep the error of the block, without its traceback, whose frames would hold the pixels as long."""
+    try:
+        yield
+    except UnjudgeableError as error:
+        results[index] = type(error)(error.reason, error.path, error.detail)
 
 
 def _absent(mask: _Path | bytes | Lungs) -> bool:

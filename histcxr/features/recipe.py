@@ -58,15 +58,10 @@ class Recipe(_Settings):
     Parameters
     ----------
     zones : {1, 2, 6, "1+2", "1+6"}, default=1
-        The zones that are counted apart; see :mod:`histcxr.features.histograms`.
+        The zones that are counted apart; see :mod:`histcxr.features.histograms`. InputError for any other.
     bands : bool, str, or iterable of str or Band, default=()
         Filtered images that are counted beside the intensity; see :func:`histcxr.features.filters.as_bands`.
         ``True`` means those that travel best. Kept as a tuple of names.
-
-    Raises
-    ------
-    InputError
-        When a setting is unknown.
     """
 
     __slots__ = ()
@@ -80,6 +75,14 @@ class Recipe(_Settings):
         """What the rows of the counts stand for: the zones, then those of each band, as ``dog4_right_upper``."""
         zones = zone_names(self.zones)
         return (*zones, *(f"{band}_{zone}" for band in self.bands for zone in zones))
+
+    def check_counts(self, counts: NDArray[Any]) -> None:
+        """Raise InputError unless counts have the shape (n, rows, 256) of this recipe."""
+        shape = (len(self.names), BINS)
+        if counts.ndim != 3 or counts.shape[1:] != shape:
+            raise InputError(
+                f"counts must have the shape (n, {shape[0]}, {BINS}) for {self}; got {counts.shape}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return settings and versions in types that JSON knows."""
@@ -96,11 +99,8 @@ class Recipe(_Settings):
     def from_dict(cls, settings: Mapping[str, Any]) -> Recipe:
         """Rebuild a recipe from :meth:`to_dict`.
 
-        Raises
-        ------
-        InputError
-            When keys are missing or unknown, or the recipe was written for another version of the
-            extraction: this version would give other counts.
+        InputError is raised when keys are missing or unknown, or the recipe was written for another version of the
+        extraction: this version would give other counts.
         """
         bands = settings.get("bands", [])
         if not isinstance(bands, list):

@@ -77,14 +77,7 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
     _whole_axis: ClassVar[bool] = False
 
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Check the parameters and note the layout of the counts.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, rows, bins) or (n, rows * bins)
-            Counts, not negative.
-        y : None
-            Ignored.
+        """Check the parameters and note the layout of the counts; ``y`` is ignored.
 
         Raises
         ------
@@ -93,6 +86,8 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
             are negative, missing or infinite.
         """
         self._check_parameters()
+        if self.dtype not in (None, "float64", "float32"):
+            raise InputError(f"dtype must be 'float64' or 'float32'; got {self.dtype!r}")
         counts = self._counts(X, reset=True)
         self.n_bins_ = counts.shape[2]
         self._learn(counts)
@@ -100,10 +95,6 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the features, shape (n, n_features_out).
-
-        Parameters
-        ----------
-        X : array-like, shape (n, rows, bins) or (n, rows * bins)
 
         Raises
         ------
@@ -121,12 +112,9 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
         return found
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
-        """Name the features, e.g. ``right_upper_quantile_0.25``: after rows, not after columns.
+        """Name the features after rows, not after columns, e.g. ``right_upper_quantile_0.25``.
 
-        Parameters
-        ----------
-        input_features : array-like of str, optional
-            Only compared with the names seen by ``fit``.
+        ``input_features`` are only compared with the names seen by ``fit``.
         """
         check_is_fitted(self)
         _check_feature_names_in(self, input_features, generate_names=False)
@@ -281,7 +269,6 @@ class HistogramFeatures(CountsTransformer):
             whole_number(getattr(self, name), name, least=least)
         for name in ("sigma", "own_range"):
             positive_number(getattr(self, name), name)
-        check_dtype(self.dtype)
 
     def _features(self, counts: NDArray[Any]) -> NDArray[np.float64]:
         counts = counts.astype(np.float64)
@@ -360,9 +347,3 @@ class LungIntensity(CountsTransformer):
 def level_names(n: int) -> list[str]:
     """Return ``n`` quantile levels with as many digits as tell them apart: 1000 levels have 1000 names."""
     return [f"{level:.6g}" for level in curves.levels(n)]
-
-
-def check_dtype(dtype: object) -> None:
-    """Raise InputError unless features may have this dtype."""
-    if dtype not in ("float64", "float32"):
-        raise InputError(f"dtype must be 'float64' or 'float32'; got {dtype!r}")

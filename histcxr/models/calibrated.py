@@ -15,7 +15,7 @@ from histcxr.models.out_of_fold import OutOfFoldClassifier
 
 
 class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
-    """A classifier and Platt's sigmoid, fitted on scores of patients that the classifier had not seen.
+    """A classifier and Platt's sigmoid (1999), fitted on scores of patients that the classifier had not seen.
 
     What ``CalibratedClassifierCV(ensemble=False)`` does, except that folds share no patient, whatever
     scikit-learn's global settings, and that probabilities enter the sigmoid as logits. The order of the
@@ -38,10 +38,6 @@ class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
         Of the folds.
     n_jobs : int or None, default=None
         Folds fitted at a time. For classifiers that use one thread themselves.
-
-    References
-    ----------
-    J. Platt, Probabilistic outputs for support vector machines, 1999.
     """
 
     def __init__(

@@ -41,9 +41,6 @@ class GaussianSVC(ClassifierMixin, BaseEstimator):
     support_vectors_ : ndarray of float32, shape (n_support, n_features)
     dual_coef_ : ndarray of float64, shape (n_support,)
     intercept_ : float
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str
-        Only when fitted on a table with named columns.
     """
 
     def __init__(self, C: float = 1.0, gamma: float = 1.0) -> None:

@@ -31,18 +31,8 @@ _EDGE = 0.005
 def case_logits(estimator: Any, X: Any, views: int = 1) -> NDArray[np.float64]:
     """Return a real-valued score of each image for the second class; higher is likelier.
 
-    Parameters
-    ----------
-    estimator : fitted classifier of two classes
-    X : array-like; for several views ndarray, shape (n, views * n_features)
-    views : int, default=1
-        Views of each image that stand side by side in its row; their mean is the image's score.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        The decision function where there is one, otherwise the logit of the probability squeezed into
-        [0.005, 0.995].
+    That is the decision function where there is one, otherwise the logit of the probability squeezed into
+    [0.005, 0.995]. Of several views, which stand side by side in an image's row of ``X``, it is the mean.
     """
     if views > 1:
         logits: NDArray[np.float64] = np.mean(
@@ -67,13 +57,7 @@ def fits_in_workers(estimator: Any) -> bool:
 
 
 def two_classes(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Return the two classes of a target, shape (n,), and the target as 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        When it has not two classes (:class:`~histcxr.exceptions.InputError`).
-    """
+    """Return the two classes of a target, shape (n,), and the target as 0 and 1; or raise ValueError."""
     check_classification_targets(y)
     kind = type_of_target(y, input_name="y", raise_unknown=True)
     classes, encoded = np.unique(y, return_inverse=True)
@@ -97,10 +81,6 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
     coef_ : ndarray, shape (n_members,)
         Weight of each member's logit.
     intercept_ : float
-    n_features_in_ : int
-        Values of an image: for counts, zones times bins.
-    feature_names_in_ : ndarray of str
-        Only when fitted on a table with named columns.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> OutOfFoldClassifier:
@@ -108,7 +88,7 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, shape (n, n_features) or (n, zones, bins)
+        X : array-like, shape (n, n_features) or (n, rows, bins)
         y : array-like, shape (n,)
             Two classes; the one that sorts last is the positive class.
         groups : array-like, shape (n,), optional
@@ -117,8 +97,7 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            When shapes do not fit, ``y`` has not two classes, or there are too few patients of a class for
-            the folds (:class:`~histcxr.exceptions.InputError`).
+            When shapes or classes do not fit, or there are too few patients of a class for the folds.
         """
         self._fit(X, y, groups)
         return self

@@ -11,10 +11,14 @@ shape. The histogram of the whole lungs has no such inner reference: there the r
 
 from __future__ import annotations
 
+import json
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier
@@ -60,45 +64,39 @@ def knn(settings: Settings) -> Pipeline:
 
     A single histogram is dominated by its coarse shape; whitening lets the finer differences count.
     """
-    steps: list[tuple[str, Any]] = [("features", count_features(settings.recipe, "sqrt", intensity=False))]
-    if _many(settings.recipe):
-        neighbours, metric = 25, "manhattan"
-    else:
-        neighbours, metric = 35, "euclidean"
-        steps.append(("reduce", PCA(15, whiten=True, random_state=settings.random_state)))
+    many = _many(settings.recipe)
     estimator = KNeighborsClassifier(
-        neighbours, weights="distance", metric=metric, algorithm="brute", n_jobs=settings.n_jobs
+        25 if many else 35,
+        weights="distance",
+        metric="manhattan" if many else "euclidean",
+        algorithm="brute",
+        n_jobs=settings.n_jobs,
     )
-    return Pipeline([*steps, ("classifier", calibrated(estimator, settings))])
+    reduce = () if many else (("reduce", PCA(15, whiten=True, random_state=settings.random_state)),)
+    return pipeline(estimator, settings, count_features(settings.recipe, "sqrt", intensity=False), *reduce)
 
 
 def svm(settings: Settings) -> Pipeline:
     """Support vector machine with a Gaussian kernel.
 
+    On standardised quantiles and shares; for the whole lungs on the main components of square-root densities.
     Where bands are there for the home's sake, coarse densities join the quantiles: one tells what a distribution
     looks like, the other where it lies, and the kernel is the product of one on each.
-
-    On standardised quantiles and shares; for the whole lungs on the main components of square-root densities,
-    whose Euclidean distance is Hellinger's.
     """
     recipe = settings.recipe
-    if _many(recipe):
-        features = count_features(recipe, ("quantile", "share"))
-        if recipe.bands and not sees_both_sides(recipe):
-            densities = BandDensities(zones=recipe.zones, bands=recipe.bands, weight=_DENSITY_WEIGHT)
-            features = FeatureUnion([("quantiles", features), ("densities", densities)])
-        steps: list[tuple[str, Any]] = [("features", features)]
-        if not recipe.bands:
-            steps.append(("scale", StandardScaler()))
-        cost = 3.0
-    else:
-        steps = [
-            ("features", count_features(recipe, "sqrt", intensity=False)),
-            ("reduce", PCA(40, random_state=settings.random_state)),
-        ]
-        cost = 10.0
-    estimator = GaussianSVC(C=cost, gamma=svm_gammas(recipe)[1])
-    return Pipeline([*steps, ("classifier", calibrated(estimator, settings, n_jobs=settings.n_jobs))])
+    gamma, n_jobs = svm_gammas(recipe)[1], settings.n_jobs
+    if not _many(recipe):
+        features = count_features(recipe, "sqrt", intensity=False)
+        reduce = PCA(40, random_state=settings.random_state)
+        return pipeline(GaussianSVC(10.0, gamma), settings, features, ("reduce", reduce), n_jobs=n_jobs)
+    estimator = GaussianSVC(3.0, gamma)
+    features = count_features(recipe, ("quantile", "share"))
+    if not recipe.bands:
+        return pipeline(estimator, settings, features, ("scale", StandardScaler()), n_jobs=n_jobs)
+    if not sees_both_sides(recipe):
+        densities = BandDensities(zones=recipe.zones, bands=recipe.bands, weight=_DENSITY_WEIGHT)
+        features = FeatureUnion([("quantiles", features), ("densities", densities)])
+    return pipeline(estimator, settings, features, n_jobs=n_jobs)
 
 
 def svm_gammas(recipe: Recipe) -> list[float]:
@@ -124,8 +122,7 @@ def forest(settings: Settings) -> Pipeline:
         random_state=settings.random_state,
         n_jobs=settings.n_jobs,
     )
-    features = count_features(settings.recipe, kinds)
-    return Pipeline([("features", features), ("classifier", calibrated(estimator, settings))])
+    return pipeline(estimator, settings, count_features(settings.recipe, kinds))
 
 
 def xgboost(settings: Settings) -> Pipeline:
@@ -134,6 +131,7 @@ def xgboost(settings: Settings) -> Pipeline:
         from xgboost import XGBClassifier
     except ImportError as error:
         raise MissingDependencyError("xgboost is needed for this classifier: pip install xgboost") from error
+    _check_device(settings.device)
     many, both = _many(settings.recipe), sees_both_sides(settings.recipe)
     estimator = XGBClassifier(
         n_estimators=600,
@@ -150,8 +148,8 @@ def xgboost(settings: Settings) -> Pipeline:
         random_state=settings.random_state,
         n_jobs=settings.n_jobs,
     )
-    features = count_features(settings.recipe, ("quantile", "sqrt", "share") if many else "sqrt")
-    return Pipeline([("features", features), ("classifier", calibrated(estimator, settings))])
+    kinds = ("quantile", "sqrt", "share") if many else "sqrt"
+    return pipeline(estimator, settings, count_features(settings.recipe, kinds))
 
 
 def lenet(settings: Settings) -> Pipeline:
@@ -212,25 +210,28 @@ def count_features(
     return FeatureUnion(parts)
 
 
-def calibrated(estimator: Any, settings: Settings, *, n_jobs: int | None = None) -> CalibratedClassifier:
-    """Return the usual step ``classifier`` behind :func:`count_features`.
+def pipeline(
+    estimator: Any, settings: Settings, features: Any, *between: tuple[str, Any], n_jobs: int | None = None
+) -> Pipeline:
+    """Return the usual pipeline: features, the steps in between, and the estimator, calibrated across patients.
 
     ``n_jobs`` folds are fitted at a time, for estimators that use one thread themselves.
     """
-    return CalibratedClassifier(
+    classifier = CalibratedClassifier(
         estimator,
         views=2 if sees_both_sides(settings.recipe) else 1,
         class_weight=settings.class_weight,
         random_state=settings.random_state,
         n_jobs=n_jobs,
     )
+    return Pipeline([("features", features), *between, ("classifier", classifier)])
 
 
 def sees_both_sides(recipe: Recipe) -> bool:
-    """Tell whether an image's score is the mean of its own and its mirror image's.
+    """Tell whether an image's score is the mean of its own and its mirror image's: with the bands that travel.
 
-    With the bands that travel: which lung is sick, and which way hearts are turned, differs between hospitals
-    more than sickness does. It costs a little at home and gains more elsewhere.
+    Which lung is sick, and which way hearts are turned, differs between hospitals more than sickness does. It costs a
+    little at home and gains more elsewhere.
     """
     return bool(recipe.bands) and _travels(recipe) and recipe.zones != 1
 
@@ -242,3 +243,26 @@ def _many(recipe: Recipe) -> bool:
 def _travels(recipe: Recipe) -> bool:
     """Tell whether all bands keep their worth in other hospitals; grey levels as they are do not."""
     return set(recipe.bands) <= set(TRAVEL_BANDS)
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that is not there: XGBoost itself would go on without it, on the processor."""
+    if device == "cpu":
+        return
+    if not isinstance(device, str) or not re.fullmatch(r"cuda(:\d+)?", device):
+        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:N'; got {device!r}")
+    from xgboost import DMatrix, train
+    from xgboost.core import XGBoostError
+
+    advice = "install XGBoost with CUDA and check the driver with nvidia-smi, or use device='cpu'"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it would say follows as an error
+            tiny = DMatrix(np.array([[0.0], [1.0]]), label=np.array([0, 1]))
+            booster = train({"device": device, "tree_method": "hist", "verbosity": 0}, tiny, 1)
+    except XGBoostError as error:
+        problem = str(error).strip().splitlines()[0]
+        raise InputError(f"device {device!r} cannot be used ({problem}); {advice}") from error
+    used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
+    if not used.startswith("cuda"):
+        raise InputError(f"device {device!r} was asked for, but XGBoost finds no GPU; {advice}")

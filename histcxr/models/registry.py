@@ -7,9 +7,6 @@ in :mod:`histcxr.store.weights`, so that it can be saved.
 
 from __future__ import annotations
 
-import json
-import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,24 +25,15 @@ from histcxr.models.stack import StackedClassifier
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """What the registry knows of a classifier.
+    """What the registry knows of a classifier."""
 
-    Parameters
-    ----------
-    description : str
-        One line for a list.
-    build : callable
-        Called with the :class:`~histcxr.models.pipelines.Settings`; returns a Pipeline, whose last step is named
-        ``classifier`` and takes the patients as ``groups``.
-    space : callable
-        Called with the recipe of the counts; returns parameters of the pipeline and the values worth trying.
-    n_trials : int
-        Settings that a search tries, unless it is told otherwise.
-    """
-
+    #: One line for a list.
     description: str
+    #: Builds a pipeline whose last step is named ``classifier`` and takes the patients as ``groups``.
     build: Callable[[Settings], Pipeline]
+    #: Returns parameters of the pipeline, and the values worth trying, for a recipe of the counts.
     space: Callable[[Recipe], dict[str, list[Any]]]
+    #: Settings that a search tries, unless it is told otherwise.
     n_trials: int
 
 
@@ -106,7 +94,7 @@ def make_stack(
     n_jobs: int = 1,
     class_weight: Any = None,
 ) -> Pipeline:
-    """Stack classifiers of one's own choice or tuning.
+    """Stack classifiers of one's own choice or tuning, as the one step ``classifier`` of a pipeline, unfitted.
 
     Parameters
     ----------
@@ -115,11 +103,6 @@ def make_stack(
         and weights, and go without calibration of their own, since the stack calibrates.
     random_state, n_jobs, class_weight
         As in :func:`make_classifier`.
-
-    Returns
-    -------
-    Pipeline
-        Unfitted, with the one step ``classifier``, a :class:`~histcxr.models.stack.StackedClassifier`.
 
     Raises
     ------
@@ -206,12 +189,6 @@ def describe_classifiers() -> list[dict[str, Any]]:
     ]
 
 
-def _xgboost(settings: Settings) -> Pipeline:
-    pipeline = pipelines.xgboost(settings)
-    _check_device(settings.device)
-    return pipeline
-
-
 def _stack(settings: Settings) -> Pipeline:
     alone = replace(settings, n_jobs=1)
     members = {name: CLASSIFIERS[name].build(alone) for name in stack_members(*settings.recipe)}
@@ -261,7 +238,9 @@ CLASSIFIERS: dict[str, ClassifierSpec] = {
         8,
     ),
     "random-forest": ClassifierSpec("random forest", pipelines.forest, lambda recipe: dict(_FOREST_SPACE), 6),
-    "xgboost": ClassifierSpec("gradient-boosted trees", _xgboost, lambda recipe: dict(_XGBOOST_SPACE), 10),
+    "xgboost": ClassifierSpec(
+        "gradient-boosted trees", pipelines.xgboost, lambda recipe: dict(_XGBOOST_SPACE), 10
+    ),
     "lenet": ClassifierSpec(
         "1-D convolutional network on the histograms (extra neural)",
         pipelines.lenet,
@@ -278,27 +257,3 @@ def _spec(name: str) -> ClassifierSpec:
     if name not in CLASSIFIERS:
         raise InputError(f"name must be one of {', '.join(CLASSIFIERS)}; got {name!r}")
     return CLASSIFIERS[name]
-
-
-def _check_device(device: str) -> None:
-    """Refuse a device that is not there: XGBoost itself would go on without it, on the processor."""
-    if device == "cpu":
-        return
-    if not isinstance(device, str) or not re.fullmatch(r"cuda(:\d+)?", device):
-        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:N'; got {device!r}")
-    import numpy as np
-    from xgboost import DMatrix, train
-    from xgboost.core import XGBoostError
-
-    advice = "install XGBoost with CUDA and check the driver with nvidia-smi, or use device='cpu'"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it would say follows as an error
-            tiny = DMatrix(np.array([[0.0], [1.0]]), label=np.array([0, 1]))
-            booster = train({"device": device, "tree_method": "hist", "verbosity": 0}, tiny, 1)
-    except XGBoostError as error:
-        problem = str(error).strip().splitlines()[0]
-        raise InputError(f"device {device!r} cannot be used ({problem}); {advice}") from error
-    used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
-    if not used.startswith("cuda"):
-        raise InputError(f"device {device!r} was asked for, but XGBoost finds no GPU; {advice}")

@@ -19,8 +19,8 @@ _LEAST = 1e-6  # keeps the regression solvable where members agree exactly
 class StackedClassifier(OutOfFoldClassifier, _BaseComposition):
     """A logistic regression on the out-of-fold logits of several classifiers, drawn towards equal weights.
 
-    What scikit-learn's ``StackingClassifier`` does, except that folds share no patient (its ``fit`` has no
-    place for groups), that probabilities enter as logits, that counts may have three dimensions, and for the
+    What scikit-learn's ``StackingClassifier`` does (Wolpert 1992), except that folds share no patient (its ``fit``
+    has no place for groups), that probabilities enter as logits, that counts may have three dimensions, and for the
     penalty: which member is best at home says little about which is best elsewhere, and an even vote travels
     better.
 
@@ -39,10 +39,6 @@ class StackedClassifier(OutOfFoldClassifier, _BaseComposition):
         Of the folds.
     n_jobs : int or None, default=None
         Members and folds fitted at a time.
-
-    References
-    ----------
-    D. Wolpert, Stacked generalization, 1992.
     """
 
     def __init__(

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import Pipeline
 
 import histcxr
 from histcxr.data.manifest import is_sick, read_manifest
@@ -14,7 +13,7 @@ from histcxr.features.band_features import mirror_counts
 from histcxr.features.extraction import extract_features
 from histcxr.features.filters import KINDS, BandKind
 from histcxr.features.recipe import Recipe
-from histcxr.models.pipelines import calibrated, count_features
+from histcxr.models.pipelines import count_features, pipeline
 from histcxr.models.registry import (
     CLASSIFIERS,
     ClassifierSpec,
@@ -56,8 +55,7 @@ def brighter_side(low, scale):
 
 def extra_trees(settings):
     trees = ExtraTreesClassifier(50, random_state=settings.random_state, n_jobs=settings.n_jobs)
-    features = count_features(settings.recipe, "sqrt")
-    return Pipeline([("features", features), ("classifier", calibrated(trees, settings))])
+    return pipeline(trees, settings, count_features(settings.recipe, "sqrt"))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from histcxr.decision.bootstrap import paired_bootstrap
 from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
-from histcxr.reference.inputs import read_images
+from histcxr.reference.images import read_images
 from histcxr.store import Model
 from histcxr.store.network import ReferenceModel
 from histcxr.study.cohort import histogram_hashes
@@ -91,7 +91,7 @@ def score_all(
     read: dict[Any, Any] = {}
     for name, network in references.items():
         if network.inputs not in read:
-            read[network.inputs] = read_images(manifest, **network.inputs.to_dict(), lungs=lungs)
+            read[network.inputs] = read_images(manifest, network.inputs, lungs=lungs)
         images = read[network.inputs]
         usable &= images.usable
         by_model[name] = network.score(images.pixels)

@@ -3,7 +3,7 @@
 :func:`measure_image` and :func:`measure_batch` are one computation, and the only one by which an image and its mask
 become what a model sees. What is measured they are told: histograms
 (:func:`~histcxr.features.counting.count_lungs`) or the square of a network that sees the image
-(:func:`~histcxr.reference.inputs.lung_square`). Both begin with :func:`checked_histogram`, so both refuse the same
+(:func:`~histcxr.reference.images.lung_square`). Both begin with :func:`checked_histogram`, so both refuse the same
 images.
 """
 

@@ -17,7 +17,7 @@ from histcxr.exceptions import MaskError, ModelError, RadiographError, Reason, U
 from histcxr.files.reading import read_file
 from histcxr.lungs.inputs import SIZE, network_input
 from histcxr.lungs.shape import Lungs, enlarged, find_lungs, polarity
-from histcxr.networks.onnx_session import open_session
+from histcxr.networks.onnx_model import open_session
 
 __all__ = ["Found", "Segmenter", "load_segmenter"]
 

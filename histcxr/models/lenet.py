@@ -6,7 +6,7 @@ Keras trains it, ONNX Runtime predicts: a fitted or loaded classifier scores wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,16 +25,22 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from histcxr.checks import whole_number
 from histcxr.data.patient_folds import validation_folds
 from histcxr.exceptions import InputError
 from histcxr.features.histograms import zone_names
-from histcxr.models.lenet_graph import LeNetGraph, build_lenet, set_weights
-from histcxr.models.lenet_inputs import REPRESENTATIONS, check_counted, histogram_tensor
-from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
-from histcxr.models.onnx_export import run_session, write_onnx
+from histcxr.models.lenet_network import LeNetGraph, build_lenet, run_session, write_onnx
+from histcxr.models.lenet_training import (
+    REPRESENTATIONS,
+    LeNetTrainer,
+    TrainingOptions,
+    check_counted,
+    histogram_tensor,
+)
 from histcxr.models.out_of_fold import has_three_dimensions
 from histcxr.networks.backend import import_neural
-from histcxr.networks.onnx_session import open_session
+from histcxr.networks.fit import set_weights
+from histcxr.networks.onnx_model import open_session
 
 __all__ = ["LeNetClassifier"]
 
@@ -48,7 +54,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         Histograms an image, when ``X`` comes flat: a number, or a setting such as ``"1+6"``. None: one, or
         what a three-dimensional ``X`` shows.
     representation : {"density", "sqrt", "cumulative"}, default="sqrt"
-        What the network reads; see :func:`~histcxr.models.lenet_inputs.histogram_tensor`, also for the next
+        What the network reads; see :func:`~histcxr.models.lenet_training.histogram_tensor`, also for the next
         three.
     smoothing : float, default=0
         Width of a Gaussian window in bins.
@@ -77,7 +83,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         See :class:`~histcxr.models.lenet_training.TrainingOptions`.
     shift, gamma, contrast : float, default=0.04, 0.15, 0.1
         Augmentation: how far brightness, gamma and contrast of the image are varied, by moving its histogram;
-        see :class:`~histcxr.models.lenet_layers.HistogramJitter`. 0, 0, 0 turns it off.
+        see :func:`~histcxr.models.lenet_training.histogram_jitter`. 0, 0, 0 turns it off.
     class_weight : "balanced", dict or None, default=None
         Weight of each class in training and validation loss.
     validation_fraction : float, default=0.1
@@ -103,7 +109,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     best_epochs_ : list of int
         The epoch, from 0, whose weights each network kept.
     graph_ : dict
-        The arguments of :class:`~histcxr.models.lenet_graph.LeNetGraph`.
+        The arguments of :class:`~histcxr.models.lenet_network.LeNetGraph`.
 
     Notes
     -----
@@ -207,12 +213,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         MissingDependencyError
             When Keras or its backend is not installed.
         """
-        if (
-            not isinstance(self.n_seeds, int | np.integer)
-            or isinstance(self.n_seeds, bool)
-            or self.n_seeds < 1
-        ):
-            raise InputError(f"n_seeds must be an integer of at least 1; got {self.n_seeds!r}")
+        whole_number(self.n_seeds, "n_seeds", least=1)
         if groups is not None:
             check_consistent_length(X, groups)
         trainer, target = self.make_trainer(X, y)
@@ -253,7 +254,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         -------
         bytes
             From ``histograms``, float32 ``(n, zones, bins)`` as
-            :func:`~histcxr.models.lenet_inputs.histogram_tensor` gives them, to ``score``, ``(n, 1)``.
+            :func:`~histcxr.models.lenet_training.histogram_tensor` gives them, to ``score``, ``(n, 1)``.
 
         Raises
         ------
@@ -305,37 +306,20 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         if self.representation not in REPRESENTATIONS:
             known = ", ".join(REPRESENTATIONS)
             raise InputError(f"representation must be one of {known}; got {self.representation!r}")
-        options = TrainingOptions(
-            epochs=self.epochs,
-            patience=self.patience,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            label_smoothing=self.label_smoothing,
-            shift=self.shift,
-            gamma=self.gamma,
-            contrast=self.contrast,
-            exponent=REPRESENTATIONS[self.representation],
-        )
+        training, layers = (self._options(kind) for kind in (TrainingOptions, LeNetGraph))
+        options = TrainingOptions(exponent=REPRESENTATIONS[self.representation], **training)
         flat, target = self.check_data(X, y)
-        graph = LeNetGraph.from_options(
-            self.n_bins_ // self.bin_width,
-            self.n_zones_,
-            filters=self.filters,
-            kernel_size=self.kernel_size,
-            pool_size=self.pool_size,
-            conv_dropout=self.conv_dropout,
-            dense=self.dense,
-            dense_dropout=self.dense_dropout,
-            activation=self.activation,
-            pooling=self.pooling,
-            batch_norm=self.batch_norm,
-        )
+        graph = LeNetGraph.from_options(self.n_bins_ // self.bin_width, self.n_zones_, **layers)
         weight = None
         if self.class_weight is not None:
             weight = compute_sample_weight(self.class_weight, self.classes_[target])
         tensor = self._tensor(flat).transpose(0, 2, 1)
         return LeNetTrainer(graph, options, tensor, target, weight), target
+
+    def _options(self, kind: type) -> dict[str, Any]:
+        """Return the parameters that are fields of a table of settings, too."""
+        own = self.get_params()
+        return {field.name: own[field.name] for field in fields(kind) if field.name in own}
 
     def check_data(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int8]]:
         """Return counts (n, zones * bins) and targets, checked; learn the layout and the classes."""
@@ -386,20 +370,12 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
                 raise InputError(
                     f"X must have a multiple of {n_zones} columns (zones={zones!r}); got {flat.shape[1]}"
                 )
-            self._check_bin_width(flat.shape[1] // n_zones)
+            bins = flat.shape[1] // n_zones
+            if bins % whole_number(self.bin_width, "bin_width", least=1):
+                raise InputError(f"bin_width must divide the {bins} bins; got {self.bin_width!r}")
             self.n_zones_: int = n_zones
-            self.n_bins_: int = flat.shape[1] // n_zones
+            self.n_bins_: int = bins
         return flat
-
-    def _check_bin_width(self, bins: int) -> None:
-        width = self.bin_width
-        if (
-            not isinstance(width, int | np.integer)
-            or isinstance(width, bool)
-            or not 1 <= width <= bins
-            or bins % width
-        ):
-            raise InputError(f"bin_width must be an integer that divides the {bins} bins; got {width!r}")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

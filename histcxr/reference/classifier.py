@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,22 +19,16 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from histcxr.checks import whole_number
 from histcxr.data.patient_folds import hold_out
 from histcxr.exceptions import InputError
-from histcxr.reference.architectures import (
-    DEFAULT_HEAD,
-    Architecture,
-    HeadOptions,
-    build_architecture,
-    find_architecture,
-    unfreeze,
-)
-from histcxr.reference.augmentation import PUBLISHED, Augmentation, seen_again
-from histcxr.reference.preparation import InputSettings
+from histcxr.networks.fit import FitOptions
+from histcxr.networks.training import TrainingData, class_scores, train_classes
+from histcxr.reference.architectures import DEFAULT_HEAD, HeadOptions, build_architecture
+from histcxr.reference.augmentation import PUBLISHED, Augmentation, augmented_batch, seen_again
+from histcxr.reference.backbones import unfreeze
+from histcxr.reference.images import InputSettings
+from histcxr.reference.registry import Architecture, find_architecture
 from histcxr.reference.small_networks import SmallOptions
-from histcxr.reference.training import Stage, TrainingData, TrainingOptions, train_network
-from histcxr.reference.validation import check_images, class_scores, named_part
 
-__all__ = ["ReferenceClassifier"]
-
+__all__ = ["ReferenceClassifier", "check_images", "get_weights", "named_part"]
 
 # The second stage's rate, where none is given: a tenth, so that what was learnt elsewhere is only adjusted.
 _SECOND_STAGE = 0.1
@@ -45,7 +40,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     architecture : str, default="resnet-small"
-        One of :data:`~histcxr.reference.architectures.ARCHITECTURES`.
+        One of :data:`~histcxr.reference.registry.ARCHITECTURES`.
     size : int, optional
         Side of the images in pixels, to be sure of it. None: what ``X`` has.
     epochs, batch_size : int, optional
@@ -74,7 +69,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     class_weight : "balanced", dict or None, default=None
         Weight of each class in training and validation loss.
     schedule, weight_decay
-        See :class:`~histcxr.reference.training.TrainingOptions`.
+        See :class:`~histcxr.networks.fit.FitOptions`.
     views : int, default=1
         How often an image is seen to be scored: itself, and with slight changes that are the same for every image.
         The probabilities are means, and cost so many times more.
@@ -100,7 +95,8 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     weights_ : dict of str to ndarray
         Its weights by name, in the network's order.
     history_ : dict of str to list of float
-        Curves, one value an epoch; see :class:`~histcxr.reference.training.Training`.
+        Curves, one value an epoch: ``stage`` (from 1), ``accuracy`` and those of
+        :class:`~histcxr.networks.fit.Fitted`.
     best_epoch_ : int
         The epoch, from 0, whose weights were kept.
     validation_rows_ : ndarray of int or None
@@ -179,7 +175,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
             When Keras or its backend is not installed.
         """
         architecture = find_architecture(self.architecture)
-        self._training_options(architecture)
+        self._augmentation(architecture)
         whole_number(self.views, "views", least=1)
         start: Any = 0 if len(self._stages(architecture)) > 1 else self.unfrozen
         size = self.size if self.inputs is None else self.inputs.size
@@ -207,7 +203,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : ndarray of uint8, shape (n, side, side)
-            Images as :func:`~histcxr.reference.inputs.read_images` prepares them. They are not copied.
+            Images as :func:`~histcxr.reference.images.read_images` prepares them. They are not copied.
         y : array-like, shape (n,)
             Two classes or more.
         groups : array-like, shape (n,), optional
@@ -228,14 +224,14 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
             When Keras or its backend is not installed.
         """
         architecture = find_architecture(self.architecture)
-        options = self._training_options(architecture)
+        stages, augmentation = self._stages(architecture), self._augmentation(architecture)
         whole_number(self.views, "views", least=1)
         images = check_images(X)
         targets = self._learn_classes(images, y)
         self._check_size(images)
         entropy = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         rows, held_out = self._split(targets, groups, validation, entropy)
-        if held_out is None and options.schedule == "plateau":
+        if held_out is None and self.schedule == "plateau":
             raise InputError(
                 "schedule='plateau' takes held-out images; give another or a validation_fraction"
             )
@@ -249,17 +245,21 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
             "head": DEFAULT_HEAD if self.head is None else self.head,
             "options": self.options,
         }
-        stages = self._stages(architecture)
         start: Any = 0 if len(stages) > 1 else self.unfrozen
         model = build_architecture(**graph, weights=self.weights, unfrozen=start, seed=entropy)
-        training = train_network(
+
+        def augment(rows: NDArray[np.intp], epoch: int) -> NDArray[np.uint8]:
+            # Bytes, a quarter of the copying: the network turns them into float32 itself.
+            return augmented_batch(images, rows, augmentation, seed=entropy, epoch=epoch)[..., None]
+
+        data = TrainingData(images[..., None], targets, rows, held_out, weights, augment)
+        training = train_classes(
             model,
-            TrainingData(images, targets, rows, held_out, weights),
-            options,
+            data,
             stages,
             seed=entropy,
+            thaw=lambda: unfreeze(model, self.unfrozen),  # type: ignore[arg-type]  # which refuses other text
             on_epoch=on_epoch,
-            verbose=self.verbose,
         )
         self.n_features_in_ = images.shape[1] * images.shape[2]
         self.image_shape_ = (images.shape[1], images.shape[2])
@@ -287,7 +287,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
                 f"shape {images.shape}; give read_images this size"
             )
         model, views = _model(self), whole_number(self.views, "views", least=1)
-        seen = (class_scores(model, seen_again(images, view)) for view in range(views))
+        seen = (class_scores(model, seen_again(images, view)[..., None]) for view in range(views))
         return np.asarray(sum(seen) / views)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -305,40 +305,35 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "weights_")
         return _rebuilt(self)
 
-    def _training_options(self, architecture: Architecture) -> TrainingOptions:
-        """Return how to train, the architecture's own settings where none are given."""
-        augmentation = self.augmentation
-        if isinstance(augmentation, str) and augmentation == PUBLISHED:
+    def _augmentation(self, architecture: Architecture) -> Augmentation | None:
+        given = self.augmentation
+        if isinstance(given, str) and given == PUBLISHED:
             published: Any = architecture.augmentation
-            augmentation = None if published is None else Augmentation(**published)
-        return TrainingOptions(
-            epochs=architecture.epochs if self.epochs is None else self.epochs,
-            batch_size=architecture.batch_size if self.batch_size is None else self.batch_size,
-            patience=architecture.patience if self.patience is None else self.patience,
-            schedule=self.schedule,
-            weight_decay=self.weight_decay,
-            augmentation=augmentation,  # type: ignore[arg-type]  # text of another kind is refused there
-        )
+            return None if published is None else Augmentation(**published)
+        if given is not None and not isinstance(given, Augmentation):
+            raise InputError(f"augmentation must be an Augmentation, 'published' or None; got {given!r}")
+        return given
 
-    def _stages(self, architecture: Architecture) -> list[Stage]:
+    def _stages(self, architecture: Architecture) -> list[FitOptions]:
         """Return the stages of training: one, or two where a backbone starts from weights and is unfrozen."""
-        rate = architecture.learning_rate if self.learning_rate is None else self.learning_rate
-        first = Stage(rate)
-        two = architecture.transfer and self.weights is not None and self.unfrozen != 0
-        if not two:
-            if self.second_stage_learning_rate is not None:
+        own = {
+            name: getattr(architecture if getattr(self, name) is None else self, name)
+            for name in ("epochs", "batch_size", "learning_rate", "patience")
+        }
+        first = FitOptions(
+            **own, schedule=self.schedule, weight_decay=self.weight_decay, verbose=self.verbose
+        )
+        rate, unfrozen = self.second_stage_learning_rate, self.unfrozen
+        if not architecture.transfer or self.weights is None or unfrozen == 0:
+            if rate is not None:
                 raise InputError(
                     "second_stage_learning_rate is of use with the weights of a backbone of which layers are "
-                    f"unfrozen; {self.architecture} has weights={self.weights!r}, unfrozen={self.unfrozen!r}"
+                    f"unfrozen; {self.architecture} has weights={self.weights!r}, unfrozen={unfrozen!r}"
                 )
             return [first]
-        second = self.second_stage_learning_rate
-        unfrozen: Any = self.unfrozen
 
-        def thaw(model: Any) -> None:
-            unfreeze(model, unfrozen)
-
-        return [first, Stage(_SECOND_STAGE * rate if second is None else second, thaw)]
+        second = replace(first, learning_rate=_SECOND_STAGE * first.learning_rate if rate is None else rate)
+        return [first, second]
 
     def _learn_classes(self, images: NDArray[np.uint8], y: ArrayLike) -> NDArray[np.int64]:
         """Learn the classes; return the number of each image's."""
@@ -420,3 +415,61 @@ def _model(classifier: ReferenceClassifier) -> Any:
         model = _rebuilt(classifier)
         _models[classifier] = (classifier.weights_, model)
     return model
+
+
+def named_part(
+    targets: NDArray[np.integer], groups: ArrayLike | None, validation: ArrayLike
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Hold out the images that were named, after a look at them.
+
+    Parameters
+    ----------
+    targets : ndarray of int, shape (n,)
+    groups : array-like, shape (n,) or None
+        Patients.
+    validation : array-like of bool, shape (n,)
+        Which images to hold out.
+
+    Returns
+    -------
+    (rows to learn from, rows held out)
+
+    Raises
+    ------
+    InputError
+        When a side lacks a class, or a patient is on both.
+    """
+    held = column_or_1d(validation)
+    if held.dtype != bool:
+        raise InputError(f"validation must be an array of bool; got dtype {held.dtype}")
+    classes = len(np.unique(targets))
+    for name, part in (("the part to learn from", ~held), ("the validation part", held)):
+        found = len(np.unique(targets[part]))
+        if found < classes:
+            raise InputError(f"{name} must hold every class; got {found} of {classes}")
+    if groups is not None:
+        patients = column_or_1d(groups)
+        shared = np.intersect1d(patients[held], patients[~held])
+        if len(shared):
+            raise InputError(
+                f"validation must not divide a patient; {len(shared)} have images on both sides, the first is "
+                f"{shared[0]!r}"
+            )
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def check_images(X: Any) -> NDArray[np.uint8]:
+    """Return images as an array, or say what they must be.
+
+    Raises
+    ------
+    InputError
+        When they are not uint8 (n, height, width), or there are none.
+    """
+    images = np.asarray(X)
+    if images.dtype != np.uint8 or images.ndim != 3 or not images.size:
+        raise InputError(
+            "X must be uint8 grey levels (n, side, side), as read_images gives; got "
+            f"{images.dtype} of shape {images.shape}"
+        )
+    return images

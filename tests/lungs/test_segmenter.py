@@ -7,8 +7,7 @@ import pytest
 
 from histcxr.exceptions import ModelError, Reason, UnjudgeableError
 from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter
-from histcxr.lungs.unet import WIDTHS
-from histcxr.lungs.unet_onnx import write_onnx
+from histcxr.lungs.unet import WIDTHS, write_onnx
 from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.not_chests import TRANSFORMS
 

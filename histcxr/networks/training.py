@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
+from sklearn.utils.validation import column_or_1d
 
+from histcxr.exceptions import InputError
 from histcxr.networks.backend import import_neural
 from histcxr.networks.fit import FitOptions, Fitted, fit_network, make_batches, on_logits, outputs
 
-__all__ = ["TrainingData", "class_scores", "judge_scores", "train_classes"]
+__all__ = ["TrainingData", "class_scores", "judge_scores", "named_part", "train_classes"]
 
 # Keras's own bound for probabilities in a logarithm.
 _EPSILON: Final = 1e-7
@@ -194,3 +196,44 @@ def judge_scores(
         "val_accuracy": float(np.mean(scores.argmax(axis=1) == truth)),
         "val_auc": auc,
     }
+
+
+def named_part(
+    targets: NDArray[np.integer], groups: ArrayLike | None, validation: ArrayLike
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Hold out the rows that were named, after a look at them.
+
+    Parameters
+    ----------
+    targets : ndarray of int, shape (n,)
+    groups : array-like, shape (n,) or None
+        Patients.
+    validation : array-like of bool, shape (n,)
+        Which rows to hold out.
+
+    Returns
+    -------
+    (rows to learn from, rows held out)
+
+    Raises
+    ------
+    InputError
+        When a side lacks a class, or a patient is on both.
+    """
+    held = column_or_1d(validation)
+    if held.dtype != bool:
+        raise InputError(f"validation must be an array of bool; got dtype {held.dtype}")
+    classes = len(np.unique(targets))
+    for name, part in (("the part to learn from", ~held), ("the validation part", held)):
+        found = len(np.unique(targets[part]))
+        if found < classes:
+            raise InputError(f"{name} must hold every class; got {found} of {classes}")
+    if groups is not None:
+        patients = column_or_1d(groups)
+        shared = np.intersect1d(patients[held], patients[~held])
+        if len(shared):
+            raise InputError(
+                f"validation must not divide a patient; {len(shared)} have images on both sides, the first is "
+                f"{shared[0]!r}"
+            )
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -20,7 +20,7 @@ from histcxr.checks import whole_number
 from histcxr.data.patient_folds import hold_out
 from histcxr.exceptions import InputError
 from histcxr.networks.fit import FitOptions
-from histcxr.networks.training import TrainingData, class_scores, train_classes
+from histcxr.networks.training import TrainingData, class_scores, named_part, train_classes
 from histcxr.reference.architectures import DEFAULT_HEAD, HeadOptions, build_architecture
 from histcxr.reference.augmentation import PUBLISHED, Augmentation, augmented_batch, seen_again
 from histcxr.reference.backbones import unfreeze
@@ -28,7 +28,7 @@ from histcxr.reference.images import InputSettings
 from histcxr.reference.registry import Architecture, find_architecture
 from histcxr.reference.small_networks import SmallOptions
 
-__all__ = ["ReferenceClassifier", "check_images", "get_weights", "named_part"]
+__all__ = ["ReferenceClassifier", "check_images", "get_weights"]
 
 # The second stage's rate, where none is given: a tenth, so that what was learnt elsewhere is only adjusted.
 _SECOND_STAGE = 0.1
@@ -43,10 +43,8 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         One of :data:`~histcxr.reference.registry.ARCHITECTURES`.
     size : int, optional
         Side of the images in pixels, to be sure of it. None: what ``X`` has.
-    epochs, batch_size : int, optional
+    epochs, batch_size, learning_rate : optional
         None: what the architecture was published with. Each of two stages has so many epochs at most.
-    learning_rate : float, optional
-        Adam's, in the first epoch. None: what the architecture was published with.
     second_stage_learning_rate : float, optional
         Of the second stage of fine-tuning. None: a tenth of ``learning_rate``.
     unfrozen : int or "all", default=0
@@ -56,14 +54,13 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     weights : "imagenet", path-like or None, default=None
         Where training starts; see :func:`~histcxr.reference.architectures.build_architecture`.
     head : HeadOptions, optional
-        The dense layers of backbones and of the tuned LeNet. None: 128 and 32 units, dropout 0.2.
+        The dense layers of backbones and of the tuned LeNet. None: the usual ones.
     options : SmallOptions, optional
         The layers of a small network. None: the architecture's own.
     augmentation : Augmentation, "published" or None, default=None
         How training images are varied; ``"published"``: as the architecture's report did.
     patience : int, optional
-        Epochs without a lower validation loss after which a stage ends. None: the architecture's own, where that
-        has none all epochs.
+        Epochs without a lower validation loss after which a stage ends. None: the architecture's own, or all epochs.
     validation_fraction : float, default=0.2
         Share of the patients held out for early stopping, up to one half; 0 trains all epochs on everything.
     class_weight : "balanced", dict or None, default=None
@@ -74,8 +71,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         How often an image is seen to be scored: itself, and with slight changes that are the same for every image.
         The probabilities are means, and cost so many times more.
     inputs : InputSettings, optional
-        How the images of ``X`` were prepared. It is not applied here, only checked (size) and kept, so that a
-        saved classifier says how to prepare others.
+        How the images of ``X`` were prepared; only checked (size) and kept, to prepare others alike.
     random_state : int, RandomState instance or None, default=0
         Of everything random. The same integer gives the same scores on the same machine and backend.
     verbose : {0, 1, 2}, default=0
@@ -90,8 +86,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     image_shape_ : tuple of int
         (height, width) of the images.
     graph_ : dict
-        What the network is rebuilt from: the arguments ``name, size, n_classes, head, options`` of
-        :func:`~histcxr.reference.architectures.build_architecture`.
+        The arguments ``name, size, n_classes, head, options`` of ``build_architecture``, to rebuild the network.
     weights_ : dict of str to ndarray
         Its weights by name, in the network's order.
     history_ : dict of str to list of float
@@ -104,16 +99,12 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    A fitted classifier consists of arrays, numbers and text alone: it can be copied and pickled, and no Keras model
-    is part of it; that is built from the name of its architecture at the first prediction. Everything is computed
-    in float32.
+    A fitted classifier consists of arrays, numbers and text alone; its Keras model is built at the first prediction.
 
     Examples
     --------
-    >>> from histcxr.reference.classifier import ReferenceClassifier
     >>> network = ReferenceClassifier("cnn3", augmentation="published")
     >>> network.fit(images.pixels, sick, groups=patients)  # doctest: +SKIP
-    >>> network.predict_proba(others.pixels)[:, 1]  # doctest: +SKIP
     """
 
     #: Keras uses all cores by itself, and must not be started in a worker process.
@@ -207,8 +198,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         y : array-like, shape (n,)
             Two classes or more.
         groups : array-like, shape (n,), optional
-            The patient of each image (:func:`~histcxr.data.splits.patient_groups` of a manifest): no patient is on
-            both sides of the held-out part. None: each image is its own patient.
+            The patient of each image, who is on one side of the held-out part. None: each image is its own.
         validation : array-like of bool, shape (n,), optional
             The images to hold out. None: a part of the patients, as large as ``validation_fraction``.
         on_epoch : callable, optional
@@ -230,7 +220,11 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         targets = self._learn_classes(images, y)
         self._check_size(images)
         entropy = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        rows, held_out = self._split(targets, groups, validation, entropy)
+        check_consistent_length(targets, groups, validation)
+        if validation is None:
+            rows, held_out = hold_out(targets, groups, self.validation_fraction, entropy)
+        else:
+            rows, held_out = named_part(targets, groups, validation)
         if held_out is None and self.schedule == "plateau":
             raise InputError(
                 "schedule='plateau' takes held-out images; give another or a validation_fraction"
@@ -295,13 +289,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def to_keras(self) -> Any:
-        """Return the fitted network as a Keras model of its own, e.g. for Grad-CAM or an export.
-
-        Returns
-        -------
-        keras.Model
-            See :func:`~histcxr.reference.architectures.build_architecture`.
-        """
+        """Return the fitted network as a Keras model of its own, e.g. for Grad-CAM or an export."""
         check_is_fitted(self, "weights_")
         return _rebuilt(self)
 
@@ -331,7 +319,6 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
                     f"unfrozen; {self.architecture} has weights={self.weights!r}, unfrozen={unfrozen!r}"
                 )
             return [first]
-
         second = replace(first, learning_rate=_SECOND_STAGE * first.learning_rate if rate is None else rate)
         return [first, second]
 
@@ -366,19 +353,6 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
                 f"X must have square images; got shape {images.shape}; read_images makes them so"
             )
 
-    def _split(
-        self,
-        targets: NDArray[np.int64],
-        groups: ArrayLike | None,
-        validation: ArrayLike | None,
-        seed: int,
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
-        """Return the rows to learn from and those held out, which share no patient."""
-        check_consistent_length(targets, groups, validation)
-        if validation is None:
-            return hold_out(targets, groups, self.validation_fraction, seed)
-        return named_part(targets, groups, validation)
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
@@ -388,10 +362,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
 
 
 def get_weights(model: Any) -> dict[str, NDArray[Any]]:
-    """Return a network's weights by name, in its order: ``"0003/kernel"``.
-
-    A layer's own name is no part of it: Keras numbers layers through a whole session.
-    """
+    """Return a network's weights by number and variable, ``"0003/kernel"``: Keras numbers layers' own names anew."""
     return {
         f"{number:04d}/{variable.name}": np.array(value)
         for number, (variable, value) in enumerate(zip(model.weights, model.get_weights(), strict=True))
@@ -417,55 +388,8 @@ def _model(classifier: ReferenceClassifier) -> Any:
     return model
 
 
-def named_part(
-    targets: NDArray[np.integer], groups: ArrayLike | None, validation: ArrayLike
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Hold out the images that were named, after a look at them.
-
-    Parameters
-    ----------
-    targets : ndarray of int, shape (n,)
-    groups : array-like, shape (n,) or None
-        Patients.
-    validation : array-like of bool, shape (n,)
-        Which images to hold out.
-
-    Returns
-    -------
-    (rows to learn from, rows held out)
-
-    Raises
-    ------
-    InputError
-        When a side lacks a class, or a patient is on both.
-    """
-    held = column_or_1d(validation)
-    if held.dtype != bool:
-        raise InputError(f"validation must be an array of bool; got dtype {held.dtype}")
-    classes = len(np.unique(targets))
-    for name, part in (("the part to learn from", ~held), ("the validation part", held)):
-        found = len(np.unique(targets[part]))
-        if found < classes:
-            raise InputError(f"{name} must hold every class; got {found} of {classes}")
-    if groups is not None:
-        patients = column_or_1d(groups)
-        shared = np.intersect1d(patients[held], patients[~held])
-        if len(shared):
-            raise InputError(
-                f"validation must not divide a patient; {len(shared)} have images on both sides, the first is "
-                f"{shared[0]!r}"
-            )
-    return np.flatnonzero(~held), np.flatnonzero(held)
-
-
 def check_images(X: Any) -> NDArray[np.uint8]:
-    """Return images as an array, or say what they must be.
-
-    Raises
-    ------
-    InputError
-        When they are not uint8 (n, height, width), or there are none.
-    """
+    """Return images as an array; refuse what is not uint8 (n, height, width), or empty."""
     images = np.asarray(X)
     if images.dtype != np.uint8 or images.ndim != 3 or not images.size:
         raise InputError(

@@ -81,9 +81,7 @@ class InputSettings:
     blur: bool = False
 
     def __post_init__(self) -> None:
-        whole_number(self.size, "size", least=SMALLEST_SIDE)
-        if self.size > LARGEST_SIDE:
-            raise InputError(f"size must be at most {LARGEST_SIDE} pixels; got {self.size!r}")
+        whole_number(self.size, "size", least=SMALLEST_SIDE, most=LARGEST_SIDE)
         if self.region not in REGIONS:
             raise InputError(f"region must be one of {', '.join(REGIONS)}; got {self.region!r}")
         for name in ("equalise", "blur"):
@@ -116,11 +114,6 @@ class InputSettings:
         Returns
         -------
         ndarray of uint8, shape (size, size)
-
-        Raises
-        ------
-        InputError
-            When an argument does not fit.
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 2 or not pixels.size:
             raise InputError(
@@ -129,7 +122,9 @@ class InputSettings:
         visible: _Lungs | None = None
         if self.region != "full":
             if mask is None:
-                raise InputError(f"mask must be given for the region {self.region!r}; only 'full' does without")
+                raise InputError(
+                    f"mask must be given for the region {self.region!r}; only 'full' does without"
+                )
             if mask.dtype != np.bool_ or mask.shape != pixels.shape:
                 raise InputError(
                     f"mask must be bool of shape {pixels.shape}; got {mask.dtype} of shape {mask.shape}"
@@ -228,9 +223,8 @@ def read_images(
 ) -> ReferenceImages:
     """Read and prepare every image of a manifest.
 
-    An image that cannot be used keeps its row, with the reason; nothing is dropped. With ``"lungs"`` and
-    ``"hidden"`` the same images are refused as :func:`~histcxr.features.extraction.extract_features` refuses, so
-    that networks and histograms are compared on the same ones.
+    An image that cannot be used keeps its row, with the reason. With ``"lungs"`` and ``"hidden"`` the same images
+    are refused as by :func:`~histcxr.features.extraction.extract_features`.
 
     Parameters
     ----------
@@ -248,10 +242,6 @@ def read_images(
     progress : bool, default=False
         Whether to show a progress bar on standard error.
 
-    Returns
-    -------
-    ReferenceImages
-
     Raises
     ------
     InputError
@@ -260,8 +250,7 @@ def read_images(
     Warns
     -----
     HistcxrWarning
-        When the manifest says of images that they hold lungs only (column ``lungs_only``) and the region asks
-        for more than the lungs.
+        When the column ``lungs_only`` says that images hold nothing else and the region asks for more.
     """
     size, region, n = settings.size, settings.region, len(manifest)
     masks, segmenter = _lungs_of(manifest, lungs, full=region == "full")
@@ -299,15 +288,6 @@ def read_lung_squares(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Read where the lungs of each image lie in the square that a network sees.
 
-    Parameters
-    ----------
-    manifest : DataFrame
-        With the columns ``image`` and ``mask``.
-    size : int
-        Side of the square, in pixels.
-    lungs : {"given", "found", "either"}
-        As in :func:`read_images`.
-
     Returns
     -------
     masks : ndarray of bool, shape (n, size, size)
@@ -336,14 +316,9 @@ def lung_square(pixels: _Bytes, lungs: _Lungs, name: str = "", *, settings: Inpu
     ----------
     pixels : ndarray of uint8, shape (height, width)
     lungs : ndarray of bool, shape (height, width)
-        Looked at for the region ``"full"``, too, though they do not change its square.
     name : str, optional
         The image's, for messages.
     settings : InputSettings
-
-    Returns
-    -------
-    ndarray of uint8, shape (size, size)
 
     Raises
     ------
@@ -368,7 +343,9 @@ def _read_one(image: str, mask: str, settings: InputSettings, segmenter: Segment
     return square
 
 
-def _lungs_of(manifest: pd.DataFrame, lungs: str, *, full: bool = False) -> tuple[list[str], Segmenter | None]:
+def _lungs_of(
+    manifest: pd.DataFrame, lungs: str, *, full: bool = False
+) -> tuple[list[str], Segmenter | None]:
     """Return the masks' paths and what finds lungs, after a look at the columns; ``full``: neither is wanted."""
     if lungs not in LUNGS:
         raise InputError(f"lungs must be one of {', '.join(LUNGS)}; got {lungs!r}")
@@ -409,15 +386,13 @@ def class_targets(
     classes : int, default=2
         2: sick against normal. More: the labels themselves, of which there must be so many.
     normal : str, default="Normal"
-        The label that means normal.
 
     Returns
     -------
     targets : ndarray of int64, shape (n,)
         0 is normal.
     names : tuple of str
-        The name of each class: ``("normal", "sick")``, or the labels, the normal one first and the others in
-        alphabetical order.
+        ``("normal", "sick")``, or the labels, the normal one first and the others in alphabetical order.
 
     Raises
     ------

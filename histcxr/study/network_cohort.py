@@ -98,7 +98,7 @@ def read_study(
         lungs = "given" if (manifest["mask"].astype(str) != "").any() else "found"
     images = read_images(
         manifest,
-        **settings.to_dict(),
+        settings,
         lungs=lungs,
         max_bytes=max_bytes,
         n_jobs=n_jobs,

@@ -111,7 +111,9 @@ def test_one_side_shrinks_by_area_while_the_other_grows():
 def test_blur_is_of_the_square(phantom):
     square = InputSettings(size=48).prepare(phantom.image, phantom.mask)
     expected = cv2.GaussianBlur(square, (5, 5), 0)
-    np.testing.assert_array_equal(InputSettings(size=48, blur=True).prepare(phantom.image, phantom.mask), expected)
+    np.testing.assert_array_equal(
+        InputSettings(size=48, blur=True).prepare(phantom.image, phantom.mask), expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,8 +133,9 @@ def test_blur_is_of_the_square(phantom):
 )
 def test_wrong_arguments_are_named(phantom, change, message):
     arguments = {"pixels": phantom.image, "mask": phantom.mask, "size": 32} | change
+    pixels, mask = arguments.pop("pixels"), arguments.pop("mask")
     with pytest.raises(InputError, match=message):
-        prepare_image(arguments.pop("pixels"), arguments.pop("mask"), **arguments)
+        InputSettings(**arguments).prepare(pixels, mask)
 
 
 @pytest.mark.parametrize("region", REGIONS)

@@ -233,7 +233,7 @@ class LeNetTrainer:
             jitter = histogram_jitter(options, seed=jitter_seed)
         fitted = train_classes(
             network,
-            TrainingData(self.X, self.y, rows, validation, self.weight),
+            TrainingData(np.ascontiguousarray(self.X), self.y, rows, validation, self.weight),
             [options],
             seed=seed,
             entry=jitter,

@@ -61,8 +61,8 @@ class FitOptions:
     patience : int or None, default=None
         Epochs without a lower validation loss after which training stops; None: all epochs are run.
     schedule : {"cosine", "warmup", "plateau", None}, default=None
-        ``"cosine"``: the rate falls to zero along a cosine. ``"warmup"``: it rises through the first epoch from a
-        twentieth, then falls so. ``"plateau"``: it falls to 0.3 of itself after every half patience without a lower
+        ``"cosine"``: the rate falls to zero along a cosine, once an epoch. ``"warmup"``: it rises through the first
+        epoch from a twentieth, then falls so with every step. ``"plateau"``: it falls to 0.3 of itself after every half patience without a lower
         validation loss. None: it stays.
     weight_decay : float, default=0
         Decoupled from the gradient (AdamW; Loshchilov and Hutter, 2019); biases and norms are spared.
@@ -161,7 +161,8 @@ def fit_network(
     _compile(keras, model, options, loss, metrics, len(batches))
     started: dict[str, float] = {}
 
-    def begin(_: int, __: Any) -> None:
+    def begin(epoch: int, _: Any) -> None:
+        batches.begin(epoch)
         rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
         started.update(clock=perf_counter(), learning_rate=rate)
 
@@ -175,7 +176,13 @@ def fit_network(
         if on_epoch is not None:
             on_epoch({"epoch": epoch + 1, **logs})
 
+    def cosine(epoch: int, _: float) -> float:
+        share = (epoch - first_epoch) / options.epochs
+        return options.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)]
+    if options.schedule == "cosine":
+        callbacks.insert(0, keras.callbacks.LearningRateScheduler(cosine))
     if options.averaged:  # before judging
         callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     if options.schedule == "plateau":
@@ -212,11 +219,10 @@ def fit_network(
 def _compile(keras: Any, model: Any, options: FitOptions, loss: Any, metrics: Any, steps: int) -> None:
     rate: Any = options.learning_rate
     total = steps * options.epochs
-    decay = keras.optimizers.schedules.CosineDecay
-    if options.schedule == "cosine":
-        rate = decay(rate, decay_steps=total)
-    elif options.schedule == "warmup":
-        rate = decay(rate / 20, max(1, total - steps), warmup_target=rate, warmup_steps=steps)
+    if options.schedule == "warmup":
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 20, max(1, total - steps), warmup_target=rate, warmup_steps=steps
+        )
     optimizer = keras.optimizers.Adam(
         rate,
         weight_decay=options.weight_decay or None,
@@ -293,8 +299,8 @@ def _batches_class() -> Any:
     class Batches(keras.utils.PyDataset):
         def __init__(self, make: Any, order: Any, epoch: int) -> None:
             super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
-            self.make, self.draw, self.epoch = make, order, epoch
-            self.order = order(epoch)
+            self.make, self.draw = make, order
+            self.begin(epoch)
 
         def __len__(self) -> int:
             return len(self.order)
@@ -302,9 +308,9 @@ def _batches_class() -> Any:
         def __getitem__(self, step: int) -> Any:
             return self.make(self.order[step], self.epoch, step)
 
-        def on_epoch_end(self) -> None:
-            self.epoch += 1
-            self.order = self.draw(self.epoch)
+        def begin(self, epoch: int) -> None:
+            """Draw an epoch's order. (Keras calls its ``on_epoch_end`` before the first epoch, too.)"""
+            self.epoch, self.order = epoch, self.draw(epoch)
 
         def release(self) -> None:
             """Let go of the data: TensorFlow keeps every data set that it was ever given."""

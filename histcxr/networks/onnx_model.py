@@ -1,6 +1,11 @@
 """Small networks as ONNX models: written layer by layer from their weights, run by ONNX Runtime.
 
-ONNX Runtime reads ONNX but cannot write it. FIGURES
+ONNX Runtime reads ONNX but cannot write it, and a stored LeNet is turned into ONNX wherever it is loaded, so that no
+file is taken on trust. Own code, because what can write it is dear there. ``Model.export(format="onnx")`` takes Keras,
+TensorFlow (a wheel of 274 MB), tf2onnx and onnx, and 1.3 s for a LeNet; the ``onnx`` package alone a wheel of 8.9 MB
+and 0.17 s for its import. This module writes the LeNet in 6 ms, with the same scores (within 1.2e-7 of Keras' and of
+the export's), and the bytes that the onnx package writes of the same graph.
+
 The field numbers are those of ``onnx.proto`` (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), the encoding
 that of https://protobuf.dev/programming-guides/encoding/; both are fixed for good.
 """

@@ -94,7 +94,8 @@ def test_curves_tell_of_the_weights_that_were_kept(fitted, study):
     assert curves["val_loss"][best] == pytest.approx(expected, abs=1e-5)
     assert curves["val_accuracy"][best] == np.mean(scores.argmax(axis=1) == truth)
     assert curves["val_auc"][best] == pytest.approx(roc_auc_score(truth, scores[:, 1]))
-    np.testing.assert_allclose(curves["learning_rate"], 0.01 * 0.5 * (1 + np.cos(np.pi * np.arange(8) / 8)))
+    expected = 0.01 * 0.5 * (1 + np.cos(np.pi * np.arange(8) / 8))
+    np.testing.assert_allclose(curves["learning_rate"], expected, rtol=1e-5)
 
 
 def test_class_weights_count_in_training(study):
@@ -205,7 +206,7 @@ def test_without_validation_all_epochs_are_run_on_everything(study):
     assert classifier.best_epoch_ == 2
     assert [epoch["epoch"] for epoch in seen] == [1, 2, 3]
     assert set(classifier.history_) == {"stage", "learning_rate", "loss", "accuracy", "seconds"}
-    assert classifier.history_["learning_rate"] == [0.01] * 3
+    np.testing.assert_allclose(classifier.history_["learning_rate"], 0.01)
 
 
 @pytest.mark.parametrize(

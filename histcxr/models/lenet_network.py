@@ -159,24 +159,11 @@ def _values(name: str, value: Any, n: int | None = None) -> tuple[Any, ...]:
 def build_lenet(graph: LeNetGraph, *, seed: int, name: str = "lenet") -> Any:
     """Build the network in Keras, with weights drawn from ``seed`` alone (no global generator is touched).
 
-    Parameters
-    ----------
-    graph : LeNetGraph
-    seed : int
-        Of the initial weights and of the dropout.
-    name : str, default="lenet"
-        Of the Keras model.
-
     Returns
     -------
     keras.Model
         ``(n, bins, channels)`` float32 to ``(n, 1)`` scores between 0 and 1. The layer before the last gives
         the logit.
-
-    Raises
-    ------
-    MissingDependencyError
-        When Keras or its backend is not installed.
     """
     keras = import_neural("keras", "to build a LeNet")
     with seeded(seed):
@@ -214,12 +201,6 @@ def write_onnx(graph: LeNetGraph, members: Sequence[Weights]) -> bytes:
     """Write networks of one graph as one ONNX model, whose score is the mean of theirs.
 
     It is the same from every backend. Batch normalisation is folded into the convolution before it.
-
-    Parameters
-    ----------
-    graph : LeNetGraph
-    members : sequence of dict
-        The weights of each network, as :func:`~histcxr.networks.fit.get_weights` gives them.
 
     Returns
     -------
@@ -294,10 +275,6 @@ def run_session(session: Any, histograms: NDArray[np.float32], batch_size: int =
     histograms : ndarray of float32, shape (n, channels, bins)
     batch_size : int, default=256
         Rows run at a time: bounds the memory for activations.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
     """
     scores = np.empty(len(histograms), np.float64)
     for start in range(0, len(histograms), batch_size):

@@ -51,7 +51,7 @@ def histogram_tensor(
     Parameters
     ----------
     counts : ndarray, shape (n, rows, bins)
-        Counts, not negative, of one or several histograms an image (zones, bands).
+        Not negative; of one or several histograms an image (zones, bands).
     representation : {"density", "sqrt", "cumulative"}, default="sqrt"
         ``bins * density``, the square root of that, or twice the cumulative density minus 1. Constants make
         their size about 1; no statistic of other images enters.
@@ -93,16 +93,7 @@ def histogram_tensor(
 
 
 def check_counted(counts: NDArray[np.number]) -> None:
-    """Refuse images without a single count, of which there is nothing to read.
-
-    Parameters
-    ----------
-    counts : ndarray, shape (n, rows, bins) or (n, rows * bins)
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse images without a single count, of which there is nothing to read."""
     empty = np.flatnonzero(counts.reshape(len(counts), -1).sum(axis=1) <= 0)
     if empty.size:
         raise InputError(f"X must have counts in every image; image {int(empty[0])} has none")
@@ -166,14 +157,7 @@ class TrainingOptions(FitOptions):
 class TrainedNetwork:
     """What training gives.
 
-    Parameters
-    ----------
-    weights : dict of str to ndarray of float32
-        Of the best epoch (the last one where nothing was held out).
-    history : dict of str to list of float
-        Learning curves, one value an epoch; see :class:`~histcxr.networks.fit.Fitted`.
-    best_epoch : int
-        The epoch whose weights were kept, from 0.
+    Its history and best epoch are those of :class:`~histcxr.networks.fit.Fitted`; the weights are the best epoch's.
     """
 
     weights: Weights
@@ -218,19 +202,11 @@ class LeNetTrainer:
             Rows of ``X`` to learn from and to judge by. Without the latter all epochs are run.
         seed : int
             Of the weights, the order of rows, dropout and augmentation. No global generator is touched.
-
-        Raises
-        ------
-        HistcxrError
-            When the loss is no longer a number.
-        MissingDependencyError
-            When Keras or its backend is not installed.
         """
         network = build_lenet(self.graph, seed=seed)
         options, jitter = self.options, None
         if options.shift or options.gamma or options.contrast:
-            jitter_seed = int(np.random.SeedSequence([seed, 2]).generate_state(1)[0]) >> 1
-            jitter = histogram_jitter(options, seed=jitter_seed)
+            jitter = histogram_jitter(options, seed=seed)
         fitted = train_classes(
             network,
             TrainingData(np.ascontiguousarray(self.X), self.y, rows, validation, self.weight),
@@ -252,15 +228,7 @@ def histogram_jitter(options: TrainingOptions, *, seed: int) -> Any:
     follows by resampling the bins and multiplying by the local stretch to the power ``exponent``; all rows of an image
     move together. What would leave the range is lost, as in an overexposed film. Only training moves anything.
 
-    Parameters
-    ----------
-    options : TrainingOptions
-    seed : int
-
-    Returns
-    -------
-    keras.layers.Layer
-        ``(batch, bins, channels)`` to the same shape.
+    Its input and output have the shape ``(batch, bins, channels)``.
     """
     return _jitter_class()((options.shift, options.gamma, options.contrast), options.exponent, seed)
 
@@ -297,10 +265,8 @@ def _jitter_class() -> Any:
             # Whole rows of channels are gathered from one flat table: twice as fast as along an axis.
             flat = ops.reshape(histograms, (-1, channels))
             index = ops.cast(low, "int32") + bins * ops.arange(n, dtype="int32")[:, None]
-            index_above = index + (1 if bins > 1 else 0)
-            moved = (1.0 - weight) * ops.take(flat, index, axis=0) + weight * ops.take(
-                flat, index_above, axis=0
-            )
+            below, above = (ops.take(flat, index + step, axis=0) for step in (0, int(bins > 1)))
+            moved = (1.0 - weight) * below + weight * above
             if self.exponent:
                 moved = moved * ops.power(ops.maximum(stretch, 1e-9), self.exponent)[..., None]
             return moved

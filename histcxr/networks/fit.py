@@ -62,8 +62,8 @@ class FitOptions:
         Epochs without a lower validation loss after which training stops; None: all epochs are run.
     schedule : {"cosine", "warmup", "plateau", None}, default=None
         ``"cosine"``: the rate falls to zero along a cosine, once an epoch. ``"warmup"``: it rises through the first
-        epoch from a twentieth, then falls so with every step. ``"plateau"``: it falls to 0.3 of itself after every half patience without a lower
-        validation loss. None: it stays.
+        epoch from a twentieth, then falls so with every step. ``"plateau"``: it falls to 0.3 of itself after every
+        half patience without a lower validation loss. None: it stays.
     weight_decay : float, default=0
         Decoupled from the gradient (AdamW; Loshchilov and Hutter, 2019); biases and norms are spared.
     averaged : bool, default=False

@@ -169,6 +169,9 @@ def fit_network(
     def end(epoch: int, logs: dict[str, float]) -> None:  # Keras hands this table on to its own callbacks
         logs["learning_rate"] = started["learning_rate"]
         _require_finite(logs, "loss", epoch, options)
+        if options.averaged:  # JAX gives away the memory of what it judges by, which may be the average's, too
+            for variable in model.trainable_variables:
+                variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
         if judge is not None:
             logs.update(judge())
             _require_finite(logs, "val_loss", epoch, options)

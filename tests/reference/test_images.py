@@ -119,7 +119,7 @@ def test_blur_is_of_the_square(phantom):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": 7}, "size must be a whole number of pixels from 8 to 2048; got 7"),
+        ({"size": 7}, "size must be a whole number from 8 to 2048, got 7"),
         ({"size": 32.0}, "size must be"),
         ({"size": True}, "size must be"),
         ({"region": "heart"}, "region must be one of lungs, hidden, full; got 'heart'"),
@@ -185,7 +185,7 @@ def test_too_many_bytes_are_refused_before_reading(study):
 
 
 def test_missing_columns_are_named(study):
-    with pytest.raises(InputError, match="columns image and mask; missing: mask"):
+    with pytest.raises(InputError, match="columns image, mask; missing: mask"):
         read_images(study[["image"]], InputSettings(size=16))
 
 
@@ -242,7 +242,7 @@ def test_more_classes_are_the_labels_normal_first():
     [
         (labels(Normal=1, COVID=1, Viral=1), 4, "the table has 3: Normal 1, COVID 1, Viral 1"),
         (labels(A=1, B=1, C=1), 3, "one of them 'Normal'"),
-        (labels(Normal=1), 1, "classes must be a whole number from 2"),
+        (labels(Normal=1), 1, "classes must be a whole number of at least 2"),
         (pd.DataFrame({"image": []}), 2, "missing: label"),
         (pd.DataFrame({"label": ["", "Normal"]}), 2, "labels must not be blank"),
     ],

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import check_lungs, read_radiograph
 from histcxr.networks.backend import import_neural
-from histcxr.reference.preparation import InputSettings
+from histcxr.reference.images import InputSettings
 from histcxr.store import Judge, load_model
 from histcxr.store.network import load_reference
 
@@ -58,13 +58,13 @@ def contender(name: str, model: Judge) -> Contender:
 
 def yardstick(name: str = YARDSTICK, size: int = YARDSTICK_SIZE) -> Contender:
     """Return a network with random weights on full images."""
+    from histcxr.networks.training import class_scores
     from histcxr.reference.architectures import build_architecture
-    from histcxr.reference.validation import class_scores
 
     network, settings = build_architecture(name, size=size), InputSettings(size, "full")
 
     def score(images: Sequence[Image]) -> NDArray[np.float64]:
-        return class_scores(network, _squares(images, settings))[:, 1]
+        return class_scores(network, _squares(images, settings)[..., None])[:, 1]
 
     return Contender(f"{name}, {size} px", score)
 

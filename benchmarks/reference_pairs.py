@@ -19,7 +19,7 @@ from histcxr.decision.auc import auc, compare
 from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
-from histcxr.reference.inputs import read_images
+from histcxr.reference.images import read_images
 from histcxr.store import Model
 from histcxr.store.network import ReferenceModel
 from histcxr.study.cohort import histogram_hashes
@@ -88,7 +88,7 @@ def score_all(
     read: dict[Any, Any] = {}
     for name, network in references.items():
         if network.inputs not in read:
-            read[network.inputs] = read_images(manifest, **network.inputs.to_dict(), lungs=lungs)
+            read[network.inputs] = read_images(manifest, network.inputs, lungs=lungs)
         images = read[network.inputs]
         usable &= images.usable
         by_model[name] = network.score(images.pixels)

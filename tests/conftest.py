@@ -52,7 +52,7 @@ def network():
     pytest.importorskip("keras")
     from histcxr.decision.thresholds import certify
     from histcxr.reference.classifier import ReferenceClassifier
-    from histcxr.reference.preparation import InputSettings
+    from histcxr.reference.images import InputSettings
     from histcxr.reference.small_networks import ConvOptions
     from histcxr.store.network import ReferenceModel
 

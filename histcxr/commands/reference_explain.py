@@ -67,7 +67,7 @@ def explain(
               histcxr reference explain chest1.png chest2.png -m net.reference -o maps
     """
     from histcxr.files.decoding import muted_decoders
-    from histcxr.reference.feature_maps import last_convolution
+    from histcxr.reference.backbones import last_convolution
     from histcxr.reports.reference import explanation_report
     from histcxr.store.network import load_reference
     from histcxr.study.explain import explain_images
@@ -134,7 +134,7 @@ def _write(found: Explanation, folder: Path, maps: bool) -> list[str]:
 
     from histcxr.exceptions import OutputError
     from histcxr.files.writing import write_image
-    from histcxr.reference.overlay import overlay, save_grid
+    from histcxr.reference.gradcam import overlay, save_grid
 
     labels = [label or "unknown" for label in found.table["label"]]
     try:

@@ -26,7 +26,7 @@ from histcxr.reference import small_networks
 from histcxr.reference.architectures import HeadOptions, build_architecture
 from histcxr.reference.augmentation import Augmentation
 from histcxr.reference.classifier import ReferenceClassifier, get_weights
-from histcxr.reference.preparation import LARGEST_SIDE, InputSettings
+from histcxr.reference.images import LARGEST_SIDE, InputSettings
 
 __all__ = [
     "FORMAT",

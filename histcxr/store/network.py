@@ -23,8 +23,7 @@ from histcxr.exceptions import InputError, ModelError, OutputError
 from histcxr.features.measuring import Lungs, Pixels
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reference.classifier import ReferenceClassifier
-from histcxr.reference.inputs import lung_square
-from histcxr.reference.preparation import InputSettings
+from histcxr.reference.images import InputSettings, lung_square
 from histcxr.reference.saving import NETWORK_FILE, WEIGHTS_FILE, load_classifier, save_classifier
 from histcxr.store.folder import MANIFEST_FILE, NETWORK_ABOUT
 from histcxr.store.model import installed_versions, json_ready
@@ -143,7 +142,7 @@ class ReferenceModel:
         Raises
         ------
         RadiographError
-            The same images are refused as by histogram models, see :func:`~histcxr.reference.inputs.lung_square`.
+            The same images are refused as by histogram models, see :func:`~histcxr.reference.images.lung_square`.
         """
         return lung_square(pixels, lungs, name, settings=self.inputs)
 

@@ -18,7 +18,7 @@ from histcxr.data.masks import read_mask
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.phantoms.studies import write_study
 from histcxr.reference.architectures import build_architecture
-from histcxr.reference.inputs import read_images
+from histcxr.reference.images import read_images
 from histcxr.reference.registry import ARCHITECTURES, PARAMETERS
 from histcxr.store.network import load_reference
 from histcxr.study.network_calibrate import calibrate_reference
@@ -265,7 +265,7 @@ def test_calibrating_with_views_certifies_what_is_scored_then(home, tmp_path):
         network, study, views=2, sensitivity=0.8, specificity=0.8, confidence=0.8
     )
     val = study[study["split"] == "val"]
-    scores = seen_twice.score(read_images(val, **network.inputs.to_dict()).pixels)
+    scores = seen_twice.score(read_images(val, network.inputs).pixels)
     assert seen_twice.rule_out.threshold in scores
     assert network.classifier.views == 1
     assert seen_twice.classifier.views == 2

@@ -13,7 +13,7 @@ from histcxr.features.measuring import count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.phantoms.studies import make_phantom
-from histcxr.reference.preparation import InputSettings
+from histcxr.reference.images import InputSettings
 from histcxr.store import holds_network, load_judge, load_model
 from histcxr.store.network import load_reference, save_reference
 

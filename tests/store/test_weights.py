@@ -21,7 +21,7 @@ from xgboost import XGBClassifier
 from histcxr.exceptions import ModelError
 from histcxr.models.gaussian_svc import GaussianSVC
 from histcxr.models.lenet import LeNetClassifier
-from histcxr.models.lenet_graph import LeNetGraph
+from histcxr.models.lenet_network import LeNetGraph
 from histcxr.store import load_model, save_model
 from histcxr.store.structure import check_booster, check_structure
 from histcxr.store.ubjson import read_ubjson

@@ -23,8 +23,7 @@ from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
 from histcxr.reference.inputs import read_images
-from histcxr.store import Model
-from histcxr.store.network import ReferenceModel
+from histcxr.store import Model, ReferenceModel
 from histcxr.study.cohort import histogram_hashes
 from histcxr.study.network_cohort import pixel_hashes
 

@@ -15,7 +15,7 @@ from histcxr.exceptions import InputError
 from histcxr.reference.classes import undersample
 from histcxr.reference.gradcam import even_share, grad_cam, share_inside
 from histcxr.reference.inputs import read_images, read_lung_squares
-from histcxr.store.network import ReferenceModel, sick_score
+from histcxr.store.model import ReferenceModel, sick_score
 
 __all__ = ["Explanation", "draw_images", "explain_images", "file_manifest"]
 

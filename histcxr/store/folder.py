@@ -103,9 +103,9 @@ def load_model(path: str | os.PathLike[str] = BOXED) -> Model | ReferenceModel:
     versions; types, shapes and indices inside the weights; scores on a fixed probe. Nothing from the folder is used
     before it has passed.
 
-    Another minor version of scikit-learn or XGBoost than the saving one gives a warning, as long as the probe
-    still scores the same; another major version is refused. Networks hold no objects of a package, so for them the
-    probe alone decides.
+    Another minor version of scikit-learn or XGBoost than the saving one gives a
+    :class:`~histcxr.exceptions.HistcxrWarning`, as long as the probe still scores the same; another major version is
+    refused. Networks hold no objects of a package, so for them the probe alone decides.
 
     Parameters
     ----------
@@ -118,11 +118,6 @@ def load_model(path: str | os.PathLike[str] = BOXED) -> Model | ReferenceModel:
         The model is refused; the message names the file, what is wrong and what to do.
     MissingDependencyError
         A network, and Keras or its backend is not installed; or XGBoost is needed and missing.
-
-    Warns
-    -----
-    HistcxrWarning
-        Saved with another version of scikit-learn or XGBoost.
     """
     if path == BOXED:
         return _boxed()
@@ -147,10 +142,8 @@ def model_hash(model: Judge) -> str:
 def check_place(path: str | os.PathLike[str], overwrite: bool) -> Path:
     """Refuse a place where no model may be written; to be asked before hours of training.
 
-    Raises
-    ------
-    InputError
-        The folder above does not exist, or something is in the way that is no model or must not be replaced.
+    :class:`~histcxr.exceptions.InputError` where the folder above does not exist, or something is in the way that is no
+    model or must not be replaced.
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -168,23 +161,19 @@ def check_place(path: str | os.PathLike[str], overwrite: bool) -> Path:
     return target
 
 
-def _probed(model: Any) -> NDArray[np.float64]:
-    scores: NDArray[np.float64] = model.score(model.probe())
-    return scores
-
-
 def _pack(model: Judge) -> dict[str, bytes]:
     """Turn a model into the content of its folder, file name to bytes."""
     if not isinstance(model, Model | ReferenceModel):
         raise InputError(f"model must be a Model or a ReferenceModel, got {type(model).__name__}")
     files = weights_to_bytes(model.estimator if isinstance(model, Model) else model.classifier)
+    scores = model.score(model.probe())  # type: ignore[arg-type]  # each kind's own
     description = {
         **model.describe(),
         **model.describe_input(),
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "versions": installed_versions(model.saved_with),
-        "probe": [round(float(score), _DIGITS[model.kind]) for score in _probed(model)],
+        "probe": [round(float(score), _DIGITS[model.kind]) for score in scores],
         "files": {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in files.items()
@@ -209,6 +198,8 @@ def _unpack(files: dict[str, bytes]) -> Model | ReferenceModel:
         for key, kind in _TYPES.items():
             if not isinstance(manifest[key], kind):
                 raise TypeError(f"{key} is a {type(manifest[key]).__name__}")
+        if any(not isinstance(manifest["training"].get(key, {}), dict) for key in ("seen", "settings")):
+            raise TypeError("what it was trained on is no table")
         make = {kind.kind: kind for kind in (Model, ReferenceModel)}[manifest["kind"]]
         versions = {str(package): str(number) for package, number in manifest["versions"].items()}
         parts = {key: manifest[key] for key in ("metrics", "training", "card")}
@@ -268,7 +259,7 @@ def _check_versions(saved: dict[str, str], packages: Sequence[str]) -> None:
 def _check_probe(model: Model | ReferenceModel, expected: NDArray[np.float64]) -> None:
     """Compare the scores of a made-up input with those at the time of saving."""
     try:
-        scores = _probed(model)
+        scores = model.score(model.probe())  # type: ignore[arg-type]
     except (HistcxrError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelError(
             f"{ESTIMATOR_FILE}: the model cannot score ({type(error).__name__}: {error}); "

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "Origin", "ReferenceModel", "installed_versions", "json_ready", "sick_score"]
 
-INPUT = "pixels of the lung mask, counted by grey level"
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -43,17 +41,16 @@ class Origin:
     content: Mapping[str, Any]
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class _Common:
     """What both kinds share. A copy that ``dataclasses.replace`` changed never keeps the hash of its original."""
 
     kind: ClassVar[str]
     saved_with: ClassVar[tuple[str, ...]]
-    rule_out: ThresholdChoice
-    rule_in: ThresholdChoice
-    metrics: Mapping[str, Any]
-    training: Mapping[str, Any]
-    card: Mapping[str, Any]
-    origin: Origin | None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = field(default=None, repr=False)
 
     @property
     def _saved_as(self) -> Origin | None:
@@ -83,7 +80,7 @@ class _Common:
         return {
             "kind": self.kind,
             "hash": self.hash,
-            "thresholds": {"rule_out": self.rule_out.to_dict(), "rule_in": self.rule_in.to_dict()},
+            "thresholds": {kind: getattr(self, kind).to_dict() for kind in ("rule_out", "rule_in")},
             "metrics": json_ready(self.metrics, "metrics"),
             "training": json_ready(self.training, "training"),
             "card": json_ready(self.card, "card"),
@@ -120,10 +117,6 @@ class Model(_Common):
     recipe: Recipe
     rule_out: ThresholdChoice
     rule_in: ThresholdChoice
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    card: Mapping[str, Any] = field(default_factory=dict)
-    origin: Origin | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -160,14 +153,9 @@ class Model(_Common):
     def score(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return the probability of being sick, float64 (n,), of images by their counts, int (n, rows, 256).
 
-        As the classifier gives it: whoever decides by it checks that it is a number in [0, 1].
-
-        Raises
-        ------
-        InputError
-            Counts of another shape, or not whole numbers.
-        ModelError
-            The classifier does not know two classes, or gives another number of scores than images.
+        As the classifier gives it: whoever decides by it checks that it is a number in [0, 1]. Other counts raise
+        :class:`~histcxr.exceptions.InputError`, a classifier of other than two classes
+        :class:`~histcxr.exceptions.ModelError`.
         """
         counts = np.asarray(counts)
         if counts.ndim != 3 or counts.shape[1:] != (self.n_rows, BINS) or counts.dtype.kind not in "iu":
@@ -205,7 +193,11 @@ class Model(_Common):
 
     def describe(self) -> dict[str, Any]:
         """Return everything but the weights, ready for JSON."""
-        recipe = {**self.recipe.to_dict(), "input": INPUT, "bins": BINS}
+        recipe = {
+            **self.recipe.to_dict(),
+            "input": "pixels of the lung mask, counted by grey level",
+            "bins": BINS,
+        }
         return {"name": self.name, "recipe": recipe, **self._papers()}
 
     def probe(self) -> NDArray[np.int64]:
@@ -247,10 +239,6 @@ class ReferenceModel(_Common):
     normal: str
     rule_out: ThresholdChoice
     rule_in: ThresholdChoice
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    card: Mapping[str, Any] = field(default_factory=dict)
-    origin: Origin | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._check_thresholds()

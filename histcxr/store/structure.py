@@ -30,28 +30,21 @@ def walk_objects(root: object) -> Iterator[Any]:
         if id(item) in seen or isinstance(item, str | bytes | int | float | bool | type | None):
             continue
         seen.add(id(item))
-        children: list[Any]
-        if isinstance(item, dict):
-            children = list(item.values())
-        elif isinstance(item, list | tuple):
-            children = list(item)
+        if isinstance(item, list | tuple):
+            stack.extend(reversed(item))
+        elif isinstance(item, dict):
+            stack.extend(reversed(item.values()))
         elif isinstance(item, np.ndarray):
-            children = list(item.ravel()) if item.dtype == object else []
+            stack.extend(reversed(item.ravel()) if item.dtype == object else ())
         else:
             yield item
-            children = list(vars(item).values()) if hasattr(item, "__dict__") else []
-        stack.extend(reversed(children))
+            stack.extend(reversed(getattr(item, "__dict__", {}).values()))
 
 
 def check_structure(estimator: object) -> None:
     """Check every tree, support vector machine, neighbour search and network inside ``estimator``.
 
-    Raises
-    ------
-    ModelError
-        If an index or a shape inside the weights cannot be right; the message names the part.
-    MissingDependencyError
-        A network of images, and Keras or its backend is not installed.
+    :class:`~histcxr.exceptions.ModelError` names a part in which an index or a shape cannot be right.
     """
     for part in walk_objects(estimator):
         check, fitted = _CHECKS.get(type(part).__name__, (None, ""))

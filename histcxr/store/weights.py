@@ -129,12 +129,8 @@ def weights_to_bytes(estimator: Any) -> dict[str, bytes]:
 def weights_from_bytes(files: dict[str, bytes]) -> Any:
     """Rebuild the estimator of :func:`weights_to_bytes`, after checking what the files name and contain.
 
-    Raises
-    ------
-    ModelError
-        A type or function outside the trust list, damaged content, an index outside its array.
-    MissingDependencyError
-        XGBoost or Keras is needed and not installed.
+    :class:`~histcxr.exceptions.ModelError` for a type or function outside the trust list, damaged content, an index
+    outside its array; :class:`~histcxr.exceptions.MissingDependencyError` without XGBoost or Keras where it is needed.
     """
     import skops.io
 
@@ -222,7 +218,9 @@ def _check_skops(content: bytes) -> bytes:
                 raise ModelError(f"{ESTIMATOR_FILE}: unpacks to more than {MAX_UNPACKED >> 30} GiB; refused")
             schema = json.loads(archive.read("schema.json"))
             nodes = _nodes(schema)
-            moved = _rename_moved(nodes)
+            moved = [node for node in nodes if _path(node) in OLD_PATHS]
+            for node in moved:
+                node["__module__"], _, node["__class__"] = OLD_PATHS[_path(node)].rpartition(".")
             allowed = Counter(_check_nodes(nodes)) | Counter(["schema.json"])
             for member in members:
                 if member.filename not in allowed:
@@ -260,14 +258,6 @@ def _nodes(schema: Any) -> list[dict[str, Any]]:
 
 def _path(node: dict[str, Any]) -> str:
     return f"{node.get('__module__')}.{node.get('__class__')}"
-
-
-def _rename_moved(nodes: list[dict[str, Any]]) -> bool:
-    """Give classes that were moved their path of today; tell whether there were any."""
-    moved = [node for node in nodes if _path(node) in OLD_PATHS]
-    for node in moved:
-        node["__module__"], _, node["__class__"] = OLD_PATHS[_path(node)].rpartition(".")
-    return bool(moved)
 
 
 def _check_nodes(nodes: list[dict[str, Any]]) -> set[str]:

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import struct
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -85,9 +86,11 @@ _DAMAGE = (
     MemoryError,
     OSError,
     RuntimeError,
+    SyntaxError,
     TypeError,
     ValueError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )

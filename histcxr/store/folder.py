@@ -347,24 +347,21 @@ def _listed_files(raw: bytes, line: bytes) -> dict[str, Any]:
 def _read_file(folder: Path, name: str, limit: int) -> bytes:
     """Read one regular file of at most ``limit`` bytes, following no link and waiting for no pipe."""
     try:
-        with open(folder / name, "rb", opener=_open_plain) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > limit:
-                raise ModelError(f"{name}: has {size} bytes, at most {limit} are expected; {_GET_AGAIN}")
+        with open(folder / name, "rb", opener=lambda p, flags: os.open(p, flags | _NO_LINK)) as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise IsADirectoryError(errno.EISDIR, "not a plain file")
+            if facts.st_size > limit:
+                raise ModelError(
+                    f"{name}: has {facts.st_size} bytes, at most {limit} are expected; {_GET_AGAIN}"
+                )
             return file.read(limit + 1)
     except FileNotFoundError:
         raise ModelError(f"{name}: is missing; {_GET_AGAIN}") from None
     except OSError as error:
-        what = "is no plain file" if error.errno in _NOT_PLAIN else f"cannot be read ({error.strerror})"
+        plain = error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO)  # link, folder or pipe, socket
+        what = f"cannot be read ({error.strerror})" if plain else "is no plain file"
         raise ModelError(f"{name}: {what}; {_GET_AGAIN}") from error
 
 
-def _open_plain(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EISDIR, "not a plain file")
-    return descriptor
-
-
-_NOT_PLAIN = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV)  # a link; a folder or pipe; a socket
+_NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK

@@ -145,7 +145,14 @@ def weights_from_bytes(files: dict[str, bytes]) -> Any:
             warnings.simplefilter("ignore")
             estimator = skops.io.loads(checked, trusted=_BEYOND_SKOPS)
         check_structure(estimator)
-        used = _attach_boosters(estimator, boosters)
+        used: set[str] = set()
+        for part in walk_objects(estimator):
+            if _is_xgboost(part) and "_Booster" in vars(part):
+                name = part._Booster
+                if not isinstance(name, str) or name not in boosters:
+                    raise ModelError(f"{ESTIMATOR_FILE}: names the booster {name!r:.80}, which is not there")
+                part._Booster = _load_booster(name, boosters[name])
+                used.add(name)
     except _DAMAGE as error:
         raise ModelError(
             f"{ESTIMATOR_FILE}: cannot be loaded ({type(error).__name__}: {error}); "
@@ -168,20 +175,6 @@ def _forget_training(network: Any) -> None:
         network.random_state = None
     if isinstance(network.weights, os.PathLike):
         network.weights = os.fspath(network.weights)
-
-
-def _attach_boosters(estimator: Any, boosters: dict[str, bytes]) -> set[str]:
-    """Give each XGBoost estimator its booster back; return the files used."""
-    used: set[str] = set()
-    for part in walk_objects(estimator):
-        if not _is_xgboost(part) or "_Booster" not in vars(part):
-            continue
-        name = part._Booster
-        if not isinstance(name, str) or name not in boosters:
-            raise ModelError(f"{ESTIMATOR_FILE}: names the booster {name!r:.80}, which is not there")
-        part._Booster = _load_booster(name, boosters[name])
-        used.add(name)
-    return used
 
 
 def _load_booster(name: str, content: bytes) -> Any:

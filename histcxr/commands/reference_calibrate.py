@@ -51,7 +51,7 @@ def calibrate(
     Example:  histcxr reference calibrate our_patients -m net.histcxr -o ours.histcxr --split all
     """
     from histcxr.data.manifest import read_manifest
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.reports.evaluation import thresholds_report
     from histcxr.store import check_place, save_model
     from histcxr.study.cohort import select_rows

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr import __version__
-from histcxr.decision.familiarity import Familiarity
+from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError, ModelError
-from histcxr.features.counting import count_lungs
+from histcxr.features.curves import reference_quantiles
 from histcxr.features.histograms import BINS, zone_names
-from histcxr.features.landmarks import landmarks
-from histcxr.features.measuring import Lungs, Pixels
+from histcxr.features.measuring import Lungs, Pixels, count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reference.inputs import lung_square
@@ -133,13 +132,13 @@ class Model(_Common):
         return len(self.recipe.names)
 
     @cached_property
-    def familiarity(self) -> Familiarity | None:
+    def familiarity(self) -> OutOfDistribution | None:
         """What the lungs that the model was trained on look like; None where it was not recorded."""
         stored = self.training.get("familiarity")
         if stored is None:
             return None
-        found = Familiarity.from_dict(stored)
-        wanted = landmarks(np.zeros((0, self.n_rows, BINS), np.int64), self.recipe).shape[1]
+        found = OutOfDistribution.from_dict(stored)
+        wanted = reference_quantiles(np.zeros((0, self.n_rows, BINS), np.int64), self.recipe).shape[1]
         if len(found.centre) != wanted:
             raise InputError(f"what is familiar must have {wanted} landmarks, got {len(found.centre)}")
         return found
@@ -148,7 +147,7 @@ class Model(_Common):
         """Tell which counts (n, rows, 256) are unlike all that it was trained on, (n,); False where it cannot know."""
         if self.familiarity is None or not len(counts):
             return np.zeros(len(counts), bool)
-        return self.familiarity.unfamiliar(landmarks(counts, self.recipe))
+        return self.familiarity.outside(reference_quantiles(counts, self.recipe))
 
     def score(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return the probability of being sick, float64 (n,), of images by their counts, int (n, rows, 256).
@@ -173,8 +172,8 @@ class Model(_Common):
         return probabilities[:, 1]
 
     def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.int64]:
-        """Count one image's lungs, int64 (rows, 256); see :func:`~histcxr.features.counting.count_lungs`."""
-        return count_lungs(pixels, lungs, self.recipe, name)
+        """Count one image's lungs, int64 (rows, 256); see :func:`~histcxr.features.measuring.count_lungs`."""
+        return count_lungs(pixels, lungs, name, recipe=self.recipe)
 
     def describe_input(self) -> dict[str, Any]:
         """Return what is read from an image, ready for the head of an audit trail."""

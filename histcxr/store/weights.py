@@ -33,14 +33,14 @@ MAX_BOOSTER = 64 << 20  # bytes of JSON; the model in the box has 0.7 million
 # What a skops file may name: of each kind of node, only these types. Functions, methods, partial calls and
 # constructors with arguments are no part of it, whatever skops itself would accept.
 _OBJECTS = {
-    "histcxr.features.band_densities.BandDensities",
+    "histcxr.features.band_features.BandDensities",
     "histcxr.features.band_features.BandFeatures",
-    "histcxr.features.both_sides.BothSides",
+    "histcxr.features.band_features.BothSides",
     "histcxr.features.transformers.HistogramFeatures",
+    "histcxr.features.transformers.LungIntensity",
     "histcxr.models.calibrated.CalibratedClassifier",
     "histcxr.models.gaussian_svc.GaussianSVC",
     "histcxr.models.lenet.LeNetClassifier",
-    "histcxr.models.level.IntensityLevel",
     "histcxr.models.stack.StackedClassifier",
     "histcxr.reference.augmentation.Augmentation",
     "histcxr.reference.classifier.ReferenceClassifier",

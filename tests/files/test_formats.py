@@ -1,4 +1,4 @@
-"""What the readers of headers accept, refuse and leave out."""
+"""What the readers of formats accept, refuse and leave out, and the pixels that come of it."""
 
 import struct
 import zlib
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import RadiographError, Reason
-from histcxr.files.decoding import decode_grey, read_header
+from histcxr.files.decoding import decode_grey
+from histcxr.files.formats import read_header
 from histcxr.files.headers import MAX_PIXELS, exif_orientation, sniff
 from histcxr.files.writing import encode_image
 from histcxr.phantoms.anatomy import make_phantom
@@ -264,6 +265,8 @@ def test_tiff_kinds_that_are_not_read():
     assert reason(tiff(tags=[(259, 3, 1, 7)])) is Reason.UNSUPPORTED
     assert reason(tiff(tags=[(254, 4, 1, 1)])) is Reason.UNSUPPORTED
     assert reason(tiff(tags=[(262, 3, 1, 5)])) is Reason.UNSUPPORTED
+    deep = np.dstack([IMAGE.astype(np.uint16)] * 3)
+    assert reason(tiff(deep, 2, tags=[(284, 3, 1, 2)])) is Reason.UNSUPPORTED
 
 
 def test_tiff_that_lacks_data():
@@ -274,6 +277,33 @@ def test_tiff_that_lacks_data():
     assert (grey(tiff(tags=[(259, 3, 1, 8)], data=packed)) == IMAGE).all()
     for broken in (packed[:-4] + b"abcd", packed[: len(packed) // 2], zlib.compress(IMAGE.tobytes()[:500])):
         assert reason(tiff(tags=[(259, 3, 1, 8)], data=broken)) is Reason.DAMAGED
+
+
+def test_damage_that_only_a_second_decoder_notices():
+    data = bytearray(encoded(".tif", (cv2.IMWRITE_TIFF_COMPRESSION, 5)))
+    middle = len(data) // 2
+    data[middle : middle + 500] = b"\x7f" * 500
+    header = read_header(bytes(data))
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).shape == IMAGE.shape
+    with pytest.raises(RadiographError, match="damaged"):
+        decode_grey(bytes(data), header)
+
+
+def test_kinds_that_the_second_decoder_does_not_know_are_read():
+    deep = IMAGE.astype(np.uint16) << 8  # big-endian, from white to black, each pixel a run of two bytes
+    runs = b"".join(b"\x01" + pixel.tobytes() for pixel in deep.astype(">u2").view(np.uint8).reshape(-1, 2))
+    assert (grey(tiff(deep, 0, ">", tags=[(259, 3, 1, 32773)], data=runs)) == 65535 - deep).all()
+
+
+def test_tiff_tags_on_top_of_each_other_cost_nothing():
+    tags = [(40_000 + k, 7, 10_000, 8) for k in range(1000)]
+    assert reason(tiff(tags=tags)) is Reason.DAMAGED
+
+
+def test_tiff_of_countless_values_costs_nothing():
+    assert reason(tiff(tags=[(273, 4, 2**31, 8)])) is Reason.TRUNCATED
+    data = bytes(2**23)
+    assert reason(tiff(tags=[(273, 4, 2**21, 8)], data=data)) is Reason.TRUNCATED
 
 
 def test_tiff_of_countless_tiles_costs_nothing():

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import InputError
-from histcxr.files.quiet import muted_decoders
+from histcxr.files.decoding import muted_decoders
 from histcxr.files.writing import encode_image, write_image
 from histcxr.phantoms.anatomy import make_phantom
 
 
 def run(body):
-    code = "import os, sys, threading\nfrom histcxr.files.quiet import muted_decoders\n" + textwrap.dedent(
+    code = "import os, sys, threading\nfrom histcxr.files.decoding import muted_decoders\n" + textwrap.dedent(
         body
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr

@@ -26,7 +26,6 @@ from histcxr.data.radiograph import check_lungs, read_radiograph
 from histcxr.networks.backend import import_neural
 from histcxr.reference.images import InputSettings
 from histcxr.store import Judge, load_model
-from histcxr.store.network import load_reference
 
 #: The yardstick of cost: what the field takes for radiographs, with random weights, for they cost the same.
 YARDSTICK, YARDSTICK_SIZE = "densenet121", 224
@@ -239,12 +238,7 @@ def main(arguments: Sequence[str]) -> None:
     """Load one model, score the files named on standard input, print the peak of memory in bytes."""
     kind, path = arguments
     images = decode([tuple(pair) for pair in json.load(sys.stdin)])
-    if kind == "histogram":
-        found = contender(path, load_model(path))
-    elif kind == "reference":
-        found = contender(path, load_reference(path))
-    else:
-        found = yardstick(*_named(path))
+    found = yardstick(*_named(path)) if kind == "yardstick" else contender(path, load_model(path))
     found.score(images)
     print(own_peak())
 

@@ -20,8 +20,7 @@ from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
 from histcxr.reference.images import read_images
-from histcxr.store import Model
-from histcxr.store.network import ReferenceModel
+from histcxr.store import Model, ReferenceModel
 from histcxr.study.cohort import histogram_hashes
 from histcxr.study.network_cohort import pixel_hashes
 

@@ -54,7 +54,7 @@ def network():
     from histcxr.reference.classifier import ReferenceClassifier
     from histcxr.reference.images import InputSettings
     from histcxr.reference.small_networks import ConvOptions
-    from histcxr.store.network import ReferenceModel
+    from histcxr.store import ReferenceModel
 
     sick, inputs = np.arange(40) % 2, InputSettings(32, "full")
     phantoms = [make_phantom(seed, sick=bool(one)) for seed, one in enumerate(sick)]

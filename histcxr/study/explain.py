@@ -14,7 +14,7 @@ from histcxr.decision.intervals import patient_bootstrap
 from histcxr.exceptions import InputError
 from histcxr.reference.gradcam import even_share, grad_cam, share_inside
 from histcxr.reference.images import read_images, read_lung_squares, undersample
-from histcxr.store.network import ReferenceModel, sick_score
+from histcxr.store.model import ReferenceModel, sick_score
 
 __all__ = ["Explanation", "draw_images", "explain_images", "file_manifest"]
 

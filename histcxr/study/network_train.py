@@ -27,7 +27,7 @@ from histcxr.reference.augmentation import PUBLISHED, STRENGTHS
 from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.images import InputSettings, class_targets, undersample
 from histcxr.reference.registry import find_architecture
-from histcxr.store.network import ReferenceModel, sick_score
+from histcxr.store.model import ReferenceModel, sick_score
 from histcxr.study.class_figures import class_figures, class_numbers
 from histcxr.study.evaluate import measure
 from histcxr.study.network_cohort import StudyImages, pixel_hashes, read_study, split_study

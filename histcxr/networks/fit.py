@@ -112,7 +112,7 @@ class Fitted:
         One value an epoch: ``loss`` (training, with augmentation and dropout) and the metrics asked for,
         ``learning_rate`` (at its begin), ``seconds``, and what judging gave.
     best_epoch : int
-        The epoch, from 0, whose weights were kept: of the lowest ``val_loss``, or the last one without any.
+        The epoch, from 0, whose weights were kept; see :func:`fit_network`.
     """
 
     history: dict[str, list[float]]
@@ -146,7 +146,8 @@ def fit_network(
     loss, metrics
         As ``keras.Model.compile`` takes them.
     judge : callable, optional
-        Called after every epoch; its values join the history. With ``val_loss`` the best epoch is kept.
+        Called after every epoch; its values join the history. The epoch of the lowest ``val_loss``, which must be
+        among them, is kept, unless weights are averaged.
     on_epoch : callable, optional
         Called with each epoch's values and ``epoch``, from 1, e.g. to show progress.
     first_epoch : int, default=0
@@ -203,7 +204,8 @@ def fit_network(
     stopping = keras.callbacks.EarlyStopping(
         "val_loss", patience=options.patience or options.epochs, mode="min", restore_best_weights=True
     )
-    if judge is not None and not options.averaged:
+    picked = judge is not None and not options.averaged
+    if picked:
         callbacks.append(stopping)
     try:
         history = model.fit(
@@ -218,7 +220,7 @@ def fit_network(
         batches.release()
     curves = {name: [float(value) for value in values] for name, values in history.items()}
     last = first_epoch + len(curves["loss"]) - 1
-    return Fitted(curves, stopping.best_epoch if "val_loss" in curves else last)
+    return Fitted(curves, stopping.best_epoch if picked else last)
 
 
 def _compile(keras: Any, model: Any, options: FitOptions, loss: Any, metrics: Any, steps: int) -> None:

@@ -25,6 +25,7 @@ from histcxr.exceptions import HistcxrWarning, InputError, RadiographError, Reas
 from histcxr.features.extraction import LUNGS
 from histcxr.features.measuring import checked_histogram, measure_image
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
+from histcxr.reference.augmentation import as_bytes
 
 __all__ = [
     "LARGEST_SIDE",
@@ -68,11 +69,6 @@ class InputSettings:
         ``"hidden"``: the lungs are 0. ``"full"``: no mask is used.
     equalise, blur : bool, default=False
         See :meth:`prepare`.
-
-    Raises
-    ------
-    InputError
-        When a setting is out of its range.
     """
 
     size: int
@@ -134,13 +130,13 @@ class InputSettings:
         if self.equalise:
             pixels = _equalised(pixels, visible)
         square = _resized(pixels, self.size)
-        return _as_bytes(cv2.GaussianBlur(square, _WINDOW, 0)) if self.blur else square
+        return as_bytes(cv2.GaussianBlur(square, _WINDOW, 0)) if self.blur else square
 
 
 def _equalised(pixels: _Bytes, visible: _Lungs | None) -> _Bytes:
     """Spread the visible pixels' levels evenly; what is hidden stays 0."""
     if visible is None:
-        return _as_bytes(cv2.equalizeHist(pixels))
+        return as_bytes(cv2.equalizeHist(pixels))
     counts = np.bincount(pixels[visible], minlength=256)
     cumulated = np.cumsum(counts)
     total = cumulated[-1]
@@ -158,12 +154,7 @@ def _resized(pixels: _Bytes, size: int) -> _Bytes:
         return pixels.copy()
     smaller = (min(width, size), min(height, size))
     shrunk = cv2.resize(pixels, smaller, interpolation=cv2.INTER_AREA)
-    return _as_bytes(cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_LINEAR))
-
-
-def _as_bytes(array: NDArray[np.generic]) -> _Bytes:
-    """Tell the type checker what OpenCV gives back for bytes."""
-    return array.astype(np.uint8, copy=False)
+    return as_bytes(cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_LINEAR))
 
 
 @dataclass(frozen=True)
@@ -178,7 +169,6 @@ class ReferenceImages:
         The manifest, row for row, with two columns added: ``reason`` (``""``, or the code why the image is not
         usable) and ``detail`` (what was found).
     settings : InputSettings
-        How they were prepared.
     """
 
     pixels: _Bytes
@@ -199,13 +189,7 @@ class ReferenceImages:
         return (self.table["reason"] == "").to_numpy(bool)
 
     def select(self, rows: ArrayLike) -> ReferenceImages:
-        """Return some of the images.
-
-        Parameters
-        ----------
-        rows : array-like of bool, shape (n,), or of int
-            Which to keep, or their positions in the order wanted.
-        """
+        """Return some of the images: booleans, one for each, or positions in the order wanted."""
         index = np.asarray(rows)
         if index.dtype == np.bool_ and index.shape != (len(self),):
             raise InputError(f"rows must be {len(self)} booleans, one for each image; got {index.shape}")
@@ -312,14 +296,6 @@ def read_lung_squares(
 def lung_square(pixels: _Bytes, lungs: _Lungs, name: str = "", *, settings: InputSettings) -> _Bytes:
     """Prepare an image whose lungs are known, and refuse the same ones as histograms do, whatever the region.
 
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (height, width)
-    lungs : ndarray of bool, shape (height, width)
-    name : str, optional
-        The image's, for messages.
-    settings : InputSettings
-
     Raises
     ------
     RadiographError
@@ -393,11 +369,6 @@ def class_targets(
         0 is normal.
     names : tuple of str
         ``("normal", "sick")``, or the labels, the normal one first and the others in alphabetical order.
-
-    Raises
-    ------
-    InputError
-        When a label is missing or there are other classes than asked for.
     """
     whole_number(classes, "classes", least=2)
     _require(table, "table", "label")

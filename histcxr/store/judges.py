@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.features.measuring import Lungs, Pixels
 from histcxr.store.folder import holds_network, load_model
+from histcxr.store.model import Model
 
-__all__ = ["Judge", "load_judge"]
+if TYPE_CHECKING:
+    from histcxr.store.network import ReferenceModel
+
+__all__ = ["Judge", "SavedModel", "load_judge"]
+
+#: What can be trained, certified, measured and saved: :class:`Judge` says what triage needs of either.
+SavedModel: TypeAlias = "Model | ReferenceModel"
 
 
 class Judge(Protocol):
@@ -64,7 +71,7 @@ class Judge(Protocol):
         """
 
 
-def load_judge(path: str | os.PathLike[str]) -> Judge:
+def load_judge(path: str | os.PathLike[str]) -> SavedModel:
     """Load a saved model of either kind, by what its folder holds.
 
     Parameters

@@ -43,22 +43,9 @@ def run_demo(
 ) -> dict[str, Any]:
     """Write phantom radiographs, train and certify on them, and triage a second folder.
 
-    Parameters
-    ----------
-    output : path
-        A folder to make, or an earlier demo's, which is replaced; holds ``study/``, ``incoming/``,
-        ``model.histcxr`` and ``worklist.csv`` afterwards.
-    n_patients : int
-        Phantom patients in the study. About 740 give the 59 sick validation patients that the certificate
-        takes.
-    seed, n_jobs : int
-    say : callable
-        Receives each piece of text as it comes, e.g. ``print``.
-
-    Returns
-    -------
-    dict
-        ``training`` and ``triage`` reports and the paths written, ready for JSON.
+    ``output`` is a folder to make, or an earlier demo's, which is replaced; about 740 patients give the 59 sick
+    validation patients that the certificate takes. ``say`` receives each piece of text as it comes. Returns the
+    ``training`` and ``triage`` reports and the paths written, ready for JSON.
 
     Raises
     ------

@@ -13,7 +13,11 @@ from histcxr.commands import options
 @options.manifest_options()
 @options.model_option(two=True)
 @options.output_option("Draw a network's confusion matrix and ROC curves into this folder.")
-@options.measuring_options
+@options.split_option()
+@click.option(
+    "--by", multiple=True, metavar="COLUMN", help="Also within each value of this column; repeatable."
+)
+@click.option("--prevalence", type=float, help="Share of sick patients where PPV and NPV should hold.")
 @options.reading_options(lungs="either")
 @options.json_option()
 def command(models: tuple[str, ...], output: str | None, json_file: str | None, **how: Any) -> None:

@@ -15,7 +15,7 @@ from histcxr.commands import options
 @options.output_option("Write the pictures and the table into this folder.", required=True)
 @click.option("--layer", help="Whose maps.  [default: the last convolution]")
 @click.option("--target", help="The class that is explained.  [default: the predicted one]")
-@options.split_option("test")
+@options.split_option()
 @click.option(
     "--images",
     "per_label",

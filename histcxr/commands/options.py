@@ -94,17 +94,21 @@ def manifest_options(*, labels: bool = True) -> Any:
     return decorate
 
 
-def reading_options(*, lungs: str | None = None, normal: str | None = None) -> Any:
-    """How images are read, as ``lungs, normal, cache, n_jobs, progress``; both arguments are defaults."""
+def reading_options(*, lungs: str | None = None, normal: str | None = None, squares: bool = False) -> Any:
+    """How images are read, as ``lungs, normal, cache, n_jobs, progress``: two defaults, and whether squares alone are.
+
+    Squares are not kept, so there is no ``--cache``.
+    """
 
     def decorate(function: Any) -> Any:
         @functools.wraps(function)
         def with_reading(*args: Any, jobs: int, **others: Any) -> Any:
-            return function(*args, n_jobs=jobs, progress=sys.stderr.isatty(), **others)
+            given = {"cache": None, **others, "n_jobs": jobs, "progress": show_progress()}
+            return function(*args, **given)
 
         for option in (
             jobs_option(),
-            cache_option(),
+            *([] if squares else [cache_option()]),
             normal_option(normal),
             lungs_option("given", "found", "either", default=lungs),
         ):
@@ -121,28 +125,10 @@ def take_reading(options: dict[str, Any]) -> Reading:
     return Reading(**{name: options.pop(name) for name in ("lungs", "normal", "cache", "n_jobs", "progress")})
 
 
-def measuring_options(function: Any) -> Any:
-    """What is measured on, and within which groups."""
-    for option in (
-        click.option(
-            "--prevalence",
-            type=float,
-            default=None,
-            help="Share of sick patients where PPV and NPV should hold.",
-        ),
-        click.option(
-            "--by", multiple=True, metavar="COLUMN", help="Also within each value of this column; repeatable."
-        ),
-        split_option("test"),
-    ):
-        function = option(function)
-    return function
-
-
-def split_option(usual: str) -> Any:
+def split_option() -> Any:
     """Which part of the data."""
     return click.option(
-        "--split", default=usual, show_default=True, help="Which split of DATA; 'all' for every row."
+        "--split", default="test", show_default=True, help="Which split of DATA; 'all' for every row."
     )
 
 

@@ -125,7 +125,7 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
     "then certifies nothing.",
 )
 @options.certificate_options
-@options.reading_options(normal="Normal")
+@options.reading_options(normal="Normal", squares=True)
 @options.overwrite_option()
 @options.seed_option()
 @options.json_option()

@@ -10,23 +10,18 @@ from histcxr.models.tuning_result import TuningResult
 _BEST_TRIALS = 10
 REGIONS = {"lungs": "the lungs only", "hidden": "everything but the lungs", "full": "the full image"}
 
+_TEST_ROW_MEANS = (
+    "Accuracy calls sick at a score of 0.5; sensitivity and specificity are at the rule-out threshold, the next",
+    "column is the specificity where the test images themselves reach 95 % sensitivity.",
+)
+
 DISCLAIMER = "Research software, not a medical device."
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
-    """Lay out rows as an aligned Markdown table.
+    """Lay out rows as an aligned Markdown table, numbers to the right, floats with three decimals.
 
-    Parameters
-    ----------
-    rows : sequence of mappings
-        One mapping a row; a missing key is an empty cell. Floats are shown with three decimals.
-    columns : sequence of str, optional
-        The columns and their order; by default the keys of the first row.
-
-    Returns
-    -------
-    str
-        Lines joined by newlines, without a trailing one. Numbers are right-aligned.
+    Columns are those of the first row unless they are given; a missing key is an empty cell.
     """
     columns = list(columns) if columns is not None else list(rows[0]) if rows else []
     cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
@@ -63,12 +58,7 @@ def training_report(report: Mapping[str, Any]) -> str:
     data = report["data"]
     rows = [
         {
-            "classifier": name,
-            "test accuracy": figures["test"]["accuracy"],
-            "AUC (95 % interval)": auc_text(figures["test"]),
-            "sensitivity": figures["test"]["sensitivity"],
-            "specificity": figures["test"]["specificity"],
-            "at 95 % sensitivity": estimate_text(figures["test"]["specificity_at_95"]),
+            **_test_row(name, figures["test"]),
             "cross-validated AUC": figures["cross_validated_auc"],
             "fit seconds": f"{figures['fit_seconds']:.1f}",
         }
@@ -81,8 +71,7 @@ def training_report(report: Mapping[str, Any]) -> str:
         "",
         markdown_table(rows),
         "",
-        "Accuracy calls sick at a score of 0.5; sensitivity and specificity are at the rule-out threshold, the next",
-        "column is the specificity where the test images themselves reach 95 % sensitivity.",
+        *_TEST_ROW_MEANS,
         f"Best by cross-validation: {report['best']}.",
         *_promises(report["classifiers"][report["best"]]),
     ]
@@ -106,21 +95,6 @@ def network_report(report: Mapping[str, Any]) -> str:
         if "val_loss" in history
         else "none held out to stop early"
     )
-    counts = test["confusion_at_rule_out"]
-    called = (
-        f"{(counts['tp'] + counts['tn']) / sum(counts.values()):.3f} ({counts['tp']} sick and {counts['tn']} normal "
-        "right)"
-        if counts
-        else "no threshold"
-    )
-    figures = {
-        "accuracy at a score of 0.5": f"{test['accuracy']:.3f}",
-        "accuracy at the rule-out threshold": called,
-        "AUC (95 % interval)": auc_text(test),
-        "sensitivity at the rule-out threshold, by patient": estimate_text(test["decisions"]["sensitivity"]),
-        "specificity at the rule-out threshold, by patient": estimate_text(test["decisions"]["specificity"]),
-        "specificity where the test images reach 95 % sensitivity": estimate_text(test["specificity_at_95"]),
-    }
     lines = [
         f"{report['architecture']}, {report['parameters']:,} parameters, on {REGIONS[inputs['region']]} at "
         f"{inputs['size']} x {inputs['size']} pixels",
@@ -128,9 +102,9 @@ def network_report(report: Mapping[str, Any]) -> str:
         f"Learnt from {_counts_text(report['learnt_from'])} in {report['fit_seconds']:.0f} s, {report['epochs']} "
         f"epochs; {stopped}.",
         "",
-        markdown_table(
-            [{"sick against normal, test": name, "value": value} for name, value in figures.items()]
-        ),
+        markdown_table([_test_row(report["architecture"], test)]),
+        "",
+        *_TEST_ROW_MEANS,
         "",
         classes_report(test["classes"]),
         "",
@@ -309,9 +283,7 @@ def explanation_report(result: Mapping[str, Any]) -> str:
             "images": row["images"],
             "share inside the lungs": row["inside"],
             "of an even map": row["even"],
-            "difference (95 % interval)": "no map inside known lungs"
-            if row["difference"] is None
-            else _gap_text({"value": row["difference"], "low": row["low"], "high": row["high"]}),
+            "difference (95 % interval)": _gap_text({**row, "value": row["difference"]}),
         }
         for row in result["shares"]
     ]
@@ -328,13 +300,15 @@ def explanation_report(result: Mapping[str, Any]) -> str:
 
 def estimate_text(estimate: Mapping[str, Any] | None) -> str:
     """Write an estimate, or that there is nobody to count."""
-    return (
-        interval_text(estimate["value"], estimate["low"], estimate["high"]) if estimate else "nobody to count"
-    )
+    if not estimate:
+        return "nobody to count"
+    return interval_text(estimate["value"], estimate["low"], estimate["high"])
 
 
 def _gap_text(gap: Mapping[str, Any]) -> str:
-    """Write a difference with its interval, where it has one."""
+    """Write a difference with its interval, where they exist."""
+    if gap["value"] is None:
+        return "no map inside known lungs"
     interval = "" if gap["low"] is None else f" ({gap['low']:+.3f} to {gap['high']:+.3f})"
     return f"{gap['value']:+.3f}{interval}"
 
@@ -356,6 +330,17 @@ def _figures_row(title: str, name: str, figures: Mapping[str, Any]) -> dict[str,
         "AUC (95 % interval)": auc_text(figures),
         "sensitivity": estimate_text(figures["decisions"]["sensitivity"]),
         "specificity": estimate_text(figures["decisions"]["specificity"]),
+    }
+
+
+def _test_row(name: str, test: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "classifier": name,
+        "test accuracy": test["accuracy"],
+        "AUC (95 % interval)": auc_text(test),
+        "sensitivity": test["sensitivity"],
+        "specificity": test["specificity"],
+        "at 95 % sensitivity": estimate_text(test["specificity_at_95"]),
     }
 
 

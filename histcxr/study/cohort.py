@@ -145,13 +145,7 @@ def labelled_manifest(data: Data) -> pd.DataFrame:
 
 
 def select_rows(manifest: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Keep the rows whose columns have one of the wanted values.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-    where : mapping of str to sequence of str
-        Column to values, compared as text; all columns must match. Empty: every row.
+    """Keep the rows whose columns all have one of the wanted values, compared as text.
 
     Raises
     ------
@@ -190,14 +184,7 @@ def only_split(manifest: pd.DataFrame, split: str | None) -> pd.DataFrame:
 def read_cohort(
     data: Data, what: Recipe | InputSettings | SavedModel, reading: Reading | None = None
 ) -> Cohort:
-    """Read of labelled radiographs what a model needs.
-
-    Parameters
-    ----------
-    data : path or DataFrame
-    what : Recipe, InputSettings, Model or ReferenceModel
-        The histograms to count, the squares to cut, or the model that wants them.
-    reading : Reading, optional
+    """Read of labelled radiographs what ``what`` wants: a recipe's counts, squares, or what a saved model takes.
 
     Returns
     -------
@@ -243,12 +230,6 @@ def split_cohort(cohort: Cohort, *, seed: int = 0) -> tuple[dict[str, Cohort], l
     training patients becomes it, because a threshold must be certified on patients that training never saw. The
     data's own test part stays as it was published: images of a patient who stands in a later part, too, are left out.
 
-    Parameters
-    ----------
-    cohort : Cohort
-    seed : int
-        Of the splits made here.
-
     Returns
     -------
     parts : dict of str to Cohort
@@ -291,20 +272,9 @@ def split_cohort(cohort: Cohort, *, seed: int = 0) -> tuple[dict[str, Cohort], l
 
 
 def balanced_rows(cohort: Cohort, classes: NDArray[Any], wanted: bool | int, seed: int) -> NDArray[np.intp]:
-    """Draw equally many images of each class, patient by patient and without replacement.
+    """Draw equally many images of each class (n,), patient by patient and without replacement: positions, ascending.
 
-    Parameters
-    ----------
-    cohort : Cohort
-    classes : ndarray of str, shape (n,)
-    wanted : bool or int
-        Images of each class: as many as the smallest has (True), a number, or all that there are (False).
-    seed : int
-
-    Returns
-    -------
-    ndarray of int
-        Positions, ascending.
+    ``wanted`` of each class: as many as the smallest has (True), a number, or all that there are (False).
     """
     if wanted is False:
         return np.arange(len(cohort))
@@ -334,21 +304,7 @@ def leave_out(cohort: Cohort, hashes: Collection[str]) -> tuple[Cohort, int]:
 def unseen_cohort(
     model: SavedModel, manifest: pd.DataFrame, reading: Reading, parts: Sequence[str] = ("train", "val")
 ) -> tuple[Cohort, int]:
-    """Read the images that a model has not seen.
-
-    Parameters
-    ----------
-    model : Model or ReferenceModel
-    manifest : DataFrame
-    reading : Reading
-    parts : sequence of str
-        What it was trained on, certified on, or both: their patients are left out.
-
-    Returns
-    -------
-    cohort : Cohort
-    left_out : int
-        Number of images left out.
+    """Read the images whose patients a model has not seen in ``parts``; also return how many images were left out.
 
     Raises
     ------
@@ -358,7 +314,7 @@ def unseen_cohort(
     Warns
     -----
     HistcxrWarning
-        When lungs are not of the maker that they were of in training, so that no image can be recognised.
+        The lungs are not of the maker that they were of in training, so that no image can be recognised.
     """
     _warn_of_other_masks(model, manifest, reading)
     cohort, left_out = leave_out(

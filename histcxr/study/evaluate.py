@@ -127,15 +127,7 @@ def class_numbers(labels: pd.Series[Any], classes: Sequence[str], normal: str) -
 def class_figures(
     targets: NDArray[np.integer], probabilities: NDArray[np.float64], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Count calls of the most probable class.
-
-    Parameters
-    ----------
-    targets : ndarray of int, shape (n,)
-        Number of each image's class.
-    probabilities : ndarray of float, shape (n, k)
-    names : sequence of str
-        Of the k classes.
+    """Count calls of the most probable of k classes: targets are numbers (n,), probabilities (n, k).
 
     Returns
     -------
@@ -151,20 +143,15 @@ def class_figures(
         targets, calls, labels=numbers, zero_division=0
     )
     there = np.unique(targets)
-    classes, curves = [], {}
+    counted = {"images": support, "precision": precision, "recall": recall, "f1": f1}
+    classes: list[dict[str, Any]] = []
+    curves = {}
     for number, name in enumerate(names):
         own = targets == number
         defined = 0 < own.sum() < len(own)
-        classes.append(
-            {
-                "class": name,
-                "images": int(support[number]),
-                "precision": float(precision[number]),
-                "recall": float(recall[number]),
-                "f1": float(f1[number]),
-                "auc": float(roc_auc_score(own, probabilities[:, number])) if defined else None,
-            }
-        )
+        area = float(roc_auc_score(own, probabilities[:, number])) if defined else None
+        figures = {key: values[number].item() for key, values in counted.items()}
+        classes.append({"class": name, **figures, "auc": area})
         if defined and (len(names) > 2 or number == 1):
             fpr, tpr, _ = roc_curve(own, probabilities[:, number])
             kept = np.unique(np.linspace(0, len(fpr) - 1, min(_POINTS, len(fpr))).round().astype(int))
@@ -183,16 +170,9 @@ def class_figures(
 
 @dataclass(frozen=True)
 class Judged:
-    """A cohort as one model judged it.
+    """A cohort as one model judged it: probabilities (n, k), the normal class first.
 
-    Attributes
-    ----------
-    model : Model or ReferenceModel
-    cohort : Cohort
-    probabilities : ndarray of float64, shape (n, k)
-        Of each class, the normal one first.
-    seen : int
-        Images left out because the model was trained or certified on their patients.
+    ``seen`` counts images that were left out because the model was trained or certified on their patients.
     """
 
     model: SavedModel
@@ -271,7 +251,7 @@ def evaluate(
     by : sequence of str
         Manifest columns: measure also within each of their values.
     prevalence : float, optional
-        Share of sick patients where NPV and PPV should hold.
+        As in :func:`measure`.
     lungs : {"either", "given", "found"}
         Whose lung masks; ``"either"`` does what triage does: the segmenter's where none is given.
     normal : str, optional
@@ -321,14 +301,7 @@ def compare(
 ) -> dict[str, Any]:
     """Compare two models of any kind on the same patients: those that neither has seen and neither refuses.
 
-    Parameters
-    ----------
-    models : sequence of two Model or ReferenceModel
-    data, split, by, prevalence
-        As in :func:`evaluate`.
-    reading : Reading, optional
-    sensitivity : float in (0, 1)
-        Where the specificities are compared: each model's threshold is the highest that reaches it on these images.
+    Specificities are compared where each model's threshold is the highest that reaches ``sensitivity`` on these images.
 
     Returns
     -------
@@ -400,12 +373,10 @@ def _difference(
 def _by_group(
     table: pd.DataFrame, by: Sequence[str], figures: Callable[[NDArray[np.bool_]], Any]
 ) -> dict[str, dict[str, Any]]:
+    groups = {column: sorted(table[column].unique(), key=str) for column in by}
     return {
-        column: {
-            str(value): figures((table[column] == value).to_numpy())
-            for value in sorted(table[column].unique(), key=str)
-        }
-        for column in by
+        column: {str(value): figures((table[column] == value).to_numpy()) for value in values}
+        for column, values in groups.items()
     }
 
 

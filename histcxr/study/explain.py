@@ -69,9 +69,7 @@ class Explanation:
         return rows + [_row(name, self.table[self.table["label"] == name], seed) for name in names if name]
 
     def write(self, folder: str | os.PathLike[str], *, maps: bool) -> list[str]:
-        """Write overlays, a grid by label, the table and, where wanted, the maps; return what was written.
-
-        An earlier explanation in the folder is taken away first.
+        """Write overlays, grid, table and, where wanted, maps in place of an earlier explanation; say what.
 
         Raises
         ------
@@ -108,17 +106,10 @@ def earlier_files(folder: str | os.PathLike[str]) -> list[Path]:
 def images_to_explain(
     paths: Sequence[str], *, split: str, where: Mapping[str, Sequence[str]], per_label: int, seed: int = 0
 ) -> pd.DataFrame:
-    """Return the manifest of what is to be explained.
+    """Return the manifest of what is to be explained: image files, or a draw from one folder or CSV.
 
-    Parameters
-    ----------
-    paths : sequence of str
-        One folder, one CSV, or any number of image files, which are all taken.
-    split, where
-        Which part and rows of a folder or CSV; see :mod:`histcxr.study.cohort`.
-    per_label : int
-        Most images of each label, drawn from as many patients as possible; none is a label, too.
-    seed : int
+    Of a folder or CSV ``per_label`` images of each label at most, from as many patients as possible; none is a label,
+    too.
     """
     if not any(os.path.isdir(path) or path.lower().endswith(".csv") for path in paths):
         files = [os.path.abspath(path) for path in paths]

@@ -32,6 +32,10 @@ from histcxr.study.train import Divided, divide
 
 __all__ = ["ReferenceResult", "ReferenceSettings", "train_reference"]
 
+# Settings that the classifier takes as they are.
+_HANDED_ON = ("epochs", "batch_size", "learning_rate", "second_stage_learning_rate", "unfrozen", "weights", "head",
+              "views", "patience", "class_weight")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ReferenceSettings:
@@ -106,18 +110,9 @@ class ReferenceSettings:
         """Return the classifier, not yet fitted."""
         return ReferenceClassifier(
             self.architecture,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            second_stage_learning_rate=self.second_stage_learning_rate,
-            unfrozen=self.unfrozen,
-            weights=self.weights,
-            head=self.head,
+            **{name: getattr(self, name) for name in _HANDED_ON},
             augmentation=PUBLISHED if self.augment == PUBLISHED else STRENGTHS[self.augment],
-            views=self.views,
-            patience=self.patience,
             validation_fraction=0.0 if self.held_out == ON_VAL else float(self.held_out),
-            class_weight=self.class_weight,
             inputs=self.inputs(),
             random_state=seed,
         )
@@ -131,12 +126,8 @@ class ReferenceSettings:
 class ReferenceResult:
     """What :func:`train_reference` found.
 
-    Attributes
-    ----------
-    model : ReferenceModel
-    report : dict
-        All figures, ready for JSON: ``report["test"]`` holds those of the test patients as
-        :meth:`histcxr.study.evaluate.Judged.figures` gives them.
+    ``report`` is ready for JSON; ``report["test"]`` holds the figures of the test patients as
+    :meth:`histcxr.study.evaluate.Judged.figures` gives them.
     """
 
     model: ReferenceModel
@@ -152,23 +143,7 @@ def train_reference(
     seed: int = 0,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> ReferenceResult:
-    """Train, certify and measure a reference network.
-
-    Parameters
-    ----------
-    data : path or DataFrame
-        Labelled radiographs; with lung masks where the region needs them.
-    settings : ReferenceSettings
-    promise : Promise, optional
-        What rule_out and rule_in promise.
-    reading : Reading, optional
-    seed : int
-    on_epoch : callable, optional
-        Called with each epoch's values.
-
-    Returns
-    -------
-    ReferenceResult
+    """Train, certify and measure a reference network; ``on_epoch`` is called with each epoch's values.
 
     Raises
     ------

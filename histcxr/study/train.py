@@ -200,14 +200,7 @@ def train(
 
 
 def divide(data: Data, what: Recipe | InputSettings, reading: Reading, seed: int) -> Divided:
-    """Read labelled radiographs and divide them into train, val and test.
-
-    Raises
-    ------
-    InputError
-        As :func:`~histcxr.study.cohort.read_cohort` and :func:`~histcxr.study.cohort.split_cohort`, or a part lacks
-        a class.
-    """
+    """Read labelled radiographs and divide them into train, val and test, each with both classes."""
     cohort = read_cohort(data, what, reading)
     parts, notes = split_cohort(cohort, seed=seed)
     for part, members in parts.items():

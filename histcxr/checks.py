@@ -88,14 +88,16 @@ def open_unit(value: float, name: str) -> float:
     return float(value)
 
 
-def whole_number(value: int, name: str, *, least: int = 0) -> int:
-    """Return ``value`` as an int of at least ``least``.
+def whole_number(value: int, name: str, *, least: int = 0, most: int | None = None) -> int:
+    """Return ``value`` as an int of at least ``least`` and, where given, at most ``most``.
 
     Raises
     ------
     InputError
-        Not a whole number, or smaller.
+        Not a whole number, or out of range.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
+    if not whole or value < least or (most is not None and value > most):
+        span = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} must be a whole number {span}, got {value!r}")
     return int(value)

@@ -1,16 +1,129 @@
-"""Writing images: what the phantoms, and whoever makes masks, store on disk."""
+"""Writing files: each appears whole or not at all, and errors of the disk are told in plain words."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from histcxr.exceptions import InputError, OutputError
 
-from histcxr.exceptions import InputError
+if TYPE_CHECKING:  # whoever only writes text or bytes loads neither NumPy nor OpenCV
+    from numpy.typing import NDArray
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator[Path]:
+    """Write a file or a folder beside its place, and move it there when it is whole.
+
+    ::
+
+        with replacing("model.json") as unfinished:
+            unfinished.write_text(text)
+
+    When the block ends, what it wrote is brought onto the disk and takes the place of what was there before.
+    When the block raises, what was there before stays and what the block wrote is removed.
+
+    Parameters
+    ----------
+    path : path-like
+        The place; the folder above it must exist. A link is followed. A pipe or device is written directly.
+    folder : bool
+        Write a folder instead of a file; a folder that is there is replaced as a whole.
+
+    Yields
+    ------
+    Path
+        A hidden name in the same folder, with the suffix of ``path``: an empty file, or an empty folder.
+
+    Raises
+    ------
+    OutputError
+        The system refuses to write; so does every ``OSError`` that the block raises.
+    """
+    place = Path(path)
+    try:
+        before = _mode(place)
+        if before is not None and stat.S_ISDIR(before) != folder:
+            raise OutputError(f"{place}: is a {'file' if folder else 'folder'}; choose another name")
+        if before is not None and not folder and not stat.S_ISREG(before):
+            yield place
+            return
+        place = Path(os.path.realpath(place))
+        unfinished = place.with_name(f".histcxr-{uuid.uuid4().hex}{place.suffix}")
+        try:
+            if folder:
+                unfinished.mkdir()
+            else:
+                unfinished.touch(exist_ok=False)
+            yield unfinished
+            for file in (
+                [file for file in unfinished.rglob("*") if file.is_file()] if folder else [unfinished]
+            ):
+                _sync(file)
+            if before is not None:
+                unfinished.chmod(stat.S_IMODE(before))
+            if folder:
+                _move_folder(unfinished, place)
+            else:
+                os.replace(unfinished, place)
+        finally:
+            if folder:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            else:
+                unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # some file systems cannot
+            _sync(place.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _mode(place: Path) -> int | None:
+    """The kind and permissions of what is there, None where nothing is."""
+    try:
+        return place.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _move_folder(fresh: Path, place: Path) -> None:
+    """A folder cannot take the place of a full one at once: that one steps aside, and back if need be."""
+    old = fresh.with_name(f"{fresh.name}-old")
+    with contextlib.suppress(FileNotFoundError):
+        place.rename(old)
+    try:
+        fresh.rename(place)
+    except OSError:
+        with contextlib.suppress(OSError):
+            old.rename(place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
+    """Say in plain words why a result cannot be written."""
+    name = os.fspath(path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "make room, then give the same command again (a triage goes on where it stopped)"
+        return OutputError(f"{name}: the disk is full ({error.strerror}); {advice}")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"{name}: may not be written ({error.strerror}); choose another place")
+    return OutputError(f"{name}: cannot be written ({error.strerror or error})")
 
 
 def encode_image(pixels: NDArray[Any], extension: str = ".png", *, bilevel: bool = False) -> bytes:
@@ -25,15 +138,13 @@ def encode_image(pixels: NDArray[Any], extension: str = ".png", *, bilevel: bool
     bilevel : bool, default False
         Store one bit a pixel (PNG only): everything above 0 is white.
 
-    Returns
-    -------
-    bytes
-
     Raises
     ------
     InputError
         When the format is unknown.
     """
+    import cv2
+
     options = [cv2.IMWRITE_PNG_BILEVEL, 1] if bilevel else []
     try:
         done, encoded = cv2.imencode(extension, pixels, options)
@@ -53,22 +164,27 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:
     ------
     InputError
         When the format is unknown.
+    OutputError
+        When it cannot be written.
     """
-    place = Path(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(encode_image(pixels, place.suffix))
+    _write(Path(path), encode_image(pixels, Path(path).suffix))
 
 
 def write_mask(path: str | os.PathLike[str], mask: NDArray[Any]) -> None:
-    """Write a mask as a PNG of one bit a pixel.
+    """Write a mask, bool or uint8 (height, width), above 0 in the lungs, as a PNG of one bit a pixel.
 
-    Parameters
-    ----------
-    path : path-like
-        A name that ends in ``.png``.
-    mask : bool or uint8 (height, width)
-        Anything above 0 is lung.
+    Raises
+    ------
+    OutputError
+        When it cannot be written.
     """
-    place = Path(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(encode_image(np.where(mask, np.uint8(255), np.uint8(0)), bilevel=True))
+    _write(Path(path), encode_image((mask != 0).astype("uint8") * 255, bilevel=True))
+
+
+def _write(place: Path, data: bytes) -> None:
+    """Write directly: a reader recognises half an image, and thousands are not worth an fsync each."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    except OSError as error:
+        raise write_error(place, error) from error

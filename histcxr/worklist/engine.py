@@ -26,10 +26,8 @@ from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.store import Judge, installed_versions, load_judge
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
 from histcxr.worklist.judging import Measured, Verdict, judge, measure_images, signature
-from histcxr.worklist.order import Order
-from histcxr.worklist.output import WorklistFile
-from histcxr.worklist.rows import Row, printable, writer_for
-from histcxr.worklist.summary import TriageSummary
+from histcxr.worklist.rows import Row, WorklistFile, printable, writer_for
+from histcxr.worklist.summary import Order, TriageSummary
 
 SORTS = ("input", "urgency")
 PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless")  # beside the model's own

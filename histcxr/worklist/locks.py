@@ -1,16 +1,16 @@
-"""Opening a file that one run at a time may hold, and errors of the disk in plain words.
+"""Opening a file that one run at a time may hold.
 
 The lock is the operating system's (``flock``): it ends with the process, so a killed run leaves none behind.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
 
 from histcxr.exceptions import OutputError
+from histcxr.files.writing import write_error
 
 
 def open_locked(path: str) -> int:
@@ -75,13 +75,3 @@ def write_all(descriptor: int, data: bytes, path: str) -> None:
             view = view[os.write(descriptor, view) :]
     except OSError as error:
         raise write_error(path, error) from error
-
-
-def write_error(path: str, error: OSError) -> OutputError:
-    """Say in plain words why a result cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        advice = "make room, then give the same command again: it goes on where it stopped"
-        return OutputError(f"{path}: the disk is full ({error.strerror}); {advice}")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(f"{path}: may not be written ({error.strerror}); choose another place")
-    return OutputError(f"{path}: cannot be written ({error.strerror or error})")

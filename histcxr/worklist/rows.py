@@ -1,4 +1,4 @@
-"""Rows of a worklist and the three ways to write them: CSV, JSON Lines, Parquet.
+"""Rows of a worklist, the three ways to write them (CSV, JSON Lines, Parquet), and the file they become.
 
 A CSV will be opened in a spreadsheet, and a file name is under nobody's control: a cell that starts like a
 formula gets a leading apostrophe, and so does a cell that starts with an apostrophe, so that a script gets
@@ -9,6 +9,7 @@ trail keeps it exactly.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -17,9 +18,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from histcxr.exceptions import InputError
+from histcxr.worklist.locks import open_locked, write_error
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 PARQUET_BATCH = 4096  # rows held in memory while writing
+PARTIAL_SUFFIX = ".partial"
 
 # What spreadsheets take for the start of a formula, full-width forms included, or cut off before looking.
 _RISKY_STARTS = tuple("=+-@\t\r\n＝＋－＠")
@@ -215,3 +218,78 @@ def write_rows(file: Any, make_writer: Callable[[Any], RowWriter], rows: Iterabl
     for row in rows:
         writer.write(row)
     writer.close()
+
+
+class WorklistFile:
+    """A place for a worklist, locked against other runs while it is open.
+
+    Until :meth:`write` has ended there is at most a ``.partial`` file beside it, and whatever worklist was
+    there before.
+
+    Parameters
+    ----------
+    path : str
+        Where the worklist will be.
+    remove : bool
+        Remove the worklist that is there now.
+
+    Raises
+    ------
+    OutputError
+        The place cannot be written, or another run holds it.
+    """
+
+    def __init__(self, path: str, *, remove: bool = False) -> None:
+        self.path = path
+        self._partial = path + PARTIAL_SUFFIX
+        self._descriptor = open_locked(self._partial)
+        self._done = False
+        if remove:
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+            except OSError as error:
+                self.close()
+                raise write_error(path, error) from error
+
+    def write(self, make_writer: Callable[[Any], RowWriter], rows: Iterable[Row]) -> None:
+        """Write all rows, bring them onto the disk and move the file into its place.
+
+        Raises
+        ------
+        OutputError
+            The disk is full, or the place is gone.
+        """
+        try:
+            os.ftruncate(self._descriptor, 0)
+            with open(self._descriptor, "wb", closefd=False) as file:
+                write_rows(file, make_writer, rows)
+            os.fsync(self._descriptor)
+            os.replace(self._partial, self.path)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        self._done = True
+        _sync_folder(os.path.dirname(self.path))
+
+    def close(self) -> None:
+        """Give the place back; a worklist that was not finished is removed."""
+        if not self._done:
+            with contextlib.suppress(OSError):
+                os.unlink(self._partial)
+        os.close(self._descriptor)
+
+    def __enter__(self) -> WorklistFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _sync_folder(folder: str) -> None:
+    """Bring the new name onto the disk too, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

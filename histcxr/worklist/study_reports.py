@@ -28,10 +28,9 @@ from histcxr.reports.structured_report import (
 )
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, explanation_of
 from histcxr.worklist.judging import signature
-from histcxr.worklist.order import urgency
 from histcxr.worklist.reading import FinishedTriage
 from histcxr.worklist.rows import guarded, printable
-from histcxr.worklist.summary import EXIT_ALL_JUDGED, EXIT_ATTENTION
+from histcxr.worklist.summary import EXIT_ALL_JUDGED, EXIT_ATTENTION, urgency
 
 TABLE = "reports.csv"
 COLUMNS = ("file", "report", "reason")

@@ -1,13 +1,80 @@
-"""What a triage did, in numbers."""
+"""What a triage did: the order of its rows in a few bytes each, and its numbers."""
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from histcxr.decision.thresholds import REVIEW, RULE_IN, RULE_OUT
+
 EXIT_ALL_JUDGED = 0
 EXIT_ATTENTION = 3
+
+
+# Most urgent first. What could not be judged comes before the scores between the thresholds: nobody knows yet
+# what is on it, and the reason may be gone once the file is exported again.
+_UNJUDGED = "unjudged"
+_GROUPS = (RULE_IN, _UNJUDGED, REVIEW, RULE_OUT)
+_GROUP_OF = {group: number for number, group in enumerate(_GROUPS)}
+
+
+def urgency(decision: str, reason: str) -> int:
+    """Rank an outcome: 0 for what should be looked at first."""
+    return _GROUP_OF[_UNJUDGED if reason else decision]
+
+
+class Order:
+    """Rows in the order of the inputs, 17 bytes each."""
+
+    def __init__(self) -> None:
+        self._offsets = array("Q")
+        self._scores = array("d")
+        self._groups = array("B")
+        self._reasons: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def add(self, offset: int, decision: str, score: float | None, reason: str) -> None:
+        """Add the next row: where its line is, and what was decided."""
+        self._offsets.append(offset)
+        self._scores.append(0.0 if score is None else score)
+        self._groups.append(urgency(decision, reason))
+        if reason:
+            self._reasons[reason] += 1
+
+    def by_input(self) -> NDArray[np.uint64]:
+        """Return the offsets in the order of the inputs."""
+        return np.frombuffer(self._offsets, np.uint64) if self._offsets else np.empty(0, np.uint64)
+
+    def by_urgency(self) -> NDArray[np.uint64]:
+        """Return the offsets, the most urgent first.
+
+        rule_in, then what could not be judged, then review, then rule_out; the highest score first within
+        each, and the order of the inputs among equals.
+        """
+        if not self._offsets:
+            return np.empty(0, np.uint64)
+        groups, scores = np.frombuffer(self._groups, np.uint8), np.frombuffer(self._scores, np.float64)
+        return self.by_input()[np.lexsort((-scores, groups))]
+
+    @property
+    def drawers(self) -> dict[str, int]:
+        """Rows in each drawer; what could not be judged counts as review."""
+        counts = np.bincount(np.frombuffer(self._groups, np.uint8), minlength=4) if self._groups else [0] * 4
+        found = dict(zip(_GROUPS, map(int, counts), strict=True))
+        return {RULE_IN: found[RULE_IN], REVIEW: found[REVIEW] + found[_UNJUDGED], RULE_OUT: found[RULE_OUT]}
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many rows could not be judged, by reason code, the most frequent first."""
+        return dict(sorted(self._reasons.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 @dataclass(frozen=True)

@@ -355,7 +355,7 @@ def test_an_inflating_file_is_stopped(make_dicom, monkeypatch):
 
 
 def test_a_dicom_file_is_no_mask(make_dicom):
-    with pytest.raises(MaskError, match="a mask must be PNG") as caught:
+    with pytest.raises(MaskError, match="a DICOM file") as caught:
         decode_mask(make_dicom(IMAGE), IMAGE.shape)
     assert caught.value.reason is Reason.MASK_UNREADABLE
 

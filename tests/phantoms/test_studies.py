@@ -152,7 +152,7 @@ def test_options_of_studies(tmp_path):
         ({"sick_fraction": 1.5}, "sick_fraction must be between 0 and 1; it is 1.5"),
         ({"repeats": -1}, "repeats must be between 0 and 1"),
         ({"extension": ".xyz"}, "extension must name an image format"),
-        ({"n_patients": 2, "layout": "split-classes"}, "need more patients"),
+        ({"n_patients": 2, "layout": "split-classes"}, "must be enough"),
     ],
 )
 def test_impossible_studies(tmp_path, options, message):

@@ -11,7 +11,7 @@ import pytest
 from histcxr.exceptions import InputError, OutputError
 from histcxr.worklist import locks
 from histcxr.worklist.audit_trail import AuditTrail, Key
-from histcxr.worklist.locks import open_locked, write_error
+from histcxr.worklist.locks import open_locked
 
 HEADER = {
     "histcxr": "1",
@@ -202,16 +202,3 @@ def test_pipes_and_folders_are_refused(path, tmp_path):
         open_locked(path)
     with pytest.raises(OutputError, match="cannot be written"):
         open_locked(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (28, "the disk is full .*it goes on where it stopped"),
-        (13, "may not be written"),
-        (5, "cannot be written"),
-    ],
-)
-def test_errors_of_the_disk_in_plain_words(number, words):
-    with pytest.raises(OutputError, match=rf"w\.csv: {words}"):
-        raise write_error("w.csv", OSError(number, os.strerror(number)))

@@ -524,7 +524,7 @@ def test_a_failure_while_the_worklist_is_written_keeps_the_old_one(mine, model, 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("histcxr.worklist.output.os.fsync", full)
+    monkeypatch.setattr("histcxr.worklist.rows.os.fsync", full)
     with pytest.raises(OutputError, match="the disk is full"):
         triage(mine, model, tmp_path / "w.csv")
     monkeypatch.undo()

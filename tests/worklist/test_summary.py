@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histcxr.worklist.order import Order
+from histcxr.worklist.summary import Order
 
 SCORES = st.floats(0, 1, width=16)
 ROWS = st.lists(

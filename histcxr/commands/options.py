@@ -351,11 +351,5 @@ def write_bytes(path: str, content: bytes) -> None:
 
 def write_json(path: str | None, content: dict[str, Any]) -> None:
     """Write ``content`` to ``path`` if there is one, as strict JSON (no NaN, no Infinity)."""
-    if path is None:
-        return
-    text = json.dumps(content, indent=2, allow_nan=False)
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise click.FileError(path, hint=error.strerror or str(error)) from error
+    if path is not None:
+        write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histcxr.exceptions import MissingDependencyError, OutputError
+from histcxr.exceptions import MissingDependencyError
+from histcxr.files.writing import write_error
 
 __all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_trials", "require_matplotlib"]
 
@@ -117,7 +118,7 @@ def plot_evaluation(result: Mapping[str, Any], folder: str | os.PathLike[str]) -
         for name, figures in parts.items():
             plot_calls(figures["classes"], files[name])
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise write_error(folder, error) from error
     return ", ".join(map(str, files.values()))
 
 

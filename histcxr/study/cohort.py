@@ -201,7 +201,7 @@ def read_cohort(
         how = replace(how, normal=how.normal or normal_label(what))
         what = model_input(what)
     manifest, normal = labelled_manifest(data), how.normal or "Normal"
-    lungs = how.lungs or ("given" if (manifest["mask"].astype(str) != "").any() else "found")
+    lungs = how.lungs or ("given" if _has_masks(manifest) else "found")
     measured: NDArray[Any]
     same: Any = {"n_jobs": how.n_jobs, "progress": how.progress}
     if isinstance(what, InputSettings):
@@ -339,10 +339,14 @@ def normal_label(model: SavedModel) -> str:
     return str(model.training.get("normal", "Normal")) if isinstance(model, Model) else model.normal
 
 
+def _has_masks(manifest: pd.DataFrame) -> bool:
+    return "mask" in manifest and bool((manifest["mask"].astype(str) != "").any())
+
+
 def _warn_of_other_masks(model: SavedModel, manifest: pd.DataFrame, reading: Reading) -> None:
     known = str(model.training.get("lungs", "given"))
-    found = reading.lungs == "found" or not (manifest["mask"].astype(str) != "").any()
-    other = {"given": found, "found": not found, "either": reading.lungs == "found"}[known]
+    found = reading.lungs == "found" or not _has_masks(manifest)
+    other = {"given": found, "found": not found}.get(known, reading.lungs == "found")
     if other and getattr(model_input(model), "region", "lungs") != "full":
         warnings.warn(
             f"the model was trained with lungs={known}; with masks of another maker its training images look "

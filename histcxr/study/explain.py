@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from histcxr.data.manifest import read_manifest
 from histcxr.decision.bootstrap import patient_bootstrap
-from histcxr.exceptions import InputError, OutputError
-from histcxr.files.writing import write_image
+from histcxr.exceptions import InputError
+from histcxr.files.writing import write_error, write_image
 from histcxr.reference.classes import undersample
 from histcxr.reference.feature_maps import last_convolution
 from histcxr.reference.gradcam import even_share, grad_cam, share_inside
@@ -90,7 +90,7 @@ class Explanation:
             if maps:
                 np.save(place / "maps.npy", self.maps, allow_pickle=False)
         except OSError as error:
-            raise OutputError(f"{place}: cannot be written ({error.strerror or error})") from error
+            raise write_error(place, error) from error
         return ["grid.png", f"overlays ({len(self.table)})", "shares.csv", *(["maps.npy"] if maps else [])]
 
 

@@ -166,7 +166,7 @@ def train(
     click.echo(network_report(result.report) + "\n")
     if output is not None:
         path = options.write_model(result.model, output, overwrite=overwrite)
-        click.echo(_draw(result.report, path / "plots"))
+        click.echo(_draw(result.report, path.with_suffix(".plots")))
     options.write_json(json_file, result.report)  # last: a wrong path must not cost the training
 
 

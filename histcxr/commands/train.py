@@ -80,7 +80,7 @@ def command(
     from histcxr.store import save_model
     from histcxr.study.cohort import select_rows
     from histcxr.study.train import train
-    from histcxr.study.tune import read_all_settings
+    from histcxr.study.tune import read_tuned
 
     manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)
     with muted_decoders():  # TensorFlow, too, greets on the terminal
@@ -93,10 +93,7 @@ def command(
             specificity=specificity,
             confidence=confidence,
             trials=trials,
-            tuned={
-                name: settings.parameters
-                for name, settings in read_all_settings(tuned, Recipe(zones, bands)).items()
-            },
+            tuned=read_tuned(tuned, Recipe(zones, bands)),
             lungs=lungs,
             normal=normal,
             cache=cache,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from histcxr.models.tuning_result import TuningResult
+from histcxr.networks.search import TuningResult
 from histcxr.reports.tables import interval_text, markdown_table
 
 _BEST_TRIALS = 10
@@ -75,7 +75,7 @@ def search_report(result: TuningResult) -> str:
         "",
         markdown_table(rows),
         "",
-        f"{result.name}: cross-validated AUC {result.score:.4f}"
+        f"{result.name}: {result.measure} {result.score:.4f}"
         + (" with" if result.parameters else " with the defaults, which no trial beat"),
         *(
             f"  {key.removeprefix('classifier__estimator__')} = {value}"

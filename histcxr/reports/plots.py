@@ -39,7 +39,7 @@ def plot_trials(trials: pd.DataFrame, path: Path) -> Path:
     Parameters
     ----------
     trials : DataFrame
-        As :attr:`histcxr.models.tuning.TuningResult.trials`: ``classifier, trial, status, score, images, seconds``.
+        As :attr:`histcxr.networks.search.TuningResult.trials`: ``classifier, trial, status, score, images, seconds``.
     path : Path
         The picture to write; its suffix names the format.
 

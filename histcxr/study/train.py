@@ -24,7 +24,7 @@ from histcxr.features.landmarks import landmarks
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.models.registry import CLASSIFIERS, stack_members
-from histcxr.models.tuning import TuningResult, tune
+from histcxr.models.tuning import TuningOptions, TuningResult, tune
 from histcxr.networks.backend import neural_problem
 from histcxr.store import Model
 from histcxr.study.cohort import Cohort, histogram_hashes, leave_out, read_cohort, split_cohort
@@ -96,7 +96,7 @@ def train(
         Settings to try for each classifier; 0 keeps its defaults; None takes its own usual number, which is 0
         with the bands that travel: a search at home finds what is best at home.
     tuned : mapping, optional
-        Classifier to parameters found before (:attr:`~histcxr.models.tuning.TuningResult.parameters`), which take
+        Classifier to parameters found before (:attr:`~histcxr.networks.search.TuningResult.parameters`), which take
         the place of its defaults. It is not searched again.
     lungs : {"given", "found", "either"}, optional
         Whose lung masks: the data's, the network's for every image, or the network's where the data have none. By
@@ -163,14 +163,15 @@ def train(
             parts["train"].counts,
             parts["train"].sick.astype(np.int64),
             parts["train"].patients,
-            zones=zones,
-            bands=bands,
-            n_trials=trials if known is None else 0,
+            TuningOptions(
+                n_trials=trials if known is None else 0,
+                random_state=seed,
+                recipe=recipe,
+                n_jobs=n_jobs,
+                device=device,
+            ),
             defaults=known,
             members=stacked,
-            random_state=seed,
-            n_jobs=n_jobs,
-            device=device,
             refit=name in names,
         )
         if name in names:

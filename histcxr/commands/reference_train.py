@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
     show_default=True,
     help="Sick against normal, or every label.",
 )
+@click.option(
+    "--tuned",
+    type=click.Path(exists=True),
+    help="Use what `histcxr tune` found for this architecture, its folder; what is given here comes first.",
+)
 @click.option("--undersample", is_flag=True, help="Learn from equally many images of each class.")
 @click.option("--balance", is_flag=True, help="Weigh classes so that each counts alike in training.")
 @click.option(
@@ -111,6 +117,7 @@ def train(
     where: dict[str, list[str]],
     overwrite: bool,
     balance: bool,
+    tuned: str | None,
     seed: int,
     jobs: int,
     json_file: str | None,
@@ -126,18 +133,27 @@ def train(
               histcxr reference train study --architecture cnn3 --region full
     """
     from histcxr.data.manifest import read_manifest
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.networks.backend import import_neural
     from histcxr.reports.reference import trained_report
     from histcxr.store.network import check_place, save_reference
     from histcxr.study.cohort import select_rows
     from histcxr.study.network_train import ReferenceSettings, train_reference
+    from histcxr.study.tune import read_tuned
 
     if output is not None:
         check_place(output, overwrite)
     chosen = ReferenceSettings(
         classes=2 if classes == "2" else "all", class_weight="balanced" if balance else None, **settings
     )
+    if tuned is not None:
+        found = read_tuned([tuned], chosen.inputs())
+        if chosen.architecture not in found:
+            raise click.UsageError(
+                f"--tuned holds settings of {', '.join(found)}, not of {chosen.architecture}"
+            )
+        free = {key: v for key, v in found[chosen.architecture].items() if getattr(chosen, key) is None}
+        chosen = replace(chosen, **free)
     with muted_decoders():  # TensorFlow, too, greets on the terminal
         import_neural("keras", "to train a reference network")
         result = train_reference(

@@ -85,7 +85,7 @@ def command(
     from histcxr.data.manifest import read_manifest
     from histcxr.exceptions import MissingDependencyError
     from histcxr.features.recipe import Recipe
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.models.tuning import TuningOptions
     from histcxr.reference.registry import ARCHITECTURES
     from histcxr.reports.evaluation import search_report

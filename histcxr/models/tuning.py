@@ -22,7 +22,7 @@ from sklearn.model_selection import ParameterSampler, cross_validate
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from histcxr.data.patient_folds import Fold, patient_folds
+from histcxr.data.splits import Fold, patient_folds
 from histcxr.exceptions import InputError
 from histcxr.features.recipe import Recipe
 from histcxr.models.out_of_fold import case_logits
@@ -152,7 +152,7 @@ def prepare(
     InputError
         What :func:`tune` refuses, as far as that can be told without data.
     """
-    where: dict[str, Any] = {"zones": options.recipe.zones, "bands": options.recipe.band_names}
+    where: dict[str, Any] = {"zones": options.recipe.zones, "bands": options.recipe.bands}
     space = options.space or search_space(name, **where)
     networks.check_method(options.method, networks.METHODS if callable(space) else SEARCHES, name)
     if options.seconds is not None and not callable(space):
@@ -189,7 +189,7 @@ def _row(
 def _stack(data: _Data, options: TuningOptions, members: Mapping[str, TuningResult]) -> TuningResult:
     """Tune the members that are not tuned yet, and build the stack of all."""
     tuned = dict(members)
-    for name in () if tuned else stack_members(options.recipe.zones, options.recipe.band_names):
+    for name in () if tuned else stack_members(options.recipe.zones, options.recipe.bands):
         directory = None if options.directory is None else Path(options.directory) / name
         tuned[name] = tune(name, *data, replace(options, directory=directory), refit=False)
     stack = make_stack(

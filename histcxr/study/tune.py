@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from histcxr.checks import whole_number
-from histcxr.data.patient_folds import patient_folds
+from histcxr.data.splits import patient_folds
 from histcxr.exceptions import InputError
 from histcxr.features.recipe import Recipe
 from histcxr.files.writing import write_error
@@ -34,15 +34,12 @@ __all__ = ["describe_search", "read_tuned", "search_settings", "write_search"]
 SETTINGS_FILE = "best.json"
 
 
-#: What is searched: a classifier of the registry except the stack, or a network that sees images.
-Searched = str | ReferenceSettings
-
 _NETWORK_TRIALS = 20
 
 
 def search_settings(
     data: str | PathLike[str] | pd.DataFrame,
-    what: Searched,
+    what: str | ReferenceSettings,
     options: TuningOptions | None = None,
     *,
     lungs: str | None = None,

@@ -4,7 +4,7 @@ import pytest
 from scipy.stats import loguniform
 from sklearn.metrics import roc_auc_score
 
-from histcxr.data.patient_folds import patient_folds
+from histcxr.data.splits import patient_folds
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.features.recipe import Recipe
 from histcxr.models import registry

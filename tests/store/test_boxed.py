@@ -21,7 +21,7 @@ from histcxr.store.model import probe_counts
 
 
 def test_it_is_small_and_certified():
-    folder = resources.files("histcxr.store.boxed").joinpath("boxed.histcxr")
+    folder = resources.files("histcxr.store").joinpath("boxed.histcxr")
     assert sum(len(file.read_bytes()) for file in folder.iterdir()) <= 5_000_000
     model = boxed_model()
     assert model.rule_out.certified

@@ -203,3 +203,34 @@ def test_the_command_refuses_what_does_not_fit(folder, tmp_path, arguments, mess
     told = run(folder, *arguments, "-o", tmp_path)
     assert told.exit_code == 2
     assert message in told.output
+
+
+def test_reference_train_uses_what_was_found(folder, tmp_path, monkeypatch):
+    content = {
+        "classifier": "cnn4",
+        "parameters": {"learning_rate": 0.5},
+        "inputs": InputSettings(128, "full").to_dict(),
+    }
+    (tmp_path / "best.json").write_text(json.dumps(content))
+    given = []
+
+    def train_reference(data, settings, **how):
+        given.append(settings.learning_rate)
+        raise InputError("enough")
+
+    monkeypatch.setattr("histcxr.study.network_train.train_reference", train_reference)
+    arguments = [
+        "reference",
+        "train",
+        str(folder),
+        "--region",
+        "full",
+        "--tuned",
+        str(tmp_path),
+        "--architecture",
+    ]
+    for more in (["cnn4"], ["cnn4", "--learning-rate", "0.1"]):
+        assert "enough" in CliRunner().invoke(main, [*arguments, *more]).output
+    assert given == [0.5, 0.1]
+    told = CliRunner().invoke(main, [*arguments, "cnn4-raw"])
+    assert "--tuned holds settings of cnn4, not of cnn4-raw" in told.output

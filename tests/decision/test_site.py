@@ -92,7 +92,7 @@ def test_the_sketch_does_not_depend_on_its_parts(reference):
 def test_it_survives_json(reference):
     rows, _ = patients(np.random.default_rng(4), normal=100)
     again = SiteReference.from_dict(json.loads(json.dumps(reference.to_dict(), allow_nan=False)))
-    assert tested(again, rows).distance == pytest.approx(outcome(reference, rows).distance, abs=1e-3)
+    assert outcome(again, rows).distance == pytest.approx(outcome(reference, rows).distance, abs=1e-3)
 
 
 @pytest.mark.parametrize("damage", ["features", "axes", "means", "scale"])

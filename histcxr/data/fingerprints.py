@@ -50,7 +50,7 @@ def fingerprint(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     ndarray of uint8, shape (72,)
     """
     exact = hashlib.blake2b(np.array(pixels.shape, "<i8").tobytes(), digest_size=_EXACT)
-    exact.update(np.ascontiguousarray(pixels))
+    exact.update(pixels.tobytes())
     small = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     fine = small - cv2.GaussianBlur(small, (0, 0), _BLUR)
     signs = _projections() @ (fine - fine.mean()).ravel() > 0

@@ -16,11 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from histcxr.lungs.building import measure_segmenter
-from histcxr.lungs.disturbances import DISTURBANCES
-from histcxr.lungs.pairs import MaskedRadiographs, read_pairs, with_masks
+from histcxr.lungs.pairs import DISTURBANCES, MaskedRadiographs, read_pairs, with_masks
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
-from histcxr.lungs.training import dice
+from histcxr.lungs.training import dice, measure_segmenter
 from histcxr.reports.text import markdown_table
 
 

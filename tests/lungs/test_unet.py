@@ -5,9 +5,8 @@ import pytest
 
 from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.exceptions import ModelError
-from histcxr.lungs.gate import Gate
 from histcxr.lungs.segmenter import SIZE
-from histcxr.lungs.unet import WIDTHS, check_weights, write_onnx
+from histcxr.lungs.unet import WIDTHS, Gate, check_weights, write_onnx
 from histcxr.networks.onnx_model import open_session
 
 SMALL = (4, 6, 8)

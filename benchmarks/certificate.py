@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
-from histcxr.decision.intervals import proportion
-from histcxr.decision.patients import patient_scores
+from histcxr.decision.intervals import patient_scores, proportion
 from histcxr.decision.thresholds import ThresholdChoice, rule_in_threshold, rule_out_threshold
 
 CONFIDENCE = 0.95

@@ -227,17 +227,14 @@ def patient_bootstrap(
     Parameters
     ----------
     statistic : callable
-        Takes the arrays, resampled alike, and returns a float.
-    *arrays : array_like, first dimension n
-        What the statistic takes, one row an image.
+        Takes the arrays (one row an image), resampled alike, and returns a float.
     sick : array_like of bool, shape (n,)
         For the strata; pass it among ``arrays`` too where the statistic wants it.
     patient_ids : array_like, shape (n,), or None
         Images of one patient are drawn together; ``""`` or None: each image its own patient.
-    draws : int
-        At least 100.
+    draws, seed : int
+        At least 100 draws.
     confidence : float in (0, 1)
-    seed : int
 
     Raises
     ------

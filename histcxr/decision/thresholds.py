@@ -118,11 +118,8 @@ class ThresholdChoice:
         Calibration patients: the sick for rule_out, the normal for rule_in.
     errors_allowed : int
         k of the definition; -1 where nothing could be certified.
-    target : float
-        Sensitivity (rule_out) or specificity (rule_in) that is promised.
-    confidence : float
-        With which it is promised.
-    certified : bool
+    target, confidence : float
+        Sensitivity (rule_out) or specificity (rule_in) that is promised, and with what confidence.
     needed : int
         Patients it takes at least for this target and confidence.
     message : str

@@ -121,8 +121,8 @@ class BandKind:
     odd : bool, default=False
         Whether responses change their sign when the image is mirrored.
     codes : tuple of int, default=()
-        For responses that are codes, without an order, from 0 up to 255: the code that each becomes when the image is
-        mirrored. Each has a bin of its own, whatever their spread. Empty: responses are measured in spreads.
+        For responses that are codes, without an order, from 0 up to 255, a bin each: the code that each becomes when
+        the image is mirrored. Empty: responses are measured in spreads.
     """
 
     respond: Callable[[LowPasses, float], _Floats]

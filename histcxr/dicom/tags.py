@@ -246,20 +246,23 @@ def read_uids(path: str | os.PathLike[str]) -> ImageUids:
     """
     try:
         data = read_file(path, BEGINNING)
-        found = uids_in(data)
+        _, found = tags_in(data)
         if not all(found) and len(data) == BEGINNING and sniff(data) == "DICOM":
-            found = uids_in(read_file(path))
+            _, found = tags_in(read_file(path))
     except UnjudgeableError:
         return ImageUids()
     return found
 
 
-def uids_in(data: bytes) -> ImageUids:
-    """Find the identifiers in a file's bytes; as :func:`read_uids` where the whole file is in memory anyway."""
+def tags_in(data: bytes) -> tuple[dict[str, str], ImageUids]:
+    """Find facts (:func:`facts_of`) and identifiers in a file's bytes; nothing where it is no readable DICOM file."""
     try:
-        return uids_of(parse(data, last=_SERIES)) if sniff(data) == "DICOM" else ImageUids()
+        if sniff(data) == "DICOM":
+            dataset = parse(data, last=_SERIES)
+            return facts_of(dataset), uids_of(dataset)
     except UnjudgeableError:
-        return ImageUids()
+        pass
+    return {}, ImageUids()
 
 
 def uids_of(dataset: Dataset) -> ImageUids:

@@ -3,7 +3,6 @@
 import importlib
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,19 +16,17 @@ from histcxr.features.recipe import Recipe
 from histcxr.phantoms.studies import make_phantom, write_study
 from histcxr.study.cohort import read_cohort, split_cohort
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 NAMES = ("", "_models", "_regions", "_report", "_results", "_rivals", "_robustness")
 
 
 @pytest.fixture(scope="module")
 def study():
     """The study's modules: ``main`` and its siblings."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(str(FOLDER))
-        modules = {name[1:] or "main": importlib.import_module(f"histogram_study{name}") for name in NAMES}
-        yield SimpleNamespace(**modules)
-        for name in NAMES:
-            patched.delitem(sys.modules, f"histogram_study{name}")
+    modules = {
+        name[1:] or "main": importlib.import_module(f"benchmarks.studies.histogram_study{name}")
+        for name in NAMES
+    }
+    return SimpleNamespace(**modules)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
-import importlib.util
 import json
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,17 +7,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from benchmarks.studies import standardisation
 from histcxr.data.manifest import read_manifest
 from histcxr.data.radiograph import read_radiograph
 from histcxr.exceptions import InputError, RadiographError
 from histcxr.features.extraction import extract_features
 from histcxr.files.writing import write_image
 from histcxr.phantoms.studies import make_phantom, write_study
-
-PATH = Path(__file__).parents[2] / "benchmarks" / "standardisation.py"
-SPEC = importlib.util.spec_from_file_location("standardisation", PATH)
-standardisation = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(standardisation)
 
 REFERENCE = np.bincount(np.random.default_rng(0).binomial(255, 0.4, 20000), minlength=256)
 MATCH = partial(standardisation.match, reference=REFERENCE)

@@ -1,17 +1,11 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
+from benchmarks.speed import triage_speed
 from histcxr.phantoms.studies import write_study
 from histcxr.store import save_model
 from histcxr.study.train import train
-
-PATH = Path(__file__).parents[2] / "benchmarks" / "triage_speed.py"
-SPEC = importlib.util.spec_from_file_location("triage_speed", PATH)
-triage_speed = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(triage_speed)
 
 
 @pytest.fixture(scope="module")

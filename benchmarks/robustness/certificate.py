@@ -5,7 +5,7 @@ histcxr's own functions, and the *true* sensitivity (or specificity) of that thr
 population's distribution, not estimated. The certificate promises that it lies below the target in at most
 1 - confidence of the sets. Beside it stands the usual way, the empirical quantile of the same scores.
 
-    python benchmarks/certificate.py [--draws 2000] [--seed 0] [--json FILE]
+    python -m benchmarks.robustness.certificate [--draws 2000] [--seed 0] [--json FILE]
 
 Prints a Markdown table. Exit status 1 when a share of broken promises lies above 5 % beyond its Monte-Carlo
 interval (99 %, Clopper-Pearson), else 0.

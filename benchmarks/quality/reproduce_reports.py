@@ -1,6 +1,6 @@
 """The rows of five reports again, on the data that are here: their published figure beside ours.
 
-    python benchmarks/reproduce_reports.py --data CHEST_XRAY --data RADIOGRAPHY -o rows [--rows 'cnn*'] [--minutes 10]
+    python -m benchmarks.quality.reproduce_reports --data CHEST_XRAY --data RADIOGRAPHY -o rows --rows 'cnn*'
 
 Each finished row is one JSON file in the output folder and is not run again; a row that was broken off starts anew.
 With `--minutes` no row is started that will not fit: its time is estimated from a few steps of training. Rows without
@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from reference_rows import FOUR_CLASS, PAEDIATRIC, ROWS, Row
 
+from benchmarks.quality.reference_rows import FOUR_CLASS, PAEDIATRIC, ROWS, Row
 from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
 from histcxr.reference.architectures import build_architecture

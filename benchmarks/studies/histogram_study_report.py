@@ -7,10 +7,9 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from histogram_study_models import CLASSIFIERS
-from histogram_study_regions import REGIONS, REPRESENTATIONS
-from histogram_study_robustness import ANY_DISTRIBUTION, REFERENCE
-
+from benchmarks.studies.histogram_study_models import CLASSIFIERS
+from benchmarks.studies.histogram_study_regions import REGIONS, REPRESENTATIONS
+from benchmarks.studies.histogram_study_robustness import ANY_DISTRIBUTION, REFERENCE
 from histcxr.exceptions import MissingDependencyError
 from histcxr.reports.tables import interval_text, markdown_table
 

@@ -1,6 +1,6 @@
 """How well the network finds lungs: against published masks, and under what archives do to radiographs.
 
-    python benchmarks/segmentation.py --data DATA/covid_full DATA/chest_xray --masks published_mask [--json FILE]
+    python -m benchmarks.quality.segmentation --data DATA/covid_full DATA/chest_xray --masks published_mask
 
 Dice coefficients over the radiographs of test patients, whom the network has not seen. The first table goes the way
 that triage goes: a refused radiograph counts 0. The second takes the outline as it is, refused or not, of

@@ -6,7 +6,7 @@ different files spliced, absurd sizes, absurd lengths, damage below the checksum
 the largest image accepted. A triage in a process of its own sorts all of them. Then a second process
 triages each file alone, to time it.
 
-    python benchmarks/mutated_files.py [--files 5000] [--unmasked 0.5] [--no-segment]
+    python -m benchmarks.robustness.mutated_files [--files 5000] [--unmasked 0.5] [--no-segment]
                                       [--model MODEL] [--jobs 2] [--json FILE]
 
 Prints Markdown tables. Exit status 1 when a process crashes, hangs or needs more than 1 GiB, when a file takes more
@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from triage_memory import phantom_model
 
+from benchmarks.speed.triage_memory import phantom_model
 from histcxr.exceptions import Reason
 from histcxr.files.writing import encode_image, write_mask
 from histcxr.phantoms.anatomy import make_phantom

@@ -1,6 +1,6 @@
 """From file to drawer without a mask: how many images a second, and where the time goes.
 
-    python benchmarks/triage_stages.py --data FOLDER [--files 2000] [--dicom 100] [--json stages.json]
+    python -m benchmarks.speed.triage_stages --data FOLDER [--files 2000] [--dicom 100] [--json stages.json]
 
 Radiographs of FOLDER are triaged with the model in the box and their lungs found, first as they are, then enlarged to
 2,000 x 2,000 pixels of 12 bits as uncompressed DICOM. The rate is that of whole runs; the split is measured on one

@@ -1,6 +1,6 @@
 """How good is the 1-D LeNet, and what does averaging networks from several seeds add?
 
-    python benchmarks/lenet_seeds.py --data DATA --zones 1 --networks 5
+    python -m benchmarks.quality.lenet_seeds --data DATA --zones 1 --networks 5
 
 Trains networks that differ in their seed and in the patients held out for early stopping, all on the training part,
 and measures the mean of the first one, two, three ... on the validation and the test part. Nothing is chosen.

@@ -4,7 +4,7 @@ A few made-up radiographs (or those of ``--data``) are repeated by hard link und
 100,000 images takes seconds to make. Each triage runs in a process of its own, which reports its peak resident
 memory. A second run over the finished audit trail shows what going on costs.
 
-    python benchmarks/triage_memory.py [--rows 5000 100000] [--data FOLDER] [--model MODEL] [--format csv]
+    python -m benchmarks.speed.triage_memory [--rows 5000 100000] [--data FOLDER] [--model MODEL] [--format csv]
                                        [--sort input] [--jobs 2] [--json FILE]
 
 Prints a Markdown table. Exit status 1 when the longest worklist takes more than 1.3 times the memory of the

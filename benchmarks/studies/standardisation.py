@@ -1,6 +1,6 @@
 """Does standardising intensities help across hospitals? Leave-one-source-out, before and after.
 
-    python benchmarks/standardisation.py --data DATA --cache CACHE --json standard.json --markdown standard.md
+    python -m benchmarks.studies.standardisation --data DATA --cache CACHE --json standard.json --markdown standard.md
 
 DATA needs labels and a column ``source``. Each fold trains on the ``train`` rows of some sources and is measured
 on a source that training never saw, once on its ``test`` rows and once on all its rows. A source of one class only

@@ -1,6 +1,6 @@
 """Build the model in the box: train it on full and lungs-only radiographs, certify, measure, write.
 
-    python benchmarks/box_model.py --data DATA -o boxed.histcxr        (`make model DATA=DATA` puts it into the package)
+    python tools/box_model.py --data DATA -o boxed.histcxr        (`make model DATA=DATA` puts it into the package)
 
 DATA holds ``radiography`` (lungs only), ``covid_full`` and ``chest_xray`` (full radiographs), each with a manifest. The
 lungs of full radiographs are found by the package's own network, for every class; lungs-only pictures keep the

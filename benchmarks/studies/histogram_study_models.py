@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from histogram_study_regions import SIGMA, Region, Sample, filled, signals
 from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.decomposition import PCA
@@ -23,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from xgboost import XGBClassifier
 
+from benchmarks.studies.histogram_study_regions import SIGMA, Region, Sample, filled, signals
 from histcxr.data.patient_folds import validation_folds
 from histcxr.decision.metrics import auc, specificity_at_sensitivity
 from histcxr.exceptions import InputError

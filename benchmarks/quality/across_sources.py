@@ -1,6 +1,6 @@
 """Does it travel? Train on one hospital, test on the other, beside training and testing at home.
 
-    python benchmarks/across_sources.py --data DATA --zones 6 --json across.json
+    python -m benchmarks.quality.across_sources --data DATA --zones 6 --json across.json
 
 DATA needs a column (``source`` by default) and labels. For every source with enough sick and normal patients, a
 classifier is trained on its training part and measured on the test part of every source. A source of one class

@@ -1,7 +1,7 @@
 """How fast do image and mask become histograms, beside OpenCV that only decodes them, and beside PyRadiomics?
 
-    python benchmarks/extraction_speed.py --data DATA --json speed.json
-    python benchmarks/extraction_speed.py --data DATA --peers-python /tmp/peers/bin/python
+    python -m benchmarks.speed.extraction_speed --data DATA --json speed.json
+    python -m benchmarks.speed.extraction_speed --data DATA --peers-python /tmp/peers/bin/python
 
 All candidates read the same files, turn by turn, so that a busy machine slows them alike: look at the ratios.
 Where other programs run beside, the ratio by processor time is the steadier one. The peers run in an

@@ -1,6 +1,6 @@
 """Which histograms, written down how, for which classifier? How many radiographs does it take, and what breaks it?
 
-    python benchmarks/histogram_study.py --data DATA --json study.json --markdown study.md --plots PLOTS
+    python -m benchmarks.studies.histogram_study --data DATA --json study.json --markdown study.md --plots PLOTS
 
 Four parts on one split by patients (the data's own), fitted on ``train``, thresholds on ``val``, figures on ``test``:
 
@@ -31,16 +31,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import histogram_study_models as models
-import histogram_study_regions as regions
-import histogram_study_report as report
-import histogram_study_robustness as robustness
 import numpy as np
 import pandas as pd
-from histogram_study_models import Effort
-from histogram_study_regions import Region, Sample
-from histogram_study_results import Results, describe
 
+from benchmarks.studies import histogram_study_models as models
+from benchmarks.studies import histogram_study_regions as regions
+from benchmarks.studies import histogram_study_report as report
+from benchmarks.studies import histogram_study_robustness as robustness
+from benchmarks.studies.histogram_study_models import Effort
+from benchmarks.studies.histogram_study_regions import Region, Sample
+from benchmarks.studies.histogram_study_results import Results, describe
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.models.registry import make_classifier
 from histcxr.networks.backend import import_neural

@@ -1,6 +1,6 @@
 """What does a network that sees the whole image add to histograms, and what does it cost? Same patients, paired.
 
-    python benchmarks/compare_cnn.py --data DATA --histogram MODEL.histcxr --reference NAME.reference \\
+    python -m benchmarks.quality.compare_cnn --data DATA --histogram MODEL.histcxr --reference NAME.reference \\
                                      [--sensitivity 0.95] [--plot compare.png] [--json compare.json]
 
 Both options are repeatable; differences in the table are from the first histogram model, all pairs are in the JSON.
@@ -18,9 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import reference_costs
-import reference_pairs
-
+from benchmarks.quality import reference_costs, reference_pairs
 from histcxr.data.manifest import read_manifest
 from histcxr.reports.tables import interval_text, markdown_table
 from histcxr.store import Model, load_model

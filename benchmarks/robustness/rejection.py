@@ -1,6 +1,6 @@
 """What is no upright frontal chest radiograph goes to review: how surely, and at what price.
 
-    python benchmarks/rejection.py --data DATA [--model MODEL] [--each 100] [--json rejection.json]
+    python -m benchmarks.robustness.rejection --data DATA [--model MODEL] [--each 100] [--json rejection.json]
 
 Pictures drawn by code (photographs, text, noise, bones, lateral views), and real test radiographs inverted, turned,
 cut in half or spoilt, are triaged as files without masks; so are the real test radiographs as they are, of which as

@@ -1,6 +1,6 @@
 """Images per second of triage, from file to drawer, with one model and another on the same files.
 
-    python benchmarks/triage_speed.py --data FOLDER --model xgboost.histcxr --model lenet.histcxr
+    python -m benchmarks.speed.triage_speed --data FOLDER --model xgboost.histcxr --model lenet.histcxr
 
 Models take turns, so that a busy machine slows all of them alike; the first one is what the others are compared with.
 The time is that of the whole run: reading, counting, scoring, worklist and audit trail. Loading is done before.

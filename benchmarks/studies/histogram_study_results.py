@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from histogram_study_models import Effort
 
+from benchmarks.studies.histogram_study_models import Effort
 from histcxr.exceptions import InputError
 from histcxr.study.cohort import Cohort
 

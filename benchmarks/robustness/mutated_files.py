@@ -57,7 +57,7 @@ def peak_bytes():
         return peak if sys.platform == "darwin" else peak * 1024
 """
 WHOLE = """
-from histcxr.files.quiet import muted_decoders
+from histcxr.files.decoding import muted_decoders
 from histcxr.worklist.engine import triage
 folder, model, output, segment, jobs = sys.argv[1:]
 with muted_decoders():
@@ -65,7 +65,7 @@ with muted_decoders():
 print(json.dumps({**summary.to_dict(), "peak_bytes": peak_bytes()}))
 """
 EACH = """
-from histcxr.files.quiet import muted_decoders
+from histcxr.files.decoding import muted_decoders
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.store import load_model
 from histcxr.worklist.engine import triage

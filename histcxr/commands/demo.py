@@ -22,7 +22,7 @@ def command(output: str, patients: int, seed: int, jobs: int, json_file: str | N
     Example:  histcxr demo -o demo_output
     """
     from histcxr.commands.demo_run import run_demo
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
 
     with muted_decoders():
         result = run_demo(output, n_patients=patients, seed=seed, n_jobs=jobs, say=click.echo)

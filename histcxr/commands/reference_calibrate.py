@@ -51,7 +51,7 @@ def calibrate(
     Example:  histcxr reference calibrate our_patients -m net.reference -o ours.reference --split all
     """
     from histcxr.data.manifest import read_manifest
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.reports.evaluation import thresholds_report
     from histcxr.store.network import check_place, load_reference, save_reference
     from histcxr.study.cohort import select_rows

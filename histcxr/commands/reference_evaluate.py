@@ -55,7 +55,7 @@ def evaluate(
     Example:  histcxr reference evaluate study -m net.reference --by source
     """
     from histcxr.data.manifest import read_manifest
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.reports.reference import measured_report
     from histcxr.store.network import load_reference
     from histcxr.study.cohort import select_rows

@@ -66,7 +66,7 @@ def explain(
     Example:  histcxr reference explain study -m net.reference -o maps
               histcxr reference explain chest1.png chest2.png -m net.reference -o maps
     """
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.reference.feature_maps import last_convolution
     from histcxr.reports.reference import explanation_report
     from histcxr.store.network import load_reference

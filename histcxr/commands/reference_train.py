@@ -126,7 +126,7 @@ def train(
               histcxr reference train study --architecture cnn3 --region full
     """
     from histcxr.data.manifest import read_manifest
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.networks.backend import import_neural
     from histcxr.reports.reference import trained_report
     from histcxr.store.network import check_place, save_reference

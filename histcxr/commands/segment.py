@@ -26,7 +26,7 @@ def command(
     Example:  histcxr segment incoming -o lungs
               histcxr triage incoming --masks lungs/masks
     """
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.lungs.folder import segment_folder
     from histcxr.lungs.segmenter import load_segmenter
 

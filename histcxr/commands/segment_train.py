@@ -42,7 +42,7 @@ def command(
     Example:  histcxr segment-train study -o lungs.onnx
               histcxr triage incoming -m model.histcxr --segmenter lungs.onnx
     """
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.lungs.building import build_segmenter
     from histcxr.lungs.training import SegmenterOptions
 

@@ -75,7 +75,7 @@ def command(
     """
     from histcxr.data.manifest import read_manifest
     from histcxr.features.recipe import Recipe
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.reports.evaluation import training_report
     from histcxr.store import save_model
     from histcxr.study.cohort import select_rows

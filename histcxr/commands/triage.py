@@ -70,7 +70,7 @@ def command(
                  histcxr triage incoming -m net.reference -o worklist.csv
     Exit codes:  0 all judged, 3 some files need attention, 2 wrong usage, 1 failure
     """
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.reports.evaluation import triage_report
     from histcxr.worklist.engine import triage
 

@@ -67,7 +67,7 @@ def command(
 
     from histcxr.data.manifest import read_manifest
     from histcxr.features.recipe import Recipe
-    from histcxr.files.quiet import muted_decoders
+    from histcxr.files.decoding import muted_decoders
     from histcxr.reports.evaluation import search_report
     from histcxr.reports.plots import require_matplotlib
     from histcxr.store.model import json_ready

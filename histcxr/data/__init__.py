@@ -1,1 +1,1 @@
-"""From files to arrays and tables: manifests, radiographs, lung masks, folders to triage, phantoms."""
+"""From files to arrays and tables: folders of images, manifests, radiographs, lung masks, splits by patient."""

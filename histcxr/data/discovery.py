@@ -1,4 +1,4 @@
-"""Finding the images to triage: a folder, a single file or a CSV list in, one entry for each input out.
+"""Finding images: a folder, a single file or a CSV list in, one entry for each input out.
 
 The walk is a stream in a fixed order (names sorted, folder by folder) and remembers no more than the names of
 the folders it stands in. Nothing is dropped in silence: what cannot be read is an entry with a problem, and
@@ -7,16 +7,17 @@ what is not an image is counted.
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from histcxr.data.listing import locate, read_rows
-from histcxr.data.names import extension_of, is_image_name, is_mask_folder
-from histcxr.data.pairing import MaskFinder
-from histcxr.exceptions import InputError, MaskError, Reason
+from histcxr.data.pairing import MaskFinder, extension_of, is_image_name, is_mask_folder
+from histcxr.exceptions import InputError, MaskError, Reason, UnjudgeableError
 from histcxr.files.reading import detail_of, kind_of, reason_of
 
 MANIFEST_NAME = "manifest.csv"
@@ -38,10 +39,8 @@ class InputFile:
         The path relative to the folder given (a CSV list: to the list's folder).
     mask : str
         Absolute path of the lung mask, ``""`` when there is none.
-    problem : Reason or None
-        Why it is already known that this input cannot be read.
-    detail : str
-        What was found.
+    problem, detail : Reason or None, str
+        Why it is already known that this input cannot be read, and what was found.
     """
 
     path: str
@@ -53,9 +52,7 @@ class InputFile:
     @property
     def explanation(self) -> str:
         """The problem in one sentence, ``""`` when there is none."""
-        if self.problem is None:
-            return ""
-        return f"{self.problem.sentence} ({self.detail})" if self.detail else self.problem.sentence
+        return "" if self.problem is None else UnjudgeableError(self.problem, detail=self.detail).explanation
 
 
 class Inputs(Iterator[InputFile]):
@@ -64,16 +61,13 @@ class Inputs(Iterator[InputFile]):
     Attributes
     ----------
     skipped : collections.Counter
-        How many files were no inputs, by extension in lower case; ``"hidden"`` for names that begin with a
-        dot, ``"DICOMDIR"`` for the index of a DICOM medium. Complete when the stream has ended.
+        How many files were no inputs, by extension in lower case, ``"hidden"`` (names that begin with a dot) or
+        ``"DICOMDIR"``. Complete when the stream has ended.
     """
 
     def __init__(self, entries: Iterator[InputFile], skipped: Counter[str]) -> None:
         self._entries = entries
         self.skipped = skipped
-
-    def __iter__(self) -> Inputs:
-        return self
 
     def __next__(self) -> InputFile:
         return next(self._entries)
@@ -129,10 +123,9 @@ def find_inputs(folder: str | os.PathLike[str], masks: str | os.PathLike[str] | 
 
 def _single(path: str, masks: str | None) -> Iterator[InputFile]:
     folder, name = os.path.split(path)
-    is_file = masks is not None and not os.path.isdir(masks)
-    yield InputFile(
-        path, name, masks if masks and is_file else MaskFinder(folder, masks).of(folder, "", name)
-    )
+    if masks is None or os.path.isdir(masks):
+        masks = MaskFinder(folder, masks).of(folder, "", name)
+    yield InputFile(path, name, masks)
 
 
 def _listed(path: str, masks: str | None) -> Iterator[InputFile]:
@@ -259,11 +252,58 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 def _identities_above(top: str) -> set[tuple[int, int]]:
     """The folders that hold ``top``: a link to one of them would lead back into it."""
     found = set()
-    path = os.path.realpath(top)
-    while (parent := os.path.dirname(path)) != path:
-        path = parent
-        try:
+    for path in Path(os.path.realpath(top)).parents:
+        with contextlib.suppress(OSError):  # not visible from here: no link can lead into it either
             found.add(_identity(os.stat(path)))
-        except OSError:  # not visible from here, so no link can lead into it either
-            continue
     return found
+
+
+def _check_columns(columns: list[str], path: str) -> None:
+    if "image" not in columns:
+        hint = ""
+        if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+            hint = " (values must be separated by commas)"
+        raise InputError(f"{path!r} must have a column 'image'; it has {columns}{hint}")
+    repeated = sorted({column for column in columns if columns.count(column) > 1})
+    if repeated:
+        raise InputError(f"{path!r} must not have a column twice; it repeats {repeated}")
+
+
+def locate(value: str, folder: str) -> str:
+    """Absolute path of a path that is relative to ``folder``; ``""`` stays ``""``."""
+    return os.path.abspath(os.path.join(folder, value)) if value else ""
+
+
+def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Read a CSV list of images as a stream; bytes that are not UTF-8 become surrogate escapes.
+
+    Yields
+    ------
+    line : int
+        Number of the line that ends here.
+    row : list of str
+        First the column names, trimmed, then each row with as many values. Empty lines are passed over.
+
+    Raises
+    ------
+    InputError
+        When the columns are wrong, a row has another number of values, or its image is empty.
+    """
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        rows = csv.reader(stream)
+        try:
+            columns = [column.strip() for column in next(rows, [])]
+            _check_columns(columns, path)
+            image = columns.index("image")
+            yield rows.line_num, columns
+            for row in rows:
+                if not row:
+                    continue
+                if len(row) != len(columns):
+                    found = f"{len(row)} values for {len(columns)} columns"
+                    raise InputError(f"{path!r}, line {rows.line_num}: {found}")
+                if not row[image]:
+                    raise InputError(f"{path!r}, line {rows.line_num}: the column 'image' is empty")
+                yield rows.line_num, row
+        except csv.Error as error:  # e.g. a value larger than any path
+            raise InputError(f"{path!r}, line {rows.line_num}: {error}") from error

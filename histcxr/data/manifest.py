@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.data.discovery import MANIFEST_NAME, InputFile, find_inputs
-from histcxr.data.listing import locate, read_rows
+from histcxr.data.discovery import MANIFEST_NAME, InputFile, find_inputs, locate, read_rows
 from histcxr.dicom.radiograph import read_tags
 from histcxr.exceptions import HistcxrWarning, InputError
 
@@ -32,7 +31,6 @@ _SPLITS = {
 }
 _NORMAL = frozenset({"normal", "no finding", "no_finding", "0", "0.0", "false"})
 _leading_zero = re.compile(r"[+-]?0\d").match
-
 
 TAG_COLUMNS = ("modality", "view", "laterality", "sex", "age_group")
 """Further columns that DICOM files can fill."""
@@ -48,8 +46,7 @@ def read_manifest(
 ) -> pd.DataFrame:
     """Read which images there are, with their masks, labels and patients.
 
-    Whether the files exist and can be read is not asked here: a file that cannot be used becomes a row with a
-    reason later, and never stops the others.
+    Whether the files can be read is not asked here: one that cannot becomes a row with a reason later.
 
     Parameters
     ----------
@@ -62,8 +59,8 @@ def read_manifest(
         Open every DICOM file and fill ``modality, view, laterality, sex, age_group`` (a decade, ``"90+"`` from
         there on) where the manifest says nothing. No name, number, date or free text is taken.
     salt : str or bytes, optional
-        A secret. With it, ``dicom_tags`` also fills ``patient_id`` where it is empty, with a pseudonym: a keyed
-        hash of the patient's number. Whoever knows the salt can find the number by trying, so keep it safe.
+        A secret. With it, ``dicom_tags`` also fills an empty ``patient_id`` with a keyed hash of the patient's
+        number. Whoever knows the salt can find the number by trying, so keep it safe.
     uids : bool, default False
         ``dicom_tags`` also adds ``study_uid`` and ``series_uid``, which lead back to the patient.
 
@@ -96,7 +93,11 @@ def read_manifest(
         table = _from_csv(name)
     else:
         raise InputError(f"the data must be a folder or a CSV file; there is nothing at {name!r}")
-    _check_rows(table, name)
+    repeated = table["image"][table["image"].duplicated()]
+    if len(repeated):  # it would be counted twice, and could fall into two splits
+        raise InputError(
+            f"every image must be listed once; {name!r} repeats {len(repeated)}: {repeated.iloc[0]!r}"
+        )
     if require_labels:
         missing = np.flatnonzero(table["label"].to_numpy() == "")
         if missing.size:
@@ -108,7 +109,7 @@ def read_manifest(
 
 
 def is_sick(labels: ArrayLike | Iterable[Any], normal: str = "Normal") -> NDArray[np.bool_]:
-    """Which labels are anything but normal.
+    """Which labels are anything but normal: bool (n,), True where sick (the positive class).
 
     Parameters
     ----------
@@ -116,11 +117,6 @@ def is_sick(labels: ArrayLike | Iterable[Any], normal: str = "Normal") -> NDArra
         Class names, or numbers where 0 is normal.
     normal : str, default "Normal"
         The name of the normal class, in upper or lower case. The default also knows "no finding" and 0.
-
-    Returns
-    -------
-    bool (n,)
-        True where sick (the positive class).
 
     Raises
     ------
@@ -223,12 +219,3 @@ def _typed(values: list[str]) -> pd.Series[Any]:
     if numbers.isna().any():
         return texts
     return pd.Series(numbers.reindex(texts.index))
-
-
-def _check_rows(table: pd.DataFrame, name: str) -> None:
-    """No image twice: it would be counted twice, and could fall into two splits."""
-    repeated = table["image"][table["image"].duplicated()]
-    if len(repeated):
-        raise InputError(
-            f"every image must be listed once; {name!r} repeats {len(repeated)}: {repeated.iloc[0]!r}"
-        )

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import MaskError, RadiographError, Reason
-from histcxr.files.bitmap import unpack_bits
-from histcxr.files.decoding import Pixels, decode_brightness, read_header
+from histcxr.files.decoding import Pixels, decode_brightness
+from histcxr.files.formats import read_header
+from histcxr.files.headers import sniff
 from histcxr.files.reading import read_file
 
 MIN_AREA = 0.01
@@ -67,36 +68,17 @@ def read_mask(path: str | os.PathLike[str], shape: tuple[int, int]) -> NDArray[n
 
 
 def decode_mask(data: bytes, shape: tuple[int, int], path: str | os.PathLike[str] = "") -> NDArray[np.bool_]:
-    """Decode a lung mask from the bytes of its file; see :func:`read_mask`.
+    """Decode a lung mask from the bytes of its file; ``path`` is for messages, see :func:`read_mask`.
 
     Pixels above half of the mask's highest value are lung. A mask of another size is resized by nearest
     neighbour between pixel centres (OpenCV's ``INTER_NEAREST_EXACT``; its ``INTER_NEAREST`` takes the pixel
     at the corner, which shifts the mask by up to half a pixel).
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    shape : (height, width)
-        Size of the image, in pixels.
-    path : path-like, optional
-        The mask's name, for messages.
-
-    Returns
-    -------
-    bool (height, width)
-
-    Raises
-    ------
-    MaskError
-        As :func:`read_mask`.
     """
     name = os.fspath(path)
+    if sniff(data) == "DICOM":
+        raise MaskError(Reason.MASK_UNREADABLE, name, "a DICOM file; a mask must be PNG, BMP, TIFF or JPEG")
     try:
-        header = read_header(data, name)
-        marked: Pixels | None = unpack_bits(header, name)
-        if marked is None:
-            marked = _binary(decode_brightness(data, header, name), name)
+        marked = _binary(decode_brightness(data, read_header(data, name), name), name)
     except RadiographError as error:
         raise MaskError(Reason.MASK_UNREADABLE, name, error.explanation) from error
     if marked.shape != shape:
@@ -127,14 +109,7 @@ def _binary(levels: Pixels, path: str) -> Pixels:
 
 
 def check_mask(mask: NDArray[np.bool_], path: str | os.PathLike[str] = "") -> None:
-    """Refuse a mask that cannot be two lungs.
-
-    Parameters
-    ----------
-    mask : bool (height, width)
-        True inside the lungs.
-    path : path-like, optional
-        The mask's name, for messages.
+    """Refuse a mask, bool (height, width), that cannot be two lungs.
 
     Raises
     ------

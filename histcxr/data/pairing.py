@@ -1,12 +1,14 @@
-"""Which mask belongs to which image: by name, in the folders where masks are kept."""
+"""What the names of files and folders say: which are images, which hold masks, and which mask is whose."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
 
-from histcxr.data.names import stem_of
 from histcxr.exceptions import MaskError, Reason
+
+IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm"})
+"""Names that end so are images, in upper or lower case; so are names without an extension (DICOM exports)."""
 
 MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 """Extensions a mask may have, in the order in which they are tried (lower case first, then upper case)."""
@@ -14,11 +16,31 @@ MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 _TRIED = MASK_EXTENSIONS + tuple(extension.upper() for extension in MASK_EXTENSIONS)
 
 
-class MaskFinder:
-    """Find masks for the images below one folder.
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    extension = extension_of(name)
+    return not extension or extension in IMAGE_EXTENSIONS
 
-    Only the folder last asked for is remembered, and files are looked up one by one: a folder of any size costs
-    no memory.
+
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder of this name holds masks, not images: ``mask``, ``masks``, ``masks_published``, ..."""
+    folded = name.casefold()
+    return folded in ("mask", "masks") or folded.startswith(("masks_", "masks-"))
+
+
+def extension_of(name: str) -> str:
+    """The extension in lower case; a name that ends in numbers and dots (1.2.840.113) has none."""
+    extension = os.path.splitext(name)[1].lower()
+    return "" if extension[1:].isdigit() else extension
+
+
+def stem_of(name: str) -> str:
+    """The name without its extension: what an image and its mask share."""
+    return os.path.splitext(name)[0] if extension_of(name) else name
+
+
+class MaskFinder:
+    """Find masks for the images below one folder; a folder of any size costs no memory.
 
     Parameters
     ----------
@@ -41,16 +63,9 @@ class MaskFinder:
         self._shared: frozenset[int] | None = None
 
     def of(self, folder: str, relative: str, name: str) -> str:
-        """Path of the mask of the image ``name``, ``""`` when there is none.
+        """Path of the mask of the image ``name`` in ``folder``, ``""`` when there is none.
 
-        Parameters
-        ----------
-        folder : str
-            The image's folder, absolute.
-        relative : str
-            The same, relative to the folder of images.
-        name : str
-            The image's file name.
+        ``relative`` is the image's folder again, seen from the folder of images.
 
         Raises
         ------

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import RadiographError, Reason
-from histcxr.files.decoding import decode_grey, grey_of, read_header
+from histcxr.files.decoding import decode_grey, grey_of
+from histcxr.files.formats import read_header
 from histcxr.files.headers import MIN_SIDE, Header, sniff
 from histcxr.files.reading import read_file
 
@@ -58,23 +59,10 @@ class Radiograph:
 def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, known by its content and not by its name.
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    Radiograph
-
     Raises
     ------
     RadiographError
-        With the reason why the file cannot be judged.
-
-    See Also
-    --------
-    decode_radiograph : the same from bytes already read.
+        As :func:`~histcxr.files.reading.read_file` and :func:`decode_radiograph`.
     """
     return decode_radiograph(read_file(path), path)
 
@@ -92,10 +80,6 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
         The file's content.
     path : path-like, optional
         Its name, for messages.
-
-    Returns
-    -------
-    Radiograph
 
     Raises
     ------
@@ -148,7 +132,7 @@ def read_any_header(data: bytes, path: str = "") -> Header:
     Raises
     ------
     RadiographError
-        See :func:`~histcxr.files.decoding.read_header` and :func:`~histcxr.dicom.radiograph.read`.
+        See :func:`~histcxr.files.formats.read_header` and :func:`~histcxr.dicom.radiograph.read`.
     """
     if sniff(data) != "DICOM":
         return read_header(data, path)
@@ -175,9 +159,8 @@ def check_lungs(
     Parameters
     ----------
     pixels : uint8 (height, width)
-        The radiograph.
     mask : bool (height, width)
-        Its lungs, at least one pixel.
+        The lungs, at least one pixel.
     path : path-like, optional
         The image's name, for messages.
 

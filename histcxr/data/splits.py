@@ -6,30 +6,29 @@ images, so that the patients of the parts are exchangeable: the certified thresh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
 
 SPLITS = ("train", "val", "test")
 """Names of the parts."""
 
+Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Row numbers to learn from and to judge by."""
+
 
 def patient_groups(manifest: pd.DataFrame) -> NDArray[np.object_]:
-    """One group name for each image: its patient, or the image itself where the patient is unknown.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        With the columns ``patient_id`` and ``image``.
-
-    Returns
-    -------
-    object (n,)
-    """
+    """One group name for each image, object (n,): its patient, or the image itself where that is unknown."""
     patients = manifest["patient_id"].to_numpy(dtype=object)
     images = manifest["image"].to_numpy(dtype=object)
     return np.where(patients == "", images, patients)
@@ -78,49 +77,134 @@ def split_patients(
     return np.array(SPLITS, dtype=object)[part[codes]]
 
 
-def undersample(manifest: pd.DataFrame, *, by: str = "label", seed: int = 0) -> pd.DataFrame:
-    """Draw as many images of each class as the smallest class has, without replacement.
+def undersample(
+    table: pd.DataFrame, *, by: str = "label", per_class: int | None = None, seed: int = 0
+) -> NDArray[np.intp]:
+    """Draw equally many images of each class, without replacement and from as many patients as possible.
+
+    Every patient of a class gives one image before any gives a second, so a patient with many does not fill the
+    sample.
 
     Parameters
     ----------
-    manifest : DataFrame
-        One row an image.
-    by : str, default "label"
-        Column whose values are to be equally frequent.
-    seed : int
+    table : DataFrame
+        With the columns ``by``, ``patient_id`` and ``image`` (an image without a patient is its own).
+    by : str, default="label"
+        The column that holds the class.
+    per_class : int, optional
+        Images of each class. None: as many as the smallest class has.
+    seed : int, default=0
         Equal seeds give equal draws.
 
     Returns
     -------
-    DataFrame
-        The rows drawn, in their old order, numbered anew.
+    ndarray of int
+        Positions of the rows drawn, ascending.
 
     Raises
     ------
     InputError
-        When there is no such column or no row.
+        When a column is missing, there is no row, or a class has fewer images than asked for.
     """
-    if by not in manifest.columns:
+    if missing := [column for column in (by, "patient_id", "image") if column not in table.columns]:
         raise InputError(
-            f"by must be a column of the manifest; it is {by!r}, the columns are {list(manifest.columns)}"
+            f"table must have the columns {by}, patient_id, image; missing: {', '.join(missing)}"
         )
-    if manifest.empty:
-        raise InputError("manifest must have rows; it has none")
-    codes, _ = pd.factorize(manifest[by], use_na_sentinel=False)
-    size = np.bincount(codes).min()
+    if table.empty:
+        raise InputError("table must have rows; it has none")
+    codes, names = pd.factorize(table[by], use_na_sentinel=False)
+    sizes = np.bincount(codes)
+    wanted = int(sizes.min()) if per_class is None else whole_number(per_class, "per_class", least=1)
+    if wanted > sizes.min():
+        smallest = names[int(sizes.argmin())]
+        raise InputError(
+            f"per_class must be at most {sizes.min()}, the number of images of {smallest!r}; got {wanted}"
+        )
+    patients = pd.factorize(patient_groups(table))[0]
     generator = np.random.default_rng(seed)
-    drawn = [
-        generator.choice(np.flatnonzero(codes == code), size, replace=False)
-        for code in range(codes.max() + 1)
-    ]
-    return manifest.iloc[np.sort(np.concatenate(drawn))].reset_index(drop=True)
+    drawn = []
+    for code in range(len(sizes)):
+        rows = generator.permutation(np.flatnonzero(codes == code))
+        # The patients' turns: 0 for the first image of each, in random order within a turn.
+        turns = pd.Series(patients[rows]).groupby(patients[rows]).cumcount().to_numpy()
+        drawn.append(rows[np.argsort(turns, kind="stable")[:wanted]])
+    return np.sort(np.concatenate(drawn))
+
+
+def patient_folds(
+    y: ArrayLike, groups: ArrayLike | None, n_splits: int = 5, random_state: Any = None
+) -> list[Fold]:
+    """Split images into folds of about equal class shares that share no patient.
+
+    Parameters
+    ----------
+    y : array-like, shape (n,)
+        Classes.
+    groups : array-like, shape (n,), optional
+        The patient of each image. None: every image is a patient of its own.
+    n_splits : int, default=5
+    random_state : int, RandomState instance or None
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        Row numbers to learn from and to judge by, for each fold.
+
+    Raises
+    ------
+    InputError
+        When there are too few patients of a class for so many folds.
+    """
+    return list(_folds(y, groups, n_splits, random_state))
+
+
+def validation_folds(
+    y: NDArray[Any], groups: ArrayLike | None, fraction: float, n: int, seed: int
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp] | None]]:
+    """Hold out a part for early stopping, another one each time, stratified by class.
+
+    Parameters
+    ----------
+    y, groups : as in :func:`patient_folds`
+    fraction : float
+        Share held out: 0, or up to one half. It is rounded to one in a whole number.
+    n : int
+        How many times.
+    seed : int
+
+    Returns
+    -------
+    list of (rows to learn from, rows held out or None)
+        The held-out parts are disjoint until each row has been held out once; then they come again.
+
+    Raises
+    ------
+    InputError
+        When ``fraction`` is out of range, or there are too few patients of a class.
+    """
+    if not 0 <= fraction <= 0.5:
+        raise InputError(f"validation_fraction must be between 0 and 0.5; got {fraction!r}")
+    if fraction == 0:
+        return [(np.arange(len(y)), None)] * n
+    try:
+        folds = list(islice(_folds(y, groups, round(1 / fraction), seed), n))
+    except InputError as error:
+        advice = "or give 0, to train without early stopping"
+        raise InputError(f"validation_fraction={fraction:g}: {error}; {advice}") from error
+    return [folds[i % len(folds)] for i in range(n)]
+
+
+def hold_out(
+    y: NDArray[Any], groups: ArrayLike | None, fraction: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
+    """Hold out one part, the first of :func:`validation_folds`."""
+    return validation_folds(y, groups, fraction, 1, seed)[0]
 
 
 def _class_of_patients(codes: NDArray[np.intp], labels: NDArray[np.object_]) -> NDArray[np.object_]:
     """The commonest label of each patient; of equally common ones the first in the alphabet."""
-    counted = (
-        pd.DataFrame({"patient": codes, "label": labels}).value_counts(sort=False).reset_index(name="images")
-    )
+    table = pd.DataFrame({"patient": codes, "label": labels})
+    counted = table.value_counts(sort=False).reset_index(name="images")
     ranked = counted.sort_values(["patient", "images", "label"], ascending=[True, False, True])
     return ranked.drop_duplicates("patient")["label"].to_numpy(dtype=object)
 
@@ -132,3 +216,31 @@ def _sizes(count: int, shares: NDArray[np.float64]) -> NDArray[np.intp]:
     order = np.argsort(sizes - exact, kind="stable")
     sizes[order[: count - sizes.sum()]] += 1
     return sizes
+
+
+def _folds(y: ArrayLike, groups: ArrayLike | None, n_splits: int, random_state: Any) -> Iterator[Fold]:
+    """Yield the folds one by one, each after a look at its classes: those that nobody asks for may lack one."""
+    whole_number(n_splits, "the number of folds", least=2)
+    target = column_or_1d(y)
+    check_consistent_length(target, groups)
+    patients = np.arange(len(target)) if groups is None else column_or_1d(groups)
+    classes = np.unique(target)
+    for value in classes:
+        members = len(np.unique(patients[target == value]))
+        if members < n_splits:
+            raise InputError(
+                f"{n_splits} folds take at least {n_splits} patients of each class; "
+                f"class {value!r} has {members}"
+            )
+    seed = check_random_state(random_state)
+    rows = np.zeros((len(target), 1))
+    if groups is None:  # the other splitter is slow where every image is a group
+        yield from StratifiedKFold(n_splits, shuffle=True, random_state=seed).split(rows, target)
+        return
+    for fold in StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed).split(rows, target, patients):
+        if min(len(np.unique(target[part])) for part in fold) < len(classes):
+            raise InputError(
+                f"{n_splits} folds without shared patients leave one that lacks a class; "
+                "use fewer folds or more patients"
+            )
+        yield fold

@@ -1,16 +1,13 @@
-"""What a file says about itself before any pixel is decoded: kind, size, depth, orientation, completeness.
+"""What a file says about itself: which format it is, and the facts that every format's header gives.
 
-Decoders return half an image for a truncated file and allocate whatever a header asks for, so the bytes are
-checked first. This module holds what the formats share; ``png_header``, ``jpeg_header``, ``tiff_header`` and
-``bmp_header`` each walk the structure of one format without touching pixels, at the cost of a few
-microseconds. Anything wrong is a :class:`~histcxr.exceptions.RadiographError` with a reason.
-
-The position of the DICOM prefix is from DICOM PS3.10, section 7.1. DICOM files carry far more than pixels;
+Decoders return half an image for a truncated file and allocate whatever a header asks for, so
+:mod:`histcxr.files.formats` checks the bytes first. DICOM files carry far more than pixels;
 :mod:`histcxr.dicom.radiograph` reads them.
 """
 
 from __future__ import annotations
 
+import struct
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from histcxr.exceptions import RadiographError, Reason
@@ -46,8 +43,8 @@ class Header(NamedTuple):
         Colours come from a table; the last channel is opacity; stored values run from white to black.
     fills_silently : bool
         What is missing at the end would be decoded as mid-grey, so the ending wants a look (sequential JPEG).
-    packed : bytes or None
-        The deflated rows, where the image is one bit deep and plain enough for :mod:`histcxr.files.bitmap`.
+    second_look : bool
+        OpenCV passes over damage in this compression, so another decoder must agree (TIFF).
     stream : bytes or None
         Bytes to decode instead of the file's own: the same image without annexes that make decoders complain.
     dicom : object or None
@@ -65,7 +62,7 @@ class Header(NamedTuple):
     alpha: bool = False
     inverted: bool = False
     fills_silently: bool = False
-    packed: bytes | None = None
+    second_look: bool = False
     stream: bytes | None = None
     dicom: Any = None
 
@@ -80,9 +77,8 @@ def check_size(width: int, height: int, path: str) -> None:
     if width < 1 or height < 1:
         refuse(Reason.DAMAGED, path, f"declares {width} x {height} pixels")
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
-        refuse(
-            Reason.TOO_LARGE, path, f"declares {width} x {height} pixels; the limit is {MAX_PIXELS:,} in all"
-        )
+        detail = f"declares {width} x {height} pixels; the limit is {MAX_PIXELS:,} in all"
+        refuse(Reason.TOO_LARGE, path, detail)
 
 
 SIGNATURES = (
@@ -106,12 +102,7 @@ SIGNATURES = (
 
 
 def sniff(data: bytes) -> str:
-    """Name the format of a file by its first bytes; ``""`` when no image format is recognised.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content, or at least its first 132 bytes.
+    """Name the format of a file by its first bytes (at least 140 of them, or all).
 
     Returns
     -------
@@ -122,9 +113,8 @@ def sniff(data: bytes) -> str:
     if data[128:132] == b"DICM":  # first: the 128 bytes before it may be the head of a TIFF file
         return "DICOM"
     for signature, name in SIGNATURES:
-        if data.startswith(signature):
-            if name == "BMP" and not _looks_like_bmp(data):
-                continue
+        # Two letters are no signature (a text may begin with "BM"), so look at the second header's size.
+        if data.startswith(signature) and (name != "BMP" or data[14:18] in _BMP_HEADER_SIZES):
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
@@ -133,17 +123,16 @@ def sniff(data: bytes) -> str:
     return "" if dicom_start(data) is None else "DICOM"
 
 
+_BMP_HEADER_SIZES = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
+
+
 def dicom_start(data: bytes) -> int | None:
     """Where the first data element of a DICOM file begins; None when nothing looks like one.
 
-    Most files have 128 free bytes and the prefix "DICM"; old archives and careless exports leave out either or
-    both. Without the prefix, the file must begin with a likely first element: of group 2 or 8, of a low
-    number, with a known type or a small length.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content, or at least its first 140 bytes.
+    Most files have 128 free bytes and the prefix "DICM" (DICOM PS3.10, section 7.1); old archives and careless
+    exports leave out either or both. Without the prefix, the file must begin with a likely first element: of
+    group 2 or 8, of a low number, with a known type or a small length. ``data`` is the file, or at least its
+    first 140 bytes.
     """
     if data[128:132] == b"DICM":
         return 132
@@ -155,36 +144,25 @@ def dicom_start(data: bytes) -> int | None:
 
 
 def _looks_like_element(head: bytes) -> bool:
-    if head[:2] in (b"\x02\x00", b"\x08\x00"):
-        order: Literal["little", "big"] = "little"
-    elif head[:2] == b"\x00\x08":
-        order = "big"
-    else:
+    order: Literal["little", "big"] = "big" if head[:1] == b"\x00" else "little"
+    if len(head) < 8 or head[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
         return False
-    if len(head) < 8 or int.from_bytes(head[2:4], order) > 0x70:
+    if int.from_bytes(head[2:4], order) > 0x70:
         return False
     explicit = head[4:6] in (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")
     return explicit or 0 < int.from_bytes(head[4:8], order) <= 64
 
 
-def _looks_like_bmp(data: bytes) -> bool:
-    """Two letters are no signature (a text may begin with "BM"), so look at the second header's size."""
-    return int.from_bytes(data[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124)
-
-
 def exif_orientation(tiff: bytes) -> int:
     """Orientation 1 to 8 from an EXIF block (a small TIFF structure); 1 when absent or malformed."""
-    order: Literal["little", "big"]
-    if tiff[:4] == b"II*\x00":
-        order = "little"
-    elif tiff[:4] == b"MM\x00*":
-        order = "big"
-    else:
-        return 1
-    start = int.from_bytes(tiff[4:8], order)
-    count = int.from_bytes(tiff[start : start + 2], order)
-    for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
-        if int.from_bytes(tiff[entry : entry + 2], order) == 274:
-            value = int.from_bytes(tiff[entry + 8 : entry + 10], order)
-            return value if 1 <= value <= 8 else 1
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
+    try:
+        if order is not None:
+            start = struct.unpack_from(f"{order}I", tiff, 4)[0]
+            for entry in range(struct.unpack_from(f"{order}H", tiff, start)[0]):
+                tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * entry)
+                if tag == 274:
+                    return int(value) if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
     return 1

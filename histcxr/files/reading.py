@@ -33,11 +33,7 @@ _REASON_OF_ERRNO = {
 
 
 def reason_of(error: OSError) -> Reason:
-    """The reason that an operating system error stands for.
-
-    Errors of the disk or the network (``EIO``, ``ESTALE``, ...) count as a damaged file: the bytes cannot be
-    had.
-    """
+    """The reason that an error stands for; of the disk or the network (``EIO``, ``ESTALE``): a damaged file."""
     return _REASON_OF_ERRNO.get(error.errno or 0, Reason.DAMAGED)
 
 
@@ -50,17 +46,15 @@ def detail_of(error: OSError) -> str:
 
 def kind_of(mode: int) -> str:
     """Name the kind of thing that a ``st_mode`` describes, for messages."""
-    for test, name in (
-        (stat.S_ISDIR, "folder"),
-        (stat.S_ISFIFO, "pipe"),
-        (stat.S_ISSOCK, "socket"),
-        (stat.S_ISCHR, "device"),
-        (stat.S_ISBLK, "device"),
-        (stat.S_ISREG, "file"),
-    ):
-        if test(mode):
-            return name
-    return "unknown kind of file"
+    names = {
+        stat.S_IFDIR: "folder",
+        stat.S_IFIFO: "pipe",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+        stat.S_IFREG: "file",
+    }
+    return names.get(stat.S_IFMT(mode), "unknown kind of file")
 
 
 def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:

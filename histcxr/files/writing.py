@@ -27,8 +27,8 @@ def replacing(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator
         with replacing("model.json") as unfinished:
             unfinished.write_text(text)
 
-    When the block ends, what it wrote is brought onto the disk and takes the place of what was there before.
-    When the block raises, what was there before stays and what the block wrote is removed.
+    When the block ends, what it wrote is brought onto the disk and takes the place of what was there. When the
+    block raises, that stays, and what the block wrote is removed.
 
     Parameters
     ----------
@@ -127,14 +127,13 @@ def write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
 
 
 def encode_image(pixels: NDArray[Any], extension: str = ".png", *, bilevel: bool = False) -> bytes:
-    """Encode an image.
+    """Encode an image in the format that the extension names.
 
     Parameters
     ----------
     pixels : uint8 or uint16 (height, width) or (height, width, channels)
         Grey levels, or colours in OpenCV's order (blue first).
     extension : str, default ".png"
-        Names the format; OpenCV must know it.
     bilevel : bool, default False
         Store one bit a pixel (PNG only): everything above 0 is white.
 
@@ -151,9 +150,7 @@ def encode_image(pixels: NDArray[Any], extension: str = ".png", *, bilevel: bool
     except cv2.error as error:
         raise InputError(f"extension must name an image format, such as .png; it is {extension!r}") from error
     if not done:
-        raise InputError(
-            f"an image of shape {pixels.shape}, {pixels.dtype} cannot be stored as {extension!r}"
-        )
+        raise InputError(f"pixels {pixels.shape} of {pixels.dtype} cannot be stored as {extension!r}")
     return encoded.tobytes()
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from histcxr.data.patient_folds import hold_out
+from histcxr.data.splits import hold_out
 from histcxr.exceptions import InputError
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.networks.search import NetworkSearch, SearchOptions, best_epoch_outcome, search_networks

@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterSampler
 from sklearn.pipeline import Pipeline
 
-from histcxr.data.patient_folds import Fold, patient_folds
+from histcxr.data.splits import Fold, patient_folds
 from histcxr.models.fit_log import FitLog
 from histcxr.models.out_of_fold import case_logits
 

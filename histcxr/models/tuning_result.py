@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import Pipeline
 
-from histcxr.data.patient_folds import patient_folds
+from histcxr.data.splits import patient_folds
 from histcxr.models.search import Trial
 
 __all__ = ["SCORINGS", "TuningResult", "fit_and_cross_validate", "trials_table"]

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from histcxr.checks import whole_number
-from histcxr.data.patient_folds import hold_out
+from histcxr.data.splits import hold_out
 from histcxr.exceptions import InputError
 from histcxr.reference.architectures import (
     DEFAULT_HEAD,

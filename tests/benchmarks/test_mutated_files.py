@@ -9,7 +9,7 @@ pytest.importorskip("imagecodecs")
 
 
 def test_every_damaged_file_has_a_row(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("BOMBS", 0)  # slow, and they take much memory
+    monkeypatch.setattr(mutated_files, "BOMBS", 0)  # slow, and they take much memory
     arguments = [
         "--files",
         "60",
@@ -30,9 +30,9 @@ def test_every_damaged_file_has_a_row(tmp_path, capsys, monkeypatch):
 
 
 def test_broken_limits_are_told_and_fail(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("BOMBS", 0)
-    monkeypatch.setattr("SECONDS", 1e-6)
-    monkeypatch.setattr("BYTES", 2**20)
+    monkeypatch.setattr(mutated_files, "BOMBS", 0)
+    monkeypatch.setattr(mutated_files, "SECONDS", 1e-6)
+    monkeypatch.setattr(mutated_files, "BYTES", 2**20)
     assert mutated_files.main(["--files", "6", "--no-segment", "--scratch", str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert "- broken: whole:" in said

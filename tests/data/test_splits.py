@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histcxr.data.splits import SPLITS, patient_groups, split_patients, undersample
+from histcxr.data.splits import (
+    SPLITS,
+    hold_out,
+    patient_folds,
+    patient_groups,
+    split_patients,
+    undersample,
+    validation_folds,
+)
 from histcxr.exceptions import InputError
 
 
@@ -92,21 +100,116 @@ def test_too_few_patients():
 @given(seed=st.integers(0, 1000))
 def test_undersampling_balances_without_replacement(seed):
     manifest = random_table(seed)
-    drawn = undersample(manifest, seed=seed)
-    counts = drawn["label"].value_counts()
-    assert (counts == manifest["label"].value_counts().min()).all()
+    rows = undersample(manifest, seed=seed)
+    counts = manifest["label"].iloc[rows].value_counts()
     assert len(counts) == manifest["label"].nunique()
-    assert drawn["image"].is_unique
-    order = [manifest["image"].tolist().index(image) for image in drawn["image"]]
-    assert order == sorted(order)
-    assert drawn.index.tolist() == list(range(len(drawn)))
-    assert undersample(manifest, seed=seed).equals(drawn)
+    assert (counts == manifest["label"].value_counts().min()).all()
+    assert (np.diff(rows) > 0).all()
+    assert (
+        rows.tolist()
+        == undersample(manifest, seed=seed).tolist()
+        != undersample(manifest, seed=seed + 1).tolist()
+    )
 
 
-def test_undersampling_by_another_column():
+def test_undersampling_by_another_column_and_to_a_given_number():
     manifest = table(["x"] * 10).assign(source=["a"] * 7 + ["b"] * 3)
-    assert undersample(manifest, by="source")["source"].value_counts().to_dict() == {"a": 3, "b": 3}
-    with pytest.raises(InputError, match="by must be a column of the manifest; it is 'nothing'"):
-        undersample(manifest, by="nothing")
+    rows = undersample(manifest, by="source", per_class=2, seed=3)
+    assert manifest["source"].iloc[rows].value_counts().to_dict() == {"a": 2, "b": 2}
+
+
+def test_undersampling_takes_every_patient_before_any_twice():
+    # Eleven patients a class: each comes once, and the one with twenty images fills the rest.
+    patients = [f"{label}{max(image - 19, 0)}" for label in "NC" for image in range(30)]
+    manifest = table(["Normal"] * 30 + ["COVID"] * 30, patients)
+    for seed in range(5):
+        drawn = manifest.iloc[undersample(manifest, per_class=13, seed=seed)]
+        assert drawn["patient_id"].nunique() == 22
+        assert drawn["patient_id"].value_counts().head(2).tolist() == [3, 3]
+
+
+def test_undersampling_draws_what_it_drew_before():
+    """Studies name a seed; their images must not change."""
+    manifest = table(list("AABBBAABBB"), list("ppqqrstuvv"))
+    assert undersample(manifest, per_class=3, seed=8).tolist() == [1, 2, 5, 6, 7, 9]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"per_class": 8}, "per_class must be at most 7, the number of images of 'COVID'; got 8"),
+        ({"per_class": 0}, "per_class must be a whole number"),
+        ({"by": "colour"}, "missing: colour"),
+    ],
+)
+def test_impossible_undersampling(options, message):
+    manifest = table(["Normal"] * 9 + ["COVID"] * 7)
+    with pytest.raises(InputError, match=message):
+        undersample(manifest, **options)
     with pytest.raises(InputError, match="must have rows"):
         undersample(manifest.iloc[:0])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_folds_share_no_patient_and_keep_the_classes(classes):
+    patients = np.repeat(np.arange(150), 2)
+    y = patients % classes
+    folds = patient_folds(y, patients, 5, 0)
+    np.testing.assert_array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(len(y)))
+    for train, test in folds:
+        assert not set(patients[train]) & set(patients[test])
+        for value in range(classes):
+            assert np.mean(y[test] == value) == pytest.approx(1 / classes, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("y", "groups", "n_splits", "message"),
+    [
+        ([0, 1] * 5, None, 1, "whole number of at least 2, got 1"),
+        ([0, 1] * 5, None, 2.0, "whole number of at least 2, got 2.0"),
+        ([0, 1] * 5, None, 6, "class .*0.* has 5"),
+        ([0, 1] * 5, [0, 1] * 5, 2, "class .*0.* has 1"),
+    ],
+)
+def test_folds_refused(y, groups, n_splits, message):
+    with pytest.raises(InputError, match=message):
+        patient_folds(y, groups, n_splits)
+
+
+def test_patients_stay_together_in_the_held_out_part():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 60, 300)
+    y = groups % 2
+    folds = validation_folds(y, groups, 0.2, 7, seed=1)
+    for rows, held_out in folds:
+        assert not set(groups[rows]) & set(groups[held_out])
+        np.testing.assert_array_equal(np.sort(np.concatenate([rows, held_out])), np.arange(300))
+        assert 0.1 < len(held_out) / 300 < 0.3
+    covered = np.concatenate([held_out for _, held_out in folds[:5]])
+    np.testing.assert_array_equal(np.sort(covered), np.arange(300))
+    np.testing.assert_array_equal(folds[5][1], folds[0][1])
+    assert validation_folds(y, groups, 0, 2, seed=1)[1][1] is None
+    with pytest.raises(InputError, match="validation_fraction=0.2: 5 folds take at least 5 patients"):
+        validation_folds(y, np.minimum(groups, 7), 0.2, 1, seed=1)
+    with pytest.raises(InputError, match="validation_fraction must be between 0 and 0.5; got 0.9"):
+        validation_folds(y, groups, 0.9, 1, seed=1)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(120) // 2])
+def test_one_part_held_out_is_the_first_fold(groups):
+    y = np.arange(120) // 2 % 3
+    rows, held_out = hold_out(y, groups, 0.25, seed=3)
+    first = patient_folds(y, groups, 4, 3)[0]
+    np.testing.assert_array_equal(rows, first[0])
+    np.testing.assert_array_equal(held_out, first[1])
+
+
+def test_only_a_fold_that_is_used_must_hold_every_class():
+    groups = np.repeat([0, 1, 2, 3, 4], [3, 1, 5, 1, 3])
+    y = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1])
+    with pytest.raises(InputError, match="3 folds without shared patients leave one that lacks a class"):
+        patient_folds(y, groups, 3, 0)
+    rows, held_out = hold_out(y, groups, 1 / 3, seed=0)
+    assert set(y[rows]) == set(y[held_out]) == {0, 1}
+    with pytest.raises(InputError, match=r"validation_fraction=0\.333\d*: 3 folds without shared patients"):
+        validation_folds(y, groups, 1 / 3, 3, seed=0)

@@ -10,9 +10,8 @@ from scipy.stats import binom
 
 from benchmarks.robustness import certificate as benchmark
 from histcxr.decision import thresholds
-from histcxr.decision.binomial import errors_allowed
 from histcxr.decision.intervals import proportion
-from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
+from histcxr.decision.thresholds import errors_allowed, rule_in_threshold, rule_out_threshold
 
 
 def broken_promises(function, scores, target, *, values=None):

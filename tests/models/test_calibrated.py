@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from histcxr.data.patient_folds import patient_folds
+from histcxr.data.splits import patient_folds
 from histcxr.exceptions import InputError
 from histcxr.models.calibrated import CalibratedClassifier
 from histcxr.models.out_of_fold import case_logits
@@ -213,7 +213,7 @@ def test_views_must_fit():
     X, y = np.ones((20, 5)), np.arange(20) % 2
     with pytest.raises(InputError, match="X must hold 2 views of each image side by side; got shape"):
         CalibratedClassifier(GaussianNB(), views=2, cv=None).fit(X, y)
-    with pytest.raises(InputError, match="views must be an integer of at least 1; got 0"):
+    with pytest.raises(InputError, match="views must be a whole number of at least 1, got 0"):
         CalibratedClassifier(GaussianNB(), views=0, cv=None).fit(X, y)
 
 

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from histcxr.data.patient_folds import patient_folds
+from histcxr.data.splits import patient_folds
 from histcxr.exceptions import InputError
 from histcxr.models.out_of_fold import case_logits
 from histcxr.models.stack import StackedClassifier

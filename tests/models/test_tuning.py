@@ -9,7 +9,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from histcxr.data.patient_folds import patient_folds
+from histcxr.data.splits import patient_folds
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.models import registry
 from histcxr.models.calibrated import CalibratedClassifier
@@ -287,7 +287,7 @@ def test_a_search_is_gone_on_with(study, tmp_path, monkeypatch):
         ({"space": len}, "space must be a mapping for 'svm'"),
         ({"defaults": {"classifier__estimator__D": 1}}, "defaults must name parameters of 'svm'; it has no"),
         ({"members": {}}, "members are for the stack only; got them for 'svm'"),
-        ({"cv": 1}, "folds must be an integer of at least 2"),
+        ({"cv": 1}, "folds must be a whole number of at least 2"),
         ({"y": np.zeros(240)}, "y must hold two classes; got 1"),
         ({"groups": np.arange(240) % 2}, "5 folds take at least 5 patients of each class"),
     ],

@@ -18,7 +18,6 @@ from histcxr.reference.inputs import (
     class_targets,
     prepare_image,
     read_images,
-    undersample,
 )
 
 
@@ -248,38 +247,3 @@ def test_more_classes_are_the_labels_normal_first():
 def test_classes_that_are_not_there(table, classes, message):
     with pytest.raises(InputError, match=message):
         class_targets(table, classes)
-
-
-def test_undersampling_is_even_without_replacement_and_seeded():
-    table = labels(Normal=40, COVID=7, Viral=11)
-    rows = undersample(table, seed=1)
-    assert len(set(rows)) == len(rows) == 21
-    assert (np.diff(rows) > 0).all()
-    assert set(table.label.iloc[rows].value_counts()) == {7}
-    np.testing.assert_array_equal(rows, undersample(table, seed=1))
-    assert list(rows) != list(undersample(table, seed=2))
-    assert len(undersample(table, per_class=3)) == 9
-
-
-def test_undersampling_takes_every_patient_before_any_twice():
-    table = labels(Normal=30, COVID=30)
-    patient = np.r_[np.zeros(20, int), np.arange(1, 11), np.full(20, 90), np.arange(91, 101)]
-    table["patient_id"] = [f"p{p}" for p in patient]
-    for seed in range(5):
-        drawn = table.iloc[undersample(table, per_class=13, seed=seed)]
-        # Eleven patients a class: each comes once, and the one with twenty images fills the rest.
-        assert drawn.patient_id.nunique() == 22
-        assert drawn.patient_id.value_counts().head(2).tolist() == [3, 3]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"per_class": 8}, "per_class must be at most 7, the number of images of 'COVID'; got 8"),
-        ({"per_class": 0}, "per_class must be a whole number"),
-        ({"by": "colour"}, "missing: colour"),
-    ],
-)
-def test_impossible_undersampling(options, message):
-    with pytest.raises(InputError, match=message):
-        undersample(labels(Normal=9, COVID=7), **options)

@@ -9,13 +9,12 @@ only (COVID, say) is measured as its sick against the normals of each other sour
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from benchmarks.common import make_parser, publish, run, zones
 from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.reports.evaluation import auc_text
 from histcxr.reports.tables import markdown_table
@@ -56,21 +55,14 @@ def _share(estimate: dict[str, float] | None) -> float | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True, help="folder or CSV with labels and sources")
+    parser = make_parser(__doc__, data="folder or CSV with labels and sources")
     parser.add_argument("--column", default="source")
-    parser.add_argument("--zones", default="6")
+    parser.add_argument("--zones", type=zones, default=6)
     parser.add_argument("--bands", default="", help="travel, full, or names of bands")
     parser.add_argument("--classifier", action="append", help="repeatable; default: all")
     parser.add_argument("--trials", type=int, default=None)
     parser.add_argument("--cache")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json")
     options = parser.parse_args(arguments)
-    zones: int | str = int(options.zones) if options.zones.isdigit() else options.zones
 
     manifest = read_manifest(options.data, require_labels=True)
     homes = sources_with_both_classes(manifest, options.column)
@@ -83,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result = train(
             select_rows(manifest, {options.column: [home]}),
             classifiers=options.classifier or "all",
-            zones=zones,
+            zones=options.zones,
             bands=options.bands,
             trials=options.trials,
             cache=options.cache,
@@ -104,11 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         for row in sorted(rows, key=lambda row: row["classifier"])
     ]
-    print(markdown_table(table))
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"zones": zones, "bands": options.bands, "rows": rows}, file, indent=2, allow_nan=False)
+    content = {"zones": options.zones, "bands": options.bands, "rows": rows}
+    publish(markdown_table(table), content, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

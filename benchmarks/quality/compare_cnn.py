@@ -1,7 +1,6 @@
 """What does a network that sees the whole image add to histograms, and what does it cost? Same patients, paired.
 
-    python -m benchmarks.quality.compare_cnn --data DATA --histogram MODEL.histcxr --reference NAME.reference \\
-                                     [--sensitivity 0.95] [--plot compare.png] [--json compare.json]
+    python -m benchmarks.quality.compare_cnn --data DATA --histogram MODEL.histcxr --reference NAME.reference
 
 Both options are repeatable; differences in the table are from the first histogram model, all pairs are in the JSON.
 Specificity is where the test images themselves reach the sensitivity, compared by a bootstrap over patients. All models
@@ -12,12 +11,12 @@ else. `--training NAME.json` (repeatable) takes the JSON of `histcxr train` of N
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import make_parser, publish, run
 from benchmarks.quality import reference_costs, reference_pairs
 from histcxr.data.manifest import read_manifest
 from histcxr.reports.tables import interval_text, markdown_table
@@ -150,10 +149,7 @@ def _unique_names(paths: Sequence[Path]) -> dict[str, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True, help="folder or CSV with labels and masks")
+    parser = make_parser(__doc__, data="folder or CSV with labels and masks", jobs=None, seed=False)
     parser.add_argument("--histogram", type=Path, action="append", required=True, help="repeatable")
     parser.add_argument("--reference", type=Path, action="append", default=[], help="repeatable")
     parser.add_argument("--training", type=Path, action="append", default=[], help="JSON of histcxr train")
@@ -171,7 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--yardstick", default=f"{reference_costs.YARDSTICK}@{reference_costs.YARDSTICK_SIZE}"
     )
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
 
     reference_costs.limit_threads(options.threads)
@@ -226,32 +221,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
             about["parameters"] = PARAMETERS[stick_name]
         costs[name] = {**row, **about, "peak_bytes": reference_costs.peak_memory(*place, files[:FEW])}
     first = next(iter(histograms))
-    print(markdown_table(table_rows(figures, differences, costs, first, options.sensitivity)))
-    print(
+    text = [
+        markdown_table(table_rows(figures, differences, costs, first, options.sensitivity)),
         f"\n{len(scores.sick)} images of {len(set(scores.patients))} patients, {int(scores.sick.sum())} sick. "
         f"Differences are from {first}. Times with {options.threads} thread(s) of one process, models taking turns, "
-        f"{options.rounds} rounds; times cheaper than {times[-1]['model']}, decoded pixels to score."
-    )
-    for note in scores.notes:
-        print(f"Note: {note}.")
+        f"{options.rounds} rounds; times cheaper than {times[-1]['model']}, decoded pixels to score.",
+        *(f"Note: {note}." for note in scores.notes),
+    ]
     if all(row["joules"] is None for row in times):
-        print("Note: this machine does not tell its energy (no readable RAPL counter).")
+        text.append("Note: this machine does not tell its energy (no readable RAPL counter).")
     rows = [
         {"model": name, **cost, **figures.get(name, {"auc": None, "specificity": None})}
         for name, cost in costs.items()
     ]
     if options.plot:
         draw(rows, options.plot, options.sensitivity)
-    if options.json:
-        content = {
-            "sensitivity": options.sensitivity,
-            "threads": options.threads,
-            "models": rows,
-            "differences": differences,
-            "notes": scores.notes,
-        }
-        options.json.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
+    content = {
+        "sensitivity": options.sensitivity,
+        "threads": options.threads,
+        "models": rows,
+        "differences": differences,
+        "notes": scores.notes,
+    }
+    publish("\n".join(text), content, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

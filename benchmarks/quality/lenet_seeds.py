@@ -9,14 +9,13 @@ Prints a Markdown table.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common import make_parser, publish, run, zones
 from histcxr.decision.auc import auc
 from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.features.recipe import Recipe
@@ -51,11 +50,8 @@ def figures(scores: np.ndarray, cohort: Cohort) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True, help="folder or CSV with labels")
-    parser.add_argument("--zones", default="1")
+    parser = make_parser(__doc__, data="folder or CSV with labels")
+    parser.add_argument("--zones", type=zones, default=1)
     parser.add_argument("--bands", default="")
     parser.add_argument(
         "--areas",
@@ -65,12 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--networks", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="by default the classifier's own")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--cache")
-    parser.add_argument("--json")
     options = parser.parse_args(arguments)
-    recipe = Recipe(int(options.zones) if options.zones.isdigit() else options.zones, options.bands)
+    recipe = Recipe(options.zones, options.bands)
     cohort = read_cohort(options.data, recipe=recipe, cache=options.cache, n_jobs=options.jobs)
     parts, _ = split_cohort(cohort, seed=options.seed)
     network = LeNetClassifier(
@@ -88,25 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scores = scores_by_network(network, parts[part])
         for n in range(1, options.networks + 1):
             rows.append({"part": part, "networks": n, **figures(scores[:n].mean(axis=0), parts[part])})
-    print(
-        markdown_table(
-            [
-                {
-                    "part": row["part"],
-                    "networks": row["networks"],
-                    "accuracy": row["accuracy"],
-                    "AUC (95 % interval)": interval_text(row["auc"], row["auc_low"], row["auc_high"]),
-                    "specificity at 95 % sensitivity": row["specificity_at_95"],
-                }
-                for row in rows
-            ]
-        )
-    )
-    print(f"\n{options.networks} networks trained in {seconds:.0f} s; best epochs {network.best_epochs_}")
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"rows": rows, "seconds": seconds}, file, indent=2, allow_nan=False)
+    table = [
+        {
+            **{key: row[key] for key in ("part", "networks", "accuracy")},
+            "AUC (95 % interval)": interval_text(row["auc"], row["auc_low"], row["auc_high"]),
+            "specificity at 95 % sensitivity": row["specificity_at_95"],
+        }
+        for row in rows
+    ]
+    trained = f"{options.networks} networks trained in {seconds:.0f} s; best epochs {network.best_epochs_}"
+    publish(f"{markdown_table(table)}\n\n{trained}", {"rows": rows, "seconds": seconds}, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -6,9 +6,7 @@ Imported by compare_cnn.py, and started by it once a model as a process of its o
 from __future__ import annotations
 
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from benchmarks.common import last_line, peak_bytes, run, start
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import check_lungs, read_radiograph
+from histcxr.exceptions import HistcxrError
 from histcxr.networks.backend import import_neural
 from histcxr.reference.preparation import InputSettings
 from histcxr.store import Judge, load_model
@@ -196,28 +196,10 @@ def energy_between(
 
 def peak_memory(kind: str, path: str, files: Sequence[tuple[str, str]]) -> int:
     """Return the most bytes that a process holds which loads one model and scores the files, nothing else."""
-    done = subprocess.run(
-        [sys.executable, __file__, kind, path],
-        input=json.dumps(list(files)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = start(["-m", "benchmarks.quality.reference_costs", kind, path], stdin=json.dumps(list(files)))
     if done.returncode:
-        raise SystemExit(f"{path}: the process that measures memory failed: {done.stderr.strip()[-500:]}")
+        raise HistcxrError(f"{path}: the process that measures memory failed: {last_line(done.stderr)}")
     return int(done.stdout.split()[-1])
-
-
-def own_peak() -> int:
-    """Return the most bytes that this process ever held."""
-    try:  # getrusage would count what the parent held before it started us
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def limit_threads(threads: int) -> None:
@@ -235,24 +217,20 @@ def limit_threads(threads: int) -> None:
         import_neural("torch", "to compare networks").set_num_threads(threads)
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Load one model, score the files named on standard input, print the peak of memory in bytes."""
-    kind, path = arguments
+    kind, path = sys.argv[1:]
     images = decode([tuple(pair) for pair in json.load(sys.stdin)])
     if kind == "histogram":
         found = contender(path, load_model(path))
     elif kind == "reference":
         found = contender(path, load_reference(path))
     else:
-        found = yardstick(*_named(path))
+        name, _, size = path.partition("@")
+        found = yardstick(name, int(size))
     found.score(images)
-    print(own_peak())
-
-
-def _named(path: str) -> tuple[str, int]:
-    name, _, size = path.partition("@")
-    return name, int(size)
+    print(peak_bytes())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

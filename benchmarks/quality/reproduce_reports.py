@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.common import make_parser, publish, run, write_json
 from benchmarks.quality.reference_rows import FOUR_CLASS, PAEDIATRIC, ROWS, Row
 from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
@@ -204,12 +204,6 @@ def _finished(file: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     return result if result.get("asked") == json.loads(json.dumps(asked)) else None
 
 
-def _keep(file: Path, content: Mapping[str, Any]) -> None:
-    unfinished = file.with_suffix(".part")
-    unfinished.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
-    os.replace(unfinished, file)
-
-
 def run_row(
     row: Row, manifest: pd.DataFrame, options: argparse.Namespace, left: float | None
 ) -> dict[str, Any]:
@@ -241,16 +235,12 @@ def run_row(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the rows that are not done and print the table of all that were asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", action="append", required=True, help="folder or CSV; repeatable")
+    parser = make_parser(__doc__, data="folder or CSV; repeatable", many=True, seed=False)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of finished rows")
     parser.add_argument("--rows", action="append", help="names, * and ? allowed; repeatable; default: all")
     parser.add_argument("--minutes", type=float, help="start no row that will not fit")
     parser.add_argument("--epochs", type=int, help="at most, for every row")
     parser.add_argument("--size", type=int, help="side of the images at most, for every row")
-    parser.add_argument("--jobs", type=int, default=2, help="threads that read images")
     options = parser.parse_args(arguments)
     end = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     patterns = options.rows or ["*"]
@@ -262,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         manifest = read_manifest(path, require_labels=True)
         manifests[kind_of(manifest)] = manifest
     options.output.mkdir(parents=True, exist_ok=True)
-    table = []
+    table, found = [], {}
     for row in chosen:
         file = options.output / f"{row.name}.json"
         asked = {"row": row.to_dict(), "epochs": options.epochs, "size": options.size}
@@ -274,14 +264,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     raise NotRunError("no time was left")
                 report = run_row(row, manifests[row.data], options, left)
                 result = {"asked": asked, "report": report}
-                _keep(file, result)
+                write_json(result, file)
             except NotRunError as error:
                 reason = str(error)
             except HistcxrError as error:
                 reason = f"failed: {error}"
         table.append(table_row(row, result, reason))
-    print(markdown_table(table))
+        found[row.name] = {"result": result, "reason": reason}
+    publish(markdown_table(table), found, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -9,13 +9,12 @@ radiographs disturbed one way at a time, by source.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common import make_parser, publish, run
 from histcxr.lungs.building import measure_segmenter
 from histcxr.lungs.disturbances import DISTURBANCES
 from histcxr.lungs.pairs import MaskedRadiographs, read_pairs, with_masks
@@ -38,34 +37,26 @@ def disturbed_scores(segmenter: Segmenter, pairs: MaskedRadiographs, name: str) 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", nargs="+", required=True)
+    parser = make_parser(__doc__, data="folders or CSVs with masks", many=True, jobs=None, seed=False)
     parser.add_argument("--masks", default="mask", help="column with the masks")
     parser.add_argument("--split", default="test")
     parser.add_argument("--segmenter", help="a file of histcxr segment-train; by default the packaged one")
-    parser.add_argument("--json")
     given = parser.parse_args(arguments)
 
     segmenter = load_segmenter(given.segmenter)
     table = with_masks(given.data, given.masks)
     table = table[table["split"] == given.split].reset_index(drop=True)
     plain = measure_segmenter(segmenter, table)
-    print(
-        markdown_table(
-            [
-                {
-                    "source": source,
-                    "radiographs": figures["images"],
-                    "refused": figures["refused"],
-                    "Dice coefficient": f"{figures['dice']:.4f}",
-                    "5th percentile": f"{figures['dice_5th']:.4f}",
-                }
-                for source, figures in plain.items()
-            ]
-        )
-    )
+    found = [
+        {
+            "source": source,
+            "radiographs": figures["images"],
+            "refused": figures["refused"],
+            "Dice coefficient": f"{figures['dice']:.4f}",
+            "5th percentile": f"{figures['dice_5th']:.4f}",
+        }
+        for source, figures in plain.items()
+    ]
     pairs = read_pairs(table)
     sources = pairs.table["source"].astype(str).to_numpy()
     names = sorted(set(sources))
@@ -79,12 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             row[source] = f"{scores[keep].mean():.4f}"
             row[f"drop, {source}"] = f"{baseline[keep].mean() - scores[keep].mean():.4f}"
         rows.append(row)
-    print()
-    print(markdown_table(rows))
-    if given.json:
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump({"plain": plain, "disturbed": rows}, file, indent=2)
+    text = f"{markdown_table(found)}\n\n{markdown_table(rows)}"
+    publish(text, {"plain": plain, "disturbed": rows}, given.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

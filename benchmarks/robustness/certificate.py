@@ -5,7 +5,7 @@ histcxr's own functions, and the *true* sensitivity (or specificity) of that thr
 population's distribution, not estimated. The certificate promises that it lies below the target in at most
 1 - confidence of the sets. Beside it stands the usual way, the empirical quantile of the same scores.
 
-    python -m benchmarks.robustness.certificate [--draws 2000] [--seed 0] [--json FILE]
+    python -m benchmarks.robustness.certificate --draws 2000 --json certificate.json
 
 Prints a Markdown table. Exit status 1 when a share of broken promises lies above 5 % beyond its Monte-Carlo
 interval (99 %, Clopper-Pearson), else 0.
@@ -13,21 +13,19 @@ interval (99 %, Clopper-Pearson), else 0.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
+from benchmarks.common import make_parser, publish, run
 from histcxr.decision.intervals import proportion
 from histcxr.decision.patients import patient_scores
 from histcxr.decision.thresholds import ThresholdChoice, rule_in_threshold, rule_out_threshold
+from histcxr.reports.tables import markdown_table
 
 CONFIDENCE = 0.95
 MONTE_CARLO = 0.99
@@ -158,7 +156,7 @@ def _rule_in(scores: FloatArray, target: float) -> ThresholdChoice:
     return rule_in_threshold(scores, specificity=target, confidence=CONFIDENCE)
 
 
-def run(draws: int, seed: int) -> list[Row]:
+def measure_all(draws: int, seed: int) -> list[Row]:
     """Measure every population, drawer and size."""
     plan = [
         (population(target), drawer, target, n)
@@ -170,54 +168,56 @@ def run(draws: int, seed: int) -> list[Row]:
     return [measure(*case, draws=draws, seed=seed + number) for number, case in enumerate(plan)]
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Lay the rows out as a Markdown table."""
-    lines = [
-        "| scores | drawer | target | n | k | certified: below target | expected without ties | true mean "
-        "| empirical quantile: below target | true mean |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        lines.append(
-            f"| {r.population} | {r.drawer} | {r.target:.0%} | {r.n} | {r.errors_allowed} "
-            f"| **{r.broken:.1%}** ({r.broken_low:.1%} to {r.broken_high:.1%}){'' if r.holds else ' FAILS'} "
-            f"| {r.expected:.1%} | {r.mean_truth:.2%} "
-            f"| {r.quantile_broken:.1%} ({r.quantile_low:.1%} to {r.quantile_high:.1%}) "
-            f"| {r.quantile_mean_truth:.2%} |"
+def cells(row: Row) -> dict[str, object]:
+    """Lay a row out for the table."""
+    certified, quantile = (
+        f"{value:.1%} ({low:.1%} to {high:.1%})"
+        for value, low, high in (
+            (row.broken, row.broken_low, row.broken_high),
+            (row.quantile_broken, row.quantile_low, row.quantile_high),
         )
-    return "\n".join(lines)
+    )
+    return {
+        "scores": row.population,
+        "drawer": row.drawer,
+        "target": f"{row.target:.0%}",
+        "n": row.n,
+        "k": row.errors_allowed,
+        "certified: below target": certified + ("" if row.holds else " FAILS"),
+        "expected without ties": f"{row.expected:.1%}",
+        "true mean": f"{row.mean_truth:.2%}",
+        "empirical quantile: below target": quantile,
+        "its true mean": f"{row.quantile_mean_truth:.2%}",
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__, jobs=None)
     parser.add_argument("--draws", type=int, default=2000, help="calibration sets a row (default 2000)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     options = parser.parse_args(arguments)
     if options.draws < 1:
         parser.error(f"--draws must be at least 1, got {options.draws}")
     started = time.perf_counter()
-    rows = run(options.draws, options.seed)
+    rows = measure_all(options.draws, options.seed)
     holds = all(row.holds for row in rows)
-    print(markdown(rows))
-    print(
-        f"\n{options.draws} calibration sets a row, confidence {CONFIDENCE:.0%}, in brackets the "
-        f"{MONTE_CARLO:.0%} Monte-Carlo interval, {time.perf_counter() - started:.1f} s. "
+    text = (
+        f"{markdown_table([cells(row) for row in rows])}\n\n{options.draws} calibration sets a row, confidence "
+        f"{CONFIDENCE:.0%}, in brackets the {MONTE_CARLO:.0%} Monte-Carlo interval, "
+        f"{time.perf_counter() - started:.1f} s. "
         + ("The certificate holds." if holds else "THE CERTIFICATE FAILS.")
     )
-    if options.json:
-        content = {
-            "draws": options.draws,
-            "seed": options.seed,
-            "confidence": CONFIDENCE,
-            "monte_carlo_confidence": MONTE_CARLO,
-            "holds": holds,
-            "rows": [asdict(row) for row in rows],
-        }
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    content = {
+        "draws": options.draws,
+        "seed": options.seed,
+        "confidence": CONFIDENCE,
+        "monte_carlo_confidence": MONTE_CARLO,
+        "holds": holds,
+        "rows": [asdict(row) for row in rows],
+    }
+    publish(text, content, options.json)
     return 0 if holds else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

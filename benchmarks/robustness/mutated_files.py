@@ -6,8 +6,7 @@ different files spliced, absurd sizes, absurd lengths, damage below the checksum
 the largest image accepted. A triage in a process of its own sorts all of them. Then a second process
 triages each file alone, to time it.
 
-    python -m benchmarks.robustness.mutated_files [--files 5000] [--unmasked 0.5] [--no-segment]
-                                      [--model MODEL] [--jobs 2] [--json FILE]
+    python -m benchmarks.robustness.mutated_files --files 5000 --json mutated.json
 
 Prints Markdown tables. Exit status 1 when a process crashes, hangs or needs more than 1 GiB, when a file takes more
 than 5 seconds, has no row of its own, or meets an error that nobody foresaw; else 0.
@@ -15,12 +14,10 @@ than 5 seconds, has no row of its own, or meets an error that nobody foresaw; el
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import random
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -29,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import last_line, make_parser, publish, run, start
 from benchmarks.speed.triage_memory import phantom_model
 from histcxr.exceptions import Reason
 from histcxr.files.writing import encode_image, write_mask
@@ -44,19 +42,9 @@ BOMB_SIDE = 8192  # pixels; the largest square that is accepted
 BOMBS = 24  # files in a row, so that threads meet several at once
 PATIENCE = 900  # seconds without an end that count as a hang, and SECONDS more for every hundred files
 
-# Peak memory is that of the process itself: ru_maxrss would also count its parent's before the start.
-PEAK = """
-import json, resource, sys, time
-from pathlib import Path
-def peak_bytes():
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-"""
 WHOLE = """
+import json, sys
+from benchmarks.common import peak_bytes
 from histcxr.files.decoding import muted_decoders
 from histcxr.worklist.engine import triage
 folder, model, output, segment, jobs = sys.argv[1:]
@@ -65,6 +53,9 @@ with muted_decoders():
 print(json.dumps({**summary.to_dict(), "peak_bytes": peak_bytes()}))
 """
 EACH = """
+import json, sys, time
+from pathlib import Path
+from benchmarks.common import peak_bytes
 from histcxr.files.decoding import muted_decoders
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.store import load_model
@@ -153,21 +144,16 @@ def write_mutated(folder: Path, files: int, unmasked: float, seed: int = 0) -> N
     (folder / "masks" / "mask.png").unlink()
 
 
-def run(code: str, arguments: Sequence[object], patience: float) -> dict[str, Any]:
+def started(code: str, arguments: Sequence[object], patience: float) -> dict[str, Any]:
     """Run code in a process of its own and return what it printed, or ``problem``: how it ended instead."""
-    command = [sys.executable, "-c", PEAK + code, *map(str, arguments)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=patience, check=False)
+        done = start(["-c", code, *arguments], timeout=patience)
     except subprocess.TimeoutExpired as error:
-        return {"problem": f"no end after {patience:.0f} seconds; last words: {_last(error.stderr)}"}
+        return {"problem": f"no end after {patience:.0f} seconds; last words: {last_line(error.stderr)}"}
     if done.returncode:
-        return {"problem": f"ended with status {done.returncode}; last words: {_last(done.stderr)}"}
+        return {"problem": f"ended with status {done.returncode}; last words: {last_line(done.stderr)}"}
     result: dict[str, Any] = json.loads(done.stdout)
     return result
-
-
-def _last(words: bytes | None) -> str:
-    return (words or b"").decode(errors="replace").strip().rpartition("\n")[2][-200:]
 
 
 def rows_of(worklist: Path) -> list[dict[str, str]]:
@@ -193,8 +179,8 @@ def measure(folder: Path, model: Path, output: Path, *, segment: bool, jobs: int
     """Triage the folder, then each file alone, and say which limits are broken."""
     names = sorted(path.name for path in folder.glob("*.*"))
     patience = PATIENCE + len(names) / 100 * SECONDS
-    whole = run(WHOLE, (folder, model, output / "worklist.csv", segment, jobs), patience)
-    each = run(EACH, (folder, model, output / "single.csv", segment), patience)
+    whole = started(WHOLE, (folder, model, output / "worklist.csv", segment, jobs), patience)
+    each = started(EACH, (folder, model, output / "single.csv", segment), patience)
     rows = [] if "problem" in whole else rows_of(output / "worklist.csv")
     times: dict[str, float] = each.get("seconds", {})
     slowest = sorted(times.items(), key=lambda one: -one[1])[:5]
@@ -243,17 +229,12 @@ def report(result: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write, triage, measure, print; say by the exit status whether every limit holds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--files", type=int, default=5000)
     parser.add_argument("--unmasked", type=float, default=0.5, help="share of the files without a lung mask")
     parser.add_argument("--no-segment", action="store_true", help="leave files without a lung mask to review")
     parser.add_argument("--model", type=Path, help="a saved model, instead of one trained on phantoms")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, help="where to write; by default the temporary folder")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.scratch) as name:
         scratch = Path(name)
@@ -262,11 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_mutated(folder, options.files, options.unmasked, options.seed)
         model = options.model or phantom_model(scratch)
         result = measure(folder, model, scratch, segment=not options.no_segment, jobs=options.jobs)
-    print(report(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    publish(report(result), result, options.json)
     return int(bool(result["problems"]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

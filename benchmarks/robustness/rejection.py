@@ -9,8 +9,6 @@ few as possible may be refused. DATA holds ``covid_full`` and ``chest_xray``.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import tempfile
 from collections import Counter
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.common import make_parser, publish, run
 from histcxr.data.manifest import read_manifest
 from histcxr.data.radiograph import read_radiograph
 from histcxr.files.writing import write_image
@@ -77,15 +76,9 @@ def row_of(name: str, rows: pd.DataFrame) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True)
+    parser = make_parser(__doc__, data="folder with covid_full and chest_xray")
     parser.add_argument("--model", help="a saved model; by default the one in the box")
     parser.add_argument("--each", type=int, default=100, help="pictures of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--json")
     given = parser.parse_args(arguments)
 
     model = load_model(given.model) if given.model else boxed_model()
@@ -105,13 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             keep = ((test["origin"] == origin) & (test["label"] == label)).to_numpy()
             real.append(row_of(f"{origin} {label}", real_rows[keep]))
     real.append(row_of("all real test radiographs", real_rows))
-    print(markdown_table(wrong))
-    print()
-    print(markdown_table(real))
-    if given.json:
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump({"wrong": wrong, "real": real}, file, indent=2)
+    text = f"{markdown_table(wrong)}\n\n{markdown_table(real)}"
+    publish(text, {"wrong": wrong, "real": real}, given.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -13,7 +13,6 @@ environment of their own, which must have PyRadiomics, or else scikit-image::
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any
 import cv2
 import pandas as pd
 
+from benchmarks.common import make_parser, publish, run
 from histcxr.data.manifest import read_manifest
 from histcxr.features.extraction import extract_features
 from histcxr.reports.tables import markdown_table
@@ -165,10 +165,7 @@ def peer_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True, help="folder or CSV of images with masks")
+    parser = make_parser(__doc__, data="folder or CSV of images with masks", jobs=None, seed=False)
     parser.add_argument("--images", type=int, default=1500, help="how many to draw (default: 1500)")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -176,7 +173,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--peers-python", help="interpreter of an environment with PyRadiomics or scikit-image"
     )
-    parser.add_argument("--json")
     options = parser.parse_args(arguments)
 
     cv2.setNumThreads(1)  # for both sides: the threads counted here are the callers'
@@ -187,19 +183,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     manifest = manifest.sample(min(options.images, len(manifest)), random_state=0).reset_index(drop=True)
 
     rows = measure(manifest, options.threads, options.zones, options.repeats)
-    print(
-        f"{len(manifest)} images with masks, {options.repeats} repeats; medians, ratios within each turn.\n"
+    text = (
+        f"{len(manifest)} images with masks, {options.repeats} repeats; medians, ratios within each turn.\n\n"
+        + table(rows)
     )
-    print(table(rows))
     peers: list[dict[str, Any]] = []
     if options.peers_python:
         peers = measure_peers(manifest, options.zones[0], options.repeats, options.peers_python)
-        print(f"\nExtraction, zones {options.zones[0]}, one thread, beside other libraries:\n")
-        print(peer_table(peers))
-    if options.json:
-        result = {"images": len(manifest), "repeats": options.repeats, "opencv": rows, "peers": peers}
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
+        text += f"\n\nExtraction, zones {options.zones[0]}, one thread, beside other libraries:\n\n"
+        text += peer_table(peers)
+    result = {"images": len(manifest), "repeats": options.repeats, "opencv": rows, "peers": peers}
+    publish(text, result, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,8 +4,7 @@ A few made-up radiographs (or those of ``--data``) are repeated by hard link und
 100,000 images takes seconds to make. Each triage runs in a process of its own, which reports its peak resident
 memory. A second run over the finished audit trail shows what going on costs.
 
-    python -m benchmarks.speed.triage_memory [--rows 5000 100000] [--data FOLDER] [--model MODEL] [--format csv]
-                                       [--sort input] [--jobs 2] [--json FILE]
+    python -m benchmarks.speed.triage_memory --rows 5000 100000 --json memory.json
 
 Prints a Markdown table. Exit status 1 when the longest worklist takes more than 1.3 times the memory of the
 shortest, else 0.
@@ -13,11 +12,8 @@ shortest, else 0.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from itertools import islice
@@ -25,11 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import last_line, make_parser, publish, run, start
 from histcxr.data.discovery import find_inputs
 from histcxr.decision.thresholds import certify
+from histcxr.exceptions import HistcxrError, InputError
 from histcxr.features.histograms import masked_histogram
 from histcxr.models.registry import make_classifier
 from histcxr.phantoms.studies import make_phantom, write_study
+from histcxr.reports.tables import markdown_table
 from histcxr.store import Model, save_model
 
 LIMIT = 1.3  # of the shortest worklist's memory
@@ -37,13 +36,12 @@ FILES = 32  # repeated in turn; one file has room for some ten thousand hard lin
 TRAINING = 200  # phantoms that a model is trained on where none is given
 
 RUN = """
-import json, resource, sys
+import json, sys
+from benchmarks.common import peak_bytes
 from histcxr.worklist.engine import triage
 folder, model, output, sort, jobs = sys.argv[1:]
 summary = triage(folder, model, output, sort=sort, n_jobs=int(jobs))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-unit = 1 if sys.platform == "darwin" else 1024
-print(json.dumps({**summary.to_dict(), "peak_bytes": peak * unit}))
+print(json.dumps({**summary.to_dict(), "peak_bytes": peak_bytes()}))
 """
 
 
@@ -64,7 +62,7 @@ def source_pairs(data: Path) -> list[tuple[str, str]]:
     found = (item for item in find_inputs(data) if item.mask and item.problem is None)
     pairs = [(item.path, item.mask) for item in islice(found, FILES)]
     if not pairs:
-        raise SystemExit(f"no image with a mask in {data}")
+        raise InputError(f"no image with a mask in {data}")
     return pairs
 
 
@@ -89,26 +87,25 @@ def _link(source: str, name: Path) -> None:
 
 def run_triage(folder: Path, model: Path, output: Path, sort: str, jobs: int) -> dict[str, object]:
     """Triage in a process of its own and return its summary with ``peak_bytes``."""
-    arguments = [str(folder), str(model), str(output), sort, str(jobs)]
-    done = subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=True)
+    done = start(["-c", RUN, folder, model, output, sort, jobs])
+    if done.returncode:
+        raise HistcxrError(f"a triage of {folder} failed: {last_line(done.stderr)}")
     result: dict[str, object] = json.loads(done.stdout)
     return result
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, and say by the exit status whether memory stays within the limit."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, seed=False)
     parser.add_argument("--rows", type=int, nargs="+", default=[5000, 100_000])
     parser.add_argument("--data", type=Path, help="a folder of radiographs with masks, instead of phantoms")
     parser.add_argument("--model", type=Path, help="a saved model, instead of one trained on phantoms")
     parser.add_argument("--format", choices=("csv", "jsonl", "parquet"), default="csv")
     parser.add_argument("--sort", choices=("input", "urgency"), default="input")
-    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument(
         "--scratch", type=Path, help="where to make the folders; by default the temporary folder"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     results = []
     with tempfile.TemporaryDirectory(dir=options.scratch) as name:
         scratch = Path(name)
@@ -121,25 +118,26 @@ def main() -> int:
                 output = scratch / f"worklist{rows}.{options.format}"
                 summary = run_triage(folder, model, output, options.sort, options.jobs)
                 if summary["total"] != rows:
-                    raise SystemExit(f"{rows} inputs gave {summary['total']} rows")
+                    raise HistcxrError(f"{rows} inputs gave {summary['total']} rows")
                 results.append({"rows": rows, "run": kind, **summary})
     shortest = {one["run"]: one["peak_bytes"] for one in reversed(results)}
-    print("| rows | run | peak memory | of the shortest | images per second |")
-    print("|-----:|-----|------------:|----------------:|------------------:|")
     for one in results:
         one["ratio"] = one["peak_bytes"] / shortest[one["run"]]
-        rate = f"{one['images_per_second']:.0f}" if one["run"] == "first run" else ""
-        print(
-            f"| {one['rows']:,} | {one['run']} | {one['peak_bytes'] / 2**20:.0f} MiB | {one['ratio']:.2f} | {rate} |"
-        )
+    table = [
+        {
+            "rows": f"{one['rows']:,}",
+            "run": one["run"],
+            "peak memory": f"{one['peak_bytes'] / 2**20:.0f} MiB",
+            "of the shortest": f"{one['ratio']:.2f}",
+            "images per second": f"{one['images_per_second']:.0f}" if one["run"] == "first run" else "",
+        }
+        for one in results
+    ]
     worst = max(one["ratio"] for one in results)
-    print(f"\nLargest ratio {worst:.3f}, limit {LIMIT}.")
-    if options.json:
-        options.json.write_text(
-            json.dumps({"limit": LIMIT, "worst": worst, "runs": results}, indent=2) + "\n"
-        )
+    text = f"{markdown_table(table)}\n\nLargest ratio {worst:.3f}, limit {LIMIT}."
+    publish(text, {"limit": LIMIT, "worst": worst, "runs": results}, options.json)
     return int(worst > LIMIT)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

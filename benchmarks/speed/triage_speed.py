@@ -9,8 +9,6 @@ Prints a Markdown table.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -19,17 +17,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import make_parser, publish, run
 from histcxr.reports.tables import markdown_table
 from histcxr.store import load_model
 from histcxr.worklist.engine import triage
 
 
-def compare_models(data: Path, models: Sequence[Path], *, repeats: int, jobs: int) -> list[dict[str, Any]]:
+def compare_models(data: str, models: Sequence[Path], *, repeats: int, jobs: int) -> list[dict[str, Any]]:
     """Run a triage of the same files with each model in turn.
 
     Parameters
     ----------
-    data : Path
+    data : str
         A folder or CSV of radiographs.
     models : sequence of Path
         Saved models; the first is the one to compare with.
@@ -68,27 +67,16 @@ def compare_models(data: Path, models: Sequence[Path], *, repeats: int, jobs: in
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder or CSV of radiographs with masks")
+    parser = make_parser(__doc__, data="folder or CSV of radiographs with masks", seed=False)
     parser.add_argument("--model", type=Path, action="append", required=True, help="saved model; repeatable")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     rows = compare_models(options.data, options.model, repeats=options.repeats, jobs=options.jobs)
-    print(markdown_table(rows))
     installed = {name: find_spec(name) is not None for name in ("tensorflow", "keras", "onnxruntime")}
-    print(
-        "\nInstalled here: "
-        + ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in installed.items())
-    )
-    if options.json:
-        options.json.write_text(
-            json.dumps({"models": rows, "installed": installed}, indent=2), encoding="utf-8"
-        )
+    said = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in installed.items())
+    text = f"{markdown_table(rows)}\n\nInstalled here: {said}"
+    publish(text, {"models": rows, "installed": installed}, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -9,8 +9,6 @@ thread, stage by stage, on the same files.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +19,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from benchmarks.common import make_parser, publish, run
 from histcxr.data.discovery import find_inputs
 from histcxr.data.radiograph import decode_radiograph, read_radiograph
 from histcxr.exceptions import UnjudgeableError
@@ -106,15 +105,10 @@ def stages(paths: Sequence[str]) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True)
+    parser = make_parser(__doc__, data="folder or CSV of radiographs", seed=False)
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--dicom", type=int, default=100)
-    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json")
     given = parser.parse_args(arguments)
 
     paths = [item.path for item in find_inputs(given.data) if item.problem is None][: given.files]
@@ -128,18 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for label, files in sets.items():
             results[label] = whole_runs(files, scratch, given.jobs, given.rounds)
             results[label] |= {f"ms: {stage}": ms for stage, ms in stages(files[:400]).items()}
-    print(
-        markdown_table(
-            [
-                {"files": label, **{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in row.items()}}
-                for label, row in results.items()
-            ]
-        )
-    )
-    if given.json:
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
+    rows = [
+        {"files": label, **{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in row.items()}}
+        for label, row in results.items()
+    ]
+    publish(markdown_table(rows), results, given.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,73 +1,61 @@
 """Which histograms, written down how, for which classifier? How many radiographs does it take, and what breaks it?
 
-    python -m benchmarks.studies.histogram_study --data DATA --json study.json --markdown study.md --plots PLOTS
+    python -m benchmarks.studies.histogram_study --data DATA --json study.json > tables.md
 
 Four parts on one split by patients (the data's own), fitted on ``train``, thresholds on ``val``, figures on ``test``:
 
-- ``grid``: regions x representations x classifiers (:mod:`histogram_study_regions`,
-  :mod:`histogram_study_models`), with plain settings that were fixed beforehand and are the same in every cell;
+- ``grid``: regions x representations x classifiers, with settings fixed beforehand (histogram_study_cells.py);
 - ``learning``: the AUC over the number of training images, in nested subsets of whole patients;
-- ``robustness``: histcxr's own XGBoost and SVM, trained on radiographs as they are, tested on altered ones
-  (:mod:`histogram_study_robustness`);
-- ``rivals``, only with ``--rivals``: aeon's classifiers of series (:mod:`histogram_study_rivals`).
+- ``robustness``: histcxr's own XGBoost and SVM, trained on radiographs as they are, tested on altered ones;
+- ``rivals``, only with ``--rivals``: aeon's MultiRocket-Hydra (histogram_study_rivals.py).
 
-Each result is in the JSON file as soon as it is known, and a second run with the same file goes on where the first was
-stopped. ``--only 'grid/zones/*'`` takes a part of the keys ``grid/REGION/REPRESENTATION/CLASSIFIER``,
+``--only 'grid/zones/*'`` takes a part of the keys ``grid/REGION/REPRESENTATION/CLASSIFIER``,
 ``learning/REGION/CLASSIFIER/IMAGES/REPEAT``, ``robustness/REGION/CLASSIFIER/ALTERATION`` and
-``rivals/REGION/REPRESENTATION/NAME``. Plots take matplotlib (``pip install matplotlib``), the LeNet
-``histcxr[neural]``.
+``rivals/REGION/REPRESENTATION/NAME``. The LeNet takes ``histcxr[neural]``; without it its cells stay empty.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from benchmarks.studies import histogram_study_models as models
-from benchmarks.studies import histogram_study_regions as regions
+from benchmarks.common import make_parser, publish, run
+from benchmarks.studies import histogram_study_cells as cells
 from benchmarks.studies import histogram_study_report as report
-from benchmarks.studies import histogram_study_robustness as robustness
-from benchmarks.studies.histogram_study_models import Effort
-from benchmarks.studies.histogram_study_regions import Region, Sample
-from benchmarks.studies.histogram_study_results import Results, describe
+from benchmarks.studies.altered import ALTERATIONS, count_altered
+from benchmarks.studies.histogram_study_cells import Effort, Sample
+from histcxr.decision.auc import compare_auc
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.models.registry import make_classifier
 from histcxr.networks.backend import import_neural
 from histcxr.study.cohort import read_cohort, split_cohort
 
+GRID_REGIONS = ("whole", "lungs", "zones", "whole+zones", "whole+zones+bands")
 LEARNING_REGIONS = ("zones", "whole")
-LEARNERS = ("xgboost", "svm", "lenet", report.AUGMENTED)
+LEARNERS = ("xgboost", "svm", "lenet", cells.AUGMENTED)
 SIZES = (500, 1000, 2000, 3500)
 REPEATS = 3
-ROBUST_REGIONS = {"zones": Region(6), "zones+bands": Region(6, bands=True)}
+ROBUST_REGIONS = ("zones", "zones+bands")
 ROBUST_CLASSIFIERS = ("xgboost", "svm")
-RIVALS = ("multirocket-hydra", "inception-time")
+RIVAL = "multirocket-hydra"
 RIVALS_SCRIPT = Path(__file__).with_name("histogram_study_rivals.py")
 _REPRESENTATION = "sqrt"  # of learning curves and rivals
 
 
 @dataclass(frozen=True)
 class Study:
-    """What every part works on.
-
-    Attributes
-    ----------
-    train, val, test : Sample
-        Counts of :data:`histogram_study_regions.RECIPE`.
-    table : DataFrame
-        The test part's rows of the manifest.
-    """
+    """What every part works on: samples with the counts of the whole recipe, and the test part's manifest."""
 
     train: Sample
     val: Sample
@@ -77,9 +65,13 @@ class Study:
     seed: int
     n_jobs: int
 
-    def region(self, region: Region) -> tuple[Sample, Sample, Sample]:
+    def region(self, name: str) -> tuple[Sample, Sample, Sample]:
         """Return train, val and test with the counts of one region."""
+        region = cells.REGIONS[name]
         return self.train.region(region), self.val.region(region), self.test.region(region)
+
+
+Records = Iterator[tuple[str, dict[str, Any]]]
 
 
 def plan(n_train: int, rivals: bool) -> list[str]:
@@ -87,9 +79,9 @@ def plan(n_train: int, rivals: bool) -> list[str]:
     sizes = [size for size in SIZES if size < n_train] + [n_train]
     keys = [
         f"grid/{region}/{representation}/{classifier}"
-        for region in regions.REGIONS
-        for representation in regions.REPRESENTATIONS
-        for classifier in models.CLASSIFIERS
+        for region in GRID_REGIONS
+        for representation in cells.REPRESENTATIONS
+        for classifier in cells.CLASSIFIERS
     ]
     keys += [
         f"learning/{region}/{learner}/{size}/{repeat}"
@@ -100,25 +92,17 @@ def plan(n_train: int, rivals: bool) -> list[str]:
     ]
     keys += [
         f"robustness/{region}/{classifier}/{alteration}"
-        for alteration in robustness.ALTERATIONS
+        for alteration in ALTERATIONS
         for region in ROBUST_REGIONS
         for classifier in ROBUST_CLASSIFIERS
     ]
     if rivals:
-        keys += [
-            f"rivals/{region}/{_REPRESENTATION}/{name}" for region in LEARNING_REGIONS for name in RIVALS
-        ]
+        keys += [f"rivals/{region}/{_REPRESENTATION}/{RIVAL}" for region in LEARNING_REGIONS]
     return keys
 
 
 def chosen(keys: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """Keep the keys that match one of the patterns; none: all.
-
-    Raises
-    ------
-    InputError
-        When a pattern matches nothing.
-    """
+    """Keep the keys that match one of the patterns, each of which must match one; no pattern: all."""
     for pattern in patterns:
         if not any(fnmatchcase(key, pattern) for key in keys):
             raise InputError(
@@ -127,178 +111,171 @@ def chosen(keys: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [key for key in keys if not patterns or any(fnmatchcase(key, pattern) for pattern in patterns)]
 
 
-def run_grid(study: Study, keys: Iterable[str], results: Results) -> None:
+def nested_subset(patients: NDArray[np.object_], size: int, seed: int) -> NDArray[np.intp]:
+    """Draw rows of whole patients, at least ``size`` images; a larger size holds the smaller ones of its seed."""
+    names, codes = np.unique(patients.astype(str), return_inverse=True)
+    place = np.random.default_rng(seed).permutation(len(names))[codes]
+    order = np.argsort(place, kind="stable")
+    last_of_patient = np.flatnonzero(np.diff(place[order], append=-1))
+    end = last_of_patient[np.searchsorted(last_of_patient, size - 1)]
+    return np.sort(order[: end + 1])
+
+
+def run_grid(study: Study, keys: Sequence[str]) -> Records:
     """Fill cells; the classical ones of a region and representation share their features and members."""
     groups: dict[tuple[str, str, bool], list[str]] = {}
     for key in keys:
         _, name, representation, classifier = key.split("/")
         groups.setdefault((name, representation, classifier == "lenet"), []).append(classifier)
     for (name, representation, _), classifiers in groups.items():
-        region = regions.REGIONS[name]
-        train, val, test = study.region(region)
-        scores = models.fit_scores(
-            classifiers, region, representation, train, [val, test],
-            effort=study.effort, seed=study.seed, n_jobs=study.n_jobs,
-        )  # fmt: skip
-        found = {
-            f"grid/{name}/{representation}/{classifier}": models.figures(val, on_val, test, on_test)
-            for classifier, (on_val, on_test) in scores.items()
-        }
-        results.add(found)
+        train, val, test = study.region(name)
+        how = (
+            cells.REGIONS[name],
+            representation,
+            train,
+            (val, test),
+            study.effort,
+            study.seed,
+            study.n_jobs,
+        )
+        for classifier, (on_val, on_test) in cells.fit_scores(classifiers, *how).items():
+            yield f"grid/{name}/{representation}/{classifier}", cells.figures(val, on_val, test, on_test)
 
 
-def run_learning(study: Study, keys: Iterable[str], results: Results) -> None:
+def run_learning(study: Study, keys: Sequence[str]) -> Records:
     """Fit on subsets of the training part."""
     for key in keys:
         _, name, learner, size, repeat = key.split("/")
-        region = regions.REGIONS[name]
-        train, val, test = study.region(region)
+        train, val, test = study.region(name)
         seed = study.seed + int(repeat)
-        [rows] = regions.nested_subsets(train.patients, [int(size)], seed)
-        augment = learner == report.AUGMENTED
-        classifier = "lenet" if augment else learner
-        scores = models.fit_scores(
-            [classifier], region, _REPRESENTATION, train.take(rows), [val, test],
-            effort=study.effort, seed=seed, n_jobs=study.n_jobs, augment=augment,
-        )  # fmt: skip
-        results.add(
-            {
-                key: {
-                    "images": len(rows),
-                    **models.figures(val, scores[classifier][0], test, scores[classifier][1]),
-                }
-            }
-        )
+        subset = train.take(nested_subset(train.patients, int(size), seed))
+        how = (cells.REGIONS[name], _REPRESENTATION, subset, (val, test), study.effort, seed, study.n_jobs)
+        on_val, on_test = cells.fit_scores([learner], *how)[learner]
+        yield key, {"images": len(subset.sick), **cells.figures(val, on_val, test, on_test)}
 
 
-def run_robustness(study: Study, keys: Sequence[str], results: Results) -> None:
+def run_robustness(study: Study, keys: Sequence[str]) -> Records:
     """Train histcxr's own classifiers once, then alter the test images and score them."""
     wanted = [key.split("/")[1:] for key in keys]
     trained = {}
     for name, classifier in dict.fromkeys((where, what) for where, what, _ in wanted):
-        region = ROBUST_REGIONS[name]
-        train, val, test = study.region(region)
+        region = cells.REGIONS[name]
+        train, val, test = study.region(name)
+        bands = cells.RECIPE.bands if region.bands else ()
         model = make_classifier(
-            classifier, zones=region.zones, bands=region.recipe.bands,
-            random_state=study.seed, n_jobs=study.n_jobs,
-        )  # fmt: skip
+            classifier, zones=region.zones, bands=bands, random_state=study.seed, n_jobs=study.n_jobs
+        )
         model.fit(train.counts, train.sick, classifier__groups=train.patients)
-        clean = models.probability(model, test.counts)
-        threshold = models.figures(val, models.probability(model, val.counts), test, clean)["threshold"]
+        clean = cells.probability(model, test.counts)
+        threshold = cells.figures(val, cells.probability(model, val.counts), test, clean)["threshold"]
         trained[name, classifier] = (model, clean, threshold)
     for alteration in dict.fromkeys(alteration for _, _, alteration in wanted):
-        counts, usable = robustness.altered_counts(
-            study.table, robustness.ALTERATIONS[alteration], regions.RECIPE, n_jobs=study.n_jobs
-        )
-        test = Sample(counts, study.test.sick, study.test.patients).take(usable)
-        for name, classifier, of in wanted:
-            if of != alteration:
-                continue
+        counts, reasons = count_altered(study.table, ALTERATIONS[alteration], cells.RECIPE, study.n_jobs)
+        usable = np.array([not reason for reason in reasons])
+        everything = Sample(counts.astype(np.int32), study.test.sick, study.test.patients).take(usable)
+        for name, classifier in (pair[:2] for pair in wanted if pair[2] == alteration):
             model, clean, threshold = trained[name, classifier]
-            altered = models.probability(model, test.region(ROBUST_REGIONS[name]).counts)
-            found = robustness.losses(clean[usable], altered, test.sick, test.patients, threshold)
-            found["refused"] = int((~usable).sum())
-            results.add({f"robustness/{name}/{classifier}/{alteration}": found})
+            test = everything.region(cells.REGIONS[name])
+            found = losses(clean[usable], cells.probability(model, test.counts), test, threshold)
+            yield f"robustness/{name}/{classifier}/{alteration}", found | {"refused": int((~usable).sum())}
 
 
-def run_rivals(study: Study, keys: Iterable[str], results: Results, python: str) -> None:
-    """Have another interpreter fit aeon's classifiers.
+def losses(
+    clean: NDArray[np.float64], altered: NDArray[np.float64], test: Sample, threshold: float
+) -> dict[str, Any]:
+    """Compare the scores of altered images with those of the same images as they were.
 
-    Raises
-    ------
-    MissingDependencyError
-        When it cannot, with what it said.
+    ``auc_lost`` has a paired interval that keeps patients together; ``lost_method`` says how it was made. Sensitivity
+    and specificity are those of altered images at a threshold from clean ones.
     """
+    compared = compare_auc(clean, altered, test.sick, patient_ids=test.patients)
+    called = altered >= threshold
+    return {
+        "images": len(test.sick),
+        "auc": compared.second,
+        "auc_lost": compared.difference.value,
+        "lost_low": compared.difference.low,
+        "lost_high": compared.difference.high,
+        "lost_method": compared.difference.method,
+        "sensitivity": float(called[test.sick].mean()),
+        "specificity": float((~called[~test.sick]).mean()),
+    }
+
+
+def run_rivals(study: Study, keys: Sequence[str], python: str) -> Records:
+    """Have another interpreter fit aeon's classifier; MissingDependencyError says why it cannot."""
     for key in keys:
-        _, name, representation, rival = key.split("/")
-        region = regions.REGIONS[name]
-        train, val, test = study.region(region)
+        name = key.split("/")[1]
+        train, val, test = study.region(name)
         with tempfile.TemporaryDirectory() as folder:
             given, made = Path(folder, "signals.npz"), Path(folder, "scores.npz")
             arrays: dict[str, Any] = {
-                label: regions.signals(part.counts, region, representation)
-                for label, part in {"train": train, "other0": val, "other1": test}.items()
+                label: cells.signals(part.counts, cells.REGIONS[name], _REPRESENTATION)
+                for label, part in {"train": train, "val": val, "test": test}.items()
             }
             np.savez(given, sick=train.sick, **arrays)
-            command = [python, str(RIVALS_SCRIPT), rival, str(given), str(made), "--seed", str(study.seed)]
-            command += ["--quick"] if study.effort == models.QUICK else []
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            groups = 4 if study.effort == cells.QUICK else 64
+            command = [python, RIVALS_SCRIPT, given, made, study.seed, groups]
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
             if done.returncode:
-                raise MissingDependencyError(done.stderr.strip() or f"{rival} failed without a word")
+                raise MissingDependencyError(done.stderr.strip() or f"{RIVAL} failed without a word")
             with np.load(made) as scores:
-                results.add({key: models.figures(val, scores["other0"], test, scores["other1"])})
+                yield key, cells.figures(val, scores["val"], test, scores["test"])
 
 
-def without_lenet(keys: Iterable[str]) -> list[str]:
-    """Leave out what needs the neural extra."""
-    return [key for key in keys if "lenet" not in key]
+def read_study(data: str, cache: str | None, effort: Effort, seed: int, n_jobs: int) -> Study:
+    """Count the radiographs and split them."""
+    cohort = read_cohort(data, recipe=cells.RECIPE, cache=cache, n_jobs=n_jobs)
+    parts, _ = split_cohort(cohort, seed=seed)
+    samples = []
+    for name in ("train", "val", "test"):
+        part = parts[name]
+        part.require_both_classes(f"the {name} part of {data}", "Normal")
+        samples.append(Sample(part.counts.astype(np.int32), part.sick, part.patients))
+    return Study(*samples, parts["test"].table, effort, seed, n_jobs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True, help="folder or CSV with labels, masks and patients")
-    parser.add_argument(
-        "--json", required=True, type=Path, metavar="FILE", help="results; resumed when it is there"
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write tables there")
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write PNG files there")
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="PATTERN", help="repeatable; see above"
-    )
+    """Run the study and print its tables."""
+    parser = make_parser(__doc__, data="folder or CSV with labels, masks and patients", jobs=1)
+    parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="repeatable")
     parser.add_argument("--quick", action="store_true", help="little effort, to try the benchmark out")
-    parser.add_argument("--rivals", nargs="?", const=sys.executable, metavar="PYTHON",
-                        help="also aeon's classifiers, run by that interpreter (default: this one)")  # fmt: skip
+    parser.add_argument(
+        "--rivals",
+        nargs="?",
+        const=sys.executable,
+        metavar="PYTHON",
+        help="run aeon by that interpreter, too",
+    )
     parser.add_argument("--cache", help="folder that keeps the counts of images")
-    parser.add_argument("--jobs", type=int, default=1, help="threads (default: 1)")
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except (InputError, MissingDependencyError) as error:
-        parser.error(str(error))
-
-
-def run(options: argparse.Namespace) -> None:
-    """Do what is still to be done, then write the report from everything that is known."""
-    if options.plots:
-        report.import_matplotlib()  # before the work, not after it
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, options.jobs)))
-    effort = models.QUICK if options.quick else models.FULL
-    cohort = read_cohort(options.data, recipe=regions.RECIPE, cache=options.cache, n_jobs=options.jobs)
-    parts, _ = split_cohort(cohort, seed=options.seed)
-    for name, part in parts.items():
-        part.require_both_classes(f"the {name} part of {options.data}", "Normal")
-    results = Results(options.json, describe(options.data, parts, effort, options.seed))
-    train, val, test = (Sample.of(parts[name]) for name in ("train", "val", "test"))
-    study = Study(train, val, test, parts["test"].table, effort, options.seed, options.jobs)
-    del cohort, parts
-
+    effort = cells.QUICK if options.quick else cells.FULL
+    study = read_study(options.data, options.cache, effort, options.seed, options.jobs)
     keys = chosen(plan(len(study.train.sick), options.rivals is not None), options.only)
-    missing = [key for key in keys if key not in results.records]
-    if any("lenet" in key for key in missing):
+    if any("lenet" in key for key in keys):
         try:
             import_neural("keras", "for the LeNet's cells")
         except MissingDependencyError as error:
             print(f"the LeNet's cells stay empty: {error}", file=sys.stderr)
-            missing = without_lenet(missing)
-    steps: dict[str, Callable[[list[str]], None]] = {
-        "grid": lambda part: run_grid(study, part, results),
-        "learning": lambda part: run_learning(study, part, results),
-        "robustness": lambda part: run_robustness(study, part, results),
-        "rivals": lambda part: run_rivals(study, part, results, str(options.rivals)),
-    }
-    for section, step in steps.items():
-        todo = [key for key in missing if key.startswith(f"{section}/")]
-        if todo:
-            step(todo)
-    if options.markdown:
-        options.markdown.write_text(report.markdown(results.study, results.records), encoding="utf-8")
-    if options.plots:
-        report.write_plots(results.records, options.plots)
+            keys = [key for key in keys if "lenet" not in key]
+    grid, learning, robustness, rivals = (
+        [key for key in keys if key.startswith(part)]
+        for part in ("grid/", "learning/", "robustness/", "rivals/")
+    )
+    records = {}
+    for key, record in chain(
+        run_grid(study, grid),
+        run_learning(study, learning),
+        run_robustness(study, robustness),
+        run_rivals(study, rivals, str(options.rivals)),
+    ):
+        records[key] = record
+        print(f"{key}: {record['auc']:.4f}", file=sys.stderr, flush=True)
+    parts = {"train": study.train, "val": study.val, "test": study.test}
+    data = {name: {"images": len(part.sick), "sick": int(part.sick.sum())} for name, part in parts.items()}
+    content = {"data": data, "effort": asdict(effort), "seed": options.seed, "results": records}
+    publish(report.markdown(records), content, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,6 +1,6 @@
 """Does standardising intensities help across hospitals? Leave-one-source-out, before and after.
 
-    python -m benchmarks.studies.standardisation --data DATA --cache CACHE --json standard.json --markdown standard.md
+    python -m benchmarks.studies.standardisation --data DATA --json standard.json > tables.md
 
 DATA needs labels and a column ``source``. Each fold trains on the ``train`` rows of some sources and is measured
 on a source that training never saw, once on its ``test`` rows and once on all its rows. A source of one class only
@@ -11,43 +11,34 @@ Every standardisation is a pure function of pixels and lung mask whose result go
 counting, so intensity and bands both see it. Outside the lungs the result is 0, which no feature ever looks at.
 Nothing is tuned: one logistic regression, and the library's XGBoost without calibration.
 
-A map of grey levels onto grey levels leaves gaps between them. Densities of 256 bins on the raw scale read from
-these gaps how the levels once lay, which is the very thing that equalising should take away; so raw quantiles, which
-are blind to gaps, stand beside them.
+Densities of 256 bins on the raw scale read how the levels once lay from the gaps that a map of grey levels leaves; raw
+quantiles, which are blind to gaps, stand beside them.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from benchmarks.common import make_parser, publish, run
+from benchmarks.studies.altered import Lungs, Pixels, count_altered
 from histcxr.data.manifest import is_sick, read_manifest
-from histcxr.data.masks import read_mask
-from histcxr.data.radiograph import read_radiograph
 from histcxr.data.splits import patient_groups, split_patients
 from histcxr.decision.auc import auc, compare_auc
-from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
+from histcxr.exceptions import InputError, RadiographError, Reason
 from histcxr.features.histograms import BINS
-from histcxr.features.measuring import count_lungs, measure_image
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
-from histcxr.files.writing import encode_image
 from histcxr.models.registry import make_classifier
 from histcxr.reports.tables import interval_text, markdown_table
 
@@ -55,14 +46,9 @@ RECIPE = Recipe(6, "travel")
 ZONES = 6
 CLIP_LIMIT, TILES = 2.0, (8, 8)  # of CLAHE, over the lungs' bounding box
 RING = (0.01, 0.08)  # the tissue around the lungs lies between these distances, in the image's longer side
-RING_CENTRE, RING_SPREAD = (
-    192.0,
-    32.0,
-)  # where that tissue's median goes, and grey levels to its quartile range
+RING_CENTRE, RING_SPREAD = 192.0, 32.0  # where its median goes, and grey levels to its quartile range
 MIN_TISSUE = 0.5  # share of the ring that must be brighter than 0
 
-Pixels = NDArray[np.uint8]
-Lungs = NDArray[np.bool_]
 Rows = NDArray[np.bool_]
 Standardise = Callable[[Pixels, Lungs], Pixels]
 
@@ -97,17 +83,7 @@ def equalise(pixels: Pixels, mask: Lungs) -> Pixels:
 
 
 def match(pixels: Pixels, mask: Lungs, *, reference: NDArray[np.int64]) -> Pixels:
-    """Map grey levels so that the lungs' histogram becomes that of a reference.
-
-    Parameters
-    ----------
-    pixels, mask
-        The radiograph and its lungs.
-    reference : ndarray of int64, shape (256,)
-        Counts, at least one. A level goes to the reference's level at the same (mean) rank.
-    """
-    if reference.shape != (BINS,) or reference.sum() <= 0:
-        raise InputError(f"reference must be {BINS} counts, at least one above 0; got {reference.shape}")
+    """Map grey levels so that the lungs' histogram becomes that of a reference, counts (256,): by mean rank."""
     twice_rank, n = _twice_ranks(pixels, mask)
     # Whole numbers throughout: an image mapped to its own histogram stays exactly as it is.
     levels = np.searchsorted(2 * reference.cumsum() * n, twice_rank * int(reference.sum()))
@@ -117,10 +93,7 @@ def match(pixels: Pixels, mask: Lungs, *, reference: NDArray[np.int64]) -> Pixel
 def by_outside_tissue(pixels: Pixels, mask: Lungs) -> Pixels:
     """Shift and scale by median and interquartile range of the tissue in a ring around the lungs.
 
-    Raises
-    ------
-    RadiographError
-        ``blank``: most of the ring is 0, as in lungs-only images, or it has one grey level only.
+    RadiographError: most of the ring is 0, as in lungs-only images, or it has one grey level only.
     """
     near, far = (cv2.dilate(mask.view(np.uint8), _disc(share * max(pixels.shape))) > 0 for share in RING)
     ring = pixels[far & ~near]
@@ -176,22 +149,10 @@ class Fold(NamedTuple):
 
 
 def make_folds(table: pd.DataFrame) -> list[Fold]:
-    """Divide a manifest into folds that leave sources out, and the one at home.
+    """Divide a manifest (``label, patient_id, source, split``) into folds that leave sources out, and the one at home.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With ``image, label, patient_id, source, split``.
-
-    Returns
-    -------
-    list of Fold
-        Training rows have the split ``train`` and share no patient with any of the fold's tests.
-
-    Raises
-    ------
-    InputError
-        When rows have no source, or no source holds both classes, so that every figure would tell sources apart.
+    Training rows have the split ``train`` and share no patient with any of the fold's tests. InputError: rows have no
+    source, or no source holds both classes, so that every figure would tell sources apart.
     """
     source = table["source"].astype(str).to_numpy()
     if (source == "").any():
@@ -239,82 +200,9 @@ def make_folds(table: pd.DataFrame) -> list[Fold]:
     return folds
 
 
-class Counts(NamedTuple):
-    """Counts of unsigned integers, shape (n, rows, 256), and per row why there are none (``""``: there are)."""
-
-    values: NDArray[Any]
-    reasons: list[str]
-
-
-def extract(
-    table: pd.DataFrame,
-    name: str,
-    standardise: Standardise,
-    *,
-    reference: NDArray[np.int64] | None = None,
-    cache: Path | None = None,
-    n_jobs: int = 1,
-) -> Counts:
-    """Standardise every image and count it, or find the counts in the cache.
-
-    Parameters
-    ----------
-    table : DataFrame
-        With ``image`` and ``mask``.
-    name, reference
-        What the standardisation is called and depends on: part of the cache's key.
-    standardise : callable
-        Pixels and mask to pixels.
-    cache : Path, optional
-        A folder of ``.npz`` files.
-    n_jobs : int
-        Threads.
-    """
-    if cache is None:
-        return _count(table, standardise, n_jobs)
-    settings = [name, CLIP_LIMIT, TILES, RING, RING_CENTRE, RING_SPREAD, MIN_TISSUE, RECIPE.to_dict()]
-    files = [
-        (path, stat.st_size, stat.st_mtime_ns)
-        for path in (*table["image"], *table["mask"])
-        for stat in (os.stat(path),)
-    ]
-    key = hashlib.sha256(json.dumps([settings, files]).encode())
-    key.update(b"" if reference is None else reference.tobytes())
-    path = cache / f"{name.replace(' ', '-')}-{key.hexdigest()[:16]}.npz"
-    if path.exists():
-        with np.load(path) as found:
-            return Counts(found["values"], found["reasons"].tolist())
-    counts = _count(table, standardise, n_jobs)
-    cache.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez_compressed(part, values=counts.values, reasons=np.array(counts.reasons, dtype=str))
-    part.replace(path)
-    return counts
-
-
-def _count(table: pd.DataFrame, standardise: Standardise, n_jobs: int) -> Counts:
-    def work(pairs: Sequence[tuple[str, str]]) -> list[NDArray[Any] | str]:
-        return [_count_one(image, mask, standardise) for image, mask in pairs]
-
-    pairs = list(zip(table["image"], table["mask"], strict=True))
-    chunks = (pairs[start : start + 64] for start in range(0, len(pairs), 64))
-    done = Parallel(n_jobs, prefer="threads")(delayed(work)(chunk) for chunk in chunks)
-    found = [item for chunk in done for item in chunk]
-    empty = np.zeros((len(RECIPE.names), BINS), np.uint16)
-    values = np.array([empty if isinstance(item, str) else item for item in found])
-    return Counts(values, [item if isinstance(item, str) else "" for item in found])
-
-
-def _count_one(image: str, mask: str, standardise: Standardise) -> NDArray[Any] | str:
-    try:
-        pixels = read_radiograph(image).pixels
-        lungs = read_mask(mask, pixels.shape)
-        # The altered image takes the same road as a file: decoding, checks, counting.
-        content = encode_image(standardise(pixels, lungs), ".bmp")
-        counts, _ = measure_image(content, lungs, partial(count_lungs, recipe=RECIPE), path=image)
-    except UnjudgeableError as error:
-        return error.detail or error.reason.value
-    return counts.astype(np.uint16 if counts.max() < 1 << 16 else np.uint32)
+def count(table: pd.DataFrame, standardise: Standardise, n_jobs: int) -> tuple[NDArray[Any], list[str]]:
+    """Standardise every image and count it; return counts (n, rows, 256) and per row why there are none."""
+    return count_altered(table, lambda pixels, mask: (standardise(pixels, mask), mask), RECIPE, n_jobs)
 
 
 def feature_sets() -> dict[str, tuple[int, Any]]:
@@ -355,7 +243,7 @@ def fit_and_score(
             yield features, name, scores
 
 
-def study(manifest: pd.DataFrame, *, cache: Path | None = None, n_jobs: int = 1) -> dict[str, Any]:
+def study(manifest: pd.DataFrame, n_jobs: int = 1) -> dict[str, Any]:
     """Run every fold with every standardisation, set of features and classifier.
 
     Returns
@@ -368,38 +256,28 @@ def study(manifest: pd.DataFrame, *, cache: Path | None = None, n_jobs: int = 1)
     if (table["split"] == "").all():
         table["split"] = split_patients(table)
     make_folds(table)  # data that allow no honest figure are refused before the long part
-    counted = {
-        name: extract(table, name, function, cache=cache, n_jobs=n_jobs)
-        for name, function in STANDARDISATIONS.items()
-    }
-    not_possible = {}
-    for name, counts in list(counted.items()):
-        if all(counts.reasons):
-            not_possible[name] = max(set(counts.reasons), key=counts.reasons.count)
-            del counted[name]
+    counted, refused, not_possible = {}, [], {}
+    for name, function in STANDARDISATIONS.items():
+        counts, reasons = count(table, function, n_jobs)
+        if all(reasons):
+            not_possible[name] = max(set(reasons), key=reasons.count)
+        else:
+            counted[name] = counts
+            refused.append([bool(reason) for reason in reasons])
     if "none" in not_possible:
         raise InputError(f"data must hold at least one usable image; got none: {not_possible['none']}")
-    usable = np.array(
-        [not any(reasons) for reasons in zip(*(c.reasons for c in counted.values()), strict=True)]
-    )
-    fixed = {name: counts.values[usable] for name, counts in counted.items()}
+    usable = ~np.any(refused, axis=0)
+    fixed = {name: counts[usable] for name, counts in counted.items()}
     table = table[usable].reset_index(drop=True)
     sick, groups = is_sick(table["label"]), patient_groups(table)
     rows: list[dict[str, Any]] = []
     for fold in make_folds(table):
         reference = fixed["none"][fold.rows, :ZONES].sum(axis=(0, 1), dtype=np.int64)
-        mapped = extract(
-            table,
-            QUANTILE_MAPPING,
-            partial(match, reference=reference),
-            reference=reference,
-            cache=cache,
-            n_jobs=n_jobs,
-        )
-        if any(mapped.reasons):
-            raise InputError(f"quantile mapping must keep every image usable; {set(mapped.reasons) - {''}}")
+        mapped, reasons = count(table, partial(match, reference=reference), n_jobs)
+        if any(reasons):
+            raise InputError(f"quantile mapping must keep every image usable; {set(reasons) - {''}}")
         base: dict[tuple[str, str], NDArray[np.float64]] = {}
-        for name, counts in [*fixed.items(), (QUANTILE_MAPPING, mapped.values)]:
+        for name, counts in [*fixed.items(), (QUANTILE_MAPPING, mapped)]:
             for features, classifier, scores in fit_and_score(counts, fold, sick, groups, n_jobs):
                 if name == "none":
                     base[features, classifier] = scores
@@ -494,28 +372,12 @@ def _wide(rows: pd.DataFrame, cell: Callable[[Any], str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True, help="folder or CSV with labels and sources")
-    parser.add_argument("--cache", type=Path, help="folder that keeps counts for the next run")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--markdown", type=Path)
+    parser = make_parser(__doc__, data="folder or CSV with labels and sources", jobs=1, seed=False)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)  # threads work on images, not within one
-    manifest = read_manifest(options.data, require_labels=True)
-    try:
-        result = study(manifest, cache=options.cache, n_jobs=options.jobs)
-    except InputError as error:
-        parser.error(str(error))
-    text = report(result)
-    print(text)
-    if options.markdown:
-        options.markdown.write_text(text + "\n", encoding="utf-8")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2, allow_nan=False), encoding="utf-8")
+    result = study(read_manifest(options.data, require_labels=True), options.jobs)
+    publish(report(result), result, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

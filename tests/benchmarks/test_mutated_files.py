@@ -40,8 +40,8 @@ def test_broken_limits_are_told_and_fail(tmp_path, capsys, monkeypatch):
 
 
 def test_a_crash_and_a_hang_are_problems():
-    assert "status 3" in mutated_files.run("sys.exit(3)", [], 60)["problem"]
-    assert "no end after 1 seconds" in mutated_files.run("time.sleep(30)", [], 1)["problem"]
+    assert "status 3" in mutated_files.started("raise SystemExit(3)", [], 60)["problem"]
+    assert "no end after 1 seconds" in mutated_files.started("import time; time.sleep(30)", [], 1)["problem"]
 
 
 def test_bombs_are_sound_files_of_the_largest_size():

@@ -78,7 +78,7 @@ def test_benchmark_writes_its_rows(tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert written["holds"] is True
     assert len(written["rows"]) == 8
-    assert printed.count("| rule_in |") == 4
+    assert printed.count("| rule_in ") == 4
     assert all(row["quantile_broken"] > 0.3 for row in written["rows"])
 
 

@@ -24,8 +24,7 @@ import pandas as pd
 
 from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.data.splits import patient_groups, split_patients
-from histcxr.reports.evaluation import auc_text, training_report
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import auc_text, markdown_table, training_report
 from histcxr.store import Model, save_model
 from histcxr.study.evaluate import evaluate
 from histcxr.study.train import train

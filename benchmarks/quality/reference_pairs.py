@@ -19,11 +19,10 @@ from histcxr.decision.auc import auc, compare
 from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
-from histcxr.reference.inputs import read_images
+from histcxr.reference.images import read_images
 from histcxr.store import Model
-from histcxr.store.network import ReferenceModel
-from histcxr.study.cohort import histogram_hashes
-from histcxr.study.network_cohort import pixel_hashes
+from histcxr.store.model import ReferenceModel
+from histcxr.study.cohort import image_hashes
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,15 @@ def score_all(
         features = extract_features(manifest, model.recipe, lungs=lungs, cache=cache)
         usable &= features.usable
         by_model[name] = model.score(features.counts)
-        seen |= _seen(model.training, histogram_hashes(features.counts), patients)
+        seen |= _seen(model.training, image_hashes(features.counts), patients)
     read: dict[Any, Any] = {}
     for name, network in references.items():
         if network.inputs not in read:
-            read[network.inputs] = read_images(manifest, **network.inputs.to_dict(), lungs=lungs)
+            read[network.inputs] = read_images(manifest, network.inputs, lungs=lungs)
         images = read[network.inputs]
         usable &= images.usable
         by_model[name] = network.score(images.pixels)
-        seen |= _seen(network.training, pixel_hashes(images.pixels), patients)
+        seen |= _seen(network.training, image_hashes(images.pixels), patients)
     fresh = np.array([patient not in seen for patient in patients], bool)
     keep = usable & fresh
     notes = []

@@ -25,7 +25,7 @@ from benchmarks.common import make_parser, publish, run
 from histcxr.decision.intervals import proportion
 from histcxr.decision.patients import patient_scores
 from histcxr.decision.thresholds import ThresholdChoice, rule_in_threshold, rule_out_threshold
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import markdown_table
 
 CONFIDENCE = 0.95
 MONTE_CARLO = 0.99

@@ -24,9 +24,8 @@ from histcxr.data.manifest import read_manifest
 from histcxr.data.radiograph import read_radiograph
 from histcxr.files.writing import write_image
 from histcxr.phantoms.not_chests import KINDS, TRANSFORMS, draw_not_chest
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import markdown_table
 from histcxr.store import Model, load_model
-from histcxr.store.boxed import boxed_model
 from histcxr.worklist.engine import triage
 
 COLLECTIONS = ("covid_full", "chest_xray")
@@ -81,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--each", type=int, default=100, help="pictures of each kind")
     given = parser.parse_args(arguments)
 
-    model = load_model(given.model) if given.model else boxed_model()
+    model = load_model(given.model or "boxed")
     test = read_test(given.data)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)

@@ -39,7 +39,7 @@ from histcxr.decision.auc import compare_auc
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.models.registry import make_classifier
 from histcxr.networks.backend import import_neural
-from histcxr.study.cohort import read_cohort, split_cohort
+from histcxr.study.cohort import Reading, read_cohort, split_cohort
 
 GRID_REGIONS = ("whole", "lungs", "zones", "whole+zones", "whole+zones+bands")
 LEARNING_REGIONS = ("zones", "whole")
@@ -225,13 +225,13 @@ def run_rivals(study: Study, keys: Sequence[str], python: str) -> Records:
 
 def read_study(data: str, cache: str | None, effort: Effort, seed: int, n_jobs: int) -> Study:
     """Count the radiographs and split them."""
-    cohort = read_cohort(data, recipe=cells.RECIPE, cache=cache, n_jobs=n_jobs)
+    cohort = read_cohort(data, cells.RECIPE, Reading(cache=cache, n_jobs=n_jobs))
     parts, _ = split_cohort(cohort, seed=seed)
     samples = []
     for name in ("train", "val", "test"):
         part = parts[name]
         part.require_both_classes(f"the {name} part of {data}", "Normal")
-        samples.append(Sample(part.counts.astype(np.int32), part.sick, part.patients))
+        samples.append(Sample(part.values.astype(np.int32), part.sick, part.patients))
     return Study(*samples, parts["test"].table, effort, seed, n_jobs)
 
 

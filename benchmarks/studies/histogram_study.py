@@ -230,7 +230,7 @@ def read_study(data: str, cache: str | None, effort: Effort, seed: int, n_jobs: 
     samples = []
     for name in ("train", "val", "test"):
         part = parts[name]
-        part.require_both_classes(f"the {name} part of {data}", "Normal")
+        part.require_both_classes(f"the {name} part of {data}")
         samples.append(Sample(part.values.astype(np.int32), part.sick, part.patients))
     return Study(*samples, parts["test"].table, effort, seed, n_jobs)
 

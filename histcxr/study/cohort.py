@@ -14,11 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histcxr.data.manifest import is_sick, read_manifest
-from histcxr.data.splits import SPLITS, patient_groups, split_patients
+from histcxr.data.splits import SPLITS, patient_groups, split_patients, undersample
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.extraction import extract_features
 from histcxr.features.recipe import Recipe
-from histcxr.reference.images import InputSettings, read_images, undersample
+from histcxr.reference.images import InputSettings, read_images
 from histcxr.store import Model
 from histcxr.store.judges import SavedModel
 
@@ -204,7 +204,7 @@ def read_cohort(
     same: Any = {"n_jobs": how.n_jobs, "progress": how.progress}
     if isinstance(what, InputSettings):
         lungs = "given" if what.region == "full" else lungs  # which uses none
-        images = read_images(manifest, **what.to_dict(), lungs=lungs, **same)
+        images = read_images(manifest, what, lungs=lungs, **same)
         measured, table, usable = images.pixels, images.table, images.usable
     else:
         features = extract_features(manifest, what, lungs=lungs, cache=how.cache, **same)

@@ -13,12 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histcxr.data.manifest import read_manifest
+from histcxr.data.splits import undersample
 from histcxr.decision.intervals import patient_bootstrap
 from histcxr.exceptions import InputError
 from histcxr.files.writing import write_error, write_image
 from histcxr.reference.backbones import last_convolution
 from histcxr.reference.gradcam import even_share, grad_cam, overlay, save_grid, share_inside
-from histcxr.reference.images import read_images, read_lung_squares, undersample
+from histcxr.reference.images import read_images, read_lung_squares
 from histcxr.store import Model
 from histcxr.store.judges import SavedModel
 from histcxr.store.model import sick_score
@@ -167,7 +168,7 @@ def explain_images(
         bare = not (manifest["mask"] != "").any()
         trained = str(model.training.get("lungs", "given"))
         lungs = "either" if bare or model.inputs.region == "full" else trained
-    images = read_images(manifest, **model.inputs.to_dict(), lungs=lungs, n_jobs=n_jobs)
+    images = read_images(manifest, model.inputs, lungs=lungs, n_jobs=n_jobs)
     if not images.usable.any():
         reasons = ", ".join(sorted(set(images.table["reason"])))
         raise InputError(f"data must hold at least one usable radiograph, got none: {reasons}")

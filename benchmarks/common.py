@@ -21,20 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def make_parser(
     doc: str | None, *, data: str | None = None, many: bool = False, jobs: int | None = 2, seed: bool = True
 ) -> argparse.ArgumentParser:
-    """Return a parser with the options that benchmarks share.
+    """Return a parser with the options that benchmarks share: ``--json`` always, others where they are wanted.
 
-    Parameters
-    ----------
-    doc : str
-        Shown by ``--help`` as it is: what the benchmark asks, and an example.
-    data : str, optional
-        What ``--data`` must be; without it, there is no such option.
-    many : bool
-        Whether ``--data`` takes several paths.
-    jobs : int, optional
-        Default of ``--jobs``; None: no such option.
-    seed : bool
-        Whether there is a ``--seed``.
+    ``doc`` is shown by ``--help`` as it is; ``data`` says what ``--data`` must be, of which there may be ``many``;
+    ``jobs`` is the default of ``--jobs``.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -89,17 +79,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 def start(
     command: Sequence[object], *, stdin: str | None = None, timeout: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own that can import histcxr and the benchmarks.
+    """Run ``python COMMAND`` in a process of its own that can import histcxr and the benchmarks.
 
-    Parameters
-    ----------
-    command : sequence
-        What stands behind ``python``: ``-c`` and code, or ``-m`` and a module, then arguments.
-
-    Raises
-    ------
-    subprocess.TimeoutExpired
-        When it takes more than ``timeout`` seconds; it is ended then.
+    subprocess.TimeoutExpired: it took more than ``timeout`` seconds, and was ended.
     """
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.run(

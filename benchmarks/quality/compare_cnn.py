@@ -84,38 +84,9 @@ def table_rows(
                 "MB on disk": "" if cost["bytes"] is None else f"{cost['bytes'] / 1e6:.2f}",
                 "peak MiB": "" if cost["peak_bytes"] is None else f"{cost['peak_bytes'] / 2**20:.0f}",
                 "training s": "" if cost["training_seconds"] is None else f"{cost['training_seconds']:.0f}",
-                "mJ an image": "" if cost["joules"] is None else f"{1e3 * cost['joules']:.3g}",
             }
         )
     return rows
-
-
-def draw(rows: Sequence[Mapping[str, Any]], path: Path, sensitivity: float) -> None:
-    """Draw specificity against milliseconds an image; cheap and good is at the upper left."""
-    from histcxr.reports.plots import require_matplotlib
-
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axis = figure.subplots()
-    for row in rows:
-        if row["specificity"] is None:
-            axis.axvline(row["decoded_ms"], color="#767676", ls=":", lw=1, label=row["model"])
-            continue
-        value = row["specificity"]
-        colour = "#1f5fa8" if row["kind"] == "histogram" else "#b3261e"
-        error = [[value["value"] - value["low"]], [value["high"] - value["value"]]]
-        axis.errorbar(row["decoded_ms"], value["value"], yerr=error, fmt="o", color=colour, capsize=3)
-        axis.annotate(
-            row["model"], (row["decoded_ms"], value["value"]), xytext=(6, 4), textcoords="offset points"
-        )
-    axis.set_xscale("log")
-    axis.set_xlabel("milliseconds an image, decoded pixels to score, CPU (log scale)")
-    axis.set_ylabel(f"specificity at {100 * sensitivity:g} % sensitivity")
-    axis.grid(alpha=0.25, which="both")
-    axis.legend(fontsize="small")
-    figure.savefig(path, dpi=130)
 
 
 def _text(estimate: Mapping[str, float]) -> str:
@@ -166,7 +137,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--yardstick", default=f"{reference_costs.YARDSTICK}@{reference_costs.YARDSTICK_SIZE}"
     )
-    parser.add_argument("--plot", type=Path)
     options = parser.parse_args(arguments)
 
     reference_costs.limit_threads(options.threads)
@@ -228,14 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{options.rounds} rounds; times cheaper than {times[-1]['model']}, decoded pixels to score.",
         *(f"Note: {note}." for note in scores.notes),
     ]
-    if all(row["joules"] is None for row in times):
-        text.append("Note: this machine does not tell its energy (no readable RAPL counter).")
     rows = [
         {"model": name, **cost, **figures.get(name, {"auc": None, "specificity": None})}
         for name, cost in costs.items()
     ]
-    if options.plot:
-        draw(rows, options.plot, options.sensitivity)
     content = {
         "sensitivity": options.sensitivity,
         "threads": options.threads,

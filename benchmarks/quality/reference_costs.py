@@ -1,4 +1,4 @@
-"""What models cost on a CPU: seconds an image, memory, bytes on disk, joules where the machine tells.
+"""What models cost on a CPU: seconds an image and memory.
 
 Imported by compare_cnn.py, and started by it once a model as a process of its own for the peak of memory.
 """
@@ -9,9 +9,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import cv2
@@ -29,8 +28,6 @@ from histcxr.store import Judge, load_model
 
 #: The yardstick of cost: what the field takes for radiographs, with random weights, for they cost the same.
 YARDSTICK, YARDSTICK_SIZE = "densenet121", 224
-
-RAPL = Path("/sys/class/powercap")
 
 Image: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 Score: TypeAlias = Callable[[Sequence[Image]], NDArray[np.float64]]
@@ -86,53 +83,36 @@ def decode(files: Sequence[tuple[str, str]]) -> list[Image]:
 
 
 def take_times(
-    contenders: Sequence[Contender],
-    files: Sequence[tuple[str, str]],
-    *,
-    rounds: int,
-    seconds: float,
+    contenders: Sequence[Contender], files: Sequence[tuple[str, str]], *, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Let models take turns, so that a busy machine slows all of them alike.
+    """Let models take turns, so that a busy machine slows all of them alike; the last one is the yardstick.
 
-    Each turn has as many images (a power of two, since networks are compiled for those) as fill about ``seconds``.
-
-    Parameters
-    ----------
-    contenders : sequence of Contender
-        The last one is the yardstick.
-    files : sequence of (image, mask)
-        Repeated where a fast model needs more.
-    rounds : int
-        After one that is not counted.
-    seconds : float
+    Each turn has as many images (a power of two, since networks are compiled for those) as fill about ``seconds``;
+    ``files``, pairs of image and mask, are repeated where a fast model needs more. The first round is not counted.
 
     Returns
     -------
     list of dict
         Per model ``model, images`` (of a turn), ``decoded_ms`` and ``file_ms`` (of an image, median over rounds),
         ``decoded_per_second``, ``file_per_second``, ``times_cheaper`` (median over rounds of the yardstick's decoded
-        time divided by its own), ``times_cheaper_from_file``, and ``joules`` of an image, decoded, or None.
+        time divided by its own) and ``times_cheaper_from_file``.
     """
     decoded = decode(files)
     sizes = [_images_in(contender, decoded, seconds) for contender in contenders]
-    spent: list[dict[str, list[float]]] = [{"decoded": [], "file": [], "joules": []} for _ in contenders]
+    spent: list[dict[str, list[float]]] = [{"decoded": [], "file": []} for _ in contenders]
     for round_ in range(rounds + 1):
         for place, (contender, size) in enumerate(zip(contenders, sizes, strict=True)):
             rows = [number % len(files) for number in range(size)]
             images, paths = [decoded[row] for row in rows], [files[row] for row in rows]
-            before = read_energy()
             start = time.perf_counter()
             contender.score(images)
             middle = time.perf_counter()
-            joules = energy_between(before, read_energy())
             again = time.perf_counter()
             contender.score(decode(paths))
             end = time.perf_counter()
             if round_:
                 spent[place]["decoded"].append((middle - start) / size)
                 spent[place]["file"].append((end - again) / size)
-                if joules is not None:
-                    spent[place]["joules"].append(joules / size)
     last = spent[-1]
     rows_out = []
     for contender, size, own in zip(contenders, sizes, spent, strict=True):
@@ -143,7 +123,6 @@ def take_times(
             row[f"{kind}_per_second"] = 1 / middle_time
         row["times_cheaper"] = _ratio(last["decoded"], own["decoded"])
         row["times_cheaper_from_file"] = _ratio(last["file"], own["file"])
-        row["joules"] = statistics.median(own["joules"]) if own["joules"] else None
         rows_out.append(row)
     return rows_out
 
@@ -164,33 +143,6 @@ def _images_in(contender: Contender, decoded: Sequence[Image], seconds: float, m
         if taken * 1.5 >= seconds or size >= most:
             return size
         size *= 2
-
-
-def read_energy(folder: Path = RAPL) -> dict[str, tuple[int, int]] | None:
-    """Return each processor package's energy counter and its range in microjoules; None where none can be read."""
-    found = {}
-    for zone in sorted(folder.glob("intel-rapl:[0-9]*")):
-        if zone.name.count(":") > 1:  # a part of a package
-            continue
-        try:
-            value = int((zone / "energy_uj").read_text())
-            found[zone.name] = value, int((zone / "max_energy_range_uj").read_text())
-        except (OSError, ValueError):
-            return None
-    return found or None
-
-
-def energy_between(
-    before: Mapping[str, tuple[int, int]] | None, after: Mapping[str, tuple[int, int]] | None
-) -> float | None:
-    """Return the joules between two readings; a counter that began anew has run through its range once."""
-    if before is None or after is None:
-        return None
-    total = 0
-    for name, (value, largest) in before.items():
-        gone = after[name][0] - value
-        total += gone if gone >= 0 else gone + largest
-    return total / 1e6
 
 
 def peak_memory(kind: str, path: str, files: Sequence[tuple[str, str]]) -> int:

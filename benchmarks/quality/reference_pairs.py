@@ -59,21 +59,7 @@ def score_all(
 
     A patient of whom any model was trained or certified on any image is left out for all of them. Images that a
     histogram model would refuse for being unlike its training images are scored all the same.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        Labelled images of the test part.
-    histograms, references : mappings of name to model
-    lungs : {"given", "found", "either"}
-    normal : str
-    cache : path, optional
-        For histograms.
-
-    Raises
-    ------
-    InputError
-        When nothing is left.
+    InputError: nothing is left.
     """
     patients = patient_groups(manifest)
     usable = np.ones(len(manifest), bool)
@@ -117,11 +103,7 @@ def figures(scores: Scores, name: str, *, sensitivity: float, draws: int) -> dic
     """Return one model's AUC and its specificity at a sensitivity, with intervals over patients."""
     area = auc(scores.by_model[name], scores.sick, patient_ids=scores.patients)
     point = specificity_at_sensitivity(
-        scores.by_model[name],
-        scores.sick,
-        sensitivity=sensitivity,
-        patient_ids=scores.patients,
-        draws=draws,
+        scores.by_model[name], scores.sick, sensitivity=sensitivity, patient_ids=scores.patients, draws=draws
     )
     calls = scores.by_model[name] >= 0.5
     return {

@@ -17,28 +17,10 @@ PAEDIATRIC, FOUR_CLASS = "paediatric", "four-class"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a report.
+    """One row of a report: its published ``figures`` by name, measured on a ``part`` of the data.
 
-    Parameters
-    ----------
-    name : str
-        Names the file of its result.
-    report : str
-    setting : str
-        What the report says of it.
-    data : {"paediatric", "four-class"}
-    published : mapping
-        Figures by name; empty where the report gives none.
-    part : {"val", "test"}
-        Of the data, on which they were measured.
-    settings : mapping, optional
-        Of :class:`~histcxr.study.network_train.ReferenceSettings`.
-    histogram : str, optional
-        A classifier of histograms instead.
-    labels : tuple of str, optional
-        Rows of the data that are used, by label; None: all.
-    note : str
-        Where ours differs.
+    ``settings`` are those of :class:`~histcxr.study.network_train.ReferenceSettings`; ``histogram`` names a classifier
+    of histograms instead. ``labels`` are those of the rows that are used, None: all. ``note`` says where ours differs.
     """
 
     name: str
@@ -126,96 +108,47 @@ def _four_class(
 
 
 def _part_1() -> list[Row]:
+    vgg16: dict[str, Any] = {"architecture": "vgg16", "weights": "imagenet"}
+    vgg16["head"] = {"dense": (128, 32), "dropout": 0.3}
     vgg19: dict[str, Any] = {"architecture": "vgg19", "weights": "imagenet"}
     deep: dict[str, Any] = {"architecture": "resnet152v2", "weights": "imagenet"}
-    head = {"dense": (128, 32), "dropout": 0.3}
-    return [
+    everything: dict[str, Any] = {"undersample": False, "unfrozen": "all", **vgg19}
+    tuned, mirrored = "head as found, no search", "without the mirror images that the report had"
+    rows = [
         _four_class("lenet5", "LeNet-5", 67, architecture="lenet5"),
-        _four_class(
-            "lenet5-tuned", "LeNet-5, tuned", 69, architecture="lenet5-tuned", note="head as found, no search"
-        ),
-        *(
-            _four_class(
-                f"lenet5-{total}",
-                f"LeNet-5 on {total:,} images: more is better",
-                None,
-                architecture="lenet5",
-                undersample=total // 4,
-            )
-            for total in (1000, 2000, 3000, 4000)
-        ),
+        _four_class("lenet5-tuned", "LeNet-5, tuned", 69, note=tuned, architecture="lenet5-tuned"),
+    ]
+    for total in (1000, 2000, 3000, 4000):
+        what = f"LeNet-5 on {total:,} images: more is better"
+        rows.append(_four_class(f"lenet5-{total}", what, None, architecture="lenet5", undersample=total // 4))
+    rows += [
         *_transfer_rows(),
-        _four_class(
-            "vgg16-tuned",
-            "vgg16, frozen, tuned head",
-            86,
-            architecture="vgg16",
-            weights="imagenet",
-            head=head,
-        ),
-        _four_class(
-            "vgg16-tuned-test",
-            "the same on test",
-            83,
-            part="test",
-            architecture="vgg16",
-            weights="imagenet",
-            head=head,
-        ),
+        _four_class("vgg16-tuned", "vgg16, frozen, tuned head", 86, **vgg16),
+        _four_class("vgg16-tuned-test", "the same on test", 83, part="test", **vgg16),
         _four_class(
             "resnet152v2-augmented",
             "resnet152v2, frozen, augmented",
             77,
+            note=mirrored,
             augment="mild",
-            note="without the mirror images that the report had",
             **deep,
         ),
-        _four_class("vgg19-all-images", "vgg19, all images", 90, undersample=False, unfrozen="all", **vgg19),
+        _four_class("vgg19-all-images", "vgg19, all images", 90, **everything),
         _four_class(
-            "vgg19-equalised",
-            "vgg19, equalised and blurred",
-            88,
-            equalise=True,
-            blur=True,
-            undersample=False,
-            unfrozen="all",
-            **vgg19,
-        ),
-        *(
-            _four_class(
-                f"resnet152v2-three-{unfrozen}",
-                f"resnet152v2, three classes, {unfrozen or 'no'} layers unfrozen",
-                accuracy,
-                part="test",
-                labels=_THREE,
-                unfrozen=unfrozen,
-                **deep,
-            )
-            for unfrozen, accuracy in ((0, 86.4), (21, 83.8), (61, 95.0))
-        ),
-        *(
-            _four_class(
-                f"vgg19-{region}",
-                f"vgg19, frozen, all images, {region}",
-                accuracy,
-                region=region,
-                undersample=False,
-                **vgg19,
-            )
-            for region, accuracy in (("lungs", 82), ("hidden", 89))
-        ),
-        *(
-            _four_class(
-                f"resnet152v2-400-{region}",
-                f"resnet152v2, 400 layers unfrozen, {region}",
-                accuracy,
-                region=region,
-                unfrozen=400,
-                **deep,
-            )
-            for region, accuracy in (("lungs", 84), ("hidden", 89), ("full", 87))
+            "vgg19-equalised", "vgg19, equalised and blurred", 88, equalise=True, blur=True, **everything
         ),
     ]
+    for unfrozen, accuracy in ((0, 86.4), (21, 83.8), (61, 95.0)):
+        name = f"resnet152v2-three-{unfrozen}"
+        what = f"resnet152v2, three classes, {unfrozen or 'no'} layers unfrozen"
+        rows.append(_four_class(name, what, accuracy, part="test", labels=_THREE, unfrozen=unfrozen, **deep))
+    for region, accuracy in (("lungs", 82), ("hidden", 89)):
+        what = f"vgg19, frozen, all images, {region}"
+        rows.append(_four_class(f"vgg19-{region}", what, accuracy, region=region, undersample=False, **vgg19))
+    for region, accuracy in (("lungs", 84), ("hidden", 89), ("full", 87)):
+        name, what = f"resnet152v2-400-{region}", f"resnet152v2, 400 layers unfrozen, {region}"
+        rows.append(_four_class(name, what, accuracy, region=region, unfrozen=400, **deep))
+    return rows
 
 
 def _part_2() -> list[Row]:
@@ -237,64 +170,44 @@ def _part_2() -> list[Row]:
     ]
 
 
+def _child(
+    name: str,
+    report: int,
+    setting: str,
+    figures: dict[str, float],
+    epochs: int,
+    note: str = "",
+    **settings: Any,
+) -> Row:
+    settings = {**_CHILDREN, "architecture": name, "patience": epochs, **settings}
+    name = name if "weights" not in settings else f"{name}-children"
+    return Row(name, f"paediatric, {report}", setting, PAEDIATRIC, figures, settings=settings, note=note)
+
+
 def _paediatric() -> list[Row]:
+    transfer = {"weights": "imagenet"}
+    raw = {"accuracy": 0.857, "loss": 0.320, "tn": 179, "tp": 360}
+    scaled = {"accuracy": 0.766, "loss": 1.355, "tn": 94, "tp": 384}
+    resnet = {"accuracy": 0.739, "precision": 0.708, "sensitivity": 0.992, "loss": 0.560}
+    convolutions = {"accuracy": 0.8638, "loss": 0.3213}
+    lstm = {"accuracy": 0.81, "weighted_precision": 0.84, "tn": 117, "tp": 388}
+    frozen, vary = (
+        "which layers were trained is not said: frozen here",
+        "the report's runs vary from 0.81 to 0.87",
+    )
+    guessed = (
+        "epochs not said: 10 here; precision taken for the weighted mean; the report's F1 of .83 does not fit its own "
+        "counts"
+    )
+    better = "Inception better than MobileNet, no figures"
     return [
-        Row(
-            "cnn4",
-            "paediatric, 1",
-            "four blocks, normalised, 10 epochs",
-            PAEDIATRIC,
-            {"accuracy": 0.766, "loss": 1.355, "tn": 94, "tp": 384},
-            settings={**_CHILDREN, "architecture": "cnn4", "patience": 10},
-        ),
-        Row(
-            "cnn4-raw",
-            "paediatric, 1",
-            "four blocks, not normalised, 8 epochs",
-            PAEDIATRIC,
-            {"accuracy": 0.857, "loss": 0.320, "tn": 179, "tp": 360},
-            settings={**_CHILDREN, "architecture": "cnn4-raw", "patience": 8},
-        ),
-        Row(
-            "resnet50-children",
-            "paediatric, 1",
-            "ResNet50, 15 epochs, batch 16",
-            PAEDIATRIC,
-            {"accuracy": 0.739, "precision": 0.708, "sensitivity": 0.992, "loss": 0.560},
-            settings={**_CHILDREN, "architecture": "resnet50", "weights": "imagenet", "patience": 15},
-            note="which layers were trained is not said: frozen here",
-        ),
-        Row(
-            "cnn3",
-            "paediatric, 2",
-            "three convolutions, augmented, patience 3",
-            PAEDIATRIC,
-            {"accuracy": 0.8638, "loss": 0.3213},
-            settings={**_CHILDREN, "architecture": "cnn3", "patience": 3},
-            note="the report's runs vary from 0.81 to 0.87",
-        ),
-        Row(
-            "cnn-lstm",
-            "paediatric, 3",
-            "convolutions and LSTM, augmented",
-            PAEDIATRIC,
-            {"accuracy": 0.81, "weighted_precision": 0.84, "tn": 117, "tp": 388},
-            settings={**_CHILDREN, "architecture": "cnn-lstm", "patience": 10},
-            note="epochs not said: 10 here; precision taken for the weighted mean; the report's F1 of .83 does not fit "
-            "its own counts",
-        ),
-        *(
-            Row(
-                f"{name}-children",
-                "paediatric, 4",
-                f"{name}, {epochs} epochs, transfer",
-                PAEDIATRIC,
-                {},
-                settings={**_CHILDREN, "architecture": name, "weights": "imagenet", "patience": 10},
-                note="Inception better than MobileNet, no figures",
-            )
-            for name, epochs in (("mobilenet", 10), ("inceptionv3", 100))
-        ),
+        _child("cnn4", 1, "four blocks, normalised, 10 epochs", scaled, 10),
+        _child("cnn4-raw", 1, "four blocks, not normalised, 8 epochs", raw, 8),
+        _child("resnet50", 1, "ResNet50, 15 epochs, batch 16", resnet, 15, frozen, **transfer),
+        _child("cnn3", 2, "three convolutions, augmented, patience 3", convolutions, 3, vary),
+        _child("cnn-lstm", 3, "convolutions and LSTM, augmented", lstm, 10, guessed),
+        _child("mobilenet", 4, "mobilenet, 10 epochs, transfer", {}, 10, better, **transfer),
+        _child("inceptionv3", 4, "inceptionv3, 100 epochs, transfer", {}, 10, better, **transfer),
     ]
 
 

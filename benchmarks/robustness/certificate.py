@@ -24,7 +24,7 @@ from scipy.stats import binom, norm
 from benchmarks.common import make_parser, publish, run
 from histcxr.decision.intervals import proportion
 from histcxr.decision.patients import patient_scores
-from histcxr.decision.thresholds import ThresholdChoice, rule_in_threshold, rule_out_threshold
+from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.reports.text import markdown_table
 
 CONFIDENCE = 0.95
@@ -118,8 +118,6 @@ class Row:
 def measure(population: Population, drawer: str, target: float, n: int, draws: int, seed: int) -> Row:
     """Certify ``draws`` thresholds on ``n`` patients each and compare their truth with the target."""
     rng = np.random.default_rng(seed)
-    certify = _rule_out if drawer == "rule_out" else _rule_in
-    choices: list[ThresholdChoice] = []
     scores = np.empty((draws, n))
     if population.images == 1:
         scores = population.draw(rng, (draws, n))
@@ -128,7 +126,11 @@ def measure(population: Population, drawer: str, target: float, n: int, draws: i
         for row in range(draws):
             owner = np.repeat(ids, rng.integers(1, population.images + 1, n))
             scores[row] = patient_scores(population.draw(rng, owner.shape), owner)
-    choices = [certify(sample, target) for sample in scores]
+    if drawer == "rule_out":
+        certify, promise = rule_out_threshold, {"sensitivity": target}
+    else:
+        certify, promise = rule_in_threshold, {"specificity": target}
+    choices = [certify(sample, **promise, confidence=CONFIDENCE) for sample in scores]
     if not all(choice.certified for choice in choices):
         raise RuntimeError(f"{n} patients were not enough for {target} at {CONFIDENCE}")
     thresholds = np.array([choice.threshold for choice in choices])
@@ -146,14 +148,6 @@ def measure(population: Population, drawer: str, target: float, n: int, draws: i
         naive.value, naive.low, naive.high, float(usual_truth.mean()),
         holds=broken.low <= 1 - CONFIDENCE,
     )  # fmt: skip
-
-
-def _rule_out(scores: FloatArray, target: float) -> ThresholdChoice:
-    return rule_out_threshold(scores, sensitivity=target, confidence=CONFIDENCE)
-
-
-def _rule_in(scores: FloatArray, target: float) -> ThresholdChoice:
-    return rule_in_threshold(scores, specificity=target, confidence=CONFIDENCE)
 
 
 def measure_all(draws: int, seed: int) -> list[Row]:

@@ -14,7 +14,6 @@ than 5 seconds, has no row of its own, or meets an error that nobody foresaw; el
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 import subprocess
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.common import last_line, make_parser, publish, run, start
 from benchmarks.speed.triage_memory import phantom_model
@@ -156,12 +156,6 @@ def started(code: str, arguments: Sequence[object], patience: float) -> dict[str
     return result
 
 
-def rows_of(worklist: Path) -> list[dict[str, str]]:
-    """Return the rows of a worklist in CSV."""
-    with open(worklist, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def counts_of(rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     """Count rows by drawer and reason, for each format."""
     found: dict[tuple[str, str], Counter[str]] = {}
@@ -181,7 +175,9 @@ def measure(folder: Path, model: Path, output: Path, *, segment: bool, jobs: int
     patience = PATIENCE + len(names) / 100 * SECONDS
     whole = started(WHOLE, (folder, model, output / "worklist.csv", segment, jobs), patience)
     each = started(EACH, (folder, model, output / "single.csv", segment), patience)
-    rows = [] if "problem" in whole else rows_of(output / "worklist.csv")
+    rows: list[dict[str, str]] = []
+    if "problem" not in whole:
+        rows = pd.read_csv(output / "worklist.csv", dtype=str, keep_default_na=False).to_dict("records")
     times: dict[str, float] = each.get("seconds", {})
     slowest = sorted(times.items(), key=lambda one: -one[1])[:5]
     unforeseen = [row["file"] for row in rows if row["reason_code"] == Reason.UNEXPECTED]

@@ -4,11 +4,11 @@
     python -m benchmarks.speed.extraction_speed --data DATA --peers-python /tmp/peers/bin/python
 
 All candidates read the same files, turn by turn, so that a busy machine slows them alike: look at the ratios.
-Where other programs run beside, the ratio by processor time is the steadier one. The peers run in an
-environment of their own, which must have PyRadiomics, or else scikit-image::
+Where other programs run beside, the ratio by processor time is the steadier one. PyRadiomics runs in an
+environment of its own::
 
     python -m venv /tmp/peers && /tmp/peers/bin/pip install numpy setuptools cython
-    /tmp/peers/bin/pip install --no-build-isolation pyradiomics    # or: pip install scikit-image
+    /tmp/peers/bin/pip install --no-build-isolation pyradiomics
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from typing import Any
 import cv2
 import pandas as pd
 
-from benchmarks.common import make_parser, publish, run
+from benchmarks.common import last_line, make_parser, publish, run
 from histcxr.data.manifest import read_manifest
+from histcxr.exceptions import HistcxrError
 from histcxr.features.extraction import extract_features
 from histcxr.reports.text import markdown_table
 
@@ -67,14 +68,14 @@ def rates(work: Callable[[], object], n: int) -> Rates:
     return n / (time.perf_counter() - clock), n / (time.process_time() - processor)
 
 
-def peer_rates(python: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Rates]:
-    """Return the rates of each peer that the other environment has."""
-    done = subprocess.run(
-        [python, str(PEERS)], input=json.dumps(pairs), capture_output=True, text=True, check=False
-    )
+def peer_rates(python: str, pairs: Sequence[tuple[str, str]]) -> Rates:
+    """Return the rates of PyRadiomics in the other environment."""
+    command = [python, str(PEERS)]
+    done = subprocess.run(command, input=json.dumps(pairs), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{python} {PEERS.name} failed:\n{done.stderr}")
-    return {name: (clock, processor) for name, (clock, processor) in json.loads(done.stdout).items()}
+        raise HistcxrError(f"{python} {PEERS.name} failed: {last_line(done.stderr)}")
+    clock, processor = json.loads(done.stdout)
+    return clock, processor
 
 
 def measure(
@@ -113,23 +114,16 @@ def measure(
     return rows
 
 
-def measure_peers(manifest: pd.DataFrame, zones: str, repeats: int, python: str) -> list[dict[str, Any]]:
-    """Run the extraction and the peers turn by turn, in one thread; one dict for each peer."""
+def measure_peers(manifest: pd.DataFrame, zones: str, repeats: int, python: str) -> dict[str, Any]:
+    """Run the extraction and PyRadiomics turn by turn, in one thread; how much faster the extraction is."""
     part = manifest.iloc[:SLICE]
     few = list(zip(manifest["image"], manifest["mask"], strict=True))[:PEER_IMAGES]
-    faster: dict[str, list[Rates]] = {}
+    faster: list[Rates] = []
     for _ in range(repeats):
-        ours = rates(partial(extract_features, part, zones), len(part))
-        for name, theirs in peer_rates(python, few).items():
-            faster.setdefault(name, []).append((ours[0] / theirs[0], ours[1] / theirs[1]))
-    return [
-        {
-            "beside": name,
-            "faster_by": median(value[0] for value in values),
-            "faster_by_processor_time": median(value[1] for value in values),
-        }
-        for name, values in faster.items()
-    ]
+        ours, theirs = rates(partial(extract_features, part, zones), len(part)), peer_rates(python, few)
+        faster.append((ours[0] / theirs[0], ours[1] / theirs[1]))
+    clock, processor = (median(values) for values in zip(*faster, strict=True))
+    return {"beside": "PyRadiomics first order", "faster by": clock, "by processor time": processor}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -149,20 +143,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def peer_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the comparison with other libraries as Markdown."""
-    return markdown_table(
-        [
-            {
-                "beside": row["beside"],
-                "extraction is faster by": row["faster_by"],
-                "by processor time": row["faster_by_processor_time"],
-            }
-            for row in rows
-        ]
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its tables."""
     parser = make_parser(__doc__, data="folder or CSV of images with masks", jobs=None, seed=False)
@@ -170,9 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--zones", nargs="+", default=["1", "6"])
-    parser.add_argument(
-        "--peers-python", help="interpreter of an environment with PyRadiomics or scikit-image"
-    )
+    parser.add_argument("--peers-python", help="interpreter of an environment with PyRadiomics")
     options = parser.parse_args(arguments)
 
     cv2.setNumThreads(1)  # for both sides: the threads counted here are the callers'
@@ -187,11 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{len(manifest)} images with masks, {options.repeats} repeats; medians, ratios within each turn.\n\n"
         + table(rows)
     )
-    peers: list[dict[str, Any]] = []
+    peers: dict[str, Any] = {}
     if options.peers_python:
         peers = measure_peers(manifest, options.zones[0], options.repeats, options.peers_python)
-        text += f"\n\nExtraction, zones {options.zones[0]}, one thread, beside other libraries:\n\n"
-        text += peer_table(peers)
+        text += f"\n\nExtraction, zones {options.zones[0]}, one thread:\n\n{markdown_table([peers])}"
     result = {"images": len(manifest), "repeats": options.repeats, "opencv": rows, "peers": peers}
     publish(text, result, options.json)
 

@@ -83,17 +83,7 @@ ALTERATIONS: dict[str, Alteration] = {
 def count_altered(
     table: pd.DataFrame, alteration: Alteration, recipe: Recipe, n_jobs: int
 ) -> tuple[NDArray[Any], list[str]]:
-    """Alter images, then check and count them as any image is.
-
-    Parameters
-    ----------
-    table : DataFrame
-        With the columns ``image`` and ``mask``.
-    alteration : callable
-        Takes pixels and lungs, returns both.
-    recipe : Recipe
-    n_jobs : int
-        Threads.
+    """Alter images (``image`` and ``mask`` of a table), then check and count them as any image is, in threads.
 
     Returns
     -------

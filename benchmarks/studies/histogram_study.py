@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,9 @@ from histcxr.networks.backend import import_neural
 from histcxr.study.cohort import Reading, read_cohort, split_cohort
 
 GRID_REGIONS = ("whole", "lungs", "zones", "whole+zones", "whole+zones+bands")
-LEARNING_REGIONS = ("zones", "whole")
-LEARNERS = ("xgboost", "svm", "lenet", cells.AUGMENTED)
-SIZES = (500, 1000, 2000, 3500)
-REPEATS = 3
-ROBUST_REGIONS = ("zones", "zones+bands")
-ROBUST_CLASSIFIERS = ("xgboost", "svm")
+LEARNING_REGIONS, LEARNERS = ("zones", "whole"), ("xgboost", "svm", "lenet", cells.AUGMENTED)
+SIZES, REPEATS = (500, 1000, 2000, 3500), 3
+ROBUST_REGIONS, ROBUST_CLASSIFIERS = ("zones", "zones+bands"), ("xgboost", "svm")
 RIVAL = "multirocket-hydra"
 RIVALS_SCRIPT = Path(__file__).with_name("histogram_study_rivals.py")
 _REPRESENTATION = "sqrt"  # of learning curves and rivals
@@ -78,24 +75,13 @@ def plan(n_train: int, rivals: bool) -> list[str]:
     """Return the keys of everything there is to do, in order."""
     sizes = [size for size in SIZES if size < n_train] + [n_train]
     keys = [
-        f"grid/{region}/{representation}/{classifier}"
-        for region in GRID_REGIONS
-        for representation in cells.REPRESENTATIONS
-        for classifier in cells.CLASSIFIERS
+        f"grid/{'/'.join(cell)}" for cell in product(GRID_REGIONS, cells.REPRESENTATIONS, cells.CLASSIFIERS)
     ]
-    keys += [
-        f"learning/{region}/{learner}/{size}/{repeat}"
-        for region in LEARNING_REGIONS
-        for learner in LEARNERS
-        for size in sizes
-        for repeat in range(1 if size == n_train else REPEATS)
-    ]
-    keys += [
-        f"robustness/{region}/{classifier}/{alteration}"
-        for alteration in ALTERATIONS
-        for region in ROBUST_REGIONS
-        for classifier in ROBUST_CLASSIFIERS
-    ]
+    for region, learner, size in product(LEARNING_REGIONS, LEARNERS, sizes):
+        repeats = 1 if size == n_train else REPEATS
+        keys += [f"learning/{region}/{learner}/{size}/{repeat}" for repeat in range(repeats)]
+    robust = product(ALTERATIONS, ROBUST_REGIONS, ROBUST_CLASSIFIERS)
+    keys += [f"robustness/{region}/{classifier}/{alteration}" for alteration, region, classifier in robust]
     if rivals:
         keys += [f"rivals/{region}/{_REPRESENTATION}/{RIVAL}" for region in LEARNING_REGIONS]
     return keys

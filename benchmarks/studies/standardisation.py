@@ -50,6 +50,7 @@ RING_CENTRE, RING_SPREAD = 192.0, 32.0  # where its median goes, and grey levels
 MIN_TISSUE = 0.5  # share of the ring that must be brighter than 0
 
 Rows = NDArray[np.bool_]
+Scores = NDArray[np.float64]
 Standardise = Callable[[Pixels, Lungs], Pixels]
 
 
@@ -146,6 +147,7 @@ class Fold(NamedTuple):
     trained_on: tuple[str, ...]
     rows: Rows
     tests: tuple[Test, ...]
+    at_home: bool
 
 
 def make_folds(table: pd.DataFrame) -> list[Fold]:
@@ -169,8 +171,8 @@ def make_folds(table: pd.DataFrame) -> list[Fold]:
     homes = [name for name in names if enough(of[name] & test)]
     if not homes:
         raise InputError(
-            f"source must have a value that holds sick and normal test patients; none of {', '.join(names)} does, so "
-            "that any figure would tell sources apart, not the sick from the normal"
+            f"source must have a value that holds sick and normal test patients; none of {', '.join(names)} does: any "
+            "figure would tell sources apart"
         )
     found: dict[tuple[str, ...], list[Test]] = {}
     for left_out in names:
@@ -196,7 +198,7 @@ def make_folds(table: pd.DataFrame) -> list[Fold]:
         seen = set(groups[np.any([item.rows for item in kept], axis=0)]) if kept else set()
         rows = train & np.isin(source, trained_on) & ~np.isin(groups, list(seen))
         if kept and enough(rows):
-            folds.append(Fold(trained_on, rows, kept))
+            folds.append(Fold(trained_on, rows, kept, at_home=trained_on == tuple(names)))
     return folds
 
 
@@ -244,13 +246,10 @@ def fit_and_score(
 
 
 def study(manifest: pd.DataFrame, n_jobs: int = 1) -> dict[str, Any]:
-    """Run every fold with every standardisation, set of features and classifier.
+    """Run every fold with every standardisation, set of features and classifier; return figures ready for JSON.
 
-    Returns
-    -------
-    dict
-        Ready for JSON: ``images``, ``unusable``, ``not_possible``, and ``rows``: one for each figure, with the paired
-        difference to the same without standardisation (and to raw grey levels, where there is none).
+    Each of ``rows`` is a figure with the paired difference to the same without standardisation (and to raw grey
+    levels, where there is none).
     """
     table = manifest.reset_index(drop=True)
     if (table["split"] == "").all():
@@ -281,45 +280,26 @@ def study(manifest: pd.DataFrame, n_jobs: int = 1) -> dict[str, Any]:
             for features, classifier, scores in fit_and_score(counts, fold, sick, groups, n_jobs):
                 if name == "none":
                     base[features, classifier] = scores
-                for test in fold.tests:
-                    key = {"standardisation": name, "features": features, "classifier": classifier}
-                    against = {"to_none": base[features, classifier]} if name != "none" else {}
-                    if name == "none" and features != "raw":
-                        against["to_raw"] = base["raw", classifier]
-                    figures = _figures(test.rows, scores, against, sick, groups)
-                    rows.append({**_describe(fold, test, table), **key, **figures})
-    return {
-        "images": len(table),
-        "unusable": int((~usable).sum()),
-        "not_possible": not_possible,
-        "rows": rows,
-    }
-
-
-def _describe(fold: Fold, test: Test, table: pd.DataFrame) -> dict[str, Any]:
-    tested = set(table["source"][test.rows])
-    return {
-        "trained_on": " + ".join(fold.trained_on),
-        "trained_images": int(fold.rows.sum()),
-        "tested_on": test.name,
-        "part": test.part,
-        "at_home": tested <= set(fold.trained_on),
-    }
+                against = {"to_none": base[features, classifier]} if name != "none" else {}
+                if name == "none" and features != "raw":
+                    against["to_raw"] = base["raw", classifier]
+                key = {"standardisation": name, "features": features, "classifier": classifier}
+                key |= {"trained_on": " + ".join(fold.trained_on), "at_home": fold.at_home}
+                rows += [{**key, **_figures(test, scores, against, sick, groups)} for test in fold.tests]
+    found = {"images": len(table), "unusable": int((~usable).sum()), "not_possible": not_possible}
+    return {**found, "rows": rows}
 
 
 def _figures(
-    rows: Rows,
-    scores: NDArray[np.float64],
-    against: Mapping[str, NDArray[np.float64]],
-    sick: Rows,
-    groups: NDArray[np.object_],
+    test: Test, scores: Scores, against: Mapping[str, Scores], sick: Rows, groups: NDArray[np.object_]
 ) -> dict[str, Any]:
-    truth, patients = sick[rows], groups[rows]
-    area = auc(scores[rows], truth, patient_ids=patients)
-    found: dict[str, Any] = {"images": int(rows.sum()), "sick": int(truth.sum()), "auc": area.value}
-    found |= {"auc_low": area.low, "auc_high": area.high}
+    truth, patients = sick[test.rows], groups[test.rows]
+    area = auc(scores[test.rows], truth, patient_ids=patients)
+    found: dict[str, Any] = {"tested_on": test.name, "part": test.part}
+    found |= {"images": len(truth), "sick": int(truth.sum())}
+    found |= {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
     for name, other in against.items():
-        gap = compare_auc(scores[rows], other[rows], truth, patient_ids=patients).difference
+        gap = compare_auc(scores[test.rows], other[test.rows], truth, patient_ids=patients).difference
         found[name] = {"value": gap.value, "low": gap.low, "high": gap.high}
     return found
 
@@ -354,20 +334,14 @@ def _gap(gap: Mapping[str, float]) -> str:
 
 def _wide(rows: pd.DataFrame, cell: Callable[[Any], str]) -> str:
     """Lay out figures: a line for each fold and standardisation, a column for each features and classifier."""
-    lines: dict[tuple[str, ...], dict[str, object]] = {}
-    for row in rows.itertuples():
-        key = (str(row.trained_on), str(row.tested_on), str(row.standardisation))
-        line = lines.setdefault(
-            key,
-            {
-                "trained on": "all (at home)" if row.at_home else row.trained_on,
-                "tested on": f"{row.tested_on} ({row.sick}/{row.images})",
-                "standardisation": row.standardisation,
-            },
-        )
-        line[f"{row.features}, {row.classifier}"] = cell(row)
-    order = list(dict.fromkeys(key[:2] for key in lines))
-    return markdown_table([lines[key] for pair in order for key in lines if key[:2] == pair])
+    lines: list[dict[str, object]] = []
+    for _, fold in rows.groupby(["trained_on", "tested_on"], sort=False):
+        for name, own in fold.groupby("standardisation", sort=False):
+            first = next(own.itertuples())
+            line: dict[str, object] = {"trained on": "all (at home)" if first.at_home else first.trained_on}
+            line |= {"tested on": f"{first.tested_on} ({first.sick}/{first.images})", "standardisation": name}
+            lines.append(line | {f"{row.features}, {row.classifier}": cell(row) for row in own.itertuples()})
+    return markdown_table(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

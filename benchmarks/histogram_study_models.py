@@ -28,9 +28,14 @@ from histcxr.decision.auc import auc
 from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.models.lenet import LeNetClassifier
-from histcxr.models.lenet_network import LeNetGraph, run_session, write_onnx
-from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
-from histcxr.models.stack import StackedClassifier
+from histcxr.models.lenet_network import (
+    LeNetGraph,
+    LeNetTrainer,
+    TrainingOptions,
+    run_session,
+    write_onnx,
+)
+from histcxr.models.out_of_fold import StackedClassifier
 from histcxr.networks.onnx_model import open_session
 
 SENSITIVITY = 0.95

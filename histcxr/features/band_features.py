@@ -156,7 +156,7 @@ class BothSides(MetaEstimatorMixin, CountsTransformer):
     """Put the features of each image and of its mirror image side by side.
 
     A classifier that learns from the first half and scores the mean of both halves
-    (:class:`~histcxr.models.calibrated.CalibratedClassifier` with ``views=2``) does not care which lung is the
+    (:class:`~histcxr.models.out_of_fold.CalibratedClassifier` with ``views=2``) does not care which lung is the
     sick one. The mirrored image is never made: its counts follow from the image's own.
 
     Parameters

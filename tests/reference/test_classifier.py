@@ -274,7 +274,7 @@ def test_lets_the_images_go(study):
         ({"inputs": "lungs"}, "inputs must be InputSettings or None"),
         ({"epochs": 0}, "epochs must be a whole number"),
         ({"patience": 1.5}, "patience must be a whole number"),
-        ({"learning_rate": -1}, "learning_rate must be above 0"),
+        ({"learning_rate": -1}, "learning_rate must be a number above 0"),
         ({"second_stage_learning_rate": 1e-4}, "second_stage_learning_rate is of use with the weights"),
         ({"schedule": "steps"}, "schedule must be 'cosine', 'warmup', 'plateau' or None"),
         ({"schedule": "plateau", "patience": None}, "schedule='plateau' takes a patience"),
@@ -395,7 +395,7 @@ def test_parameters_are_checked_without_images():
         ({"epochs": 0}, "epochs must be"),
         ({"size": 4}, "size must be at least 8 pixels"),
         ({"weights": "missing.keras"}, "there is no file missing.keras"),
-        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be a number above 0"),
     ):
         with pytest.raises(InputError, match=message):
             ReferenceClassifier(**({"architecture": "cnn3"} | settings)).check()

@@ -53,11 +53,10 @@ def grad_cam(
     images : uint8 or float (n, rows, columns)
         Grey levels, 0 to 255, at the model's size.
     layer : str, optional
-        Whose maps; by default the last convolution. See ``layer_names``.
+        Whose maps; by default the last convolution.
     target : int, optional
         The class; by default the one that is predicted for each image.
     batch_size : int, default 32
-        Images at a time: bounds the memory.
 
     Returns
     -------
@@ -91,9 +90,7 @@ def grad_cam(
 
 
 def share_inside(cam: ArrayLike, mask: ArrayLike) -> float:
-    """Return the share of a map's mass that lies inside the lungs.
-
-    Compare it with :func:`even_share`, which a map gets that knows nothing.
+    """Return the share of a map's mass that lies inside the lungs; :func:`even_share` is that of a map without content.
 
     Parameters
     ----------
@@ -266,12 +263,7 @@ def overlay(image: ArrayLike, cam: ArrayLike) -> NDArray[np.uint8]:
     Returns
     -------
     uint8 (rows, columns, 3)
-        Red, green, blue. Where the map is 0, the radiograph.
-
-    Raises
-    ------
-    InputError
-        When either is no image, or the map leaves 0 to 1.
+        Red, green, blue. Where the map is 0, the radiograph. InputError when either is no image, or out of range.
     """
     grey, heat = np.asarray(image, dtype=np.float32), np.asarray(cam, dtype=np.float32)
     for name, values in (("image", grey), ("cam", heat)):
@@ -302,10 +294,8 @@ def save_grid(
     ----------
     path : path-like
         An image file; its ending names the format, such as ``.png``. Its folder is made.
-    images : sequence of uint8 or float (rows, columns)
-        Grey levels, 0 to 255.
-    cams : sequence of float (rows, columns)
-        The map of each image, from 0 to 1.
+    images, cams : sequences of (rows, columns)
+        As for :func:`overlay`.
     labels : sequence of str
         The class of each image. Classes stand in the order in which they come up. Signs outside ASCII are shown
         as question marks.

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from histcxr.exceptions import RadiographError, Reason
 from histcxr.files.decoding import decode_grey, grey_of
 from histcxr.files.formats import read_header
-from histcxr.files.headers import MIN_SIDE, Header, sniff
-from histcxr.files.reading import read_file
+from histcxr.files.reading import MIN_SIDE, Header, read_file, sniff
 
 MIN_LUNG_CONTRAST = 16
 """Fewest grey levels between the darkest and the brightest lung pixel of an image that can be judged."""

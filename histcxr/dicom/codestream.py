@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from histcxr.exceptions import Reason
-from histcxr.files.headers import refuse
+from histcxr.files.reading import refuse
 
 Kind = Literal["JPEG", "JPEG deep", "JPEG-LS", "JPEG 2000", "RLE"]
 

@@ -18,8 +18,7 @@ from histcxr.dicom.dataset import DEFLATED, PIXEL_DATA, Dataset, parse, raw, tex
 from histcxr.dicom.pixels import DicomImage, decode, frame_of, grey_table
 from histcxr.dicom.tags import check_kind, facts_of, patient_key, uids_of
 from histcxr.exceptions import Reason, UnjudgeableError
-from histcxr.files.headers import Header, check_size, refuse, sniff
-from histcxr.files.reading import read_file
+from histcxr.files.reading import Header, check_size, read_file, refuse, sniff
 
 __all__ = ["decode", "read", "read_tags"]
 

@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 from histcxr.dicom.dataset import PIXEL_DATA, Dataset, items, parse, raw, text
 from histcxr.exceptions import InputError, Reason, UnjudgeableError
-from histcxr.files.headers import refuse, sniff
-from histcxr.files.reading import read_file
+from histcxr.files.reading import read_file, refuse, sniff
 
 BEGINNING = 2**15
 """Bytes that are read first for a file's identifiers, which stand within them in most files."""

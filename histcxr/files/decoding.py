@@ -44,7 +44,6 @@ def decode_grey(data: bytes, header: Header, path: str = "") -> tuple[Pixels, fl
     Parameters
     ----------
     data : bytes
-        The file's content.
     header : Header
         What :func:`~histcxr.files.formats.read_header` returned for it.
     path : str, optional

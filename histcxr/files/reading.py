@@ -69,9 +69,9 @@ def kind_of(mode: int) -> str:
 
 
 def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """Read a regular file whole, or its first ``most`` bytes (one read: the system may give fewer); at least one byte.
+    """Read a regular file, at least one byte: whole, or its first ``most`` bytes (the system may give fewer).
 
-    Symbolic links are followed. :class:`RadiographError` gives the reason ``not_found`` (also a link that leads nowhere),
+    Symbolic links are followed. :class:`RadiographError` says ``not_found`` (also a link that leads nowhere),
     ``link_loop``, ``permission``, ``not_a_file`` (folder, pipe, socket, device), ``file_empty``, ``too_large`` or
     ``damaged`` (the disk failed).
     """
@@ -196,7 +196,7 @@ SIGNATURES = (
 def sniff(data: bytes) -> str:
     """Name the format of a file by its first bytes (at least 140 of them, or all).
 
-    ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"DICOM"``, the name of a format that is known but not read, or ``""``.
+    ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"DICOM"``, a format that is known but not read, or ``""``.
     """
     if data[128:132] == b"DICM":  # first: the 128 bytes before it may be the head of a TIFF file
         return "DICOM"

@@ -129,7 +129,7 @@ def encode_image(pixels: NDArray[Any], extension: str = ".png", *, bilevel: bool
     """Encode an image in the format that the extension names.
 
     ``pixels``: uint8 or uint16 (height, width), grey levels, or (height, width, channels), colours in OpenCV's order
-    (blue first). ``bilevel``: one bit a pixel (PNG only), everything above 0 being white. InputError: an unknown format.
+    (blue first). ``bilevel``: one bit a pixel (PNG only), everything above 0 being white. InputError: unknown format.
     """
     import cv2
 

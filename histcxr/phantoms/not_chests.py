@@ -294,7 +294,7 @@ KINDS = tuple(_DRAW)
 
 
 def draw_not_chest(kind: str, rng: np.random.Generator) -> Image:
-    """Draw something that is no frontal chest radiograph: ``kind`` is one of :data:`KINDS`, ``rng`` decides on the rest.
+    """Draw something that is no frontal chest radiograph: ``kind`` is one of :data:`KINDS`, ``rng`` decides the rest.
 
     Returns uint8 (height, width), or (height, width, 3) with red first for ``"photograph"``; 256 to 1024 pixels a side.
     InputError: the kind is unknown.

@@ -41,16 +41,6 @@ from histcxr.reference.small_networks import (
     smallest_side,
 )
 
-__all__ = [
-    "ARCHITECTURES",
-    "DEFAULT_HEAD",
-    "Architecture",
-    "HeadOptions",
-    "build_architecture",
-    "find_architecture",
-    "load_weights",
-]
-
 
 @dataclass(frozen=True)
 class Architecture:
@@ -344,19 +334,11 @@ def _add_output(keras: Any, x: Any, n_classes: int, *, sigmoid: bool) -> Any:
 
 
 def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
-    """Put the weights of a file into a network. Only numbers are read; nothing in the file is run.
+    """Put the weights of a file into a Keras model. Only numbers are read; nothing in the file is run.
 
-    Parameters
-    ----------
-    model : keras.Model
-    path : path-like
-        ``.keras`` or ``.weights.h5`` as Keras writes them, of the whole network or of its backbone alone; or the
-        ``.h5`` file without top that Keras publishes for a backbone.
-
-    Raises
-    ------
-    InputError
-        When there is no such file, or it holds the weights of another network.
+    ``.keras`` or ``.weights.h5`` as Keras writes them, of the whole network or of its backbone alone; or the ``.h5``
+    file without top that Keras publishes for a backbone. An InputError says that there is no such file, or that it
+    holds another network's weights.
     """
     file, backbone = Path(path), backbone_of(model)
     if not file.is_file():

@@ -14,17 +14,6 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = [
-    "FILLS",
-    "PUBLISHED",
-    "STRENGTHS",
-    "VIEW",
-    "Augmentation",
-    "as_bytes",
-    "augmented_batch",
-    "seen_again",
-]
-
 #: What comes in from beyond the picture's edge, with OpenCV's name for it.
 FILLS = {"black": cv2.BORDER_CONSTANT, "edge": cv2.BORDER_REPLICATE}
 
@@ -129,24 +118,10 @@ def augmented_batch(
     seed: int,
     epoch: int,
 ) -> _Bytes:
-    """Return some of the images, each changed by what seed, epoch and its own row number say.
+    """Return some of the images, uint8 (n, height, width), each changed by what seed, epoch and its own row number say.
 
-    Neither the order of the rows nor their batches matter, so threads may work in any order.
-
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, height, width)
-    rows : sequence of int
-        Which images.
-    augmentation : Augmentation or None
-        None leaves them as they are.
-    seed, epoch : int
-        Not negative.
-
-    Returns
-    -------
-    ndarray of uint8, shape (len(rows), height, width)
-        A new array.
+    Neither the order of the rows nor their batches matter, so threads may work in any order. Seed and epoch are not
+    negative; without an augmentation, the images are copied as they are.
     """
     if augmentation is None:
         return images[np.asarray(rows, np.intp)]

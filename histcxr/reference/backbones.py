@@ -21,20 +21,6 @@ import numpy as np
 from histcxr.exceptions import InputError
 from histcxr.networks.backend import import_neural
 
-__all__ = [
-    "BACKBONES",
-    "PREPROCESSED",
-    "Backbone",
-    "Unfrozen",
-    "add_preprocessing",
-    "backbone_of",
-    "find_layer",
-    "last_convolution",
-    "load_backbone",
-    "neutralise_normalisation",
-    "unfreeze",
-]
-
 #: How much of a backbone is trained: 0 (nothing), its last N layers, or all of it.
 Unfrozen = int | Literal["all"]
 
@@ -61,18 +47,9 @@ SCALING: Final = MappingProxyType(
 class Backbone:
     """A network of ``keras.applications``.
 
-    Parameters
-    ----------
-    application : str
-        Its name there.
-    preprocessing : {"caffe", "tf", "torch", "efficientnet"}
-        What it expects of its input, see :data:`SCALING`.
-    min_size : int
-        Smallest side in pixels.
-    source : str
-        Who published it.
-    parameters : int
-        With our head, at 224 pixels and for two classes.
+    ``application``: its name there; ``preprocessing``: what it expects of its input, a key of :data:`SCALING`;
+    ``min_size``: smallest side in pixels; ``source``: who published it; ``parameters``: with our head, at 224 pixels
+    and for two classes.
     """
 
     application: str

@@ -33,11 +33,6 @@ from histcxr.reference.backbones import unfreeze
 from histcxr.reference.images import InputSettings
 from histcxr.reference.small_networks import SmallOptions
 
-__all__ = ["ReferenceClassifier", "check_images", "get_weights"]
-
-# The second stage's rate, where none is given: a tenth, so that what was learnt elsewhere is only adjusted.
-_SECOND_STAGE = 0.1
-
 
 class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     """A two-dimensional network over whole radiographs.
@@ -302,8 +297,8 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
                     f"unfrozen; {self.architecture} has weights={self.weights!r}, unfrozen={unfrozen!r}"
                 )
             return [first]
-        second = replace(first, learning_rate=_SECOND_STAGE * first.learning_rate if rate is None else rate)
-        return [first, second]
+        # a tenth, so that what was learnt elsewhere is only adjusted
+        return [first, replace(first, learning_rate=0.1 * first.learning_rate if rate is None else rate)]
 
     def _learn_classes(self, images: NDArray[np.uint8], y: ArrayLike) -> NDArray[np.int64]:
         if y is None:

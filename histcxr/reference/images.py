@@ -25,16 +25,6 @@ from histcxr.features.measuring import checked_histogram, measure_image
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.reference.augmentation import as_bytes
 
-__all__ = [
-    "LARGEST_SIDE",
-    "REGIONS",
-    "InputSettings",
-    "ReferenceImages",
-    "lung_square",
-    "read_images",
-    "read_lung_squares",
-]
-
 #: What of an image the network sees: the lungs, everything but the lungs, or everything.
 REGIONS: Final = ("lungs", "hidden", "full")
 

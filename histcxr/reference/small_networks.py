@@ -14,19 +14,6 @@ import numpy as np
 from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
 
-__all__ = [
-    "ACTIVATIONS",
-    "ConvOptions",
-    "LeNetOptions",
-    "RecurrentOptions",
-    "ResidualOptions",
-    "SmallOptions",
-    "add_trunk",
-    "check_rates",
-    "check_units",
-    "smallest_side",
-]
-
 ACTIVATIONS = ("relu", "tanh")
 POOLINGS = ("max", "average")
 

@@ -186,9 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             about["training_seconds"] = training.get("seconds")
             place = ("reference", str(reference_paths[name]))
         else:
-            from histcxr.reference.registry import PARAMETERS
+            from histcxr.reference.architectures import ARCHITECTURES
 
-            about["parameters"] = PARAMETERS[stick_name]
+            about["parameters"] = ARCHITECTURES[stick_name].parameters
         costs[name] = {**row, **about, "peak_bytes": reference_costs.peak_memory(*place, files[:FEW])}
     first = next(iter(histograms))
     text = [

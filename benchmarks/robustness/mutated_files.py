@@ -31,9 +31,8 @@ from benchmarks.speed.triage_memory import phantom_model
 from histcxr.exceptions import Reason
 from histcxr.files.writing import encode_image, write_mask
 from histcxr.phantoms.anatomy import make_phantom
-from histcxr.phantoms.broken_files import huge_png, palette_png
+from histcxr.phantoms.broken_files import MUTATIONS, huge_png, palette_png
 from histcxr.phantoms.dicom_files import SYNTAXES, encode_dicom, lut_item
-from histcxr.phantoms.mutations import MUTATIONS
 from histcxr.reports.text import markdown_table
 
 SECONDS = 5  # a file may take

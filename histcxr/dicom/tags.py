@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 from histcxr.dicom.dataset import PIXEL_DATA, Dataset, items, parse, raw, text
 from histcxr.exceptions import InputError, Reason, UnjudgeableError
-from histcxr.files.headers import refuse, sniff
-from histcxr.files.reading import read_file
+from histcxr.files.reading import read_file, refuse, sniff
 
 BEGINNING = 2**15
 """Bytes that are read first for a file's identifiers, which stand within them in most files."""
@@ -203,16 +202,12 @@ def _age_group(dataset: Dataset) -> str:
 
 
 def patient_key(dataset: Dataset, salt: str | bytes) -> str:
-    """A pseudonym that groups the images of one patient: keyed BLAKE2b of Patient ID and its issuer.
+    """A pseudonym, 32 hexadecimal digits, that groups the images of one patient.
 
+    Keyed BLAKE2b of Patient ID and its issuer; ``""`` where the file names no patient (or only "ANONYMOUS" and so on).
     Patient IDs are short numbers: who knows how a hash without a secret was made finds them by trying all. So keep the
-    ``salt`` as one keeps a password, and use the same for all files that are to be grouped together; an empty one is
-    an :class:`~histcxr.exceptions.InputError`.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits; ``""`` where the file names no patient (or only "ANONYMOUS" and its like).
+    ``salt`` as one keeps a password, and use the same for all files that are to be grouped together; an empty one is an
+    :class:`~histcxr.exceptions.InputError`.
     """
     secret = salt.encode() if isinstance(salt, str) else bytes(salt)
     if not secret:

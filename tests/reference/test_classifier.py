@@ -13,12 +13,11 @@ from sklearn.metrics import roc_auc_score
 
 from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
 from histcxr.networks import fit, training
-from histcxr.reference.architectures import HeadOptions, build_architecture
+from histcxr.reference.architectures import ARCHITECTURES, HeadOptions, build_architecture
 from histcxr.reference.augmentation import Augmentation, seen_again
 from histcxr.reference.backbones import backbone_of
 from histcxr.reference.classifier import ReferenceClassifier, get_weights
 from histcxr.reference.images import InputSettings
-from histcxr.reference.registry import ARCHITECTURES
 from histcxr.reference.small_networks import ConvOptions
 from histcxr.store.weights import weights_from_bytes, weights_to_bytes
 

@@ -9,7 +9,7 @@ import pytest
 from histcxr.data.radiograph import decode_radiograph
 from histcxr.exceptions import Reason, UnjudgeableError
 from histcxr.files.writing import encode_image
-from histcxr.phantoms.mutations import MUTATIONS, absurd, below_checksums
+from histcxr.phantoms.broken_files import MUTATIONS, absurd, below_checksums
 
 
 @pytest.fixture(scope="module")

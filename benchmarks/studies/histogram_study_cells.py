@@ -28,7 +28,7 @@ from histcxr.features.histograms import BINS, Zones, zone_names
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.models.lenet import LeNetClassifier
-from histcxr.models.stack import StackedClassifier
+from histcxr.models.out_of_fold import StackedClassifier
 
 #: What is counted once; every region is a slice of it.
 RECIPE = Recipe("1+6", "travel")

@@ -36,12 +36,13 @@ def command(model: str | None, output: str, overwrite: bool, json_file: str | No
     Example:  histcxr calibrate our_patients -m model.histcxr -o ours.histcxr --sensitivity 0.98
     """
     from histcxr.files.decoding import muted_decoders
-    from histcxr.reports.text import thresholds_report
+    from histcxr.reports.text import seen_lines, thresholds_report
     from histcxr.study.certify import calibrate
 
     with muted_decoders():
         calibrated = calibrate(options.read_model(model), **how)
     thresholds = {"rule_out": calibrated.rule_out.to_dict(), "rule_in": calibrated.rule_in.to_dict()}
-    click.echo(thresholds_report(thresholds))
+    certified = calibrated.training["val"]
+    click.echo("\n".join([thresholds_report(thresholds), *seen_lines({"seen": certified["left_out"]})]))
     options.write_model(calibrated, output, overwrite=overwrite)
-    options.write_json(json_file, thresholds)
+    options.write_json(json_file, {**thresholds, "certified": certified})

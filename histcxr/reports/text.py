@@ -180,10 +180,7 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
         f"Note: {count} images go to review unjudged: {code}." for code, count in result["unusable"].items()
     ]
     lines.append(f"Not judged in all: {100 * result['refused']:.1f} % of the images.")
-    if result["seen"]:
-        lines.append(
-            f"Note: {result['seen']} images were left out: the model was trained or certified on their patients."
-        )
+    lines += seen_lines(result)
     for name, figures in named.items():
         # Of two classes, the table above says of the groups what there is to say.
         if "classes" in figures and (name == "all" or len(figures["classes"]["names"]) > 2):
@@ -225,8 +222,26 @@ def comparison_report(result: Mapping[str, Any]) -> str:
     ]
     for name, model in zip(names, models, strict=True):
         reasons = [f"{count} {code}" for code, count in model["unusable"].items()]
-        lines.append(f"  {name}: " + ", ".join([f"{model['seen']} seen", *reasons]))
+        lines.append(f"  {name}: " + ", ".join([f"{model['seen']['images']} seen", *reasons]))
+        lines += seen_lines(model)
     return _closed(lines)
+
+
+def seen_lines(result: Mapping[str, Any]) -> list[str]:
+    """Say who was left out because the model has seen him, or that nobody could be."""
+    seen = result["seen"]
+    if not result.get("remembers", True):
+        return [
+            "WARNING: the model does not remember whom it was trained on, so nobody could be left out: on its own "
+            "training patients these figures are too good."
+        ]
+    if not seen["images"]:
+        return ["Nobody was recognised as seen in training or certification."]
+    return [
+        f"Left out: {seen['images']} images, because the model was trained or certified on their patients "
+        f"({seen['equal_pixels']} by equal pixels, {seen['near_duplicates']} as near-duplicates, "
+        f"{seen['same_patient']} because their patient is known)."
+    ]
 
 
 def thresholds_report(thresholds: Mapping[str, Mapping[str, Any]]) -> str:

@@ -13,15 +13,8 @@ from histcxr.decision.thresholds import Certificates, certify
 from histcxr.exceptions import InputError
 from histcxr.store import Model
 from histcxr.store.judges import SavedModel
-from histcxr.study.cohort import (
-    Cohort,
-    Data,
-    Reading,
-    image_hashes,
-    labelled_manifest,
-    only_split,
-    unseen_cohort,
-)
+from histcxr.study.cohort import Cohort, Data, Reading, labelled_manifest, only_split, read_cohort
+from histcxr.study.seen import REMEMBERS_NOBODY, leave_out_seen, remember, remembers
 
 #: Value of a network's ``held_out``: the validation part itself says when to stop, and can then certify nothing.
 ON_VAL: Final = "val"
@@ -96,23 +89,22 @@ def calibrate(
         classifier.set_params(views=views)
         model = replace(model, classifier=classifier)
         training["settings"] = {**training.get("settings", {}), "views": views}
+    if not remembers(model):
+        raise InputError(
+            f"{REMEMBERS_NOBODY}, so none of them could be left out, and nothing can be certified: train it anew"
+        )
     reading = Reading(lungs, normal, cache, n_jobs, progress)
     manifest = labelled_manifest(data)
     if split is None:
         split = "val" if (manifest["split"].astype(str) == "val").any() else "all"
     on_val = training.get("settings", {}).get("held_out") == ON_VAL
     fitted_on = ("train", "val") if on_val else ("train",)
-    cohort, left_out = unseen_cohort(model, only_split(manifest, split), reading, fitted_on)
+    cohort, seen = leave_out_seen(read_cohort(only_split(manifest, split), model, reading), model, fitted_on)
     cohort.require_both_classes(f"the calibration patients (split {split})")
     promise = Promise(sensitivity, specificity, confidence)
     chosen = promise.certify(model.score(cohort.values), cohort)
     if not chosen.rule_out.certified and not chosen.rule_in.certified:
         raise InputError(f"{chosen.rule_out.message}; {chosen.rule_in.message}")
-    training["val"] = {
-        **cohort.describe(),
-        "trained_on_and_left_out": left_out,
-        "fingerprint": cohort.fingerprint(),
-    }
-    seen = training.get("seen", {})
-    training["seen"] = {**seen, "val": sorted({*seen.get("val", ()), *image_hashes(cohort.values)})}
+    training["val"] = {**cohort.describe(), "left_out": seen, "fingerprint": cohort.digest()}
+    training = remember(training, {"val": cohort})
     return replace(model, rule_out=chosen.rule_out, rule_in=chosen.rule_in, metrics={}, training=training)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any, Final
 
@@ -36,8 +36,9 @@ from histcxr.study.cohort import (
     labelled_manifest,
     normal_label,
     only_split,
-    unseen_cohort,
+    read_cohort,
 )
+from histcxr.study.seen import leave_out_seen, remembers
 
 #: An AUC of fewer images than this of either class is noise.
 MIN_CLASS: Final = 10
@@ -169,16 +170,17 @@ def class_figures(
 class Judged:
     """A cohort as one model judged it: probabilities (n, k), the normal class first.
 
-    ``seen`` counts images that were left out because the model was trained or certified on their patients.
+    ``seen`` counts images that were left out because the model was trained or certified on their patients, as
+    :func:`~histcxr.study.seen.leave_out_seen` does.
     """
 
     model: SavedModel
     cohort: Cohort
     probabilities: NDArray[np.float64]
-    seen: int = 0
+    seen: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: SavedModel, cohort: Cohort, seen: int = 0) -> Judged:
+    def of(cls, model: SavedModel, cohort: Cohort, seen: Mapping[str, int] | None = None) -> Judged:
         """Score the images that the model does not refuse; those it does count as unusable.
 
         Raises
@@ -196,8 +198,13 @@ class Judged:
             )
         if isinstance(model, Model):
             scores = model.score(cohort.values)
-            return cls(model, cohort, np.column_stack([1 - scores, scores]), seen)
-        return cls(model, cohort, model.probabilities(cohort.values), seen)
+            return cls(model, cohort, np.column_stack([1 - scores, scores]), seen or {})
+        return cls(model, cohort, model.probabilities(cohort.values), seen or {})
+
+    @classmethod
+    def unseen(cls, model: SavedModel, manifest: pd.DataFrame, reading: Reading) -> Judged:
+        """Read and score what a model has not seen."""
+        return cls.of(model, *leave_out_seen(read_cohort(manifest, model, reading), model))
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -261,7 +268,8 @@ def evaluate(
     dict
         ``overall`` and ``groups[COLUMN][VALUE]`` as :meth:`Judged.figures` gives them, ``unusable`` (images that
         could not be judged, by reason: in a triage they go to review), ``refused`` (their share), ``seen`` (images
-        left out), ``model``, ``split`` and ``thresholds``; ready for JSON.
+        left out, and how they were recognised), ``remembers`` (whether any could be),
+        ``model``, ``split`` and ``thresholds``; ready for JSON.
 
     Raises
     ------
@@ -270,9 +278,7 @@ def evaluate(
     """
     manifest = only_split(labelled_manifest(data), split)
     _check_columns(by, manifest)
-    judged = Judged.of(
-        model, *unseen_cohort(model, manifest, Reading(lungs, normal, cache, n_jobs, progress))
-    )
+    judged = Judged.unseen(model, manifest, Reading(lungs, normal, cache, n_jobs, progress))
     unusable = dict(judged.cohort.unusable)
     return {
         "model": judged.about(),
@@ -281,7 +287,8 @@ def evaluate(
         "groups": _by_group(judged.cohort.table, by, lambda keep: judged.part(keep).figures(prevalence)),
         "unusable": unusable,
         "refused": sum(unusable.values()) / (sum(unusable.values()) + len(judged.cohort)),
-        "seen": judged.seen,
+        "seen": dict(judged.seen),
+        "remembers": remembers(model),
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
     }
 
@@ -320,7 +327,7 @@ def compare(
     _check_columns(by, manifest)
     how = reading or Reading("either")
     how = replace(how, normal=how.normal or normal_label(models[0]))
-    both = [Judged.of(model, *unseen_cohort(model, manifest, how)) for model in models]
+    both = [Judged.unseen(model, manifest, how) for model in models]
     common = both[0].cohort.table.index.intersection(both[1].cohort.table.index)
     first, second = (judged.part(judged.cohort.table.index.isin(common)) for judged in both)
     if not _enough(first.cohort.sick):
@@ -335,7 +342,8 @@ def compare(
 
     return {
         "models": [
-            {**part.about(), "overall": part.figures(prevalence), "seen": one.seen, "unusable": one.cohort.unusable}
+            {**part.about(), "overall": part.figures(prevalence), "seen": dict(one.seen),
+             "remembers": remembers(one.model), "unusable": one.cohort.unusable}
             for part, one in zip((first, second), both, strict=True)
         ],
         "split": split or "all",

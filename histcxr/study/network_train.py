@@ -25,8 +25,9 @@ from histcxr.reference.images import InputSettings, class_targets
 from histcxr.reference.registry import find_architecture
 from histcxr.store.model import ReferenceModel, sick_score
 from histcxr.study.certify import ON_VAL, Promise
-from histcxr.study.cohort import Data, Reading, balanced_rows, image_hashes, labelled_manifest
+from histcxr.study.cohort import Data, Reading, balanced_rows, labelled_manifest
 from histcxr.study.evaluate import Judged, class_figures, class_numbers
+from histcxr.study.seen import remember
 from histcxr.study.train import Divided, divide
 
 __all__ = ["ReferenceResult", "ReferenceSettings", "train_reference"]
@@ -180,13 +181,12 @@ def train_reference(
         "backend": keras.backend.backend(),
         "cores": os.cpu_count(),
     }
-    seen = {part: sorted(set(image_hashes(divided.parts[part].values))) for part in ("train", "val")}
     model = ReferenceModel(
         classifier,
         names,
         divided.cohort.normal,
         *chosen,
-        training={**training, **divided.about, "seen": seen},
+        training=remember({**training, **divided.about}, {"train": train, "val": val}),
     )
     model = replace(model, metrics={"test": Judged.of(model, test).figures()})
     report = {

@@ -33,11 +33,11 @@ from histcxr.study.cohort import (
     Data,
     Reading,
     balanced_rows,
-    image_hashes,
     read_cohort,
     split_cohort,
 )
 from histcxr.study.evaluate import Judged
+from histcxr.study.seen import remember
 
 # Largest difference between sick and normal in the share of given masks that passes without a note.
 MAX_MASK_DIFFERENCE = 0.05
@@ -207,7 +207,7 @@ def divide(data: Data, what: Recipe | InputSettings, reading: Reading, seed: int
     for part, members in parts.items():
         members.require_both_classes(f"the {part} part")
     about: dict[str, Any] = {part: members.describe() for part, members in parts.items()}
-    about |= {"unusable": dict(cohort.unusable), "fingerprint": parts["train"].fingerprint()}
+    about |= {"unusable": dict(cohort.unusable), "fingerprint": parts["train"].digest()}
     about["notes"] = [*notes, *one_class_sources(parts["train"]), *unequal_masks(parts["train"])]
     return Divided(cohort, parts, about)
 
@@ -315,8 +315,8 @@ def _finish(
         **divided.about,
         "parameters": {key: str(value) for key, value in tuned.parameters.items()},
         "cross_validated_auc": tuned.score,
-        "seen": {part: sorted(set(image_hashes(parts[part].values))) for part in ("train", "val")},
     }
+    training = remember(training, {part: parts[part] for part in ("train", "val")})
     scores = tuned.estimator.predict_proba(parts["val"].values)[:, 1]
     chosen = promise.certify(scores, parts["val"])
     model = Model(tuned.name, tuned.estimator, recipe, *chosen, training=training)

@@ -155,10 +155,11 @@ def test_a_comparison_says_what_was_left_out():
     }
     pair = {"first": 0.71, "second": 0.65, "difference": {"value": 0.06, "low": -0.01, "high": 0.13}}
     figures = {"n_images": 80, "n_patients": 70, "sensitivity": 0.95, "auc": pair, "specificity": pair}
+    seen = {"images": 3, "equal_pixels": 1, "near_duplicates": 1, "same_patient": 1}
     result = {
         "models": [
-            {"name": "stack", "overall": test, "seen": 3, "unusable": {"blank": 2}},
-            {"name": "cnn3", "overall": test, "seen": 0, "unusable": {}},
+            {"name": "stack", "overall": test, "seen": seen, "unusable": {"blank": 2}},
+            {"name": "cnn3", "overall": test, "seen": {**seen, "images": 0}, "unusable": {}},
         ],
         "split": "test",
         "left_out": 5,

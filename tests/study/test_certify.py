@@ -1,5 +1,6 @@
 import pytest
 
+import histcxr
 from histcxr.exceptions import InputError
 from histcxr.study.certify import calibrate
 from histcxr.study.cohort import select_rows
@@ -17,10 +18,12 @@ def test_calibrate_moves_the_promise_and_drops_old_figures(result, manifest):
 
 def test_calibrate_never_uses_training_patients(result, manifest):
     train_rows = select_rows(manifest, {"split": ["train"]})
-    with pytest.raises(InputError, match=r"the model has not seen, got none \(562 were left out"):
+    n = len(train_rows)
+    with pytest.raises(InputError, match=rf"the model has not seen, got none \({n} were left out: {n} by"):
         calibrate(result.models["knn"], train_rows)
     everything = calibrate(result.models["knn"], manifest.assign(split=""))
-    assert everything.training["val"]["trained_on_and_left_out"] == len(train_rows)
+    left_out = everything.training["val"]["left_out"]
+    assert left_out == {"images": n, "equal_pixels": n, "near_duplicates": 0, "same_patient": 0}
 
 
 def test_calibrate_refuses_too_few(result, manifest):
@@ -48,6 +51,8 @@ def test_views_are_for_networks(result, manifest):
 def test_what_certified_before_stays_known(result, manifest):
     model = result.models["knn"]
     again = calibrate(model, manifest, split="test", sensitivity=0.8, confidence=0.8)
-    before, now = (set(one.training["seen"]["val"]) for one in (model, again))
+    before, now = (len(one.training["seen"]["val"]) for one in (model, again))
     assert before < now
+    with pytest.raises(InputError, match="got none"):
+        histcxr.evaluate(again, manifest, split="val")
     assert again.training["val"]["images"] == len(manifest[manifest["split"] == "test"])

@@ -22,7 +22,7 @@ import reference_costs
 import reference_pairs
 
 from histcxr.data.manifest import read_manifest
-from histcxr.reports.text import interval_text, markdown_table
+from histcxr.reports.tables import interval_text, markdown_table
 from histcxr.store import Model, load_model
 from histcxr.store.model import ReferenceModel
 from histcxr.study.cohort import only_split

@@ -211,8 +211,8 @@ class _Chunk:
         reasons: list[str],
         details: list[str],
     ) -> None:
-        for row, *found in zip(self.counted, self.counts, self.fingerprints, strict=True):
-            counts[row], fingerprints[row] = found
+        for row, found, known in zip(self.counted, self.counts, self.fingerprints, strict=True):
+            counts[row], fingerprints[row] = found, known
         for row, error in self.failed:
             reasons[row], details[row] = error.reason.value, error.detail
 

@@ -105,7 +105,7 @@ class Cohort:
         """Return the radiographs where ``keep`` is true."""
         same = ("sick", "patients", "measured", "fingerprints")
         arrays: dict[str, Any] = {name: getattr(self, name) for name in same}
-        kept = {name: None if array is None else array[keep] for name, array in arrays.items()}
+        kept: dict[str, Any] = {name: None if one is None else one[keep] for name, one in arrays.items()}
         return replace(self, table=self.table.loc[keep], **kept)
 
     def require_both_classes(self, what: str) -> None:
@@ -326,3 +326,28 @@ def normal_label(model: SavedModel) -> str:
 
 def _has_masks(manifest: pd.DataFrame) -> bool:
     return "mask" in manifest and bool((manifest["mask"].astype(str) != "").any())
+
+
+def check_columns(by: Sequence[str], table: pd.DataFrame) -> None:
+    """Raise :class:`InputError` where ``by`` names a column that a manifest does not have."""
+    unknown = [column for column in by if column not in table]
+    if unknown:
+        raise InputError(
+            f"by must name columns of the data, got {unknown}; it has {', '.join(table.columns)}"
+        )
+
+
+def groups_of(table: pd.DataFrame, column: str) -> NDArray[np.object_]:
+    """Return the group of each image (n,) as text; ``""`` is unknown."""
+    return table[column].fillna("").astype(str).to_numpy(dtype=object)
+
+
+def known_groups(model: SavedModel, table: pd.DataFrame) -> dict[str, NDArray[np.object_]]:
+    """Return what is known of images before they are read: the columns of a model's groups, except the label."""
+    columns = group_columns(model) - {"label"}
+    return {column: groups_of(table, column) for column in sorted(columns) if column in table}
+
+
+def group_columns(model: SavedModel) -> set[str]:
+    """Return the columns within whose groups a model is certified."""
+    return {column for drawer in model.groups or () for column in drawer.groups}

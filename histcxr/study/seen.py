@@ -42,6 +42,12 @@ def remembers(model: SavedModel) -> bool:
     return isinstance(model.training.get("seen", {}).get("train"), str)
 
 
+def known_prints(model: SavedModel, parts: Sequence[str] = ("train", "val")) -> NDArray[np.uint8]:
+    """Return the fingerprints (n, 72) of the images that a model has seen in ``parts``; none where it forgot."""
+    seen = model.training.get("seen", {}) if remembers(model) else {}
+    return np.concatenate([_read(seen.get(part, "")) for part in parts])
+
+
 def leave_out_seen(
     cohort: Cohort, model: SavedModel, parts: Sequence[str] = ("train", "val")
 ) -> tuple[Cohort, dict[str, int]]:
@@ -63,8 +69,7 @@ def leave_out_seen(
     """
     if not remembers(model):
         return cohort, _counts(np.zeros((3, len(cohort)), np.bool_))
-    seen, patients = model.training["seen"], model.training.get("seen_patients", {})
-    known = np.concatenate([_read(seen.get(part, "")) for part in parts])
+    patients, known = model.training.get("seen_patients", {}), known_prints(model, parts)
     equal = equal_pixels(cohort.prints, known)
     near = recognised(cohort.prints, known) & ~equal
     names = {name for part in parts for name in patients.get(part, ())}

@@ -41,7 +41,7 @@ $(NEURAL): $(READY)
 # Rebuilds the model in the box from DATA, a folder with radiography, covid_full and chest_xray.
 model: $(READY)
 	@test -n "$(DATA)" || { echo "name the data: make model DATA=FOLDER"; exit 2; }
-	$(BIN)/python benchmarks/box_model.py --data "$(DATA)" --output histcxr/store/boxed.histcxr
+	$(BIN)/python tools/box_model.py --data "$(DATA)" --output histcxr/store/boxed.histcxr
 
 clean:
 	rm -rf $(VENV) $(OUTPUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

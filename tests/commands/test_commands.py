@@ -129,7 +129,8 @@ def test_triage_through_the_console(home):
     assert run.stdout == ""
     summary = json.loads((home / "t.json").read_text())
     assert run.stderr.startswith(f"{summary['total']} inputs, each with one row in")
-    assert len(run.stderr.splitlines()) == 8 + len(summary["reasons"]) - (not summary["skipped"])
+    listed = [*summary["reasons"], *summary["skipped"], *summary["notes"]]
+    assert len(run.stderr.splitlines()) == 8 + len(listed)
     with open(home / "w.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == summary["total"]

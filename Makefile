@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NEURAL := $(VENV)/.neural
 
-.PHONY: model demo test lint types tests fix clean
+.PHONY: model demo test test-all lint types tests fix clean
 
 demo: $(READY)
 	$(BIN)/histcxr demo --output "$(OUTPUT)"
@@ -22,6 +22,10 @@ types: $(READY)
 
 tests: $(READY) $(NEURAL)
 	$(BIN)/python -m pytest -n 2
+
+# The architectures, too, that differ from those of `make test` in their size alone.
+test-all: lint types $(NEURAL)
+	$(BIN)/python -m pytest -n 2 -m "all_networks or not all_networks"
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .

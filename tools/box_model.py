@@ -24,7 +24,8 @@ import pandas as pd
 
 from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.data.splits import patient_groups, split_patients
-from histcxr.reports.text import auc_text, markdown_table, training_report
+from histcxr.reports.tables import auc_text, markdown_table
+from histcxr.reports.text import training_report
 from histcxr.store import Model, save_model
 from histcxr.study.evaluate import evaluate
 from histcxr.study.train import train

@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmarks.common import make_parser, publish, run, zones
 from histcxr.data.manifest import is_sick, read_manifest
-from histcxr.reports.text import auc_text, markdown_table
+from histcxr.reports.tables import auc_text, markdown_table
 from histcxr.study.cohort import select_rows
 from histcxr.study.evaluate import evaluate
 from histcxr.study.train import train

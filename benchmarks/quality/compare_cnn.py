@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.common import make_parser, publish, run
 from benchmarks.quality import reference_costs, reference_pairs
 from histcxr.data.manifest import read_manifest
-from histcxr.reports.text import interval_text, markdown_table
+from histcxr.reports.tables import interval_text, markdown_table
 from histcxr.store import Model, load_model
 from histcxr.store.model import ReferenceModel
 from histcxr.study.cohort import only_split

@@ -20,7 +20,7 @@ from histcxr.decision.auc import auc
 from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.features.recipe import Recipe
 from histcxr.models.lenet import LeNetClassifier
-from histcxr.reports.text import interval_text, markdown_table
+from histcxr.reports.tables import interval_text, markdown_table
 from histcxr.study.cohort import Cohort, Reading, read_cohort, split_cohort
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histcxr.data.fingerprints import recognised
 from histcxr.data.manifest import is_sick
 from histcxr.data.splits import patient_groups
 from histcxr.decision.auc import auc, compare
@@ -22,7 +23,7 @@ from histcxr.features.extraction import extract_features
 from histcxr.reference.images import read_images
 from histcxr.store import Model
 from histcxr.store.model import ReferenceModel
-from histcxr.study.cohort import image_hashes
+from histcxr.study.seen import known_prints
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def score_all(
         features = extract_features(manifest, model.recipe, lungs=lungs, cache=cache)
         usable &= features.usable
         by_model[name] = model.score(features.counts)
-        seen |= _seen(model.training, image_hashes(features.counts), patients)
+        seen |= set(patients[recognised(features.fingerprints, known_prints(model))])
     read: dict[Any, Any] = {}
     for name, network in references.items():
         if network.inputs not in read:
@@ -77,7 +78,7 @@ def score_all(
         images = read[network.inputs]
         usable &= images.usable
         by_model[name] = network.score(images.pixels)
-        seen |= _seen(network.training, image_hashes(images.pixels), patients)
+        seen |= set(patients[recognised(images.fingerprints, known_prints(network))])
     fresh = np.array([patient not in seen for patient in patients], bool)
     keep = usable & fresh
     notes = []
@@ -128,10 +129,3 @@ def paired_difference(
     pair = scores.by_model[name], scores.by_model[other]
     found = compare(*pair, scores.sick, scores.patients, sensitivity=sensitivity, draws=draws).to_dict()
     return {"model": name, "minus": other, "specificity": found["specificity"], "auc": found["auc"]}
-
-
-def _seen(training: Mapping[str, Any], own: list[str], patients: NDArray[np.object_]) -> set[Any]:
-    """Return the patients of images that a model was trained or certified on."""
-    seen = training.get("seen", {})
-    known = {*seen.get("train", ()), *seen.get("val", ())}
-    return {patient for patient, code in zip(patients, own, strict=True) if code in known}

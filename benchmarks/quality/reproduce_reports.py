@@ -29,7 +29,7 @@ from benchmarks.quality.reference_rows import FOUR_CLASS, PAEDIATRIC, ROWS, Row
 from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
 from histcxr.reference.architectures import HeadOptions, build_architecture, find_architecture
-from histcxr.reports.text import markdown_table
+from histcxr.reports.tables import markdown_table
 from histcxr.study.cohort import Reading, select_rows
 from histcxr.study.network_train import ReferenceSettings, train_reference
 from histcxr.study.train import train

@@ -18,7 +18,7 @@ from benchmarks.common import make_parser, publish, run
 from histcxr.lungs.pairs import DISTURBANCES, MaskedRadiographs, read_pairs, with_masks
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.lungs.training import dice, measure_segmenter
-from histcxr.reports.text import markdown_table
+from histcxr.reports.tables import markdown_table
 
 
 def disturbed_scores(segmenter: Segmenter, pairs: MaskedRadiographs, name: str) -> np.ndarray:

@@ -24,7 +24,7 @@ from scipy.stats import binom, norm
 from benchmarks.common import make_parser, publish, run
 from histcxr.decision.intervals import patient_scores, proportion
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
-from histcxr.reports.text import markdown_table
+from histcxr.reports.tables import markdown_table
 
 CONFIDENCE = 0.95
 MONTE_CARLO = 0.99

@@ -33,7 +33,7 @@ from histcxr.files.writing import encode_image, write_mask
 from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.broken_files import MUTATIONS, huge_png, palette_png
 from histcxr.phantoms.dicom_files import SYNTAXES, encode_dicom, lut_item
-from histcxr.reports.text import markdown_table
+from histcxr.reports.tables import markdown_table
 
 SECONDS = 5  # a file may take
 BYTES = 2**30  # a process may take

@@ -24,7 +24,7 @@ from histcxr.data.manifest import read_manifest
 from histcxr.data.radiograph import read_radiograph
 from histcxr.files.writing import write_image
 from histcxr.phantoms.not_chests import KINDS, TRANSFORMS, draw_not_chest
-from histcxr.reports.text import markdown_table
+from histcxr.reports.tables import markdown_table
 from histcxr.store import Model, load_model
 from histcxr.worklist.engine import triage
 

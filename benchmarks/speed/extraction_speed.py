@@ -32,7 +32,7 @@ from benchmarks.common import last_line, make_parser, publish, run
 from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import HistcxrError
 from histcxr.features.extraction import extract_features
-from histcxr.reports.text import markdown_table
+from histcxr.reports.tables import markdown_table
 
 PEERS = Path(__file__).with_name("first_order_peers.py")
 PEER_IMAGES = 60

@@ -29,7 +29,7 @@ from histcxr.features.histograms import masked_histogram
 from histcxr.features.recipe import Recipe
 from histcxr.models.registry import make_classifier
 from histcxr.phantoms.studies import make_phantom, write_study
-from histcxr.reports.text import markdown_table
+from histcxr.reports.tables import markdown_table
 from histcxr.store import Model, save_model
 
 LIMIT = 1.3  # of the shortest worklist's memory

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import make_parser, publish, run
-from histcxr.reports.text import markdown_table
+from histcxr.reports.tables import markdown_table
 from histcxr.store import load_model
 from histcxr.worklist.engine import triage
 

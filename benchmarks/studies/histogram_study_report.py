@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from histcxr.reports.text import interval_text, markdown_table
+from histcxr.reports.tables import interval_text, markdown_table
 
 CELL = ("region", "representation", "classifier")
 

@@ -40,7 +40,7 @@ from histcxr.features.histograms import BINS
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.models.registry import make_classifier
-from histcxr.reports.text import interval_text, markdown_table
+from histcxr.reports.tables import interval_text, markdown_table
 
 RECIPE = Recipe(6, "travel")
 ZONES = 6

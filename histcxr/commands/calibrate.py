@@ -14,6 +14,7 @@ from histcxr.commands import options
 @options.model_option()
 @options.output_option("Save the certified model here (NAME.histcxr).", required=True)
 @options.certificate_options
+@options.certified_by_option()
 @click.option(
     "--split",
     help="Which split of DATA to calibrate on; 'all' for every row.  [default: val where DATA names it, else all]",
@@ -36,12 +37,21 @@ def command(model: str | None, output: str, overwrite: bool, json_file: str | No
     Example:  histcxr calibrate our_patients -m model.histcxr -o ours.histcxr --sensitivity 0.98
     """
     from histcxr.files.decoding import muted_decoders
-    from histcxr.reports.text import thresholds_report
+    from histcxr.reports.promises import certified_lines, seen_lines, thresholds_report
     from histcxr.study.certify import calibrate
 
     with muted_decoders():
         calibrated = calibrate(options.read_model(model), **how)
     thresholds = {"rule_out": calibrated.rule_out.to_dict(), "rule_in": calibrated.rule_in.to_dict()}
-    click.echo(thresholds_report(thresholds))
+    training = calibrated.training
+    certified, groups, left_out = training["certified"], training.get("groups"), training["val"]["left_out"]
+    lines = [
+        thresholds_report(thresholds, groups),
+        *certified_lines(certified),
+        *seen_lines({"seen": left_out}),
+    ]
+    click.echo("\n".join(lines))
     options.write_model(calibrated, output, overwrite=overwrite)
-    options.write_json(json_file, thresholds)
+    options.write_json(
+        json_file, {**thresholds, "groups": groups, "certified": certified, "left_out": left_out}
+    )

@@ -14,16 +14,15 @@ from histcxr.commands import options
 @options.model_option(two=True)
 @options.output_option("Draw a network's confusion matrix and ROC curves into this folder.")
 @options.split_option()
-@click.option(
-    "--by", multiple=True, metavar="COLUMN", help="Also within each value of this column; repeatable."
-)
+@options.by_option("Also within each value of this column")
 @click.option("--prevalence", type=float, help="Share of sick patients where PPV and NPV should hold.")
 @options.reading_options(lungs="either")
 @options.json_option()
 def command(models: tuple[str, ...], output: str | None, json_file: str | None, **how: Any) -> None:
     """Measure a saved model on DATA, a folder or CSV of labelled radiographs, with lung masks or without.
 
-    Two models, of histograms or networks, are compared on the same patients.
+    Two models, of histograms or networks, are compared on the same patients. Where figures contradict a certified
+    promise, the exit code is 3.
 
     \b
     Example:  histcxr evaluate study -m model.histcxr --by source
@@ -48,3 +47,5 @@ def command(models: tuple[str, ...], output: str | None, json_file: str | None, 
     options.write_json(json_file, result)
     if output is not None:
         click.echo(f"\nDrew {plot_evaluation(result, output)}")
+    if any(one.get("contradicted") for one in (result, *result.get("models", ()))):
+        click.get_current_context().exit(3)

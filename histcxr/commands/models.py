@@ -21,7 +21,7 @@ def command(model: str | None, json_file: str | None) -> None:
     from histcxr.files.decoding import muted_decoders
     from histcxr.models.registry import describe_classifiers
     from histcxr.reports.card import model_card
-    from histcxr.reports.text import markdown_table
+    from histcxr.reports.tables import markdown_table
 
     if model is None:
         rows = describe_classifiers()

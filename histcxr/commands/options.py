@@ -311,6 +311,19 @@ def certificate_options(function: Any) -> Any:
     return function
 
 
+def by_option(help_text: str) -> Any:
+    """Columns whose groups are told apart."""
+    return click.option("--by", multiple=True, metavar="COLUMN", help=f"{help_text}; repeatable.")
+
+
+def certified_by_option() -> Any:
+    """Columns within whose groups a promise is made."""
+    return by_option(
+        "Certify within each group of this column, too (view, age_group, source; label: each disease), at a confidence "
+        "that all groups share"
+    )
+
+
 def json_option() -> Any:
     """The same result for machines."""
     return click.option(

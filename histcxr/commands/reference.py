@@ -29,7 +29,7 @@ def command() -> None:
 def list_networks(json_file: str | None) -> None:
     """List the networks: size of the image, number of parameters, where they come from."""
     from histcxr.reference.architectures import ARCHITECTURES
-    from histcxr.reports.text import markdown_table
+    from histcxr.reports.tables import markdown_table
 
     rows = [
         {
@@ -134,6 +134,7 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
     "then certifies nothing.",
 )
 @options.certificate_options
+@options.certified_by_option()
 @options.reading_options(normal="Normal", squares=True)
 @options.overwrite_option()
 @options.seed_option()
@@ -167,7 +168,7 @@ def train(
 
     if output is not None:
         check_place(output, overwrite)
-    reading = options.take_reading(how)
+    reading, by = options.take_reading(how), how.pop("by")
     promise = Promise(**{name: how.pop(name) for name in ("sensitivity", "specificity", "confidence")})
     settings = ReferenceSettings(classes=2 if classes == "2" else "all", **how)
     if tuned is not None:
@@ -181,7 +182,7 @@ def train(
     with muted_decoders():  # TensorFlow, too, greets on the terminal
         import_neural("keras", "to train a reference network")
         show = _say_epoch if reading.progress else None
-        result = train_reference(data, settings, promise, reading, seed=seed, on_epoch=show)
+        result = train_reference(data, settings, promise, reading, by=by, seed=seed, on_epoch=show)
     click.echo(network_report(result.report) + "\n")
     if output is not None:
         path = options.write_model(result.model, output, overwrite=overwrite)

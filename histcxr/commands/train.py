@@ -22,6 +22,7 @@ from histcxr.commands import options
 )
 @options.recipe_options
 @options.certificate_options
+@options.certified_by_option()
 @click.option(
     "--trials", type=click.IntRange(min=0), default=None, help="Settings to try per classifier; 0: no tuning."
 )

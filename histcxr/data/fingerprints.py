@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = ["FINGERPRINT_BYTES", "fingerprint", "keyed_patients", "recognised"]
+__all__ = ["FINGERPRINT_BYTES", "equal_pixels", "fingerprint", "keyed_patients", "recognised"]
 
 _EXACT: Final = 8
 _BITS: Final = 512
@@ -75,10 +75,9 @@ def recognised(fingerprints: ArrayLike, known: ArrayLike) -> NDArray[np.bool_]:
         Arrays of another shape or type.
     """
     these, those = _checked(fingerprints, "fingerprints"), _checked(known, "known")
-    found = np.zeros(len(these), np.bool_)
+    found = equal_pixels(these, those)
     if not len(those):
         return found
-    found |= np.isin(these[:, :_EXACT].copy().view("<u8")[:, 0], those[:, :_EXACT].copy().view("<u8")[:, 0])
     hashes = np.ascontiguousarray(those[:, _EXACT:]).view(np.uint64)
     for start in range(0, len(these), _COUNT_BLOCK):
         block = np.ascontiguousarray(these[start : start + _COUNT_BLOCK, _EXACT:]).view(np.uint64)
@@ -87,6 +86,15 @@ def recognised(fingerprints: ArrayLike, known: ArrayLike) -> NDArray[np.bool_]:
             differing += np.bitwise_count(block[:, word, None] ^ hashes[None, :, word])
         found[start : start + _COUNT_BLOCK] |= (differing <= SAME_BITS).any(axis=1)
     return found
+
+
+def equal_pixels(fingerprints: ArrayLike, known: ArrayLike) -> NDArray[np.bool_]:
+    """Tell which radiographs have the pixels of a known one, shapes and errors as :func:`recognised`."""
+    these, those = (
+        _checked(values, name)[:, :_EXACT].copy().view("<u8")[:, 0]
+        for values, name in ((fingerprints, "fingerprints"), (known, "known"))
+    )
+    return np.isin(these, those)
 
 
 def keyed_patients(patients: ArrayLike, key: str) -> list[str]:

@@ -163,6 +163,7 @@ def evaluate_decisions(
     rule_out: ThresholdChoice | float,
     rule_in: ThresholdChoice | float,
     *,
+    drawers: ArrayLike | None = None,
     prevalence: float | None = None,
     confidence: float = 0.95,
 ) -> DrawerReport:
@@ -176,6 +177,8 @@ def evaluate_decisions(
         A patient is sick as soon as one image is.
     patient_ids : array_like, shape (n,), or None
     rule_out, rule_in : ThresholdChoice or float
+    drawers : array_like of str, shape (n,), or None
+        Of each image, where groups have thresholds of their own; None: by the two thresholds.
     prevalence : float in (0, 1) or None
         For NPV and PPV (:class:`Confusion`); None takes the patients as they are.
     confidence : float in (0, 1)
@@ -190,7 +193,9 @@ def evaluate_decisions(
     labels = bool_vector(sick, length=values.size)
     if values.size == 0:
         raise InputError("scores must hold at least one image, got none")
-    by_image = decide(values, rule_out, rule_in)
+    by_image = decide(values, rule_out, rule_in) if drawers is None else np.asarray(drawers)
+    if by_image.shape != values.shape:
+        raise InputError(f"drawers must have shape {values.shape}, got {by_image.shape}")
     by_patient, truth = patient_drawers(by_image, patient_ids), patient_labels(labels, patient_ids)
     out, taken = by_patient == RULE_OUT, by_patient == RULE_IN
     n_sick, n_normal = int(truth.sum()), int((~truth).sum())

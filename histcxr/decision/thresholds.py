@@ -15,7 +15,7 @@ at 1 - 2 (1 - confidence).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -198,6 +198,15 @@ def _choice(kind: Kind, threshold: float | None, n: int, target: float, confiden
         f"certified: {promise}, from {n} {patients} calibration patients with {k} on the wrong side allowed"
     )
     return ThresholdChoice(kind, float(threshold), n, k, target, confidence, True, needed, message)
+
+
+def joint_confidence(choices: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return the confidence with which all certified ones of several promises hold at once (Bonferroni).
+
+    Promises are given as :meth:`ThresholdChoice.to_dict` gives them; None where nothing is certified.
+    """
+    wrong = [1 - choice["confidence"] for choice in choices if choice["certified"]]
+    return max(0.0, 1 - sum(wrong)) if wrong else None
 
 
 def _certified(kind: Kind, scores: ArrayLike, target: float, confidence: float) -> ThresholdChoice:

@@ -4,7 +4,8 @@ A count is known by the content of image and mask, not by their names: moved fil
 ones are not mistaken. The folder holds one subfolder for each recipe and version of the program, and in it
 parts in Parquet::
 
-    CACHE/3f1c…/part-8a91….parquet   columns: key (binary, 32 bytes), counts (list of rows * 256 uint32)
+    CACHE/3f1c…/part-8a91….parquet   columns: key (binary, 32 bytes), counts (list of rows * 256 uint32),
+                                     fingerprint (binary, 72 bytes)
 
 A killed run leaves whole parts or none. A part's name is the SHA-256 of its bytes: one that was cut short or
 altered does not fit its name and is never trusted.
@@ -29,6 +30,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import histcxr
+from histcxr.data.fingerprints import FINGERPRINT_BYTES
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.histograms import BINS
 from histcxr.features.recipe import Recipe
@@ -40,6 +42,9 @@ _PART_SECONDS: Final = 30.0
 # Half-written files of runs that were killed are removed when they are this old.
 _STALE_SECONDS: Final = 24 * 3600.0
 _KEY_BYTES: Final = 32
+# Of what is kept for an image; another layout is another folder.
+_VERSION: Final = 2
+_COLUMNS: Final = ("key", "counts", "fingerprint")
 
 
 def content_key(image: bytes, mask: bytes) -> bytes:
@@ -58,7 +63,13 @@ class CountsCache:
         self._rows = len(recipe.names)
         # Decoders differ in the last bit between versions, so theirs belongs to the identity of the counts.
         self._identity = json.dumps(
-            {**recipe.to_dict(), "histcxr": histcxr.__version__, "opencv": cv2.__version__}, sort_keys=True
+            {
+                **recipe.to_dict(),
+                "histcxr": histcxr.__version__,
+                "opencv": cv2.__version__,
+                "layout": _VERSION,
+            },
+            sort_keys=True,
         )
         self._folder = Path(folder) / hashlib.sha256(self._identity.encode()).hexdigest()[:16]
         try:
@@ -76,7 +87,7 @@ class CountsCache:
             table = self._read(part, ["key"])
             if table is not None:
                 self._part_of.update(dict.fromkeys(table["key"].to_pylist(), part))
-        self._new: dict[bytes, NDArray[np.uint32]] = {}
+        self._new: dict[bytes, tuple[NDArray[np.uint32], bytes]] = {}
         self._written = time.monotonic()
 
     def __enter__(self) -> CountsCache:
@@ -92,11 +103,16 @@ class CountsCache:
         """Return the keys of all counts on disk."""
         return frozenset(self._part_of)
 
-    def add(self, keys: Sequence[bytes], counts: Sequence[NDArray[np.int64]]) -> None:
-        """Keep counts, each of shape (rows, 256), to be written in parts; empty keys are skipped."""
-        for key, rows in zip(keys, counts, strict=True):
+    def add(
+        self,
+        keys: Sequence[bytes],
+        counts: Sequence[NDArray[np.int64]],
+        fingerprints: Sequence[NDArray[np.uint8]],
+    ) -> None:
+        """Keep counts (rows, 256) and fingerprints (72,), to be written in parts; empty keys are skipped."""
+        for key, rows, known in zip(keys, counts, fingerprints, strict=True):
             if key and key not in self._part_of:
-                self._new[key] = rows.astype(np.uint32).reshape(-1)
+                self._new[key] = rows.astype(np.uint32).reshape(-1), known.tobytes()
         if len(self._new) >= _PART_IMAGES or time.monotonic() - self._written >= _PART_SECONDS:
             self.flush()
 
@@ -106,13 +122,15 @@ class CountsCache:
         if not self._new:
             return
         keys = pa.array(list(self._new), pa.binary(_KEY_BYTES))
-        flat = pa.array(np.concatenate(list(self._new.values())))
-        counts = pa.FixedSizeListArray.from_arrays(flat, self._rows * BINS)
+        rows, known = zip(*self._new.values(), strict=True)
+        counts = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(rows)), self._rows * BINS)
+        columns = [keys, counts, pa.array(known, pa.binary(FINGERPRINT_BYTES))]
         schema = pa.schema(
-            [("key", keys.type), ("counts", counts.type)], metadata={b"identity": self._identity.encode()}
+            [(name, column.type) for name, column in zip(_COLUMNS, columns, strict=True)],
+            metadata={b"identity": self._identity.encode()},
         )
         buffer = pa.BufferOutputStream()
-        pq.write_table(pa.table([keys, counts], schema=schema), buffer, compression="zstd")
+        pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
         data = buffer.getvalue()
         part = self._folder / f"part-{hashlib.sha256(data).hexdigest()}.parquet"
         with replacing(part) as unfinished:
@@ -120,8 +138,13 @@ class CountsCache:
         self._part_of.update(dict.fromkeys(self._new, part))
         self._new = {}
 
-    def fill(self, counts: NDArray[np.int64], wanted: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Copy kept counts into an array ``(n, rows, 256)``, given as its row and their key, part by part.
+    def fill(
+        self,
+        counts: NDArray[np.int64],
+        fingerprints: NDArray[np.uint8],
+        wanted: Sequence[tuple[int, bytes]],
+    ) -> list[int]:
+        """Copy what is kept into arrays ``(n, rows, 256)`` and ``(n, 72)``, given as row and key, part by part.
 
         The rows are returned that could not be filled, because their part is gone or damaged by now.
         """
@@ -134,14 +157,17 @@ class CountsCache:
             else:
                 by_part.setdefault(part, []).append((row, key))
         for part, rows in by_part.items():
-            table = self._read(part, ["key", "counts"])
+            table = self._read(part, list(_COLUMNS))
             if table is None:
                 lost += [row for row, _ in rows]
                 self._part_of = {key: path for key, path in self._part_of.items() if path != part}
                 continue
             place = {key: index for index, key in enumerate(table["key"].to_pylist())}
             flat = table["counts"].combine_chunks().flatten().to_numpy().reshape(len(table), self._rows, BINS)
-            counts[[row for row, _ in rows]] = flat[[place[key] for _, key in rows]]
+            known = np.frombuffer(b"".join(table["fingerprint"].to_pylist()), np.uint8)
+            into, of = [row for row, _ in rows], [place[key] for _, key in rows]
+            counts[into] = flat[of]
+            fingerprints[into] = known.reshape(-1, FINGERPRINT_BYTES)[of]
         return sorted(lost)
 
     def _read(self, part: Path, columns: list[str]) -> pa.Table | None:

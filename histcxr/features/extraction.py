@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
@@ -17,6 +16,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from histcxr.data.fingerprints import FINGERPRINT_BYTES, fingerprint
 from histcxr.exceptions import InputError, RadiographError, UnjudgeableError
 from histcxr.features.cache import CountsCache, content_key
 from histcxr.features.filters import Band
@@ -54,11 +54,14 @@ class Features:
         not usable) and ``detail`` (what was found).
     recipe : Recipe
         What was extracted.
+    fingerprints : ndarray of uint8, shape (n, 72), or None
+        By which images are known again, zeros where one is not usable; see :mod:`histcxr.data.fingerprints`.
     """
 
     counts: NDArray[np.int64]
     table: pd.DataFrame
     recipe: Recipe
+    fingerprints: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.table), len(self.recipe.names), BINS)
@@ -80,7 +83,8 @@ class Features:
             raise InputError(
                 f"rows must be {len(self)} booleans, one for each image; got shape {index.shape}"
             )
-        return replace(self, counts=self.counts[index], table=self.table.iloc[index])
+        known = None if self.fingerprints is None else self.fingerprints[index]
+        return replace(self, counts=self.counts[index], table=self.table.iloc[index], fingerprints=known)
 
 
 def extract_features(
@@ -132,6 +136,7 @@ def extract_features(
     masks, segmenter = _lungs(_paths(manifest["mask"]), lungs, segmenter)
     n = len(manifest)
     counts = np.zeros((n, len(recipe.names), BINS), np.int64)
+    fingerprints = np.zeros((n, FINGERPRINT_BYTES), np.uint8)
     reasons, details = [""] * n, [""] * n
     work = _Work(images, masks, recipe, segmenter)
     rows: Sequence[int] = range(n)
@@ -142,15 +147,15 @@ def extract_features(
         while rows:
             found: list[tuple[int, bytes]] = []
             for done in _in_chunks(work, rows, n_jobs, None if kept is None else kept.keys()):
-                done.store(counts, reasons, details)
+                done.store(counts, fingerprints, reasons, details)
                 if kept is not None:
-                    kept.add(done.keys, done.counts)
+                    kept.add(done.keys, done.counts, done.fingerprints)
                 found += done.known
                 bar.update(len(done.rows) - len(done.known))
             # What the cache lost in the meantime is counted in a second round.
-            rows = () if kept is None else kept.fill(counts, found)
+            rows = () if kept is None else kept.fill(counts, fingerprints, found)
             bar.update(len(found) - len(rows))
-    return Features(counts, manifest.assign(reason=reasons, detail=details), recipe)
+    return Features(counts, manifest.assign(reason=reasons, detail=details), recipe, fingerprints)
 
 
 def _lungs(masks: list[str], lungs: str, segmenter: Segmenter | None) -> tuple[list[str], Segmenter | None]:
@@ -187,12 +192,19 @@ class _Chunk:
     counted: list[int] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
     counts: list[NDArray[np.int64]] = field(default_factory=list)
+    fingerprints: list[NDArray[np.uint8]] = field(default_factory=list)
     failed: list[tuple[int, UnjudgeableError]] = field(default_factory=list)
     known: list[tuple[int, bytes]] = field(default_factory=list)
 
-    def store(self, counts: NDArray[np.int64], reasons: list[str], details: list[str]) -> None:
-        for row, found in zip(self.counted, self.counts, strict=True):
-            counts[row] = found
+    def store(
+        self,
+        counts: NDArray[np.int64],
+        fingerprints: NDArray[np.uint8],
+        reasons: list[str],
+        details: list[str],
+    ) -> None:
+        for row, found, known in zip(self.counted, self.counts, self.fingerprints, strict=True):
+            counts[row], fingerprints[row] = found, known
         for row, error in self.failed:
             reasons[row], details[row] = error.reason.value, error.detail
 
@@ -262,7 +274,7 @@ def _count(chunk: _Chunk, sources: Sequence[_Source], work: _Work) -> None:
     results = measure_batch(
         [source.image for source in sources],
         [source.mask for source in sources],
-        partial(count_lungs, recipe=work.recipe),
+        lambda pixels, *of: (count_lungs(pixels, *of, recipe=work.recipe), fingerprint(pixels)),
         segmenter=work.segmenter,
         paths=[source.name for source in sources],
     )
@@ -271,7 +283,8 @@ def _count(chunk: _Chunk, sources: Sequence[_Source], work: _Work) -> None:
             chunk.failed.append((source.row, result))
         else:
             chunk.counted.append(source.row)
-            chunk.counts.append(result[0])
+            chunk.counts.append(result[0][0])
+            chunk.fingerprints.append(result[0][1])
             chunk.keys.append(source.key)
 
 

@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 
 from histcxr.checks import whole_number
+from histcxr.data.fingerprints import FINGERPRINT_BYTES, fingerprint
 from histcxr.data.radiograph import check_lungs, read_radiograph
 from histcxr.exceptions import HistcxrWarning, InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.extraction import LUNGS
@@ -154,11 +155,14 @@ class ReferenceImages:
         The manifest, row for row, with two columns added: ``reason`` (``""``, or the code why the image is not
         usable) and ``detail`` (what was found).
     settings : InputSettings
+    fingerprints : ndarray of uint8, shape (n, 72), or None
+        By which images are known again, zeros where one is not usable; see :mod:`histcxr.data.fingerprints`.
     """
 
     pixels: _Bytes
     table: pd.DataFrame
     settings: InputSettings
+    fingerprints: _Bytes | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.table), self.settings.size, self.settings.size)
@@ -178,7 +182,8 @@ class ReferenceImages:
         index = np.asarray(rows)
         if index.dtype == np.bool_ and index.shape != (len(self),):
             raise InputError(f"rows must be {len(self)} booleans, one for each image; got {index.shape}")
-        return replace(self, pixels=self.pixels[index], table=self.table.iloc[index])
+        prints = None if self.fingerprints is None else self.fingerprints[index]
+        return replace(self, pixels=self.pixels[index], table=self.table.iloc[index], fingerprints=prints)
 
 
 def read_images(
@@ -227,10 +232,11 @@ def read_images(
         )
     _warn_of_lungs_only(manifest, region)
     pixels, images = np.zeros((n, size, size), np.uint8), _paths(manifest["image"])
+    fingerprints = np.zeros((n, FINGERPRINT_BYTES), np.uint8)
 
     def read(row: int) -> UnjudgeableError | None:
         try:
-            pixels[row] = _read_one(images[row], masks[row], settings, segmenter)
+            pixels[row], fingerprints[row] = _read_one(images[row], masks[row], settings, segmenter)
         except UnjudgeableError as error:
             return error
         return None
@@ -244,9 +250,9 @@ def read_images(
 
         done = tqdm(done, total=n, unit="image", desc="reading")
     failed = list(done)
-    reasons = ["" if error is None else error.reason.value for error in failed]
-    details = ["" if error is None else error.detail for error in failed]
-    return ReferenceImages(pixels, manifest.assign(reason=reasons, detail=details), settings)
+    found = [("", "") if error is None else (error.reason.value, error.detail) for error in failed]
+    table = manifest.assign(reason=[reason for reason, _ in found], detail=[detail for _, detail in found])
+    return ReferenceImages(pixels, table, settings, fingerprints)
 
 
 def read_lung_squares(
@@ -283,15 +289,19 @@ def lung_square(pixels: _Bytes, lungs: _Lungs, name: str = "", *, settings: Inpu
     return settings.prepare(pixels, None if settings.region == "full" else lungs)
 
 
-def _read_one(image: str, mask: str, settings: InputSettings, segmenter: Segmenter | None) -> _Bytes:
+def _read_one(
+    image: str, mask: str, settings: InputSettings, segmenter: Segmenter | None
+) -> tuple[_Bytes, _Bytes]:
+    """Return what a network sees, and the fingerprint of the pixels before anything is hidden."""
     if settings.region == "full":  # no lungs are looked for, so that none need be found
         pixels = read_radiograph(image).pixels
         check_lungs(pixels, np.ones(pixels.shape, np.bool_), image)
-        return settings.prepare(pixels, None)
-    square, _ = measure_image(
-        image, mask, lambda *found: lung_square(*found, settings=settings), segmenter=segmenter
-    )
-    return square
+        return settings.prepare(pixels, None), fingerprint(pixels)
+
+    def both(pixels: _Bytes, mask: _Lungs, name: str) -> tuple[_Bytes, _Bytes]:
+        return lung_square(pixels, mask, name, settings=settings), fingerprint(pixels)
+
+    return measure_image(image, mask, both, segmenter=segmenter)[0]
 
 
 def _lungs_of(

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from histcxr.reports.text import REGIONS, auc_text, classes_report, markdown_table, thresholds_report
+from histcxr.reports.promises import certified_lines, thresholds_report
+from histcxr.reports.tables import auc_text, markdown_table
+from histcxr.reports.text import REGIONS, classes_report
 
 
 def model_card(description: Mapping[str, Any]) -> str:
@@ -27,7 +29,8 @@ def model_card(description: Mapping[str, Any]) -> str:
         "certify them on your own with `histcxr calibrate` first.",
         "",
         "## Promises",
-        thresholds_report(description["thresholds"]),
+        thresholds_report(description["thresholds"], training.get("groups")),
+        *(certified_lines(training["certified"]) if "certified" in training else ()),
         "",
         "## Data",
         markdown_table(rows, list(dict.fromkeys(key for row in rows for key in row)))
@@ -100,5 +103,5 @@ def _flat(about: Mapping[str, Any]) -> dict[str, object]:
         if isinstance(value, Mapping)
         else value
         for key, value in about.items()
-        if key != "fingerprint"
+        if key not in ("fingerprint", "left_out")
     }

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from histcxr.networks.search import TuningResult
+from histcxr.reports.promises import (
+    certified_lines,
+    contradiction_lines,
+    seen_lines,
+    thresholds_report,
+)
+from histcxr.reports.tables import auc_text, counts_text, estimate_text, markdown_table
 
 _BEST_TRIALS = 10
 REGIONS = {"lungs": "the lungs only", "hidden": "everything but the lungs", "full": "the full image"}
@@ -16,41 +23,6 @@ _TEST_ROW_MEANS = (
 )
 
 DISCLAIMER = "Research software, not a medical device."
-
-
-def markdown_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
-    """Lay out rows as an aligned Markdown table, numbers to the right, floats with three decimals.
-
-    Columns are those of the first row unless they are given; a missing key is an empty cell.
-    """
-    columns = list(columns) if columns is not None else list(rows[0]) if rows else []
-    cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
-    numeric = [any(isinstance(row.get(column), int | float) for row in rows) for column in columns]
-    widths = [max(3, len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
-
-    def line(values: Sequence[str]) -> str:
-        padded = [
-            value.rjust(width) if right else value.ljust(width)
-            for value, width, right in zip(values, widths, numeric, strict=True)
-        ]
-        return "| " + " | ".join(padded) + " |"
-
-    rules = [
-        "-" * (width + 1) + (":" if right else "-") for width, right in zip(widths, numeric, strict=True)
-    ]
-    return "\n".join([line(columns), f"|{'|'.join(rules)}|", *(line(row) for row in cells)])
-
-
-def interval_text(value: float, low: float, high: float) -> str:
-    """Write an estimate with its interval, ``0.912 (0.897-0.925)``."""
-    return f"{value:.3f} ({low:.3f}-{high:.3f})"
-
-
-def auc_text(figures: Mapping[str, Any]) -> str:
-    """Write the AUC with its interval, or why there is none."""
-    if figures["auc"] is None:
-        return "too few patients"
-    return interval_text(figures["auc"], figures["auc_low"], figures["auc_high"])
 
 
 def training_report(report: Mapping[str, Any]) -> str:
@@ -67,7 +39,7 @@ def training_report(report: Mapping[str, Any]) -> str:
     bands = f", bands {', '.join(report['bands'])}. " if report["bands"] else ". "
     lines = [
         f"Lungs in zones {report['zones']}{bands}{_parts_text(data)}",
-        *([f"Learnt from {_counts_text(report['learnt_from'])}."] if "learnt_from" in report else []),
+        *([f"Learnt from {counts_text(report['learnt_from'])}."] if "learnt_from" in report else []),
         "",
         markdown_table(rows),
         "",
@@ -99,7 +71,7 @@ def network_report(report: Mapping[str, Any]) -> str:
         f"{report['architecture']}, {report['parameters']:,} parameters, on {REGIONS[inputs['region']]} at "
         f"{inputs['size']} x {inputs['size']} pixels",
         _parts_text(report["data"]),
-        f"Learnt from {_counts_text(report['learnt_from'])} in {report['fit_seconds']:.0f} s, {report['epochs']} "
+        f"Learnt from {counts_text(report['learnt_from'])} in {report['fit_seconds']:.0f} s, {report['epochs']} "
         f"epochs; {stopped}.",
         "",
         markdown_table([_test_row(report["architecture"], test)]),
@@ -163,6 +135,7 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
         for drawer, share in decisions["shares"].items()
     ]
     named = {"all": overall, **_by_name(result["groups"])}
+    where = f" where {100 * overall['prevalence']:.3g} % of the patients are sick"
     lines = [
         f"{result['model']['name']} on {overall['images']} images ({overall['sick']} sick), split {result['split']}",
         "",
@@ -172,18 +145,17 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
         "",
         markdown_table(drawers),
         "",
-        f"Ruled out although sick: {decisions['missed']} patients. NPV {estimate_text(decisions['npv'])}.",
-        f"Ruled in although normal: {decisions['false_alarms']} patients. PPV {estimate_text(decisions['ppv'])}.",
-        thresholds_report(result["thresholds"]),
+        f"Ruled out although sick: {decisions['missed']} patients. NPV {estimate_text(decisions['npv'])}{where}.",
+        f"Ruled in although normal: {decisions['false_alarms']} patients. PPV "
+        f"{estimate_text(decisions['ppv'])}{where}.",
+        thresholds_report(result["thresholds"], result.get("certificates")),
+        *contradiction_lines(result.get("contradicted", ())),
     ]
     lines += [
         f"Note: {count} images go to review unjudged: {code}." for code, count in result["unusable"].items()
     ]
     lines.append(f"Not judged in all: {100 * result['refused']:.1f} % of the images.")
-    if result["seen"]:
-        lines.append(
-            f"Note: {result['seen']} images were left out: the model was trained or certified on their patients."
-        )
+    lines += seen_lines(result)
     for name, figures in named.items():
         # Of two classes, the table above says of the groups what there is to say.
         if "classes" in figures and (name == "all" or len(figures["classes"]["names"]) > 2):
@@ -225,21 +197,9 @@ def comparison_report(result: Mapping[str, Any]) -> str:
     ]
     for name, model in zip(names, models, strict=True):
         reasons = [f"{count} {code}" for code, count in model["unusable"].items()]
-        lines.append(f"  {name}: " + ", ".join([f"{model['seen']} seen", *reasons]))
+        lines.append(f"  {name}: " + ", ".join([f"{model['seen']['images']} seen", *reasons]))
+        lines += seen_lines(model)
     return _closed(lines)
-
-
-def thresholds_report(thresholds: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say what the two thresholds promise."""
-    return "\n".join(
-        f"{kind}: "
-        + (f"score {sign} {choice['threshold']:.4f}, " if choice["certified"] else "nobody, ")
-        + str(choice["message"])
-        for kind, sign, choice in (
-            ("rule_out", "<", thresholds["rule_out"]),
-            ("rule_in", ">", thresholds["rule_in"]),
-        )
-    )
 
 
 def triage_report(summary: Mapping[str, Any]) -> str:
@@ -300,13 +260,6 @@ def explanation_report(result: Mapping[str, Any]) -> str:
     return _closed(lines)
 
 
-def estimate_text(estimate: Mapping[str, Any] | None) -> str:
-    """Write an estimate, or that there is nobody to count."""
-    if not estimate:
-        return "nobody to count"
-    return interval_text(estimate["value"], estimate["low"], estimate["high"])
-
-
 def _gap_text(gap: Mapping[str, Any]) -> str:
     """Write a difference with its interval, where they exist."""
     if gap["value"] is None:
@@ -347,10 +300,8 @@ def _test_row(name: str, test: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _promises(figures: Mapping[str, Any]) -> list[str]:
-    return [
-        f"  rule_out: {figures['threshold']['message']}",
-        f"  rule_in:  {figures['rule_in_threshold']['message']}",
-    ]
+    thresholds = {"rule_out": figures["threshold"], "rule_in": figures["rule_in_threshold"]}
+    return [thresholds_report(thresholds, figures["groups"]), *certified_lines(figures["certified"])]
 
 
 def _data_notes(data: Mapping[str, Any]) -> list[str]:
@@ -367,14 +318,5 @@ def _parts_text(data: Mapping[str, Any]) -> str:
     )
 
 
-def _counts_text(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
 def _closed(lines: Iterable[str]) -> str:
     return "\n".join([*lines, DISCLAIMER])
-
-
-def _cell(value: object) -> str:
-    text = f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from histcxr.decision.thresholds import Certificates, certify
+from histcxr.decision.drawers import evaluate_decisions
+from histcxr.decision.groups import certify_groups
+from histcxr.decision.site import LEAST_IMAGES, fit_site
+from histcxr.decision.thresholds import Certificates, certify, joint_confidence
 from histcxr.exceptions import InputError
 from histcxr.store import Model
 from histcxr.store.judges import SavedModel
@@ -17,14 +22,20 @@ from histcxr.study.cohort import (
     Cohort,
     Data,
     Reading,
-    image_hashes,
+    check_columns,
+    groups_of,
+    known_groups,
     labelled_manifest,
     only_split,
-    unseen_cohort,
+    read_cohort,
 )
+from histcxr.study.seen import REMEMBERS_NOBODY, leave_out_seen, remember, remembers
 
 #: Value of a network's ``held_out``: the validation part itself says when to stop, and can then certify nothing.
 ON_VAL: Final = "val"
+
+#: What a certified population is a mixture of, where the data say so.
+_SITE_GROUPS: Final = ("label", "source", "view")
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,79 @@ class Promise:
     specificity: float = 0.95
     confidence: float = 0.95
 
-    def certify(self, scores: NDArray[np.float64], cohort: Cohort) -> Certificates:
-        """Return both thresholds, as the scores (n,) of a cohort certify them or not."""
-        return certify(scores, cohort.sick, cohort.patients, **asdict(self))
+    def nothing(self) -> Certificates:
+        """Return both thresholds of a model that nobody certified yet."""
+        return certify(np.empty(0), np.empty(0, np.bool_), None, **asdict(self))
+
+
+def certified(
+    model: SavedModel,
+    cohort: Cohort,
+    promise: Promise,
+    by: Sequence[str] = (),
+    *,
+    also: Sequence[Cohort] = (),
+) -> SavedModel:
+    """Return the model with thresholds, groups and site as a cohort that it has not seen certifies them.
+
+    Images that the model refuses are not scored in a triage, so they do not certify; ``training["certified"]`` says
+    who did, how many were refused, and the sensitivity and specificity at the thresholds among the judged and among
+    all, where a refused image goes to review. With ``by``, every group of these columns is certified by itself; the
+    thresholds over all patients then have their share of the confidence. ``also`` belongs to the same population, which
+    is described (``training["site"]``) but certifies nothing.
+
+    Raises
+    ------
+    InputError
+        ``by`` names a column that the data do not have.
+    """
+    check_columns(by, cohort.table)
+    refused = model.unfamiliar(cohort.values)
+    judged = cohort.part(~refused)
+    scores = np.full(len(cohort), np.nan)
+    scores[~refused] = model.score(judged.values)
+    own = scores[~refused]
+    training = {key: value for key, value in model.training.items() if key not in ("groups", "site")}
+    if by:
+        columns = {column: groups_of(judged.table, column) for column in by}
+        found = certify_groups(own, judged.sick, judged.patients, columns, **asdict(promise))
+        training["groups"] = found.to_dict()
+        rule_out, rule_in = (drawer.overall for drawer in found)
+    else:
+        rule_out, rule_in = certify(own, judged.sick, judged.patients, **asdict(promise))
+    population = [*also, judged]
+    if sum(map(len, population)) >= LEAST_IMAGES:
+        table = pd.concat([part.table for part in population], ignore_index=True)
+        kinds = [groups_of(table, name) for name in _SITE_GROUPS if name in table]
+        names = [" ".join(filter(None, row)) for row in zip(*kinds, strict=True)]
+        numbers = np.concatenate([model.site_numbers(part.values) for part in population])
+        training["site"] = fit_site(numbers, names, model.site_names).to_dict()
+    model = replace(model, rule_out=rule_out, rule_in=rule_in, training=training, metrics={})
+    promises = [rule_out.to_dict(), rule_in.to_dict()]
+    for drawer in model.groups or ():
+        promises += [choice.to_dict() for values in drawer.groups.values() for choice in values.values()]
+    training["certified"] = {
+        **judged.describe(),
+        "refused": int(refused.sum()),
+        "refused_sick": int(cohort.sick[refused].sum()),
+        "among_judged": _worth(model, judged, own),
+        "among_all": _worth(model, cohort, scores),
+        "by": list(by),
+        "joint_confidence": joint_confidence(promises),
+    }
+    return replace(model, training=training)
+
+
+def _worth(model: SavedModel, cohort: Cohort, scores: NDArray[np.float64]) -> dict[str, float | None]:
+    """Return sensitivity of rule_out and specificity of rule_in by patient; they certified them, so no test figures."""
+    if not len(cohort):
+        return {"sensitivity": None, "rule_in_specificity": None}
+    drawers = model.drawers(scores, known_groups(model, cohort.table))
+    found = evaluate_decisions(
+        scores, cohort.sick, cohort.patients, model.rule_out, model.rule_in, drawers=drawers
+    )
+    worth = {"sensitivity": found.sensitivity, "rule_in_specificity": found.rule_in_specificity}
+    return {name: one.value if one else None for name, one in worth.items()}
 
 
 def calibrate(
@@ -53,6 +134,7 @@ def calibrate(
     specificity: float = 0.95,
     confidence: float = 0.95,
     split: str | None = None,
+    by: Sequence[str] = (),
     views: int | None = None,
     lungs: str = "either",
     normal: str | None = None,
@@ -71,6 +153,8 @@ def calibrate(
         What rule_out and rule_in promise.
     split : str, optional
         The part of the data; "all": all of it. By default ``val`` where the data name one, otherwise all.
+    by : sequence of str
+        Columns, ``label`` among them if wanted: certify within each of their groups, too; see :func:`certified`.
     views : int, optional
         Networks only: how often an image is to be seen from now on; see
         :class:`~histcxr.reference.classifier.ReferenceClassifier`. None: as before.
@@ -96,23 +180,59 @@ def calibrate(
         classifier.set_params(views=views)
         model = replace(model, classifier=classifier)
         training["settings"] = {**training.get("settings", {}), "views": views}
+    if not remembers(model):
+        raise InputError(
+            f"{REMEMBERS_NOBODY}, so none of them could be left out, and nothing can be certified: train it anew"
+        )
     reading = Reading(lungs, normal, cache, n_jobs, progress)
     manifest = labelled_manifest(data)
     if split is None:
         split = "val" if (manifest["split"].astype(str) == "val").any() else "all"
     on_val = training.get("settings", {}).get("held_out") == ON_VAL
     fitted_on = ("train", "val") if on_val else ("train",)
-    cohort, left_out = unseen_cohort(model, only_split(manifest, split), reading, fitted_on)
+    cohort, seen = leave_out_seen(read_cohort(only_split(manifest, split), model, reading), model, fitted_on)
     cohort.require_both_classes(f"the calibration patients (split {split})")
     promise = Promise(sensitivity, specificity, confidence)
-    chosen = promise.certify(model.score(cohort.values), cohort)
-    if not chosen.rule_out.certified and not chosen.rule_in.certified:
-        raise InputError(f"{chosen.rule_out.message}; {chosen.rule_in.message}")
-    training["val"] = {
-        **cohort.describe(),
-        "trained_on_and_left_out": left_out,
-        "fingerprint": cohort.fingerprint(),
-    }
-    seen = training.get("seen", {})
-    training["seen"] = {**seen, "val": sorted({*seen.get("val", ()), *image_hashes(cohort.values)})}
-    return replace(model, rule_out=chosen.rule_out, rule_in=chosen.rule_in, metrics={}, training=training)
+    training["val"] = {**cohort.describe(), "left_out": seen, "fingerprint": cohort.digest()}
+    training = remember(training, {"val": cohort})
+    # What stands on the card about groups was measured at other thresholds.
+    card = {key: value for key, value in model.card.items() if key != "groups"}
+    found = certified(replace(model, training=training, card=card), cohort, promise, by)
+    if not found.rule_out.certified and not found.rule_in.certified:
+        raise InputError(f"{found.rule_out.message}; {found.rule_in.message}")
+    return found
+
+
+def contradicted(
+    model: SavedModel, overall: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """List the certified promises that figures contradict: the whole interval lies under the target.
+
+    Parameters
+    ----------
+    overall, groups : mapping
+        As :func:`histcxr.evaluate` returns them; groups by column and value.
+
+    Returns
+    -------
+    list of dict
+        ``promise``, ``column`` and ``value`` ("" over all patients), ``figure``, ``target``, ``measured``, ``low`` and
+        ``high``.
+    """
+    found = []
+    for kind, figure in (("rule_out", "sensitivity"), ("rule_in", "rule_in_specificity")):
+        promises = [("", "", getattr(model, kind), overall)]
+        if model.groups is not None:
+            promises += [
+                (column, value, choice, groups[column][value])
+                for column, values in getattr(model.groups, kind).groups.items()
+                for value, choice in values.items()
+                if value in groups.get(column, {})
+            ]
+        for column, value, choice, figures in promises:
+            measured = figures["decisions"][figure]
+            if choice.certified and measured and measured["high"] < choice.target:
+                limits = {"measured": measured["value"], "low": measured["low"], "high": measured["high"]}
+                about = {"promise": kind, "column": column, "value": value, "figure": figure}
+                found.append({**about, "target": choice.target, **limits})
+    return found

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any, TypeAlias
@@ -13,9 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histcxr.data.fingerprints import recognised
 from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.data.splits import SPLITS, patient_groups, split_patients, undersample
-from histcxr.exceptions import HistcxrWarning, InputError
+from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
 from histcxr.features.recipe import Recipe
 from histcxr.reference.images import InputSettings, read_images
@@ -71,6 +71,8 @@ class Cohort:
         Whose masks.
     normal : str
         The label that means normal.
+    fingerprints : ndarray of uint8, shape (n, 72), or None
+        By which images are known again; see :mod:`histcxr.data.fingerprints`. None before anything is read.
     """
 
     table: pd.DataFrame
@@ -80,6 +82,7 @@ class Cohort:
     unusable: Mapping[str, int] = field(default_factory=dict)
     lungs: str = "given"
     normal: str = "Normal"
+    fingerprints: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.sick)
@@ -91,11 +94,19 @@ class Cohort:
             raise InputError("the cohort must be read before a model can use it")
         return self.measured
 
+    @property
+    def prints(self) -> NDArray[np.uint8]:
+        """``fingerprints``, of a cohort that was read."""
+        if self.fingerprints is None:
+            raise InputError("the cohort must be read before an image can be recognised")
+        return self.fingerprints
+
     def part(self, keep: NDArray[np.bool_]) -> Cohort:
         """Return the radiographs where ``keep`` is true."""
-        measured = None if self.measured is None else self.measured[keep]
-        table, sick, patients = self.table.loc[keep], self.sick[keep], self.patients[keep]
-        return replace(self, table=table, sick=sick, patients=patients, measured=measured)
+        same = ("sick", "patients", "measured", "fingerprints")
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in same}
+        kept: dict[str, Any] = {name: None if one is None else one[keep] for name, one in arrays.items()}
+        return replace(self, table=self.table.loc[keep], **kept)
 
     def require_both_classes(self, what: str) -> None:
         """Raise :class:`InputError` unless there are sick and normal radiographs."""
@@ -119,10 +130,10 @@ class Cohort:
                 description[column] = {str(value): int(count) for value, count in sorted(values.items())}
         return description
 
-    def fingerprint(self) -> str:
-        """Return one SHA-256 for these images with their labels, whatever their order."""
+    def digest(self) -> str:
+        """Return one SHA-256 for these images with their labels, whatever their order and masks."""
         labelled = sorted(
-            f"{code} {int(sick)}" for code, sick in zip(image_hashes(self.values), self.sick, strict=True)
+            f"{code.tobytes().hex()} {int(sick)}" for code, sick in zip(self.prints, self.sick, strict=True)
         )
         return hashlib.sha256("\n".join(labelled).encode()).hexdigest()
 
@@ -205,20 +216,24 @@ def read_cohort(
     if isinstance(what, InputSettings):
         lungs = "given" if what.region == "full" else lungs  # which uses none
         images = read_images(manifest, what, lungs=lungs, **same)
-        measured, table, usable = images.pixels, images.table, images.usable
+        measured, table, usable, known = images.pixels, images.table, images.usable, images.fingerprints
     else:
         features = extract_features(manifest, what, lungs=lungs, cache=how.cache, **same)
-        measured, table, usable = features.counts, features.table, features.usable
+        measured, table, usable, known = (
+            features.counts,
+            features.table,
+            features.usable,
+            features.fingerprints,
+        )
     reasons = table.loc[~usable, "reason"].value_counts()
     unusable = {str(code): int(count) for code, count in reasons.items()}
     if not usable.any():
         raise InputError(
             f"data must hold at least one usable radiograph, got none of {len(manifest)}: {unusable}"
         )
-    if not usable.all():
-        measured, table = measured[usable], table.loc[usable]
     sick, patients = is_sick(table["label"], normal), patient_groups(table)
-    return Cohort(table, sick, patients, measured, unusable, lungs, normal)
+    cohort = Cohort(table, sick, patients, measured, unusable, lungs, normal, known)
+    return cohort if usable.all() else cohort.part(usable)
 
 
 def split_cohort(cohort: Cohort, *, seed: int = 0) -> tuple[dict[str, Cohort], list[str]]:
@@ -266,7 +281,26 @@ def split_cohort(cohort: Cohort, *, seed: int = 0) -> tuple[dict[str, Cohort], l
         rows = np.flatnonzero(split == "train")
         split[rows] = split_patients(cohort.table.iloc[rows], (0.8, 0.2, 0.0), seed=seed)
         notes.append("the data names no val part: a fifth of the training patients was set aside for it")
+    twins = _twins(cohort, split)
+    if twins.any():
+        out = np.isin(cohort.patients, cohort.patients[twins])
+        # Patients who stand in one part alone by now, so that nobody of a later part is lost.
+        notes.append(
+            f"{int(out.sum())} images were left out: {int(twins.sum())} of them are near-duplicates of images in a "
+            "later part (train before val before test), the others are of the same patients"
+        )
+        cohort, split = cohort.part(~out), split[~out]
     return {part: cohort.part(split == part) for part in SPLITS}, notes
+
+
+def _twins(cohort: Cohort, split: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Tell which images (n,) are near-duplicates of one in a later part."""
+    twins = np.zeros(len(cohort), np.bool_)
+    if cohort.fingerprints is not None:
+        for number, part in enumerate(SPLITS[:-1]):
+            own, later = split == part, np.isin(split, SPLITS[number + 1 :])
+            twins[own] = recognised(cohort.prints[own], cohort.prints[later])
+    return twins
 
 
 def balanced_rows(cohort: Cohort, classes: NDArray[Any], wanted: bool | int, seed: int) -> NDArray[np.intp]:
@@ -278,53 +312,6 @@ def balanced_rows(cohort: Cohort, classes: NDArray[Any], wanted: bool | int, see
         return np.arange(len(cohort))
     table = cohort.table.assign(_class=classes)
     return undersample(table, by="_class", per_class=None if wanted is True else wanted, seed=seed)
-
-
-def image_hashes(measured: NDArray[Any]) -> list[str]:
-    """Fingerprint each image by what a model reads of it: 64 bits of BLAKE2b, as 16 hexadecimal digits.
-
-    A model keeps those of the images it was trained and certified on, so that nobody measures it on them by accident.
-    They say nothing about a patient to anyone who does not hold the image itself.
-    """
-    rows = np.ascontiguousarray(measured if measured.dtype == np.uint8 else measured.astype("<i8"))
-    return [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in rows]
-
-
-def leave_out(cohort: Cohort, hashes: Collection[str]) -> tuple[Cohort, int]:
-    """Leave out every patient of whom any image is among ``hashes``; also return how many images that were."""
-    known = set(hashes)
-    own = image_hashes(cohort.values) if known else []
-    patients = {patient for patient, code in zip(cohort.patients, own, strict=False) if code in known}
-    keep = np.array([patient not in patients for patient in cohort.patients], dtype=bool)
-    return cohort.part(keep), int((~keep).sum())
-
-
-def unseen_cohort(
-    model: SavedModel, manifest: pd.DataFrame, reading: Reading, parts: Sequence[str] = ("train", "val")
-) -> tuple[Cohort, int]:
-    """Read the images whose patients a model has not seen in ``parts``; also return how many images were left out.
-
-    Raises
-    ------
-    InputError
-        When nothing is left.
-
-    Warns
-    -----
-    HistcxrWarning
-        The lungs are not of the maker that they were of in training, so that no image can be recognised.
-    """
-    _warn_of_other_masks(model, manifest, reading)
-    cohort, left_out = leave_out(
-        read_cohort(manifest, model, reading),
-        [code for part in parts for code in model.training.get("seen", {}).get(part, ())],
-    )
-    if not len(cohort):
-        raise InputError(
-            f"data must hold radiographs that the model has not seen, got none ({left_out} were left out because it "
-            "has)"
-        )
-    return cohort, left_out
 
 
 def model_input(model: SavedModel) -> Recipe | InputSettings:
@@ -341,14 +328,26 @@ def _has_masks(manifest: pd.DataFrame) -> bool:
     return "mask" in manifest and bool((manifest["mask"].astype(str) != "").any())
 
 
-def _warn_of_other_masks(model: SavedModel, manifest: pd.DataFrame, reading: Reading) -> None:
-    known = str(model.training.get("lungs", "given"))
-    found = reading.lungs == "found" or not _has_masks(manifest)
-    other = {"given": found, "found": not found}.get(known, reading.lungs == "found")
-    if other and getattr(model_input(model), "region", "lungs") != "full":
-        warnings.warn(
-            f"the model was trained with lungs={known}; with masks of another maker its training images look "
-            "different and cannot be recognised: make sure yourself that none of them is among these",
-            HistcxrWarning,
-            stacklevel=4,
+def check_columns(by: Sequence[str], table: pd.DataFrame) -> None:
+    """Raise :class:`InputError` where ``by`` names a column that a manifest does not have."""
+    unknown = [column for column in by if column not in table]
+    if unknown:
+        raise InputError(
+            f"by must name columns of the data, got {unknown}; it has {', '.join(table.columns)}"
         )
+
+
+def groups_of(table: pd.DataFrame, column: str) -> NDArray[np.object_]:
+    """Return the group of each image (n,) as text; ``""`` is unknown."""
+    return table[column].fillna("").astype(str).to_numpy(dtype=object)
+
+
+def known_groups(model: SavedModel, table: pd.DataFrame) -> dict[str, NDArray[np.object_]]:
+    """Return what is known of images before they are read: the columns of a model's groups, except the label."""
+    columns = group_columns(model) - {"label"}
+    return {column: groups_of(table, column) for column in sorted(columns) if column in table}
+
+
+def group_columns(model: SavedModel) -> set[str]:
+    """Return the columns within whose groups a model is certified."""
+    return {column for drawer in model.groups or () for column in drawer.groups}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any, Final
 
@@ -23,20 +23,25 @@ from histcxr.decision.auc import auc
 from histcxr.decision.auc import compare as compare_scores
 from histcxr.decision.curves import brier_score, expected_calibration_error, specificity_at_sensitivity
 from histcxr.decision.drawers import confusion, evaluate_decisions
-from histcxr.decision.thresholds import ThresholdChoice
+from histcxr.decision.thresholds import RULE_OUT, ThresholdChoice, decide
 from histcxr.exceptions import InputError, Reason
 from histcxr.store import Model
 from histcxr.store.judges import SavedModel
 from histcxr.store.model import sick_score
+from histcxr.study.certify import contradicted
 from histcxr.study.cohort import (
     Cohort,
     Data,
     Reading,
+    check_columns,
+    group_columns,
+    known_groups,
     labelled_manifest,
     normal_label,
     only_split,
-    unseen_cohort,
+    read_cohort,
 )
+from histcxr.study.seen import leave_out_seen, remembers
 
 #: An AUC of fewer images than this of either class is noise.
 MIN_CLASS: Final = 10
@@ -51,6 +56,7 @@ def measure(
     rule_out: ThresholdChoice,
     rule_in: ThresholdChoice,
     *,
+    drawers: NDArray[np.str_] | None = None,
     prevalence: float | None = None,
 ) -> dict[str, Any]:
     """Return all figures of one set of scores, ready for JSON.
@@ -61,6 +67,8 @@ def measure(
         One for each image of ``cohort``.
     cohort : Cohort
     rule_out, rule_in : ThresholdChoice
+    drawers : ndarray of str, shape (n,), optional
+        Of each image, where groups have thresholds of their own; by default as the two thresholds say.
     prevalence : float, optional
         Share of sick patients where NPV and PPV should hold; by default as in the cohort.
 
@@ -72,15 +80,20 @@ def measure(
         the rule-out threshold (by patient), ``specificity_at_95`` (by image, where these images reach 95 %
         sensitivity, with its interval; to compare models, it promises nothing), ``confusion`` at 0.5,
         ``confusion_at_rule_out`` (by image, sick from the certified threshold on; None without one), ``brier``,
-        ``calibration_error``, and ``decisions`` with every figure of the drawers and its interval.
+        ``calibration_error``, ``decisions`` with every figure of the drawers and its interval, and the ``prevalence``
+        at which NPV and PPV hold.
     """
     sick, area, point = cohort.sick, None, None
     if _enough(sick):
         area = auc(scores, sick, patient_ids=cohort.patients)
         found = specificity_at_sensitivity(scores, sick, sensitivity=0.95, patient_ids=cohort.patients)
         point = {name: getattr(found.specificity, name) for name in ("value", "low", "high")}
-    decisions = evaluate_decisions(scores, sick, cohort.patients, rule_out, rule_in, prevalence=prevalence)
-    called = confusion(scores >= rule_out.threshold, sick).to_dict() if rule_out.certified else None
+    if drawers is None:
+        drawers = decide(scores, rule_out, rule_in)
+    decisions = evaluate_decisions(
+        scores, sick, cohort.patients, rule_out, rule_in, drawers=drawers, prevalence=prevalence
+    )
+    called = confusion(drawers != RULE_OUT, sick).to_dict() if rule_out.certified else None
     return {
         "images": len(cohort),
         "sick": int(sick.sum()),
@@ -96,6 +109,7 @@ def measure(
         "brier": brier_score(scores, sick),
         "calibration_error": expected_calibration_error(scores, sick),
         "decisions": decisions.to_dict(),
+        "prevalence": decisions.n_sick / decisions.n_patients if prevalence is None else prevalence,
     }
 
 
@@ -168,16 +182,17 @@ def class_figures(
 class Judged:
     """A cohort as one model judged it: probabilities (n, k), the normal class first.
 
-    ``seen`` counts images that were left out because the model was trained or certified on their patients.
+    ``seen`` counts images that were left out because the model was trained or certified on their patients, as
+    :func:`~histcxr.study.seen.leave_out_seen` does.
     """
 
     model: SavedModel
     cohort: Cohort
     probabilities: NDArray[np.float64]
-    seen: int = 0
+    seen: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: SavedModel, cohort: Cohort, seen: int = 0) -> Judged:
+    def of(cls, model: SavedModel, cohort: Cohort, seen: Mapping[str, int] | None = None) -> Judged:
         """Score the images that the model does not refuse; those it does count as unusable.
 
         Raises
@@ -195,8 +210,13 @@ class Judged:
             )
         if isinstance(model, Model):
             scores = model.score(cohort.values)
-            return cls(model, cohort, np.column_stack([1 - scores, scores]), seen)
-        return cls(model, cohort, model.probabilities(cohort.values), seen)
+            return cls(model, cohort, np.column_stack([1 - scores, scores]), seen or {})
+        return cls(model, cohort, model.probabilities(cohort.values), seen or {})
+
+    @classmethod
+    def unseen(cls, model: SavedModel, manifest: pd.DataFrame, reading: Reading) -> Judged:
+        """Read and score what a model has not seen."""
+        return cls.of(model, *leave_out_seen(read_cohort(manifest, model, reading), model))
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -210,7 +230,10 @@ class Judged:
     def figures(self, prevalence: float | None = None) -> dict[str, Any]:
         """Return what :func:`measure` does, and of a network ``classes`` as :func:`class_figures` does."""
         model, cohort = self.model, self.cohort
-        found = measure(self.scores, cohort, model.rule_out, model.rule_in, prevalence=prevalence)
+        drawers = model.drawers(self.scores, known_groups(model, cohort.table))
+        found = measure(
+            self.scores, cohort, model.rule_out, model.rule_in, drawers=drawers, prevalence=prevalence
+        )
         if not isinstance(model, Model):
             targets = class_numbers(cohort.table["label"], model.classes, cohort.normal)
             found["classes"] = class_figures(targets, self.probabilities, model.classes)
@@ -245,7 +268,7 @@ def evaluate(
     split : str or None
         The part of the data; None, "all", or data that name no split: all of it.
     by : sequence of str
-        Manifest columns: measure also within each of their values.
+        Manifest columns: measure also within each of their values, as within the groups that are certified.
     prevalence : float, optional
         As in :func:`measure`.
     lungs : {"either", "given", "found"}
@@ -260,7 +283,9 @@ def evaluate(
     dict
         ``overall`` and ``groups[COLUMN][VALUE]`` as :meth:`Judged.figures` gives them, ``unusable`` (images that
         could not be judged, by reason: in a triage they go to review), ``refused`` (their share), ``seen`` (images
-        left out), ``model``, ``split`` and ``thresholds``; ready for JSON.
+        left out, and how they were recognised), ``remembers`` (whether any could be),
+        ``contradicted`` (as :func:`~histcxr.study.certify.contradicted` says), ``model``, ``split``, ``thresholds`` and
+        ``certificates`` (within groups, or None); ready for JSON.
 
     Raises
     ------
@@ -268,20 +293,25 @@ def evaluate(
         No such part or column, a label that a network does not know, or nothing left to measure on.
     """
     manifest = only_split(labelled_manifest(data), split)
-    _check_columns(by, manifest)
-    judged = Judged.of(
-        model, *unseen_cohort(model, manifest, Reading(lungs, normal, cache, n_jobs, progress))
-    )
+    check_columns(by, manifest)
+    judged = Judged.unseen(model, manifest, Reading(lungs, normal, cache, n_jobs, progress))
     unusable = dict(judged.cohort.unusable)
+    promised = sorted(group_columns(model) & set(manifest.columns))
+    columns = list(dict.fromkeys([*by, *promised]))
+    overall = judged.figures(prevalence)
+    groups = _by_group(judged.cohort.table, columns, lambda keep: judged.part(keep).figures(prevalence))
     return {
         "model": judged.about(),
         "split": split or "all",
-        "overall": judged.figures(prevalence),
-        "groups": _by_group(judged.cohort.table, by, lambda keep: judged.part(keep).figures(prevalence)),
+        "overall": overall,
+        "groups": groups,
+        "contradicted": contradicted(model, overall, groups),
         "unusable": unusable,
         "refused": sum(unusable.values()) / (sum(unusable.values()) + len(judged.cohort)),
-        "seen": judged.seen,
+        "seen": dict(judged.seen),
+        "remembers": remembers(model),
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
+        "certificates": model.training.get("groups"),
     }
 
 
@@ -316,10 +346,10 @@ def compare(
     if len(models) != 2:
         raise InputError(f"models must be two to compare, got {len(models)}")
     manifest = only_split(labelled_manifest(data), split).reset_index(drop=True)
-    _check_columns(by, manifest)
+    check_columns(by, manifest)
     how = reading or Reading("either")
     how = replace(how, normal=how.normal or normal_label(models[0]))
-    both = [Judged.of(model, *unseen_cohort(model, manifest, how)) for model in models]
+    both = [Judged.unseen(model, manifest, how) for model in models]
     common = both[0].cohort.table.index.intersection(both[1].cohort.table.index)
     first, second = (judged.part(judged.cohort.table.index.isin(common)) for judged in both)
     if not _enough(first.cohort.sick):
@@ -334,7 +364,8 @@ def compare(
 
     return {
         "models": [
-            {**part.about(), "overall": part.figures(prevalence), "seen": one.seen, "unusable": one.cohort.unusable}
+            {**part.about(), "overall": part.figures(prevalence), "seen": dict(one.seen),
+             "remembers": remembers(one.model), "unusable": one.cohort.unusable}
             for part, one in zip((first, second), both, strict=True)
         ],
         "split": split or "all",
@@ -361,14 +392,6 @@ def _by_group(
         column: {str(value): figures((table[column] == value).to_numpy()) for value in values}
         for column, values in groups.items()
     }
-
-
-def _check_columns(by: Sequence[str], table: pd.DataFrame) -> None:
-    unknown = [column for column in by if column not in table]
-    if unknown:
-        raise InputError(
-            f"by must name columns of the data, got {unknown}; it has {', '.join(table.columns)}"
-        )
 
 
 def _enough(sick: NDArray[np.bool_]) -> bool:

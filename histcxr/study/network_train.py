@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,10 +23,11 @@ from histcxr.reference.architectures import HeadOptions, find_architecture
 from histcxr.reference.augmentation import PUBLISHED, STRENGTHS
 from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.images import InputSettings
-from histcxr.store.model import ReferenceModel, sick_score
-from histcxr.study.certify import ON_VAL, Promise
-from histcxr.study.cohort import Data, Reading, balanced_rows, image_hashes, labelled_manifest
+from histcxr.store.model import ReferenceModel
+from histcxr.study.certify import ON_VAL, Promise, certified
+from histcxr.study.cohort import Data, Reading, balanced_rows, check_columns, labelled_manifest
 from histcxr.study.evaluate import Judged, class_figures, class_numbers
+from histcxr.study.seen import remember
 from histcxr.study.train import Divided, divide
 
 __all__ = ["ReferenceResult", "ReferenceSettings", "train_reference"]
@@ -139,10 +140,13 @@ def train_reference(
     promise: Promise | None = None,
     reading: Reading | None = None,
     *,
+    by: Sequence[str] = (),
     seed: int = 0,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> ReferenceResult:
-    """Train, certify and measure a reference network; ``on_epoch`` is called with each epoch's values.
+    """Train, certify (``by`` as in :func:`~histcxr.study.certify.certified`) and measure a reference network.
+
+    ``on_epoch`` is called with each epoch's values.
 
     Raises
     ------
@@ -155,6 +159,7 @@ def train_reference(
     manifest = labelled_manifest(data)
     settings.classifier(seed).check()  # before minutes of reading
     divided = divide(manifest, settings.inputs(), reading or Reading(), seed)
+    check_columns(by, divided.cohort.table)
     train, val, test = divided.parts.values()
     targets, names = _targets(divided, settings)
     rows = balanced_rows(train, np.array(names, object)[targets["train"]], settings.undersample, seed)
@@ -165,7 +170,7 @@ def train_reference(
     kept = np.full(len(val), settings.held_out != ON_VAL)
     if not kept.all():
         divided.about["notes"].append("the val part said when to stop training, so it certifies nothing")
-    chosen = (promise or Promise()).certify(sick_score(probabilities)[kept], val.part(kept))
+    promise = promise or Promise()
     learnt = Counter(targets["train"][rows].tolist())
     training = {
         "settings": settings.to_dict(),
@@ -180,22 +185,24 @@ def train_reference(
         "backend": keras.backend.backend(),
         "cores": os.cpu_count(),
     }
-    seen = {part: sorted(set(image_hashes(divided.parts[part].values))) for part in ("train", "val")}
-    model = ReferenceModel(
+    model: Any = ReferenceModel(
         classifier,
         names,
         divided.cohort.normal,
-        *chosen,
-        training={**training, **divided.about, "seen": seen},
+        *promise.nothing(),
+        training=remember({**training, **divided.about}, {"train": train, "val": val}),
     )
+    model = certified(model, val.part(kept), promise, by, also=[train])
     model = replace(model, metrics={"test": Judged.of(model, test).figures()})
     report = {
         "architecture": settings.architecture,
         "inputs": settings.inputs().to_dict(),
         "test": model.metrics["test"],
         "val": {"classes": class_figures(targets["val"], probabilities, names)},
-        "threshold": chosen.rule_out.to_dict(),
-        "rule_in_threshold": chosen.rule_in.to_dict(),
+        "threshold": model.rule_out.to_dict(),
+        "rule_in_threshold": model.rule_in.to_dict(),
+        "groups": model.training.get("groups"),
+        "certified": model.training["certified"],
         "fit_seconds": seconds,
         "history": _finite(classifier.history_),
         **training,

@@ -27,17 +27,18 @@ from histcxr.models.tuning import TuningOptions, TuningResult, tune
 from histcxr.networks.backend import neural_problem
 from histcxr.reference.images import InputSettings
 from histcxr.store import Model
-from histcxr.study.certify import Promise
+from histcxr.study.certify import Promise, certified
 from histcxr.study.cohort import (
     Cohort,
     Data,
     Reading,
     balanced_rows,
-    image_hashes,
+    check_columns,
     read_cohort,
     split_cohort,
 )
 from histcxr.study.evaluate import Judged
+from histcxr.study.seen import remember
 
 # Largest difference between sick and normal in the share of given masks that passes without a note.
 MAX_MASK_DIFFERENCE = 0.05
@@ -84,6 +85,7 @@ def train(
     sensitivity: float = 0.95,
     specificity: float = 0.95,
     confidence: float = 0.95,
+    by: Sequence[str] = (),
     trials: int | None = None,
     tuned: Mapping[str, Mapping[str, Any]] | None = None,
     undersample: bool | int = False,
@@ -112,6 +114,8 @@ def train(
         :mod:`histcxr.features.bands`. By default ``"travel"``, and none where zones are given.
     sensitivity, specificity, confidence : float in (0, 1)
         What rule_out and rule_in promise.
+    by : sequence of str
+        Columns: certify within each of their groups, too; see :func:`~histcxr.study.certify.certified`.
     trials : int, optional
         Settings to try for each classifier; 0 keeps its defaults; None takes its own usual number, which is 0
         with the bands that travel: a search at home finds what is best at home.
@@ -154,6 +158,7 @@ def train(
             f"tuned must be for classifiers that are trained, got {', '.join(idle)} besides {names}"
         )
     divided = divide(data, recipe, Reading(lungs, normal, cache, n_jobs, progress), seed)
+    check_columns(by, divided.cohort.table)
     learnt = divided.parts["train"]
     settings: dict[str, Any] = {
         "normal": normal,
@@ -190,7 +195,7 @@ def train(
             members={member: results[member] for member in members} or None,
             refit=name in names,
         )
-    models = {name: _finish(results[name], recipe, divided, settings, promise) for name in names}
+    models = {name: _finish(results[name], recipe, divided, settings, promise, by) for name in names}
     figures = {name: _figures(models[name], results[name]) for name in names}
     best = models[max(names, key=lambda name: figures[name]["cross_validated_auc"])]
     report = {"classifiers": figures, "best": best.name, **settings, "data": divided.about}
@@ -207,7 +212,7 @@ def divide(data: Data, what: Recipe | InputSettings, reading: Reading, seed: int
     for part, members in parts.items():
         members.require_both_classes(f"the {part} part")
     about: dict[str, Any] = {part: members.describe() for part, members in parts.items()}
-    about |= {"unusable": dict(cohort.unusable), "fingerprint": parts["train"].fingerprint()}
+    about |= {"unusable": dict(cohort.unusable), "fingerprint": parts["train"].digest()}
     about["notes"] = [*notes, *one_class_sources(parts["train"]), *unequal_masks(parts["train"])]
     return Divided(cohort, parts, about)
 
@@ -306,7 +311,12 @@ def _lungs_and_familiarity(divided: Divided, recipe: Recipe) -> dict[str, Any]:
 
 
 def _finish(
-    tuned: TuningResult, recipe: Recipe, divided: Divided, settings: Mapping[str, Any], promise: Promise
+    tuned: TuningResult,
+    recipe: Recipe,
+    divided: Divided,
+    settings: Mapping[str, Any],
+    promise: Promise,
+    by: Sequence[str],
 ) -> Model:
     """Certify a fitted classifier on the validation patients and measure it on the test patients."""
     parts = divided.parts
@@ -315,11 +325,10 @@ def _finish(
         **divided.about,
         "parameters": {key: str(value) for key, value in tuned.parameters.items()},
         "cross_validated_auc": tuned.score,
-        "seen": {part: sorted(set(image_hashes(parts[part].values))) for part in ("train", "val")},
     }
-    scores = tuned.estimator.predict_proba(parts["val"].values)[:, 1]
-    chosen = promise.certify(scores, parts["val"])
-    model = Model(tuned.name, tuned.estimator, recipe, *chosen, training=training)
+    training = remember(training, {part: parts[part] for part in ("train", "val")})
+    bare = Model(tuned.name, tuned.estimator, recipe, *promise.nothing(), training=training)
+    model: Any = certified(bare, parts["val"], promise, by, also=[parts["train"]])
     # What triage would refuse is not measured, as it would not be judged; the report counts it.
     return replace(model, metrics={"test": Judged.of(model, parts["test"]).figures()})
 
@@ -329,6 +338,8 @@ def _figures(model: Model, tuned: TuningResult) -> dict[str, Any]:
         "test": model.metrics["test"],
         "threshold": model.rule_out.to_dict(),
         "rule_in_threshold": model.rule_in.to_dict(),
+        "groups": model.training.get("groups"),
+        "certified": model.training["certified"],
         "fit_seconds": round(tuned.seconds, 2),
         "cross_validated_auc": tuned.score,
         "parameters": model.training["parameters"],

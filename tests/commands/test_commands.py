@@ -129,7 +129,8 @@ def test_triage_through_the_console(home):
     assert run.stdout == ""
     summary = json.loads((home / "t.json").read_text())
     assert run.stderr.startswith(f"{summary['total']} inputs, each with one row in")
-    assert len(run.stderr.splitlines()) == 8 + len(summary["reasons"]) - (not summary["skipped"])
+    listed = [*summary["reasons"], *summary["skipped"], *summary["notes"]]
+    assert len(run.stderr.splitlines()) == 8 + len(listed)
     with open(home / "w.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == summary["total"]
@@ -164,3 +165,30 @@ def test_missing_labels_are_wrong_usage(home):
     result = histcxr("train", home / "incoming")
     assert result.exit_code == 2
     assert "must have a label" in result.output
+
+
+def test_a_promise_that_does_not_hold_is_shouted_and_ends_with_3(home, tmp_path):
+    table = pd.read_csv(home / "study" / "manifest.csv")
+    for column in ("image", "mask"):
+        table[column] = [str(home / "study" / name) for name in table[column]]
+    table["label"] = table["label"].map({"Normal": "Lung_Opacity", "Lung_Opacity": "Normal"})
+    table.to_csv(tmp_path / "wrong.csv", index=False)
+    result = histcxr(
+        "evaluate", tmp_path / "wrong.csv", "-m", home / "m.histcxr", "--json", tmp_path / "e.json"
+    )
+    assert result.exit_code == 3, result.output
+    assert "CONTRADICTED: rule_out promises a sensitivity of 95 %" in result.output
+    assert json.loads((tmp_path / "e.json").read_text())["contradicted"][0]["promise"] == "rule_out"
+
+
+def test_calibrate_by_groups_says_who_certified(home, tmp_path):
+    result = histcxr("calibrate", home / "study", "-m", home / "m.histcxr", "-o", tmp_path / "g.histcxr",
+                     "--by", "label", "--sensitivity", "0.8", "--specificity", "0.8",
+                     "--json", tmp_path / "c.json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "| label=Lung_Opacity | rule_out |" in result.output
+    assert "Certified on" in result.output
+    written = json.loads((tmp_path / "c.json").read_text())
+    assert written["certified"]["by"] == ["label"]
+    assert written["left_out"]["images"] == 0
+    assert "label=Lung_Opacity" in histcxr("models", tmp_path / "g.histcxr").output

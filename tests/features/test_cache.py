@@ -187,10 +187,10 @@ def test_part_lost_while_extracting_is_counted_again(
     victim = parts_of(tmp_path)[0]
     real = CountsCache.fill
 
-    def fill(self, counts, wanted):
+    def fill(self, *arguments):
         if victim.exists():
             victim.unlink() if loss == "removed" else victim.write_bytes(b"gone")
-        return real(self, counts, wanted)
+        return real(self, *arguments)
 
     monkeypatch.setattr(CountsCache, "fill", fill)
     decoded.clear()
@@ -284,30 +284,32 @@ def test_unfinished_files_are_ignored_and_removed_when_old(study, tmp_path):
 def test_two_runs_may_share_a_cache(study, tmp_path):
     half = len(study) // 2
     one, other = CountsCache(tmp_path, Recipe()), CountsCache(tmp_path, Recipe())
-    counts = extract_features(study).counts
+    plain = extract_features(study)
     keys = [
         content_key(Path(i).read_bytes(), Path(m).read_bytes())
         for i, m in zip(study["image"], study["mask"], strict=True)
     ]
-    one.add(keys[: half + 3], counts[: half + 3])
-    other.add(keys[half:], counts[half:])
+    one.add(keys[: half + 3], plain.counts[: half + 3], plain.fingerprints[: half + 3])
+    other.add(keys[half:], plain.counts[half:], plain.fingerprints[half:])
     one.flush()
     other.flush()
     both = CountsCache(tmp_path, Recipe())
     assert len(both) == len(study)
-    found = np.zeros_like(counts)
-    assert both.fill(found, list(enumerate(keys))) == []
-    np.testing.assert_array_equal(found, counts)
+    found, known = np.zeros_like(plain.counts), np.zeros_like(plain.fingerprints)
+    assert both.fill(found, known, list(enumerate(keys))) == []
+    np.testing.assert_array_equal(found, plain.counts)
+    np.testing.assert_array_equal(known, plain.fingerprints)
 
 
 def test_unknown_keys_are_lost_rows(tmp_path):
     with CountsCache(tmp_path, Recipe()) as kept:
-        assert kept.fill(np.zeros((2, 1, 256), np.int64), [(1, b"k" * 32), (0, b"l" * 32)]) == [0, 1]
+        arrays = np.zeros((2, 1, 256), np.int64), np.zeros((2, 72), np.uint8)
+        assert kept.fill(*arrays, [(1, b"k" * 32), (0, b"l" * 32)]) == [0, 1]
 
 
 def test_counts_without_a_key_are_not_kept(tmp_path):
     with CountsCache(tmp_path, Recipe()) as kept:
-        kept.add([b"", b"k" * 32], np.ones((2, 1, 256), np.int64))
+        kept.add([b"", b"k" * 32], np.ones((2, 1, 256), np.int64), np.ones((2, 72), np.uint8))
     assert CountsCache(tmp_path, Recipe()).keys() == {b"k" * 32}
 
 

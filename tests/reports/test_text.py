@@ -6,15 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.reports.plots import plot_calls, plot_history
-from histcxr.reports.text import (
-    classes_report,
-    comparison_report,
-    explanation_report,
-    interval_text,
-    markdown_table,
-    network_report,
-)
+from histcxr.reports.tables import interval_text, markdown_table
+from histcxr.reports.text import classes_report, comparison_report, explanation_report, network_report
 from histcxr.study.evaluate import class_figures
 
 ESTIMATE = {"value": 0.912, "low": 0.888, "high": 0.931}
@@ -49,8 +44,17 @@ def report():
             "specificity": None,
             "classes": figures,
         },
-        "threshold": {"message": "certified: something"},
-        "rule_in_threshold": {"message": "not certified: something else"},
+        "threshold": rule_out_threshold(np.full(70, 0.5)).to_dict(),
+        "rule_in_threshold": rule_in_threshold(np.full(7, 0.5)).to_dict(),
+        "groups": None,
+        "certified": {
+            **part,
+            "view": {"AP": 30, "PA": 10},
+            "refused": 3,
+            "refused_sick": 2,
+            "among_judged": {"sensitivity": 0.96, "rule_in_specificity": None},
+            "among_all": {"sensitivity": 0.97, "rule_in_specificity": None},
+        },
         "data": {"train": part, "val": part, "test": part, "unusable": {"blank": 2}, "notes": ["a note"]},
     }
 
@@ -64,7 +68,11 @@ def test_the_training_report_says_everything(report):
         "0.940 (0.920-0.960)",
         "0.912 (0.888-0.931)",
         " 0.951 |",
-        "rule_out: certified: something",
+        "rule_out: score < 0.5000, certified: sensitivity of at least 95 % at 95 % confidence",
+        "rule_in: nobody, not certified: specificity of at least 95 %",
+        "Certified on 40 images of 31 patients (20 sick images); by view: 30 AP, 10 PA.",
+        "not among them: 3 images (2 sick)",
+        "0.960 among the judged, 0.970 among all",
         "Note: 2 images could not be used: blank.",
         "Note: a note.",
         "not a medical device",
@@ -155,10 +163,11 @@ def test_a_comparison_says_what_was_left_out():
     }
     pair = {"first": 0.71, "second": 0.65, "difference": {"value": 0.06, "low": -0.01, "high": 0.13}}
     figures = {"n_images": 80, "n_patients": 70, "sensitivity": 0.95, "auc": pair, "specificity": pair}
+    seen = {"images": 3, "equal_pixels": 1, "near_duplicates": 1, "same_patient": 1}
     result = {
         "models": [
-            {"name": "stack", "overall": test, "seen": 3, "unusable": {"blank": 2}},
-            {"name": "cnn3", "overall": test, "seen": 0, "unusable": {}},
+            {"name": "stack", "overall": test, "seen": seen, "unusable": {"blank": 2}},
+            {"name": "cnn3", "overall": test, "seen": {**seen, "images": 0}, "unusable": {}},
         ],
         "split": "test",
         "left_out": 5,

@@ -11,8 +11,6 @@ from histcxr.reference.images import InputSettings
 from histcxr.study.cohort import (
     Cohort,
     Reading,
-    image_hashes,
-    leave_out,
     only_split,
     read_cohort,
     select_rows,
@@ -99,21 +97,6 @@ def test_images_without_patients_are_said():
     assert "no patient_id" in split_cohort(members)[1][0]
 
 
-def test_leave_out_takes_the_whole_patient():
-    members = cohort(6, patients=list("aabbcc"))
-    rest, n = leave_out(members, image_hashes(members.values[:1]))
-    assert n == 2
-    assert set(rest.patients) == {"b", "c"}
-    assert leave_out(members, [])[1] == 0
-
-
-def test_hashes_depend_on_content_only():
-    members = cohort(5)
-    hashes = image_hashes(members.values)
-    assert len(set(hashes)) == 5
-    assert image_hashes(members.values[::-1].astype(np.int32)) == hashes[::-1]
-
-
 def test_both_classes_are_wanted():
     members = cohort(6).part(np.array([True, False] * 3))
     with pytest.raises(
@@ -160,13 +143,13 @@ def test_nothing_is_made_up_before_anything_is_read():
         _ = bare.values
 
 
-def test_fingerprint_knows_labels_but_not_order(manifest):
+def test_digest_knows_labels_but_not_order(manifest):
     cohort = read_cohort(manifest.head(30), Recipe(1))
     order = np.random.default_rng(0).permutation(30)
     shuffled = read_cohort(manifest.head(30).iloc[order].reset_index(drop=True), Recipe(1))
-    assert cohort.fingerprint() == shuffled.fingerprint()
+    assert cohort.digest() == shuffled.digest()
     flipped = manifest.head(30).assign(label=["Normal"] * 30)
-    assert read_cohort(flipped, Recipe(1)).fingerprint() != cohort.fingerprint()
+    assert read_cohort(flipped, Recipe(1)).digest() != cohort.digest()
 
 
 @pytest.mark.parametrize("what", [Recipe(1), InputSettings(32, "lungs")])

@@ -22,7 +22,7 @@ from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
 from histcxr.decision.metrics import compare_auc
 from histcxr.exceptions import UnjudgeableError
-from histcxr.features.counting import image_counts
+from histcxr.features.measuring import count_lungs, measure_image
 from histcxr.features.recipe import Recipe
 from histcxr.files.writing import encode_image
 
@@ -155,7 +155,8 @@ def _count_altered(image: str, mask: str, alteration: Alteration, recipe: Recipe
     changed, altered = alteration(pixels, lungs)
     try:
         # As a lossless file, so that it goes through the same checks and counting as every other image.
-        return image_counts(encode_image(changed), altered, recipe, path=image).counts
+        count = partial(count_lungs, recipe=recipe)
+        return measure_image(encode_image(changed), altered, count, path=image)[0]
     except UnjudgeableError:
         return None
 

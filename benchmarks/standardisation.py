@@ -43,8 +43,8 @@ from histcxr.data.radiograph import read_radiograph
 from histcxr.data.splits import patient_groups, split_patients
 from histcxr.decision.auc import auc, compare_auc
 from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
-from histcxr.features.counting import image_counts
 from histcxr.features.histograms import BINS
+from histcxr.features.measuring import count_lungs, measure_image
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.files.writing import encode_image
@@ -311,7 +311,7 @@ def _count_one(image: str, mask: str, standardise: Standardise) -> NDArray[Any] 
         lungs = read_mask(mask, pixels.shape)
         # The altered image takes the same road as a file: decoding, checks, counting.
         content = encode_image(standardise(pixels, lungs), ".bmp")
-        counts = image_counts(content, lungs, RECIPE, path=image).counts
+        counts, _ = measure_image(content, lungs, partial(count_lungs, recipe=RECIPE), path=image)
     except UnjudgeableError as error:
         return error.detail or error.reason.value
     return counts.astype(np.uint16 if counts.max() < 1 << 16 else np.uint32)

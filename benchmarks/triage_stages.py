@@ -24,9 +24,8 @@ import pandas as pd
 from histcxr.data.discovery import find_inputs
 from histcxr.data.radiograph import decode_radiograph, read_radiograph
 from histcxr.exceptions import UnjudgeableError
-from histcxr.features.bands import band_histograms
 from histcxr.features.histograms import BINS, masked_histogram
-from histcxr.features.recipe import Recipe
+from histcxr.features.recipe import Recipe, band_histograms
 from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.phantoms.dicom_files import encode_dicom

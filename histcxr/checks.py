@@ -101,3 +101,16 @@ def whole_number(value: int, name: str, *, least: int = 0, most: int | None = No
         span = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise InputError(f"{name} must be a whole number {span}, got {value!r}")
     return int(value)
+
+
+def positive_number(value: float, name: str) -> float:
+    """Return ``value`` as a float above 0.
+
+    Raises
+    ------
+    InputError
+        Not a number, not above 0, or not finite.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+        raise InputError(f"{name} must be a number above 0, got {value!r}")
+    return float(value)

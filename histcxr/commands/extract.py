@@ -39,8 +39,7 @@ def command(
     Example:  histcxr extract study --zones 6 -o histograms.parquet
     """
     from histcxr.data.manifest import read_manifest
-    from histcxr.features.extraction import extract_features
-    from histcxr.features.tables import check_format, write_features
+    from histcxr.features.extraction import check_format, extract_features, write_features
     from histcxr.study.cohort import select_rows
 
     check_format(output)  # before the work, not after it

@@ -1,8 +1,4 @@
-"""From the counts of intensity and bands to features: a scikit-learn transformer.
-
-Each channel (the intensity, then each band) becomes quantiles zone by zone; bands are already counted on an
-axis of their own spread, the intensity is put on its own median and range here.
-"""
+"""From the counts of grey levels and bands to features: quantiles, coarse densities, and both sides of an image."""
 
 from __future__ import annotations
 
@@ -10,26 +6,25 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Tags
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from numpy.typing import NDArray
+from sklearn.base import MetaEstimatorMixin, clone
 
+from histcxr.checks import positive_number, whole_number
 from histcxr.exceptions import InputError
-from histcxr.features.bands import BINS_PER_SPREAD, ZERO_BIN, Band, as_bands
-from histcxr.features.histograms import BINS, Zones, check_zones, zone_names
-from histcxr.features.transformers import HistogramFeatures
-
-__all__ = ["BandFeatures", "mirror_counts"]
+from histcxr.features import curves
+from histcxr.features.filters import Band, as_bands
+from histcxr.features.histograms import BINS, Zones, zone_names
+from histcxr.features.recipe import BINS_PER_SPREAD, ZERO_BIN, Recipe
+from histcxr.features.transformers import CountsTransformer, level_names
 
 _INTENSITIES = {"own": ("own",), "raw": ("raw",), "both": ("raw", "own")}
 
 
-class BandFeatures(TransformerMixin, BaseEstimator):
-    """Turn histograms of intensity and bands into quantiles for a classifier.
+class BandFeatures(CountsTransformer):
+    """Turn histograms of intensity and bands into quantiles for a classifier, zone by zone.
 
-    Like :class:`~histcxr.features.transformers.HistogramFeatures` it learns nothing from the data but their
-    layout.
+    Bands are already counted on an axis of their own spread, the intensity is put on its own median and range here.
+    Of a band of codes, which have no order, it gives the square roots of their shares.
 
     Parameters
     ----------
@@ -46,18 +41,10 @@ class BandFeatures(TransformerMixin, BaseEstimator):
     dtype : {"float64", "float32"}, default="float64"
         Of the features.
 
-    Attributes
-    ----------
-    bands_ : tuple of str
-    n_bins_ : int
-        Bins of a histogram.
-    n_features_in_ : int
-        Counts of an image: channels times zones times bins.
-
     Notes
     -----
-    Counts may come as ``(n, channels * zones, bins)``, channel by channel, as extraction gives them, or flat. A zone
-    without a pixel takes the distribution of the whole lungs; an image without any is refused.
+    Features come channel by channel, within each zone by zone: intensities in grey levels (``raw``) or
+    interquartile ranges from the median (``own``), bands in spreads from zero.
     """
 
     def __init__(
@@ -75,128 +62,139 @@ class BandFeatures(TransformerMixin, BaseEstimator):
         self.n_quantiles = n_quantiles
         self.dtype = dtype
 
-    def fit(self, X: ArrayLike, y: Any = None) -> BandFeatures:
-        """Check the parameters and note the layout of the counts.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, channels * zones, bins) or (n, channels * zones * bins)
-            Counts, not negative.
-        y : None
-            Ignored.
-
-        Raises
-        ------
-        ValueError
-            When a parameter or the counts' layout does not fit (:class:`~histcxr.exceptions.InputError`).
-        """
-        zones = check_zones(self.zones)
+    def _check_parameters(self) -> None:
         if self.intensity not in _INTENSITIES:
             raise InputError(f"intensity must be one of {', '.join(_INTENSITIES)}; got {self.intensity!r}")
-        bands = as_bands(self.bands)
-        rows = (1 + len(bands)) * len(zone_names(zones))
-        flat = self._flatten(X, rows, reset=True)
-        if flat.shape[1] % rows:
-            raise InputError(
-                f"X must have a multiple of {rows} columns, bins for intensity and {len(bands)} bands in "
-                f"zones={zones!r}; got {flat.shape[1]}"
-            )
-        bins = flat.shape[1] // rows
-        if bands and bins != BINS:
-            raise InputError(f"X must have {BINS} bins a row where there are bands; got {bins}")
-        self.bands_ = tuple(band.name for band in bands)
-        self.n_bins_ = bins
-        self._blocks = [
-            HistogramFeatures(
-                "quantile", zones=zones, scale=scale, n_quantiles=self.n_quantiles, dtype=self.dtype
-            )
-            for scale in (*_INTENSITIES[self.intensity], *("raw" for _ in bands))
-        ]
-        for (_, channel), block in zip(self._sources(), self._blocks, strict=True):
-            block.fit(self._channel(flat, channel))
-        return self
+        whole_number(self.n_quantiles, "n_quantiles", least=1)
 
-    def transform(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Compute the features.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, channels * zones, bins) or (n, channels * zones * bins)
-
-        Returns
-        -------
-        ndarray, shape (n, n_features_out)
-            Channel by channel, within each zone by zone. Intensities in grey levels (``raw``) or interquartile
-            ranges from the median (``own``); bands in spreads from zero.
-
-        Raises
-        ------
-        InputError
-            When an image has no counted pixel.
-        """
-        check_is_fitted(self)
-        flat = self._flatten(X, (1 + len(self.bands_)) * len(zone_names(self.zones)), reset=False)
-        found = []
-        for (band, channel), block in zip(self._sources(), self._blocks, strict=True):
-            quantiles = block.transform(self._channel(flat, channel))
+    def _features(self, counts: NDArray[Any]) -> NDArray[np.floating]:
+        found: list[NDArray[np.floating]] = []
+        zones = len(zone_names(self.zones))
+        channels = counts.reshape(len(counts), -1, zones, counts.shape[2]).swapaxes(0, 1)
+        for channel, band in zip(channels, (None, *as_bands(self.bands)), strict=True):
+            parts = channel.astype(np.float64)
+            whole = parts[:, self._first_part :].sum(axis=1)
+            parts = curves.fill_empty(parts, whole)
+            if band is not None and band.traits.codes:
+                found.append(np.sqrt(curves.density(parts[:, :, : len(band.traits.codes)])))
+                continue
+            quantiles = curves.quantiles(parts, curves.levels(self.n_quantiles))
             if band is not None:
-                quantiles = (quantiles - (ZERO_BIN if band.signed else 0)) / BINS_PER_SPREAD
-            found.append(quantiles)
-        return np.concatenate(found, axis=1, dtype=self.dtype)
+                zero = ZERO_BIN if band.traits.signed else 0
+                found.append((quantiles.astype(self.dtype) - zero) / BINS_PER_SPREAD)
+                continue
+            if self.intensity != "own":
+                found.append(quantiles)
+            if self.intensity != "raw":
+                median, spread = curves.centre_and_spread(whole)
+                found.append((quantiles - median[:, None, None]) / spread[:, None, None])
+        return np.concatenate([one.reshape(len(counts), -1) for one in found], axis=1, dtype=self.dtype)
 
-    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
-        """Name the features, e.g. ``dog4_right_upper_quantile_0.25``.
+    def _names(self) -> list[str]:
+        levels = [f"quantile_{level}" for level in level_names(self.n_quantiles)]
+        channels = [(name, levels) for name in _INTENSITIES[self.intensity]]
+        for band in as_bands(self.bands):
+            codes = [f"code_{code}" for code in range(len(band.traits.codes))]
+            channels.append((band.name, codes or levels))
+        zones = zone_names(self.zones)
+        return [f"{channel}_{zone}_{key}" for channel, keys in channels for zone in zones for key in keys]
 
-        Parameters
-        ----------
-        input_features : array-like of str, optional
-            Only compared with the names seen by ``fit``.
-        """
-        check_is_fitted(self)
-        if input_features is not None:
-            given = np.asarray(input_features, dtype=object)
-            seen = getattr(self, "feature_names_in_", None)
-            if seen is not None and not np.array_equal(seen, given):
-                raise InputError("input_features is not equal to feature_names_in_")
-            if len(given) != self.n_features_in_:
-                raise InputError(
-                    "input_features should have length equal to number of features "
-                    f"({self.n_features_in_}), got {len(given)}"
-                )
-        prefixes = [*_INTENSITIES[self.intensity], *self.bands_]
-        names = [
-            f"{prefix}_{name}"
-            for prefix, block in zip(prefixes, self._blocks, strict=True)
-            for name in block.get_feature_names_out()
-        ]
-        return np.array(names, dtype=object)
 
-    def _sources(self) -> list[tuple[Band | None, int]]:
-        """Return for each block of features its band (None: the intensity) and its channel."""
-        intensity: list[tuple[Band | None, int]] = [(None, 0) for _ in _INTENSITIES[self.intensity]]
-        return intensity + [(band, index + 1) for index, band in enumerate(as_bands(self.bands_))]
+class BandDensities(CountsTransformer):
+    """Turn every row of the counts into the square root of its density in a few wide bins.
 
-    def _channel(self, flat: NDArray[Any], channel: int) -> NDArray[Any]:
-        width = self.n_bins_ * len(zone_names(self.zones))
-        return flat[:, channel * width : (channel + 1) * width]
+    The Euclidean distance of two rows is then Hellinger's between their distributions. Beside quantiles, which
+    tell where a distribution lies, it tells what it looks like. Bands of codes are left out.
 
-    def _flatten(self, X: ArrayLike, rows: int, *, reset: bool) -> NDArray[Any]:
-        """Return the counts as (n, channels * zones * bins); scikit-learn's own checks know two dimensions."""
-        if getattr(X, "ndim", 2) == 3 or (isinstance(X, list | tuple) and np.ndim(X) == 3):
-            cube = check_array(X, allow_nd=True)
-            if cube.shape[1] != rows:
-                raise InputError(
-                    f"X must have {rows} rows an image, one for each channel and zone; got shape {cube.shape}"
-                )
-            X = cube.reshape(len(cube), -1)
-        return np.asarray(validate_data(self, X, reset=reset))
+    Parameters
+    ----------
+    zones : {1, 2, 6, "1+2", "1+6"}, default=1
+    bands : bool, str, or iterable of str or Band, default=()
+        What the rows stand for. The intensity keeps its grey levels, bands lie on an axis of their own spread.
+    n_bins : {1, 2, 4, ..., 256}, default=32
+        Wide bins a row.
+    weight : float, default=1.0
+        Factor on all features, for kernels that add up distances of several kinds.
+    """
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = True
-        tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = [self.dtype]
-        return tags
+    dtype = "float32"
+    _whole_axis = True
+
+    def __init__(
+        self,
+        *,
+        zones: Zones = 1,
+        bands: bool | str | Iterable[str | Band] = (),
+        n_bins: int = 32,
+        weight: float = 1.0,
+    ) -> None:
+        self.zones = zones
+        self.bands = bands
+        self.n_bins = n_bins
+        self.weight = weight
+
+    def _check_parameters(self) -> None:
+        if BINS % whole_number(self.n_bins, "n_bins", least=1):
+            raise InputError(f"n_bins must divide {BINS}; got {self.n_bins!r}")
+        positive_number(self.weight, "weight")
+
+    def _features(self, counts: NDArray[Any]) -> NDArray[np.float64]:
+        zones = len(zone_names(self.zones))
+        ordered = [True, *(not band.traits.codes for band in as_bands(self.bands))]
+        channels = counts.reshape(len(counts), -1, zones, BINS)[:, ordered].reshape(
+            -1, zones, self.n_bins, BINS // self.n_bins
+        )
+        wide = channels.sum(axis=3, dtype=np.float64)
+        density = curves.density(curves.fill_empty(wide, wide[:, self._first_part :].sum(axis=1)))
+        return self.weight * np.sqrt(density).reshape(len(counts), -1)
+
+    def _names(self) -> list[str]:
+        rows = Recipe(self.zones, [band for band in as_bands(self.bands) if not band.traits.codes]).names
+        return [f"{row}_density_{index}" for row in rows for index in range(self.n_bins)]
+
+
+class BothSides(MetaEstimatorMixin, CountsTransformer):
+    """Put the features of each image and of its mirror image side by side.
+
+    A classifier that learns from the first half and scores the mean of both halves
+    (:class:`~histcxr.models.calibrated.CalibratedClassifier` with ``views=2``) does not care which lung is the
+    sick one. The mirrored image is never made: its counts follow from the image's own.
+
+    Parameters
+    ----------
+    features : transformer
+        From counts to features, such as :class:`~histcxr.features.transformers.HistogramFeatures`; learns from the
+        images alone, not from their mirror images.
+    zones : {1, 2, 6, "1+2", "1+6"}, default=6
+        What the rows of the counts stand for.
+    bands : bool, str, or iterable of str or Band, default=()
+        The bands whose rows follow.
+
+    Attributes
+    ----------
+    features_ : fitted transformer
+    """
+
+    dtype = None
+    _whole_axis = True
+
+    def __init__(
+        self, features: Any, *, zones: Zones = 6, bands: bool | str | Iterable[str | Band] = ()
+    ) -> None:
+        self.features = features
+        self.zones = zones
+        self.bands = bands
+
+    def _learn(self, counts: NDArray[Any]) -> None:
+        self.features_ = clone(self.features).fit(counts)
+
+    def _features(self, counts: NDArray[Any]) -> NDArray[Any]:
+        mirrored = mirror_counts(counts, zones=self.zones, bands=self.bands)
+        return np.hstack([self.features_.transform(counts), self.features_.transform(mirrored)])
+
+    def _names(self) -> list[str]:
+        names = self.features_.get_feature_names_out()
+        return [*names, *(f"mirrored_{name}" for name in names)]
 
 
 def mirror_counts(
@@ -204,43 +202,26 @@ def mirror_counts(
 ) -> NDArray[Any]:
     """Return the counts of the mirrored images, without the images: the lungs change places.
 
-    As an augmentation it teaches a classifier that either lung may be the sick one.
-
-    Parameters
-    ----------
-    counts : ndarray, shape (n, channels * zones, 256)
-    zones, bands
-        What the rows stand for.
-
-    Returns
-    -------
-    ndarray, shape and dtype of counts
-        Equal to counting the mirrored images but for what is rounded: the outermost bins of ``dx`` and ``dxy``
-        are no mirror images of each other, so bin 0 is joined to bin 1, and responses just between two bins
-        may go to the other one.
-
-    Raises
-    ------
-    InputError
-        When the shape does not fit.
+    Of counts (n, rows, 256), whose rows stand for ``zones`` and ``bands``; InputError is raised for another shape.
+    Equal to counting the mirrored images but for what is rounded: the outermost bins of ``dx`` and ``dxy`` are no
+    mirror images of each other, so bin 0 is joined to bin 1, and responses just between two bins may go to the other
+    one.
     """
-    zones = check_zones(zones)
+    Recipe(zones, bands).check_counts(counts)
     names = zone_names(zones)
-    found = as_bands(bands)
-    expected = ((1 + len(found)) * len(names), BINS)
-    if counts.ndim != 3 or counts.shape[1:] != expected:
-        raise InputError(f"counts must have the shape (n, {expected[0]}, {BINS}); got {counts.shape}")
     other = {"right": "left", "left": "right"}
     swapped = []
     for name in names:
-        side, _, third = name.partition("_")
-        swapped.append(names.index(f"{other.get(side, side)}{'_' if third else ''}{third}"))
-    cube = counts.reshape(len(counts), 1 + len(found), len(names), BINS)[:, :, swapped]
-    for channel, band in enumerate(found, 1):
-        if band.odd:
+        side, line, third = name.partition("_")
+        swapped.append(names.index(f"{other.get(side, side)}{line}{third}"))
+    cube = counts.reshape(len(counts), -1, len(names), BINS)[:, :, swapped]
+    for channel, band in enumerate(as_bands(bands), 1):
+        mirrored, rows = cube[:, channel], cube[:, channel].copy()
+        if band.traits.codes:
+            mirrored[:, :, list(band.traits.codes)] = rows[:, :, : len(band.traits.codes)]
+        elif band.traits.odd:
             # Bin k of 1 to 255 goes to 256 - k; bin 0, beyond the range, stays on the other end.
-            rows = cube[:, channel].copy()
-            cube[:, channel, :, 1:] = rows[:, :, :0:-1]
-            cube[:, channel, :, -1] += rows[:, :, 0]
-            cube[:, channel, :, 0] = 0
+            mirrored[:, :, 1:] = rows[:, :, :0:-1]
+            mirrored[:, :, -1] += rows[:, :, 0]
+            mirrored[:, :, 0] = 0
     return cube.reshape(counts.shape)

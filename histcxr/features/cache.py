@@ -6,9 +6,8 @@ parts in Parquet::
 
     CACHE/3f1c…/part-8a91….parquet   columns: key (binary, 32 bytes), counts (list of rows * 256 uint32)
 
-A part is written beside its place and moved there at once, so a killed run leaves whole parts or none. Its
-name is the SHA-256 of its bytes: a part that was cut short or altered does not fit its name and is never
-trusted.
+A killed run leaves whole parts or none. A part's name is the SHA-256 of its bytes: one that was cut short or
+altered does not fit its name and is never trusted.
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ import hashlib
 import json
 import os
 import time
-import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,8 +32,7 @@ import histcxr
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.histograms import BINS
 from histcxr.features.recipe import Recipe
-
-__all__ = ["CountsCache", "content_key"]
+from histcxr.files.writing import replacing
 
 # A part is written when it has so many images, or when so much time went by: what a killed run can lose.
 _PART_IMAGES: Final = 1024
@@ -53,12 +50,7 @@ def content_key(image: bytes, mask: bytes) -> bytes:
 class CountsCache:
     """The counts of one recipe on disk; a context manager that writes what is left when it is closed.
 
-    Parameters
-    ----------
-    folder : path-like
-        The cache, made where there is none. Several recipes and several processes may share it.
-    recipe : Recipe
-        What the counts were made by.
+    The folder is made where there is none. Several recipes and several processes may share it.
 
     Raises
     ------
@@ -72,7 +64,7 @@ class CountsCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], recipe: Recipe) -> None:
-        self._zones = len(recipe.names)
+        self._rows = len(recipe.names)
         # Decoders differ in the last bit between versions, so theirs belongs to the identity of the counts.
         self._identity = json.dumps(
             {**recipe.to_dict(), "histcxr": histcxr.__version__, "opencv": cv2.__version__}, sort_keys=True
@@ -84,7 +76,10 @@ class CountsCache:
             raise InputError(
                 f"cache must be a folder that can be written; got {folder}: {error.strerror}"
             ) from error
-        self._remove_stale()
+        for left in self._folder.glob(".histcxr-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                    left.unlink()
         self._part_of: dict[bytes, Path] = {}
         for part in sorted(self._folder.glob("part-*.parquet")):
             table = self._read(part, ["key"])
@@ -107,7 +102,7 @@ class CountsCache:
         return frozenset(self._part_of)
 
     def add(self, keys: Sequence[bytes], counts: Sequence[NDArray[np.int64]]) -> None:
-        """Keep counts, each of shape (n_zones, 256), to be written in parts; empty keys are skipped."""
+        """Keep counts, each of shape (rows, 256), to be written in parts; empty keys are skipped."""
         for key, rows in zip(keys, counts, strict=True):
             if key and key not in self._part_of:
                 self._new[key] = rows.astype(np.uint32).reshape(-1)
@@ -121,7 +116,7 @@ class CountsCache:
             return
         keys = pa.array(list(self._new), pa.binary(_KEY_BYTES))
         flat = pa.array(np.concatenate(list(self._new.values())))
-        counts = pa.FixedSizeListArray.from_arrays(flat, self._zones * BINS)
+        counts = pa.FixedSizeListArray.from_arrays(flat, self._rows * BINS)
         schema = pa.schema(
             [("key", keys.type), ("counts", counts.type)], metadata={b"identity": self._identity.encode()}
         )
@@ -129,23 +124,13 @@ class CountsCache:
         pq.write_table(pa.table([keys, counts], schema=schema), buffer, compression="zstd")
         data = buffer.getvalue()
         part = self._folder / f"part-{hashlib.sha256(data).hexdigest()}.parquet"
-        unfinished = self._folder / f"unfinished-{uuid.uuid4().hex}"
-        with unfinished.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(part)
+        with replacing(part) as unfinished:
+            unfinished.write_bytes(data)
         self._part_of.update(dict.fromkeys(self._new, part))
         self._new = {}
 
     def fill(self, counts: NDArray[np.int64], wanted: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Copy kept counts into rows of an array, one part in memory at a time.
-
-        Parameters
-        ----------
-        counts : ndarray of int64, shape (n, n_zones, 256)
-            Written to.
-        wanted : sequence of (row, key)
+        """Copy kept counts into an array ``(n, rows, 256)``, given as its row and their key, part by part.
 
         Returns
         -------
@@ -167,9 +152,7 @@ class CountsCache:
                 self._part_of = {key: path for key, path in self._part_of.items() if path != part}
                 continue
             place = {key: index for index, key in enumerate(table["key"].to_pylist())}
-            flat = (
-                table["counts"].combine_chunks().flatten().to_numpy().reshape(len(table), self._zones, BINS)
-            )
+            flat = table["counts"].combine_chunks().flatten().to_numpy().reshape(len(table), self._rows, BINS)
             counts[[row for row, _ in rows]] = flat[[place[key] for _, key in rows]]
         return sorted(lost)
 
@@ -192,12 +175,3 @@ class CountsCache:
         with contextlib.suppress(OSError):
             part.unlink()
         return None
-
-    def _remove_stale(self) -> None:
-        for path in self._unfinished():
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
-
-    def _unfinished(self) -> Iterator[Path]:
-        return self._folder.glob("unfinished-*")

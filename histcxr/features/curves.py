@@ -11,18 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-__all__ = [
-    "centre_and_spread",
-    "cumulative_at",
-    "density",
-    "levels",
-    "quantiles",
-    "resample",
-    "shares",
-    "smooth",
-]
+from histcxr.features.histograms import zone_names
+from histcxr.features.recipe import Recipe
 
 _Floats = NDArray[np.float64]
+
+# Levels of the quantiles by which a model knows what lungs look like; they are stored with it.
+_REFERENCE_LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 
 
 def levels(n: int) -> _Floats:
@@ -31,13 +26,7 @@ def levels(n: int) -> _Floats:
 
 
 def fill_empty(counts: _Floats, whole: _Floats) -> _Floats:
-    """Return counts in which each zone without a pixel has the whole lungs' distribution.
-
-    Parameters
-    ----------
-    counts : ndarray, shape (n, zones, bins)
-    whole : ndarray, shape (n, bins)
-    """
+    """Give zones without a pixel, of counts (n, zones, bins), the distribution of the whole lungs (n, bins)."""
     empty = counts.sum(axis=-1, keepdims=True) <= 0
     return np.where(empty, whole[:, None, :], counts)
 
@@ -83,15 +72,7 @@ def quantiles(counts: _Floats, at: _Floats) -> _Floats:
 def cumulative_at(density: _Floats, at: _Floats) -> _Floats:
     """Return the share of each zone's pixels below given intensities; the inverse of :func:`quantiles`.
 
-    Parameters
-    ----------
-    density : ndarray, shape (n, zones, bins)
-    at : ndarray, shape (n, points)
-        Intensities, the same for all zones of an image.
-
-    Returns
-    -------
-    ndarray, shape (n, zones, points), between 0 and 1
+    Of densities (n, zones, bins) at (n, points), the same for all zones of an image: shares (n, zones, points).
     """
     n, zones, bins = density.shape
     padded = np.concatenate([np.zeros((n, zones, 1)), np.cumsum(density, axis=-1)], axis=-1)
@@ -106,21 +87,10 @@ def cumulative_at(density: _Floats, at: _Floats) -> _Floats:
 def shares(density: _Floats, whole: _Floats, n: int) -> _Floats:
     """Return the share of each zone's pixels in each of ``n`` intervals of equal weight for the whole lungs.
 
-    Parameters
-    ----------
-    density : ndarray, shape (images, zones, bins)
-    whole : ndarray, shape (images, bins)
-        Counts, none of them empty.
-
-    Returns
-    -------
-    ndarray, shape (images, zones, n)
-        Adding up to 1 over the intervals; ``1 / n`` everywhere for a zone like the whole.
+    Of densities (images, zones, bins) and the whole lungs' counts (images, bins), none of them empty: shares
+    (images, zones, n), which add up to 1 over the intervals; ``1 / n`` everywhere for a zone like the whole.
     """
-    cuts = quantiles(whole, np.arange(1, n) / n)
-    below = cumulative_at(density, cuts)
-    ends = np.zeros((*below.shape[:2], 1))
-    return np.diff(np.concatenate([ends, below, ends + 1], axis=-1), axis=-1)
+    return _between(density, quantiles(whole, np.arange(1, n) / n))
 
 
 def centre_and_spread(whole: _Floats) -> tuple[_Floats, _Floats]:
@@ -132,19 +102,27 @@ def centre_and_spread(whole: _Floats) -> tuple[_Floats, _Floats]:
 def resample(density: _Floats, centre: _Floats, spread: _Floats, half: float, bins: int) -> _Floats:
     """Lay densities on the axis ``(intensity - centre) / spread``, in equal bins over ``[-half, half]``.
 
-    What lies beyond falls into the first or the last bin, so each still adds up to 1.
-
-    Parameters
-    ----------
-    density : ndarray, shape (n, zones, bins_in)
-    centre, spread : ndarray, shape (n,)
-        In bins of the old axis.
-
-    Returns
-    -------
-    ndarray, shape (n, zones, bins)
+    What lies beyond falls into the first or the last bin, so each still adds up to 1. Of densities
+    (n, zones, bins_in), centres and spreads (n,) in bins of the old axis: densities (n, zones, bins).
     """
     cuts = np.linspace(-half, half, bins + 1)[1:-1]
-    below = cumulative_at(density, centre[:, None] + spread[:, None] * cuts)
+    return _between(density, centre[:, None] + spread[:, None] * cuts)
+
+
+def _between(density: _Floats, cuts: _Floats) -> _Floats:
+    """Return the share of each zone's pixels between neighbouring cuts and beyond them."""
+    below = cumulative_at(density, cuts)
     ends = np.zeros((*below.shape[:2], 1))
     return np.diff(np.concatenate([ends, below, ends + 1], axis=-1), axis=-1)
+
+
+def reference_quantiles(counts: NDArray[np.integer], recipe: Recipe) -> _Floats:
+    """Return quantiles of the grey levels in each zone: few numbers that say whether lungs look like lungs at all.
+
+    Of a recipe's counts (n, rows, 256), an array (n, 5 * n_zones), at 0.05, 0.25, 0.5, 0.75 and 0.95. A zone without
+    a pixel has the quantiles of both lungs. InputError is raised for counts of another recipe's shape.
+    """
+    recipe.check_counts(counts)
+    zones = counts[:, : len(zone_names(recipe.zones))].astype(np.float64)
+    found = quantiles(fill_empty(zones, zones.sum(axis=1)), _REFERENCE_LEVELS)
+    return found.reshape(len(counts), zones.shape[1] * len(_REFERENCE_LEVELS))

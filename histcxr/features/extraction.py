@@ -1,31 +1,40 @@
-"""A whole manifest to counts, in parallel: no row is lost, memory is bounded, a cache saves decoding."""
+"""A whole manifest to counts, in parallel, and to files that other tools read.
+
+No row is lost, memory is bounded, a cache saves decoding.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
 
-from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
+from histcxr.exceptions import InputError, RadiographError, UnjudgeableError
 from histcxr.features.cache import CountsCache, content_key
-from histcxr.features.counting import ImageCounts, batch_counts, image_counts
 from histcxr.features.filters import Band
 from histcxr.features.histograms import BINS, Zones
+from histcxr.features.measuring import count_lungs, measure_batch
 from histcxr.features.recipe import Recipe, as_recipe
 from histcxr.files.reading import read_file
+from histcxr.files.writing import replacing
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
-
-__all__ = ["LUNGS", "Features", "ImageCounts", "batch_counts", "extract_features", "image_counts"]
 
 #: Whose lung masks are used: the manifest's, the network's for every image, or the network's where there is none.
 LUNGS = ("given", "found", "either")
+
+# Files that features can be written to.
+_FORMATS: Final = (".parquet", ".csv", ".npz")
 
 # Images a worker takes at a time: enough to hide the cost of handing over, few for a lively progress bar.
 _CHUNK = 64
@@ -68,13 +77,7 @@ class Features:
         return (self.table["reason"] == "").to_numpy(bool)
 
     def select(self, rows: ArrayLike) -> Features:
-        """Return some of the images.
-
-        Parameters
-        ----------
-        rows : array-like of bool, shape (n,), or of int
-            Which to keep, or their positions in the order wanted.
-        """
+        """Return some of the images: ``rows`` says which to keep (bool, shape (n,)), or their positions in order."""
         index = np.asarray(rows)
         if index.dtype == np.bool_ and index.shape != (len(self),):
             raise InputError(
@@ -107,22 +110,17 @@ def extract_features(
     n_jobs : int, default=1
         Threads; -1 for one a core. Decoding releases the interpreter lock.
     bands : bool, str, or iterable of str or Band, default=()
-        Filtered images to count beside the intensity, ``True`` for those that travel best; their rows follow,
-        band by band. See :mod:`histcxr.features.bands`.
+        Bands to count beside the intensity; see :class:`~histcxr.features.recipe.Recipe`.
     lungs : {"given", "found", "either"}, default="given"
         Whose masks: those of the manifest, those that the network finds for every image, or the network's where
         the manifest has none.
     segmenter : Segmenter, optional
         The network; by default the one that comes with histcxr.
     cache : path-like, optional
-        A folder that keeps counts for next time, known by the content of image and mask, not by their
-        names. An extraction that was killed goes on where it was.
+        A folder that keeps counts for next time; see :mod:`histcxr.features.cache`. An extraction that was killed
+        goes on where it was.
     progress : bool, default=False
         Whether to show a progress bar on standard error.
-
-    Returns
-    -------
-    Features
 
     Raises
     ------
@@ -143,26 +141,24 @@ def extract_features(
     n = len(manifest)
     counts = np.zeros((n, len(recipe.names), BINS), np.int64)
     reasons, details = [""] * n, [""] * n
+    work = _Work(images, masks, recipe, segmenter)
     rows: Sequence[int] = range(n)
-    with _Progress(n, progress) as bar:
-        if cache is None:
-            for done in _in_chunks(images, masks, rows, recipe, n_jobs, segmenter, None):
+    with (
+        tqdm(total=n, unit="image", desc="extracting", disable=not progress) as bar,
+        contextlib.nullcontext() if cache is None else CountsCache(cache, recipe) as kept,
+    ):
+        while rows:
+            found: list[tuple[int, bytes]] = []
+            for done in _in_chunks(work, rows, n_jobs, None if kept is None else kept.keys()):
                 done.store(counts, reasons, details)
-                bar.advance(len(done.rows))
-        else:
-            with CountsCache(cache, recipe) as kept:
-                while rows:
-                    found: list[tuple[int, bytes]] = []
-                    for done in _in_chunks(images, masks, rows, recipe, n_jobs, segmenter, kept.keys()):
-                        done.store(counts, reasons, details)
-                        kept.add(done.keys, done.counts)
-                        found += done.known
-                        bar.advance(len(done.rows) - len(done.known))
-                    # What the cache lost in the meantime is counted in a second round.
-                    rows = kept.fill(counts, found)
-                    bar.advance(len(found) - len(rows))
-    table = manifest.assign(reason=reasons, detail=details)
-    return Features(counts, table, recipe)
+                if kept is not None:
+                    kept.add(done.keys, done.counts)
+                found += done.known
+                bar.update(len(done.rows) - len(done.known))
+            # What the cache lost in the meantime is counted in a second round.
+            rows = () if kept is None else kept.fill(counts, found)
+            bar.update(len(found) - len(rows))
+    return Features(counts, manifest.assign(reason=reasons, detail=details), recipe)
 
 
 def _lungs(masks: list[str], lungs: str, segmenter: Segmenter | None) -> tuple[list[str], Segmenter | None]:
@@ -181,52 +177,51 @@ def _paths(column: pd.Series) -> list[str]:
     return ["" if path is None or path != path else os.fspath(path) for path in column]
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What to count, row by row; a mask is ``""`` where the segmenter is to find the lungs."""
+
+    images: list[str]
+    masks: list[str]
+    recipe: Recipe
+    segmenter: Segmenter | None
+
+
 @dataclass
 class _Chunk:
     """What a worker hands back about its rows: what was counted, what failed, and what the cache knows."""
 
     rows: Sequence[int]
     counted: list[int] = field(default_factory=list)
-    counts: list[NDArray[np.int64]] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
-    failed: list[tuple[int, Reason, str]] = field(default_factory=list)
+    counts: list[NDArray[np.int64]] = field(default_factory=list)
+    failed: list[tuple[int, UnjudgeableError]] = field(default_factory=list)
     known: list[tuple[int, bytes]] = field(default_factory=list)
-
-    def take(
-        self, rows: Sequence[int], keys: Sequence[bytes], results: Sequence[ImageCounts | UnjudgeableError]
-    ) -> None:
-        for row, key, result in zip(rows, keys, results, strict=True):
-            if isinstance(result, UnjudgeableError):
-                self.failed.append((row, result.reason, result.detail))
-            else:
-                self.counted.append(row)
-                self.counts.append(result.counts)
-                self.keys.append(key)
 
     def store(self, counts: NDArray[np.int64], reasons: list[str], details: list[str]) -> None:
         for row, found in zip(self.counted, self.counts, strict=True):
             counts[row] = found
-        for row, reason, detail in self.failed:
-            reasons[row], details[row] = reason.value, detail
+        for row, error in self.failed:
+            reasons[row], details[row] = error.reason.value, error.detail
+
+
+class _Source(NamedTuple):
+    """A row that waits to be counted; image and mask as names, or as the content of their files."""
+
+    row: int
+    key: bytes
+    name: str
+    image: bytes | str
+    mask: bytes | str
 
 
 def _in_chunks(
-    images: list[str],
-    masks: list[str],
-    rows: Sequence[int],
-    recipe: Recipe,
-    n_jobs: int,
-    segmenter: Segmenter | None,
-    known: frozenset[bytes] | None,
+    work: _Work, rows: Sequence[int], n_jobs: int, known: frozenset[bytes] | None
 ) -> Iterator[_Chunk]:
     """Count rows in parallel, in order; only a few chunks are in flight, whatever the number of rows."""
     size = min(_CHUNK, max(1, len(rows) // (4 * effective_n_jobs(n_jobs))))
-    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
-        delayed(_count_chunk)(
-            [images[i] for i in chunk], [masks[i] for i in chunk], chunk, recipe, segmenter, known
-        )
-        for chunk in chunks
+        delayed(_count_chunk)(work, rows[start : start + size], known) for start in range(0, len(rows), size)
     )
     try:
         # Not "yield from": that would close the results before they can be closed in silence.
@@ -239,70 +234,94 @@ def _in_chunks(
             results.close()
 
 
-def _count_chunk(
-    images: list[str],
-    masks: list[str],
-    rows: Sequence[int],
-    recipe: Recipe,
-    segmenter: Segmenter | None,
-    known: frozenset[bytes] | None,
-) -> _Chunk:
+def _count_chunk(work: _Work, rows: Sequence[int], known: frozenset[bytes] | None) -> _Chunk:
     chunk = _Chunk(rows)
+    sources = [_Source(row, b"", work.images[row], work.images[row], work.masks[row]) for row in rows]
     if known is None:
-        chunk.take(rows, [b""] * len(rows), batch_counts(images, masks, recipe, segmenter=segmenter))
+        _count(chunk, sources, work)
         return chunk
-    waiting: list[tuple[int, bytes, str, bytes | str, bytes | str]] = []
+    waiting: list[_Source] = []
     held = 0
-    for row, image, mask in zip(rows, images, masks, strict=True):
-        bare = segmenter is not None and not mask
+    for source in sources:
+        bare = work.segmenter is not None and not source.mask
         try:
-            data = read_file(image), b"" if bare else read_file(mask)
+            image, mask = read_file(source.name), b"" if bare else read_file(work.masks[source.row])
         except RadiographError:
             # Left by their names, for the readers to put the reason into words.
-            waiting.append((row, b"", image, image, mask))
+            waiting.append(source)
             continue
         # Masks that one network makes of one image are equal, so its digest may stand for them.
-        key = content_key(data[0], segmenter.digest.encode() if segmenter is not None and bare else data[1])
+        key = content_key(
+            image, work.segmenter.digest.encode() if work.segmenter is not None and bare else mask
+        )
         if key in known:
-            chunk.known.append((row, key))
+            chunk.known.append((source.row, key))
             continue
-        waiting.append((row, key, image, data[0], "" if bare else data[1]))
-        held += len(data[0]) + len(data[1])
+        waiting.append(source._replace(key=key, image=image, mask="" if bare else mask))
+        held += len(image) + len(mask)
         if held >= _HELD_BYTES:
-            _count_waiting(chunk, waiting, recipe, segmenter)
+            _count(chunk, waiting, work)
             waiting, held = [], 0
-    _count_waiting(chunk, waiting, recipe, segmenter)
+    _count(chunk, waiting, work)
     return chunk
 
 
-def _count_waiting(
-    chunk: _Chunk,
-    waiting: list[tuple[int, bytes, str, bytes | str, bytes | str]],
-    recipe: Recipe,
-    segmenter: Segmenter | None,
-) -> None:
-    if waiting:
-        rows, keys, names, images, masks = zip(*waiting, strict=True)
-        chunk.take(rows, keys, batch_counts(images, masks, recipe, segmenter=segmenter, paths=names))
+def _count(chunk: _Chunk, sources: Sequence[_Source], work: _Work) -> None:
+    results = measure_batch(
+        [source.image for source in sources],
+        [source.mask for source in sources],
+        partial(count_lungs, recipe=work.recipe),
+        segmenter=work.segmenter,
+        paths=[source.name for source in sources],
+    )
+    for source, result in zip(sources, results, strict=True):
+        if isinstance(result, UnjudgeableError):
+            chunk.failed.append((source.row, result))
+        else:
+            chunk.counted.append(source.row)
+            chunk.counts.append(result[0])
+            chunk.keys.append(source.key)
 
 
-class _Progress:
-    """A progress bar on standard error, or nothing."""
+def feature_frame(features: Features) -> pd.DataFrame:
+    """Lay out histograms as a table: the manifest's columns, then one column (int64) a bin, as ``right_upper_017``.
 
-    def __init__(self, total: int, shown: bool) -> None:
-        self._bar = None
-        if shown:
-            from tqdm import tqdm
+    File names that are not UTF-8 are shown with backslash escapes, so that every format can hold them.
+    """
+    bins = [f"{zone}_{k:03d}" for zone in features.recipe.names for k in range(BINS)]
+    counts = pd.DataFrame(features.counts.reshape(len(features), -1), columns=bins)
+    table = features.table.reset_index(drop=True)
+    for column in table.columns[[dtype.kind == "O" for dtype in table.dtypes]]:
+        table[column] = table[column].map(_writable)
+    return pd.concat([table, counts], axis="columns")
 
-            self._bar = tqdm(total=total, unit="image", desc="extracting")
 
-    def __enter__(self) -> _Progress:
-        return self
+def check_format(path: str | os.PathLike[str]) -> str:
+    """Return the suffix of a table's path, or raise InputError where it is none of the formats."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise InputError(f"output must end in {', '.join(_FORMATS)}, got {os.fspath(path)!r}")
+    return suffix
 
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
-    def advance(self, n: int) -> None:
-        if self._bar is not None:
-            self._bar.update(n)
+def write_features(features: Features, path: str | os.PathLike[str]) -> None:
+    """Write histograms as Parquet, CSV or npz, by the path's suffix.
+
+    An npz file holds ``counts`` (int64, ``(n, rows, 256)``), ``zones`` (names of the rows) and one array of text for
+    each manifest column; it loads without pickle. InputError is raised for another suffix, OutputError when the file
+    cannot be written.
+    """
+    suffix = check_format(path)
+    with replacing(path) as unfinished:
+        if suffix == ".npz":
+            arrays = {str(c): features.table[c].map(_writable).to_numpy(str) for c in features.table}
+            arrays |= {"counts": features.counts, "zones": np.array(features.recipe.names)}
+            np.savez_compressed(unfinished, allow_pickle=False, **arrays)
+        elif suffix == ".csv":
+            feature_frame(features).to_csv(unfinished, index=False)
+        else:
+            feature_frame(features).to_parquet(unfinished, index=False)
+
+
+def _writable(value: object) -> str:
+    return "" if value is None else str(value).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -18,14 +18,14 @@ is named by its filter and scale, e.g. ``"dog4"``:
 
 ``S`` is the Gaussian's standard deviation in pixels of a **working image**, whose longer side is 224 pixels:
 larger images are brought to this size first, in smaller ones ``S`` shrinks with them, so that a radiograph
-gives the same bands at any resolution.
+gives the same bands at any resolution. A further kind of band takes one entry in :data:`KINDS`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -34,8 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
-
-__all__ = ["FULL_BANDS", "TRAVEL_BANDS", "WORKING_SIZE", "Band", "Filtered", "as_bands", "filtered_images"]
+from histcxr.features.histograms import check_pixels
 
 #: Longer side of the working image, in pixels; scales are stated in its pixels.
 WORKING_SIZE: Final = 224
@@ -45,14 +44,11 @@ TRAVEL_BANDS: Final = ("dx2", "dog4", "dog8")
 
 #: The bands for the best figures where training and use share their hospitals.
 FULL_BANDS: Final = (
-    *("dog1", "dog2", "dog4", "dog8", "dx1", "dx2", "dx4", "dy1", "dy4"),
-    *("dxx2", "dxy2", "dyy2", "dxx4", "dxy4", "dyy4"),
+    ("dog1", "dog2", "dog4", "dog8", "dx1", "dx2", "dx4", "dy1", "dy4")
+    # Curvatures.
+    + ("dxx2", "dxy2", "dyy2", "dxx4", "dxy4", "dyy4")
 )
 
-# Orders of the derivatives across and downwards.
-_ORDERS = {"dx": (1, 0), "dy": (0, 1), "dxx": (2, 0), "dyy": (0, 2), "dxy": (1, 1)}
-_SIGNED = ("dog", *_ORDERS)
-_KINDS = (*_SIGNED, "mag", "std")
 _NAME = re.compile(r"([a-z]+)([0-9]+(?:\.[0-9]+)?)")
 # Below this a sampled Gaussian is no Gaussian any more; above, the lungs are one blur.
 _SCALES = (0.5, 64.0)
@@ -63,75 +59,135 @@ _TINY: Final = np.float32(1e-12)
 _Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, order=True)
-class Band:
-    """A filter and its scale.
+class LowPasses:
+    """Low-passes of one image by normalised convolution, each scale computed once: what filters are made of.
+
+    Made from the pixels times their weight, the weight in [0, 1], and the pixels to one unit of scale.
+    """
+
+    def __init__(self, image: _Floats, weight: _Floats, unit: float) -> None:
+        self.unit = unit
+        self._image = image
+        self._weight = weight
+        self._norms: dict[float, _Floats] = {}
+        self._means: dict[float, _Floats] = {}
+
+    def mean(self, scale: float) -> _Floats:
+        """Return ``L(scale)``; it has a value wherever the window reaches a pixel of the lungs, else 0."""
+        if scale not in self._means:
+            self._means[scale] = self._blur(self._image, scale) / self._norm(scale)
+        return self._means[scale]
+
+    def derivative(self, scale: float, dx: int, dy: int) -> _Floats:
+        """Return a derivative of ``L(scale)``, of first or second order, in grey levels of a working pixel."""
+        # Sobel's kernels measure a slope 8 times, a curvature 4 times; the unit makes it one of working pixels.
+        factor = self.unit / 8 if dx + dy == 1 else self.unit**2 / 4
+        return _floats(cv2.Sobel(self.mean(scale), cv2.CV_32F, dx, dy, ksize=3, scale=factor))
+
+    def steepness(self, scale: float) -> _Floats:
+        """Return the length of the gradient of ``L(scale)``."""
+        # Not cv2.magnitude: its last bit depends on where in memory the arrays lie.
+        return _floats(np.sqrt(self.derivative(scale, 1, 0) ** 2 + self.derivative(scale, 0, 1) ** 2))
+
+    def deviation(self, scale: float) -> _Floats:
+        """Return the standard deviation of the pixels under the window."""
+        # Where the weight is a fraction, image / weight is the pixel's own value.
+        square = self._image**2 / np.maximum(self._weight, _TINY)
+        variance = self._blur(_floats(square), scale) / self._norm(scale) - self.mean(scale) ** 2
+        return _floats(np.sqrt(np.maximum(variance, 0)))
+
+    def _blur(self, array: _Floats, scale: float) -> _Floats:
+        sigma = max(scale * self.unit, 0.05)
+        size = 2 * int(_TRUNCATE * sigma + 0.5) + 1
+        return _floats(cv2.GaussianBlur(array, (size, size), sigma, borderType=cv2.BORDER_CONSTANT))
+
+    def _norm(self, scale: float) -> _Floats:
+        if scale not in self._norms:
+            self._norms[scale] = np.maximum(self._blur(self._weight, scale), _TINY)
+        return self._norms[scale]
+
+
+@dataclass(frozen=True)
+class BandKind:
+    """A kind of filter: how it responds, and what its responses are.
 
     Parameters
     ----------
-    kind : {"dog", "dx", "dy", "dxx", "dyy", "dxy", "mag", "std"}
-    scale : float
-        Standard deviation of the Gaussian, in pixels of the working image: from 0.5 to 64.
+    respond : callable
+        Called with the image's :class:`LowPasses` and a scale; returns float32, shape (height, width), of which
+        only what lies inside the lungs is used. It must not look at anything but the low-passes.
+    signed : bool, default=True
+        Whether responses may be negative: then zero lies in bin 128, else in bin 0.
+    odd : bool, default=False
+        Whether responses change their sign when the image is mirrored.
+    codes : tuple of int, default=()
+        For responses that are codes, without an order, from 0 up to 255: the code that each becomes when the image is
+        mirrored. Each has a bin of its own, whatever their spread. Empty: responses are measured in spreads.
+    """
 
-    Raises
-    ------
-    InputError
-        When the kind is unknown or the scale out of range.
+    respond: Callable[[LowPasses, float], _Floats]
+    signed: bool = True
+    odd: bool = False
+    codes: tuple[int, ...] = ()
+
+
+#: The kinds of band by name: small letters, which a scale follows in a band's name.
+KINDS: dict[str, BandKind] = {
+    "dog": BandKind(lambda low, scale: low.mean(scale) - low.mean(2 * scale)),
+    "dx": BandKind(lambda low, scale: low.derivative(scale, 1, 0), odd=True),
+    "dy": BandKind(lambda low, scale: low.derivative(scale, 0, 1)),
+    "dxx": BandKind(lambda low, scale: low.derivative(scale, 2, 0)),
+    "dyy": BandKind(lambda low, scale: low.derivative(scale, 0, 2)),
+    "dxy": BandKind(lambda low, scale: low.derivative(scale, 1, 1), odd=True),
+    "mag": BandKind(LowPasses.steepness, signed=False),
+    "std": BandKind(LowPasses.deviation, signed=False),
+}
+
+
+@dataclass(frozen=True, order=True)
+class Band:
+    """A filter of :data:`KINDS`, and its scale.
+
+    That is the standard deviation of the Gaussian, in pixels of the working image: from 0.5 to 64. InputError is raised
+    when the kind is unknown or the scale out of range.
     """
 
     kind: str
     scale: float
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise InputError(f"a band's kind must be one of {', '.join(_KINDS)}; got {self.kind!r}")
+        if self.kind not in KINDS:
+            raise InputError(f"a band's kind must be one of {', '.join(KINDS)}; got {self.kind!r}")
         low, high = _SCALES
         scale = self.scale
         if not isinstance(scale, int | float) or isinstance(scale, bool) or not low <= scale <= high:
             raise InputError(f"a band's scale must be a number from {low:g} to {high:g}; got {scale!r}")
-        object.__setattr__(self, "scale", float(scale))
 
     @property
     def name(self) -> str:
-        """Return the one spelling, e.g. ``"dog4"`` or ``"dx1.5"``."""
+        """The one spelling, e.g. ``"dog4"`` or ``"dx1.5"``."""
         return f"{self.kind}{self.scale:.6g}"
 
     @property
-    def signed(self) -> bool:
-        """Whether responses may be negative: then zero lies in bin 128, else in bin 0."""
-        return self.kind in _SIGNED
-
-    @property
-    def odd(self) -> bool:
-        """Whether responses change their sign when the image is mirrored."""
-        return self.kind in ("dx", "dxy")
+    def traits(self) -> BandKind:
+        """What its kind is."""
+        return KINDS[self.kind]
 
     @classmethod
     def parse(cls, name: str) -> Band:
-        """Read a band's name.
-
-        Raises
-        ------
-        InputError
-            When it is no kind followed by a number.
-        """
+        """Read a band's name; InputError when it is no kind followed by a scale."""
         match = _NAME.fullmatch(name) if isinstance(name, str) else None
         if match is None:
             raise InputError(
-                f"a band must be a kind ({', '.join(_KINDS)}) and a scale, as 'dog4'; got {name!r}"
+                f"a band must be a kind ({', '.join(KINDS)}) and a scale, as 'dog4'; got {name!r}"
             )
         return cls(match[1], float(match[2]))
 
 
 class Filtered(NamedTuple):
-    """Responses in the lungs' bounding box of the working image.
+    """Responses in the lungs' bounding box of the working image, shape (n_bands, height, width), and its mask.
 
-    Attributes
-    ----------
-    values : ndarray of float32, shape (n_bands, height, width)
-        In grey levels; slopes in grey levels a pixel. 0 outside the mask.
-    mask : ndarray of bool, shape (height, width)
-        The lungs in the same frame.
+    In grey levels; slopes in grey levels a pixel. 0 outside the mask.
     """
 
     values: _Floats
@@ -141,16 +197,10 @@ class Filtered(NamedTuple):
 def as_bands(bands: bool | str | Iterable[str | Band]) -> tuple[Band, ...]:
     """Return bands for any way of asking for them.
 
-    Parameters
-    ----------
-    bands : bool, str, or iterable of str or Band
-        ``True`` and ``"travel"`` mean :data:`TRAVEL_BANDS`, ``"full"`` means :data:`FULL_BANDS`, ``False`` none;
-        else names, also as one string with commas.
+    ``True`` and ``"travel"`` mean :data:`TRAVEL_BANDS`, ``"full"`` means :data:`FULL_BANDS`, ``False`` none; else
+    names or bands, also as one string with commas.
 
-    Raises
-    ------
-    InputError
-        When a band is unknown, or named twice.
+    InputError is raised when a band is unknown, or named twice.
     """
     names: Iterable[str | Band]
     if isinstance(bands, bool):
@@ -183,11 +233,6 @@ def filtered_images(
         True inside the lungs; at least one pixel.
     bands : see :func:`as_bands`
 
-    Returns
-    -------
-    Filtered
-        Not scaled by any spread yet.
-
     Raises
     ------
     InputError
@@ -201,24 +246,11 @@ def filtered_images(
         # A mask finer than the working image's pixels: whatever touches it counts.
         inside = weight > 0
     values = np.empty((len(wanted), *image.shape), np.float32)
-    for place, response in zip(values, _responses(image, weight, wanted, unit), strict=True):
-        np.multiply(response, inside, out=place)
+    low = LowPasses(image, weight, unit)
+    for place, band in zip(values, wanted, strict=True):
+        np.multiply(band.traits.respond(low, band.scale), inside, out=place)
     # The margin of one pixel was there for the slopes only.
     return Filtered(values[:, 1:-1, 1:-1], inside[1:-1, 1:-1])
-
-
-def check_pixels(pixels: Any, mask: Any) -> None:
-    """Raise InputError unless both are 2-D, uint8 and bool, of one shape."""
-    for name, array, dtype in (("pixels", pixels, np.uint8), ("mask", mask, np.bool_)):
-        if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 2:
-            came = (
-                f"{array.dtype} of shape {array.shape}"
-                if isinstance(array, np.ndarray)
-                else type(array).__name__
-            )
-            raise InputError(f"{name} must be a 2-D array of {np.dtype(dtype).name}; got {came}")
-    if pixels.shape != mask.shape:
-        raise InputError(f"pixels and mask must have one shape; got {pixels.shape} and {mask.shape}")
 
 
 def _working(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[_Floats, _Floats, float]:
@@ -251,55 +283,3 @@ def _working(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[_Float
 
 def _floats(array: Any) -> _Floats:
     return np.asarray(array, np.float32)
-
-
-class _LowPasses:
-    """Low-passes of one image by normalised convolution; each scale is computed once."""
-
-    def __init__(self, image: _Floats, weight: _Floats, unit: float) -> None:
-        self._image = image  # already multiplied by the weight
-        self._weight = weight
-        self._unit = unit
-        self._norms: dict[float, _Floats] = {}
-        self._means: dict[float, _Floats] = {}
-
-    def blur(self, array: _Floats, scale: float) -> _Floats:
-        sigma = max(scale * self._unit, 0.05)
-        size = 2 * int(_TRUNCATE * sigma + 0.5) + 1
-        return _floats(cv2.GaussianBlur(array, (size, size), sigma, borderType=cv2.BORDER_CONSTANT))
-
-    def norm(self, scale: float) -> _Floats:
-        if scale not in self._norms:
-            self._norms[scale] = np.maximum(self.blur(self._weight, scale), _TINY)
-        return self._norms[scale]
-
-    def mean(self, scale: float) -> _Floats:
-        if scale not in self._means:
-            self._means[scale] = self.blur(self._image, scale) / self.norm(scale)
-        return self._means[scale]
-
-    def derivative(self, scale: float, dx: int, dy: int) -> _Floats:
-        # Sobel's kernels measure a slope 8 times, a curvature 4 times; the unit makes it one of working pixels.
-        factor = self._unit / 8 if dx + dy == 1 else self._unit**2 / 4
-        return _floats(cv2.Sobel(self.mean(scale), cv2.CV_32F, dx, dy, ksize=3, scale=factor))
-
-    def deviation(self, scale: float) -> _Floats:
-        # Where the weight is a fraction, image / weight is the pixel's own value.
-        square = self._image**2 / np.maximum(self._weight, _TINY)
-        variance = self.blur(_floats(square), scale) / self.norm(scale) - self.mean(scale) ** 2
-        return _floats(np.sqrt(np.maximum(variance, 0)))
-
-
-def _responses(image: _Floats, weight: _Floats, bands: Iterable[Band], unit: float) -> Iterator[_Floats]:
-    low = _LowPasses(image, weight, unit)
-    for band in bands:
-        s = band.scale
-        if band.kind == "dog":
-            yield low.mean(s) - low.mean(2 * s)
-        elif band.kind in _ORDERS:
-            yield low.derivative(s, *_ORDERS[band.kind])
-        elif band.kind == "mag":
-            # Not cv2.magnitude: its last bit depends on where in memory the arrays lie.
-            yield _floats(np.sqrt(low.derivative(s, 1, 0) ** 2 + low.derivative(s, 0, 1) ** 2))
-        else:
-            yield low.deviation(s)

@@ -27,17 +27,6 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = [
-    "BINS",
-    "HISTOGRAM_VERSION",
-    "ZONES",
-    "Zones",
-    "check_zones",
-    "masked_histogram",
-    "zone_labels",
-    "zone_names",
-]
-
 #: Bins of a histogram: one for each value of an 8-bit pixel.
 BINS: Final = 256
 
@@ -87,15 +76,7 @@ _Lung: TypeAlias = tuple[int, slice, _Mask]
 def check_zones(zones: Any) -> Zones:
     """Return a zone setting in its one spelling.
 
-    Parameters
-    ----------
-    zones : {1, 2, 6, "1+2", "1+6"}
-        Also a number as a string (``"6"``) or as a NumPy integer.
-
-    Raises
-    ------
-    InputError
-        For anything else.
+    A number may come as a string (``"6"``) or as a NumPy integer; for anything else InputError is raised.
     """
     found: Zones | None = None
     if isinstance(zones, str):
@@ -138,11 +119,8 @@ def masked_histogram(
         When dtype, dimensions or shapes do not fit, or zones is unknown.
     """
     zones = check_zones(zones)
-    bits = _check_mask(mask)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 2:
-        raise InputError(f"image must be a 2-D array of uint8; got {_describe(image)}")
-    if image.shape != bits.shape:
-        raise InputError(f"image and mask must have one shape; got {image.shape} and {bits.shape}")
+    check_pixels(image, mask, "image")
+    bits = _bits(mask)
     parts = _parts(zones)
     rows: list[NDArray[Any]] = [_NOTHING] * parts
     for zone, across, along, lung in _pieces(bits, parts):
@@ -164,17 +142,11 @@ def zone_labels(mask: NDArray[np.bool_], zones: Zones = 6) -> NDArray[np.uint8]:
     named by the half it lies in; the other lung's rows are then zero. A lung's height reaches from its first
     to its last row; specks cut off by empty rows do not stretch it, and belong to the nearest third.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (height, width)
-        True inside the lungs.
-    zones : {1, 2, 6, "1+2", "1+6"}
-        With ``"1+2"`` and ``"1+6"`` the labels are those of ``2`` and ``6``: a pixel has one label.
-
     Returns
     -------
     ndarray of uint8, shape (height, width)
-        0 outside the mask, else 1 up to the number of zones, in the order of :func:`zone_names` of 1, 2 or 6.
+        0 outside the mask, else 1 up to the number of zones, in the order of :func:`zone_names` of 1, 2 or 6; with
+        ``"1+2"`` and ``"1+6"`` the labels are those of ``2`` and ``6``.
 
     Raises
     ------
@@ -182,7 +154,8 @@ def zone_labels(mask: NDArray[np.bool_], zones: Zones = 6) -> NDArray[np.uint8]:
         When the mask is no 2-D bool array or zones is unknown.
     """
     parts = _parts(check_zones(zones))
-    bits = _check_mask(mask)
+    _check_array(mask, np.bool_, "mask")
+    bits = _bits(mask)
     labels = np.zeros(bits.shape, np.uint8)
     for zone, rows, columns, lung in _pieces(bits, parts):
         labels[rows, columns] += lung * np.uint8(zone + 1)
@@ -193,15 +166,22 @@ def _parts(zones: Zones) -> int:
     return int(zones[-1]) if isinstance(zones, str) else zones
 
 
-def _describe(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} of shape {value.shape}"
-    return type(value).__name__
+def check_pixels(pixels: Any, mask: Any, name: str = "pixels") -> None:
+    """Raise InputError unless both are 2-D, uint8 and bool, of one shape."""
+    _check_array(pixels, np.uint8, name)
+    _check_array(mask, np.bool_, "mask")
+    if pixels.shape != mask.shape:
+        raise InputError(f"{name} and mask must have one shape; got {pixels.shape} and {mask.shape}")
 
 
-def _check_mask(mask: NDArray[np.bool_]) -> _Mask:
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.ndim != 2:
-        raise InputError(f"mask must be a 2-D array of bool; got {_describe(mask)}")
+def _check_array(array: Any, dtype: Any, name: str) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 2:
+        known = isinstance(array, np.ndarray)
+        came = f"{array.dtype} of shape {array.shape}" if known else type(array).__name__
+        raise InputError(f"{name} must be a 2-D array of {np.dtype(dtype).name}; got {came}")
+
+
+def _bits(mask: NDArray[np.bool_]) -> _Mask:
     if mask.size == 0:
         raise InputError(f"mask must have at least one pixel; got shape {mask.shape}")
     # The kernels read plain rows: a flipped or strided view is copied once here, not once in each call.
@@ -344,10 +324,7 @@ def _first_centres(
 def _midline(mask: _Mask, centres: NDArray[np.float64]) -> tuple[float, float, float]:
     """Find the line halfway between the lungs' centres, refined by two-means.
 
-    Returns
-    -------
-    tuple of float
-        ``(a, b, c)``: a pixel lies beyond the line, on the image's right, where ``a * x + b * y > c``.
+    Of ``(a, b, c)``: a pixel lies beyond the line, on the image's right, where ``a * x + b * y > c``.
     """
     step = max(1, math.isqrt(np.count_nonzero(mask) // _MIDLINE_POINTS))
     y, x = mask[::step, ::step].nonzero()

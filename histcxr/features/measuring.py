@@ -1,17 +1,17 @@
 """From one image's files to a measurement of its lungs: read, find or read the mask, check, measure.
 
 :func:`measure_image` and :func:`measure_batch` are one computation, and the only one by which an image and its mask
-become what a model sees. What is measured they are told: histograms
-(:func:`~histcxr.features.counting.count_lungs`) or the square of a network that sees the image
-(:func:`~histcxr.reference.inputs.lung_square`). Both begin with :func:`checked_histogram`, so both refuse the same
+become what a model sees, in training and in triage. What is measured they are told: histograms (:func:`count_lungs`)
+or the square of a network that sees the image. Both begin with :func:`checked_histogram`, so both refuse the same
 images.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
@@ -21,34 +21,22 @@ from histcxr.data.masks import check_mask, decode_mask, read_mask
 from histcxr.data.radiograph import check_lungs, decode_radiograph
 from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.histograms import BINS, Zones, masked_histogram
+from histcxr.features.recipe import Recipe, band_histograms
 from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import Found, Segmenter
 from histcxr.lungs.shape import polarity
-
-__all__ = [
-    "MAX_SATURATED",
-    "Lungs",
-    "Measure",
-    "Pixels",
-    "checked_histogram",
-    "measure_batch",
-    "measure_image",
-]
 
 #: Largest share of the lungs' pixels that may be pure black or pure white: such pixels show no tissue.
 MAX_SATURATED: Final = 0.5
 
 # Pixels decoded before the first of them is measured: bounds the memory of a batch of large images.
 _BATCH_PIXELS = 1 << 19
-
 # Pixels a side, about, that show whether an image is inverted: few are nearly always enough.
 _COARSE = (24, 64)
-
 # Grey levels by which the lungs are darker than what lies between them where no second look is needed.
 _SURELY_PROPER = -15.0
 
 _Path: TypeAlias = str | os.PathLike[str]
-
 Pixels: TypeAlias = NDArray[np.uint8]
 Lungs: TypeAlias = NDArray[np.bool_]
 
@@ -100,15 +88,10 @@ def measure_image(
     InputError
         When a mask array is of the wrong type or shape.
     """
-    pixels, sha256, name = _read_pixels(image, path, digest)
-    if segmenter is not None and _absent(mask):
-        (found,) = segmenter.segment([pixels], [name])
-        if isinstance(found, UnjudgeableError):
-            raise found
-        lungs = found.mask
-    else:
-        lungs = _read_lungs(mask, pixels, name)
-    return measure(pixels, lungs, name), sha256
+    (found,) = measure_batch([image], [mask], measure, segmenter=segmenter, digest=digest, paths=[path])
+    if isinstance(found, UnjudgeableError):
+        raise found
+    return found
 
 
 def measure_batch(
@@ -127,12 +110,8 @@ def measure_batch(
 
     Parameters
     ----------
-    images, masks : sequences of one length
-        As for :func:`measure_image`.
-    measure, segmenter, digest
-        As for :func:`measure_image`.
-    paths : sequence of path-like, optional
-        The images' names for messages, where bytes were given.
+    images, masks, paths : sequences of one length
+        As for :func:`measure_image`, and so are the others.
 
     Returns
     -------
@@ -152,13 +131,10 @@ def measure_batch(
     group: list[tuple[int, Pixels, str, str]] = []
     held = 0
     for index, (image, name) in enumerate(zip(images, names, strict=True)):
-        try:
+        with _told(results, index):
             pixels, sha256, name = _read_pixels(image, name, digest)
-        except UnjudgeableError as error:
-            results[index] = _bare(error)
-            continue
-        group.append((index, pixels, sha256, name))
-        held += pixels.size
+            group.append((index, pixels, sha256, name))
+            held += pixels.size
         if held >= _BATCH_PIXELS:
             _measure_group(group, masks, measure, segmenter, results)
             group, held = [], 0
@@ -181,24 +157,23 @@ def _measure_group(
     ready: list[tuple[int, Pixels, str, str, Lungs]] = []
     for index, pixels, sha256, name in group:
         found = made.get(index)
-        if isinstance(found, UnjudgeableError):
-            results[index] = _bare(found)
-            continue
-        try:
+        with _told(results, index):
+            if isinstance(found, UnjudgeableError):
+                raise found
             lungs = found.mask if found is not None else _read_lungs(masks[index], pixels, name)
             ready.append((index, pixels, sha256, name, lungs))
-        except UnjudgeableError as error:
-            results[index] = _bare(error)
     for index, pixels, sha256, name, lungs in ready:
-        try:
+        with _told(results, index):
             results[index] = (measure(pixels, lungs, name), sha256)
-        except UnjudgeableError as error:
-            results[index] = _bare(error)
 
 
-def _bare(error: UnjudgeableError) -> UnjudgeableError:
-    """Return the error without its traceback, whose frames would hold the pixels as long as it is kept."""
-    return UnjudgeableError(error.reason, error.path, error.detail)
+@contextlib.contextmanager
+def _told(results: list[Any], index: int) -> Iterator[None]:
+    """Keep the error of the block, without its traceback, whose frames would hold the pixels as long."""
+    try:
+        yield
+    except UnjudgeableError as error:
+        results[index] = type(error)(error.reason, error.path, error.detail)
 
 
 def _absent(mask: _Path | bytes | Lungs) -> bool:
@@ -275,3 +250,15 @@ def _check_polarity(pixels: Pixels, lungs: Lungs, name: str) -> None:
             return
     if found > 0:
         raise RadiographError(Reason.POLARITY, name)
+
+
+def count_lungs(pixels: Pixels, lungs: Lungs, name: str = "", *, recipe: Recipe) -> NDArray[np.int64]:
+    """Count what a recipe asks for, shape (rows, 256): with the recipe given, a :data:`Measure`.
+
+    Raises RadiographError where :func:`checked_histogram` does.
+    """
+    counts = checked_histogram(pixels, lungs, recipe.zones, name)
+    if not recipe.bands:
+        return counts
+    bands = band_histograms(pixels, lungs, recipe.zones, recipe.bands)
+    return np.concatenate([counts, bands.reshape(-1, BINS)])

@@ -1,57 +1,88 @@
-"""What is extracted from an image: one frozen description, in every cache key and with every model."""
+"""What is counted of an image beside its grey levels, and the description of all that is counted: the recipe.
+
+**Bands** are histograms of filtered images: what the lungs look like at one scale, counted like their intensity.
+IBSI calls such features *filtered first-order*: the image passes a filter, and the histogram of the response
+inside the mask is taken. The filters and their names are those of :mod:`histcxr.features.filters`.
+
+Their axis of 256 bins is fixed in units of the band's own spread over both lungs, because contrast differs more
+between scanners than between patients. For signed bands bin ``k`` holds responses around ``(k - 128) / 32``
+interquartile ranges; for ``mag`` and ``std`` around ``k / 32`` medians. What lies beyond falls into the first or
+the last bin. So brightness and contrast of the image do not change the counts, and a zone's histogram tells how
+the zone differs from the lungs as a whole. Codes have a bin each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
-from histcxr.features.bands import BANDS_VERSION, Band, as_bands
-from histcxr.features.histograms import HISTOGRAM_VERSION, Zones, check_zones, zone_names
-
-__all__ = ["EXTRACTION_VERSION", "Recipe", "as_recipe"]
+from histcxr.features.filters import TRAVEL_BANDS, Band, BandKind, as_bands, filtered_images
+from histcxr.features.histograms import (
+    BINS,
+    HISTOGRAM_VERSION,
+    Zones,
+    check_pixels,
+    check_zones,
+    zone_labels,
+    zone_names,
+)
 
 #: Raised whenever the same files may give other counts than before, by reading, checking or counting
 #: differently.
 EXTRACTION_VERSION: Final = 2
 
+#: Raised whenever the same pixels and mask may give other counts of bands than before.
+BANDS_VERSION: Final = 1
 
-@dataclass(frozen=True)
-class Recipe:
-    """What is extracted from each image.
+#: Bins for one spread. A range of four spreads to either side loses about one pixel in 10,000.
+BINS_PER_SPREAD: Final = 32
+
+#: The bin of responses around zero, for signed bands; for the others it is 0.
+ZERO_BIN: Final = BINS // 2
+# Grey levels. The response to rounding alone is far below, that to any tissue far above.
+_LEAST_SPREAD: Final = 1e-3
+
+
+class _Settings(NamedTuple):
+    zones: Zones
+    bands: tuple[str, ...]
+
+
+class Recipe(_Settings):
+    """What is extracted from each image: a value that never changes, in every cache key and with every model.
 
     Parameters
     ----------
-    zones : {1, 2, 6, "1+2", "1+6"}
-        The zones that are counted apart; see :mod:`histcxr.features.histograms`.
+    zones : {1, 2, 6, "1+2", "1+6"}, default=1
+        The zones that are counted apart; see :mod:`histcxr.features.histograms`. InputError for any other.
     bands : bool, str, or iterable of str or Band, default=()
-        Filtered images that are counted beside the intensity; see :mod:`histcxr.features.bands`. ``True`` means
-        those that travel best. Kept as a tuple of names.
-
-    Raises
-    ------
-    InputError
-        When a setting is unknown.
+        Filtered images that are counted beside the intensity; see :func:`histcxr.features.filters.as_bands`.
+        ``True`` means those that travel best. Kept as a tuple of names.
     """
 
-    zones: Zones = 1
-    bands: bool | str | Iterable[str | Band] = ()
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "zones", check_zones(self.zones))
-        object.__setattr__(self, "bands", tuple(band.name for band in as_bands(self.bands)))
-
-    @property
-    def band_names(self) -> tuple[str, ...]:
-        """The bands by name."""
-        return tuple(band.name for band in as_bands(self.bands))
+    def __new__(cls, zones: Zones = 1, bands: bool | str | Iterable[str | Band] = ()) -> Recipe:
+        """Check the settings and bring them into their one spelling."""
+        return super().__new__(cls, check_zones(zones), tuple(band.name for band in as_bands(bands)))
 
     @property
     def names(self) -> tuple[str, ...]:
         """What the rows of the counts stand for: the zones, then those of each band, as ``dog4_right_upper``."""
         zones = zone_names(self.zones)
-        return (*zones, *(f"{band.name}_{zone}" for band in as_bands(self.bands) for zone in zones))
+        return (*zones, *(f"{band}_{zone}" for band in self.bands for zone in zones))
+
+    def check_counts(self, counts: NDArray[Any]) -> None:
+        """Raise InputError unless counts have the shape (n, rows, 256) of this recipe."""
+        shape = (len(self.names), BINS)
+        if counts.ndim != 3 or counts.shape[1:] != shape:
+            raise InputError(
+                f"counts must have the shape (n, {shape[0]}, {BINS}) for {self}; got {counts.shape}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return settings and versions in types that JSON knows."""
@@ -61,18 +92,15 @@ class Recipe:
             "extraction": EXTRACTION_VERSION,
         }
         if self.bands:
-            settings |= {"bands": [band.name for band in as_bands(self.bands)], "filtering": BANDS_VERSION}
+            settings |= {"bands": list(self.bands), "filtering": BANDS_VERSION}
         return settings
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Recipe:
         """Rebuild a recipe from :meth:`to_dict`.
 
-        Raises
-        ------
-        InputError
-            When keys are missing or unknown, or the recipe was written for another version of the
-            extraction: this version would give other counts.
+        InputError is raised when keys are missing or unknown, or the recipe was written for another version of the
+        extraction: this version would give other counts.
         """
         bands = settings.get("bands", [])
         if not isinstance(bands, list):
@@ -91,13 +119,78 @@ class Recipe:
 def as_recipe(zones: Zones | Recipe, bands: bool | str | Iterable[str | Band] = ()) -> Recipe:
     """Return a recipe for zones and bands; a recipe given for zones is returned as it is.
 
-    Raises
-    ------
-    InputError
-        When a setting is unknown, or bands are given beside a recipe, which has its own.
+    InputError is raised for unknown settings, and for bands beside a recipe, which has its own.
     """
     if not isinstance(zones, Recipe):
         return Recipe(zones, bands)
     if as_bands(bands):
         raise InputError("bands must not be given beside a Recipe, which has its own")
     return zones
+
+
+def band_histograms(
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    zones: Zones = 6,
+    bands: bool | str | Iterable[str | Band] = TRAVEL_BANDS,
+) -> NDArray[np.int64]:
+    """Count the responses of each band in each zone, on an axis of the band's own spread.
+
+    Parameters
+    ----------
+    pixels, mask, zones
+        As for :func:`~histcxr.features.histograms.masked_histogram`.
+    bands : see :func:`histcxr.features.filters.as_bands`
+
+    Returns
+    -------
+    ndarray of int64, shape (n_bands, n_zones, 256)
+        Pixels of the working image; see the module's description for the axis. Lungs of one grey level have
+        all their counts in the bin of zero: 128, or 0 for ``mag`` and ``std``.
+
+    Raises
+    ------
+    InputError
+        When dtype, dimensions or shapes do not fit, zones or a band is unknown.
+
+    Notes
+    -----
+    The spread is taken over both lungs together, whatever the zones: so differences between zones stay.
+    """
+    zones = check_zones(zones)
+    wanted = as_bands(bands)
+    check_pixels(pixels, mask)
+    n_zones = len(zone_names(zones))
+    counts = np.zeros((len(wanted), n_zones, BINS), np.int64)
+    if not wanted or not mask.any():
+        return counts
+    filtered = filtered_images(pixels, mask, wanted)
+    whole_first = int(isinstance(zones, str))
+    parts = n_zones - whole_first
+    # Labels of working pixels, from 0; offsets of their rows in one flat histogram.
+    offset = (zone_labels(filtered.mask, zones)[filtered.mask].astype(np.int32) - 1) * BINS
+    for row, band, image in zip(counts, wanted, filtered.values, strict=True):
+        bins = _bins(image[filtered.mask], band.traits)
+        found = np.bincount(offset + bins, minlength=parts * BINS).reshape(parts, BINS)
+        row[whole_first:] = found
+        if whole_first:
+            row[0] = found.sum(axis=0)
+    return counts
+
+
+def _bins(values: NDArray[np.float32], kind: BandKind) -> NDArray[np.int32]:
+    """Return the bin of every response, shape (n,): its code, or its place on the axis of their own spread."""
+    n = values.size
+    if kind.codes:
+        scaled = values
+    elif kind.signed:
+        quarter, rest = n // 4, n - 1 - n // 4
+        ordered = np.partition(values, (quarter, rest))
+        spread = float(ordered[rest] - ordered[quarter])
+        scaled = values * np.float32(BINS_PER_SPREAD / max(spread, _LEAST_SPREAD))
+        scaled += np.float32(ZERO_BIN)
+    else:
+        spread = float(np.partition(values, n // 2)[n // 2])
+        scaled = values * np.float32(BINS_PER_SPREAD / max(spread, _LEAST_SPREAD))
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, 0, BINS - 1, out=scaled).astype(np.int32)

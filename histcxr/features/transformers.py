@@ -1,36 +1,184 @@
-"""From counts to features: a scikit-learn transformer over the histograms of the lungs.
+"""From counts to features: what every such transformer of scikit-learn shares, and those of the grey levels.
 
-The formulas are pure functions in :mod:`histcxr.features.curves`; this module checks, names and joins them.
+The formulas are pure functions in :mod:`histcxr.features.curves`. A further transformer is a subclass of
+:class:`CountsTransformer` with the two methods ``_features`` and ``_names``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_array, check_is_fitted, check_non_negative, validate_data
+from sklearn.utils.validation import (
+    _check_feature_names_in,
+    check_array,
+    check_is_fitted,
+    check_non_negative,
+    validate_data,
+)
 
+from histcxr.checks import positive_number, whole_number
 from histcxr.exceptions import InputError
 from histcxr.features import curves
-from histcxr.features.histograms import Zones, check_zones, zone_names
-
-__all__ = ["KINDS", "HistogramFeatures"]
+from histcxr.features.filters import Band
+from histcxr.features.histograms import BINS, Zones, check_zones, zone_names
+from histcxr.features.recipe import Recipe
 
 #: The kinds of feature there are.
 KINDS = ("density", "cumulative", "sqrt", "smoothed", "quantile", "share")
 
-# Rows worked on at a time: bounds the memory for what lies between counts and features.
-_BLOCK = 1024
+# Images worked on at a time: bounds the memory for what lies between counts and features.
+_BLOCK = 512
 
 
-class HistogramFeatures(TransformerMixin, BaseEstimator):
+def has_three_dimensions(X: Any) -> bool:
+    """Tell counts ``(n, rows, bins)`` from flat ones, asking nothing of other containers."""
+    return getattr(X, "ndim", 2) == 3 or (isinstance(X, list | tuple) and np.ndim(X) == 3)
+
+
+def validate_counts(estimator: BaseEstimator, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+    """Do what scikit-learn's ``validate_data`` does, for flat counts or such of three dimensions, which stay so."""
+    if not has_three_dimensions(X):
+        flat: NDArray[Any] = validate_data(estimator, X, reset=reset)
+        return flat
+    cube: NDArray[Any] = check_array(X, allow_nd=True)
+    validate_data(estimator, cube.reshape(len(cube), -1), reset=reset)
+    return cube
+
+
+class CountsTransformer(TransformerMixin, BaseEstimator):
+    """From counts to features, image by image; nothing is learnt from the data but their layout.
+
+    A subclass stores what the rows stand for as ``zones`` and, where rows of bands follow, ``bands``. Counts may come
+    as ``(n, rows, bins)`` or flat as ``(n, rows * bins)``. A zone without a pixel (a lung that is missing) takes the
+    distribution of the whole lungs: the neutral guess. An image without any counted pixel has no features and is
+    refused; extraction marks such images as unusable.
+
+    Attributes
+    ----------
+    n_bins_ : int
+        Bins of a histogram.
+    n_features_in_ : int
+        Counts of an image: rows times bins.
+    feature_names_in_ : ndarray of str
+        Only when fitted on a table with named columns.
+    """
+
+    zones: Zones
+    bands: bool | str | Iterable[str | Band] = ()
+    ignore_bins: Sequence[int] = ()
+    #: Of the features; None: as ``_features`` gives them.
+    dtype: str | None = "float64"
+    #: Whether rows must have 256 bins. Where there are bands, they always must.
+    _whole_axis: ClassVar[bool] = False
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Check the parameters and note the layout of the counts; ``y`` is ignored.
+
+        Raises
+        ------
+        ValueError
+            When a parameter or the counts' layout does not fit (:class:`~histcxr.exceptions.InputError`), or counts
+            are negative, missing or infinite.
+        """
+        self._check_parameters()
+        if self.dtype not in (None, "float64", "float32"):
+            raise InputError(f"dtype must be 'float64' or 'float32'; got {self.dtype!r}")
+        counts = self._counts(X, reset=True)
+        self.n_bins_ = counts.shape[2]
+        self._learn(counts)
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Compute the features, shape (n, n_features_out).
+
+        Raises
+        ------
+        ValueError
+            As for :meth:`fit`, or when an image has no counted pixel.
+        """
+        check_is_fitted(self)
+        counts = self._counts(X, reset=False)
+        self._refuse_empty(counts)
+        first = self._features(counts[:_BLOCK])
+        found = np.empty((len(counts), first.shape[1]), self.dtype or first.dtype)
+        found[:_BLOCK] = first
+        for start in range(_BLOCK, len(counts), _BLOCK):
+            found[start : start + _BLOCK] = self._features(counts[start : start + _BLOCK])
+        return found
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
+        """Name the features after rows, not after columns, e.g. ``right_upper_quantile_0.25``.
+
+        ``input_features`` are only compared with the names seen by ``fit``.
+        """
+        check_is_fitted(self)
+        _check_feature_names_in(self, input_features, generate_names=False)
+        return np.array(self._names(), dtype=object)
+
+    def _check_parameters(self) -> None:
+        """Raise InputError unless the parameters fit; zones and bands are checked anyway."""
+
+    def _learn(self, counts: NDArray[Any]) -> None:
+        """Learn from counts, shape (n, rows, bins)."""
+
+    def _features(self, counts: NDArray[Any]) -> NDArray[Any]:
+        """Return the features of counts, shape (n, rows, bins), which must not be changed."""
+        raise NotImplementedError
+
+    def _names(self) -> list[str]:
+        """Return the names of the features."""
+        raise NotImplementedError
+
+    def _counts(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+        """Return counts as (n, rows, bins), checked."""
+        recipe = Recipe(self.zones, self.bands)
+        counts = validate_counts(self, X, reset=reset)
+        check_non_negative(counts, type(self).__name__)
+        rows = len(recipe.names)
+        bins, rest = divmod(counts[0].size, rows)
+        whole_axis = self._whole_axis or bool(recipe.bands)
+        if rest or (whole_axis and bins != BINS) or (counts.ndim == 3 and counts.shape[1] != rows):
+            raise InputError(
+                f"X must have {rows} rows{f' of {BINS} bins' if whole_axis else ''} an image for {recipe}; "
+                f"got shape {counts.shape}"
+            )
+        for place in self.ignore_bins:
+            if not 0 <= place < bins:
+                raise InputError(f"ignore_bins must lie between 0 and {bins - 1}; got {place!r}")
+        return counts.reshape(len(counts), rows, bins)
+
+    def _refuse_empty(self, counts: NDArray[Any]) -> None:
+        zones = counts.reshape(len(counts), -1, len(zone_names(self.zones)), counts.shape[2])
+        channels = zones[:, :, self._first_part :].sum(axis=2)
+        channels[:, :, list(self.ignore_bins)] = 0
+        empty = np.flatnonzero((channels.sum(axis=2) <= 0).any(axis=1))
+        if empty.size:
+            ignored = f" (ignore_bins={tuple(self.ignore_bins)})" if len(self.ignore_bins) else ""
+            raise InputError(
+                f"X must have a counted pixel in every image{ignored}; image {int(empty[0])} has none"
+            )
+
+    @property
+    def _first_part(self) -> int:
+        """The first row of a channel from which on no two share a pixel: 1 where the whole lungs come first."""
+        return int(isinstance(check_zones(self.zones), str))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        tags.input_tags.three_d_array = True
+        if self.dtype is not None:
+            tags.transformer_tags.preserves_dtype = [self.dtype]
+        return tags
+
+
+class HistogramFeatures(CountsTransformer):
     """Turn histograms of the lungs into features for a classifier.
-
-    The transformer learns nothing from the data but their layout, so it may stand anywhere in a pipeline.
 
     Parameters
     ----------
@@ -71,24 +219,9 @@ class HistogramFeatures(TransformerMixin, BaseEstimator):
     dtype : {"float64", "float32"}, default="float64"
         Of the features.
 
-    Attributes
-    ----------
-    n_bins_ : int
-        Bins of a histogram.
-    zone_names_ : tuple of str
-        What the rows stand for.
-    n_features_in_ : int
-        Counts of an image: zones times bins.
-    feature_names_in_ : ndarray of str
-        Only when fitted on a table with named columns.
-
     Notes
     -----
-    Counts may come as ``(n, zones, bins)``, or flat as ``(n, zones * bins)``.
-
-    A zone without a pixel (a lung that is missing) takes the distribution of the whole lungs: the neutral
-    guess, finite, and told apart only by ``areas``. An image without any counted pixel has no features and is
-    refused: extraction marks such images as unusable.
+    How counts may come, what becomes of empty zones, and the attributes: see :class:`CountsTransformer`.
     """
 
     def __init__(
@@ -118,93 +251,11 @@ class HistogramFeatures(TransformerMixin, BaseEstimator):
         self.ignore_bins = ignore_bins
         self.dtype = dtype
 
-    def fit(self, X: ArrayLike, y: Any = None) -> HistogramFeatures:
-        """Check the parameters and note the layout of the counts.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, zones, bins) or (n, zones * bins)
-            Counts, not negative.
-        y : None
-            Ignored.
-
-        Raises
-        ------
-        ValueError
-            When a parameter or the counts' layout does not fit (:class:`~histcxr.exceptions.InputError`), or
-            the counts are negative, missing or infinite.
-        """
-        self._check_parameters()
-        names = zone_names(self.zones)
-        flat = self._flatten(X, names, reset=True)
-        if flat.shape[1] % len(names):
-            raise InputError(
-                f"X must have a multiple of {len(names)} columns, bins for each of zones={self.zones!r}; "
-                f"got {flat.shape[1]}"
-            )
-        bins = flat.shape[1] // len(names)
-        for index in self.ignore_bins:
-            if not 0 <= index < bins:
-                raise InputError(f"ignore_bins must lie between 0 and {bins - 1}; got {index!r}")
-        self.n_bins_ = bins
-        self.zone_names_ = names
-        return self
-
-    def transform(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Compute the features.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, zones, bins) or (n, zones * bins)
-            Counts, not negative.
-
-        Returns
-        -------
-        ndarray, shape (n, n_features_out)
-            Zone by zone within each kind, then the areas; see :meth:`get_feature_names_out`.
-
-        Raises
-        ------
-        InputError
-            When an image has no counted pixel in any zone.
-        """
-        check_is_fitted(self)
-        flat = self._flatten(X, self.zone_names_, reset=False)
-        n_out = len(self._names())
-        features = np.empty((len(flat), n_out), self.dtype)
-        for start in range(0, len(flat), _BLOCK):
-            block = flat[start : start + _BLOCK].astype(np.float64)
-            block = block.reshape(len(block), len(self.zone_names_), self.n_bins_)
-            features[start : start + _BLOCK] = self._features(block, start)
-        return features
-
-    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
-        """Name the features, e.g. ``right_upper_quantile_0.25``.
-
-        Parameters
-        ----------
-        input_features : array-like of str, optional
-            Only compared with the names seen by ``fit``: features are named after zones, not after columns.
-        """
-        check_is_fitted(self)
-        if input_features is not None:
-            given = np.asarray(input_features, dtype=object)
-            seen = getattr(self, "feature_names_in_", None)
-            if seen is not None and not np.array_equal(seen, given):
-                raise InputError("input_features is not equal to feature_names_in_")
-            if len(given) != self.n_features_in_:
-                raise InputError(
-                    "input_features should have length equal to number of features "
-                    f"({self.n_features_in_}), got {len(given)}"
-                )
-        return np.array(self._names(), dtype=object)
-
     @property
     def _kinds(self) -> tuple[str, ...]:
         return (self.kind,) if isinstance(self.kind, str) else tuple(self.kind)
 
     def _check_parameters(self) -> None:
-        check_zones(self.zones)
         kinds = self._kinds
         if not kinds or any(kind not in KINDS for kind in kinds) or len(set(kinds)) < len(kinds):
             raise InputError(
@@ -215,86 +266,51 @@ class HistogramFeatures(TransformerMixin, BaseEstimator):
         if self.scale not in ("raw", "own"):
             raise InputError(f"scale must be 'raw' or 'own'; got {self.scale!r}")
         for name, least in (("n_quantiles", 1), ("n_shares", 2), ("own_bins", 2)):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-                raise InputError(f"{name} must be an integer of at least {least}; got {value!r}")
+            whole_number(getattr(self, name), name, least=least)
         for name in ("sigma", "own_range"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
-                raise InputError(f"{name} must be a positive number; got {value!r}")
-        if self.dtype not in ("float64", "float32"):
-            raise InputError(f"dtype must be 'float64' or 'float32'; got {self.dtype!r}")
+            positive_number(getattr(self, name), name)
 
-    def _flatten(self, X: ArrayLike, names: tuple[str, ...], *, reset: bool) -> NDArray[Any]:
-        """Return the counts as (n, zones * bins), checked; scikit-learn's own checks know two dimensions."""
-        if getattr(X, "ndim", 2) == 3 or (isinstance(X, list | tuple) and np.ndim(X) == 3):
-            cube = check_array(X, allow_nd=True)
-            if cube.shape[1] != len(names):
-                raise InputError(
-                    f"X must have {len(names)} rows an image, one for each of zones={self.zones!r}; "
-                    f"got shape {cube.shape}"
-                )
-            X = cube.reshape(len(cube), -1)
-        flat = validate_data(self, X, reset=reset)
-        check_non_negative(flat, type(self).__name__)
-        return flat
-
-    def _features(self, counts: NDArray[np.float64], start: int) -> NDArray[np.float64]:
-        """Compute one block: (n, zones, bins) to (n, n_features_out)."""
+    def _features(self, counts: NDArray[Any]) -> NDArray[np.float64]:
+        counts = counts.astype(np.float64)
         counts[:, :, list(self.ignore_bins)] = 0
-        whole_first = isinstance(check_zones(self.zones), str)
-        parts = counts[:, 1:] if whole_first else counts
+        parts = counts[:, self._first_part :]
         whole, areas = parts.sum(axis=1), parts.sum(axis=2)
-        empty = np.flatnonzero(whole.sum(axis=1) <= 0)
-        if empty.size:
-            raise InputError(
-                f"X must have a counted pixel in every image (ignore_bins={tuple(self.ignore_bins)}); "
-                f"image {start + int(empty[0])} has none"
-            )
         counts = curves.fill_empty(counts, whole)
         zones = curves.density(counts)
         median, spread = curves.centre_and_spread(whole)
+        curve = zones
+        if self.scale == "own" and not {"quantile", "share"}.issuperset(self._kinds):
+            curve = curves.resample(zones, median, spread, self.own_range, self.own_bins)
         blocks = []
-        on_own_axis: NDArray[np.float64] | None = None
         for kind in self._kinds:
             if kind == "quantile":
                 found = curves.quantiles(counts, curves.levels(self.n_quantiles))
                 if self.scale == "own":
                     found = (found - median[:, None, None]) / spread[:, None, None]
             elif kind == "share":
-                found = curves.shares(zones[:, int(whole_first) :], whole, self.n_shares)
+                found = curves.shares(zones[:, self._first_part :], whole, self.n_shares)
+            elif kind == "cumulative":
+                found = np.cumsum(curve, axis=2)
+            elif kind == "sqrt":
+                found = np.sqrt(curve)
+            elif kind == "smoothed":
+                found = curves.smooth(curve, float(self.sigma))
             else:
-                curve = zones
-                if self.scale == "own":
-                    if on_own_axis is None:
-                        on_own_axis = curves.resample(zones, median, spread, self.own_range, self.own_bins)
-                    curve = on_own_axis
-                found = self._of_density(kind, curve)
+                found = curve
             blocks.append(found.reshape(len(counts), -1))
         if self._area_names():
             blocks.append(areas / areas.sum(axis=1, keepdims=True))
         return np.concatenate(blocks, axis=1)
 
-    def _of_density(self, kind: str, density: NDArray[np.float64]) -> NDArray[np.float64]:
-        if kind == "cumulative":
-            return np.cumsum(density, axis=2)
-        if kind == "sqrt":
-            return np.sqrt(density)
-        if kind == "smoothed":
-            return curves.smooth(density, float(self.sigma))
-        return density
-
     def _area_names(self) -> list[str]:
-        names = [name for name in self.zone_names_ if name != "lungs"]
-        return [f"{name}_area" for name in names] if self.areas else []
+        return [f"{name}_area" for name in zone_names(self.zones) if name != "lungs"] if self.areas else []
 
     def _names(self) -> list[str]:
         names: list[str] = []
         for kind in self._kinds:
-            zones = self.zone_names_
+            zones = zone_names(self.zones)
             if kind == "quantile":
-                # As many digits as tell the levels apart, so that 1000 levels still have 1000 names.
-                keys = [f"{level:.6g}" for level in curves.levels(self.n_quantiles)]
+                keys = level_names(self.n_quantiles)
             elif kind == "share":
                 keys = [str(index) for index in range(self.n_shares)]
                 zones = tuple(name for name in zones if name != "lungs")
@@ -303,9 +319,31 @@ class HistogramFeatures(TransformerMixin, BaseEstimator):
             names += [f"{zone}_{kind}_{key}" for zone in zones for key in keys]
         return names + self._area_names()
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = True
-        tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = [self.dtype]
-        return tags
+
+class LungIntensity(CountsTransformer):
+    """Median and interquartile range of the whole lungs, two features an image, in bins.
+
+    Features on the lungs' own scale (``HistogramFeatures(scale="own")``) are blind to both. Added as two
+    numbers among many they help at home and elsewhere; raw quantiles of each zone, which hold the same, bring
+    the scanner's brightness into every feature and travel badly.
+
+    Parameters
+    ----------
+    zones : {1, 2, 6, "1+2", "1+6"}, default=1
+        The zones that the rows of the counts stand for; see :mod:`histcxr.features.histograms`.
+    """
+
+    def __init__(self, zones: Zones = 1) -> None:
+        self.zones = zones
+
+    def _features(self, counts: NDArray[Any]) -> NDArray[np.float64]:
+        whole = counts[:, self._first_part :].sum(axis=1, dtype=np.float64)
+        return np.column_stack(curves.centre_and_spread(whole))
+
+    def _names(self) -> list[str]:
+        return ["lungs_median", "lungs_iqr"]
+
+
+def level_names(n: int) -> list[str]:
+    """Return ``n`` quantile levels with as many digits as tell them apart: 1000 levels have 1000 names."""
+    return [f"{level:.6g}" for level in curves.levels(n)]

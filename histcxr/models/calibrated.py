@@ -10,14 +10,12 @@ from sklearn.base import MetaEstimatorMixin
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import has_fit_parameter
 
-from histcxr.exceptions import InputError
+from histcxr.checks import whole_number
 from histcxr.models.out_of_fold import OutOfFoldClassifier
-
-__all__ = ["CalibratedClassifier"]
 
 
 class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
-    """A classifier and Platt's sigmoid, fitted on scores of patients that the classifier had not seen.
+    """A classifier and Platt's sigmoid (1999), fitted on scores of patients that the classifier had not seen.
 
     What ``CalibratedClassifierCV(ensemble=False)`` does, except that folds share no patient, whatever
     scikit-learn's global settings, and that probabilities enter the sigmoid as logits. The order of the
@@ -40,23 +38,6 @@ class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
         Of the folds.
     n_jobs : int or None, default=None
         Folds fitted at a time. For classifiers that use one thread themselves.
-
-    Attributes
-    ----------
-    classes_ : ndarray, shape (2,)
-    estimators_ : list of one fitted classifier
-        Fitted on all images, with the classes as 0 and 1.
-    coef_ : ndarray, shape (1,)
-        Slope of the sigmoid.
-    intercept_ : float
-    n_features_in_ : int
-        Values of an image: for counts, zones times bins.
-    feature_names_in_ : ndarray of str
-        Only when fitted on a table with named columns.
-
-    References
-    ----------
-    J. Platt, Probabilistic outputs for support vector machines, 1999.
     """
 
     def __init__(
@@ -80,10 +61,7 @@ class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
         return [self.estimator]
 
     def _views(self) -> int:
-        views = self.views
-        if not isinstance(views, int | np.integer) or isinstance(views, bool) or views < 1:
-            raise InputError(f"views must be an integer of at least 1; got {views!r}")
-        return int(views)
+        return whole_number(self.views, "views", least=1)
 
     def _regression(
         self, logits: NDArray[np.float64], encoded: NDArray[np.intp]

@@ -10,12 +10,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVC
 from sklearn.utils import Tags
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from histcxr.exceptions import InputError
-
-__all__ = ["GaussianSVC"]
+from histcxr.checks import positive_number
+from histcxr.models.out_of_fold import two_classes
 
 # Bytes of a kernel matrix that is kept whole; beyond, libsvm computes its own, entry by entry.
 _LARGEST_KERNEL = 2 << 30
@@ -43,9 +41,6 @@ class GaussianSVC(ClassifierMixin, BaseEstimator):
     support_vectors_ : ndarray of float32, shape (n_support, n_features)
     dual_coef_ : ndarray of float64, shape (n_support,)
     intercept_ : float
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str
-        Only when fitted on a table with named columns.
     """
 
     def __init__(self, C: float = 1.0, gamma: float = 1.0) -> None:
@@ -53,33 +48,14 @@ class GaussianSVC(ClassifierMixin, BaseEstimator):
         self.gamma = gamma
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> GaussianSVC:
-        """Find the support vectors.
+        """Find the support vectors; ``sample_weight`` is a factor on ``C`` for each image.
 
-        Parameters
-        ----------
-        X : array-like, shape (n, n_features)
-        y : array-like, shape (n,)
-            Two classes; the one that sorts last is the positive class.
-        sample_weight : array-like, shape (n,), optional
-            Factor on ``C`` for each image.
-
-        Raises
-        ------
-        ValueError
-            When shapes, classes or parameters do not fit.
+        ValueError is raised when shapes, classes or parameters do not fit. The class that sorts last is positive.
         """
         for name in ("C", "gamma"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
-                raise InputError(f"{name} must be a number above 0; got {value!r}")
+            positive_number(getattr(self, name), name)
         images, target = validate_data(self, X, y, dtype=np.float32)
-        check_classification_targets(target)
-        kind = type_of_target(target, input_name="y", raise_unknown=True)
-        self.classes_, encoded = np.unique(target, return_inverse=True)
-        if len(self.classes_) > 2:
-            raise InputError(f"Only binary classification is supported. The type of the target is {kind}.")
-        if len(self.classes_) < 2:
-            raise InputError(f"y must hold two classes; got one class, {self.classes_[0]!r}")
+        self.classes_, encoded = two_classes(target)
         weight = _check_sample_weight(sample_weight, images)
         # libsvm drops images without weight, but not their columns of a given kernel.
         images, encoded, weight = images[weight > 0], encoded[weight > 0], weight[weight > 0]

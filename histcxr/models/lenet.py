@@ -28,11 +28,11 @@ from sklearn.utils.validation import (
 from histcxr.data.splits import validation_folds
 from histcxr.exceptions import InputError
 from histcxr.features.histograms import zone_names
+from histcxr.features.transformers import has_three_dimensions
 from histcxr.models.lenet_graph import LeNetGraph, build_lenet, set_weights
 from histcxr.models.lenet_inputs import REPRESENTATIONS, check_counted, histogram_tensor
 from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
 from histcxr.models.onnx_export import run_session, write_onnx
-from histcxr.models.out_of_fold import has_three_dimensions
 from histcxr.networks.backend import import_neural
 from histcxr.networks.onnx_session import open_session
 

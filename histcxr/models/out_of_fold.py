@@ -14,63 +14,36 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
-    check_array,
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
-    validate_data,
 )
 
 from histcxr.data.splits import Fold, patient_folds
 from histcxr.exceptions import InputError
-
-__all__ = ["OutOfFoldClassifier", "case_logits"]
+from histcxr.features.transformers import validate_counts
 
 # Probabilities are squeezed into [e, 1 - e] before they become logits: the votes of 25 neighbours may be
 # 0 or 1. Squeezed, not cut off, so that the order of all scores stays.
 _EDGE = 0.005
 
 
-def case_logits(estimator: Any, X: Any) -> NDArray[np.float64]:
+def case_logits(estimator: Any, X: Any, views: int = 1) -> NDArray[np.float64]:
     """Return a real-valued score of each image for the second class; higher is likelier.
 
-    Parameters
-    ----------
-    estimator : fitted classifier of two classes
-    X : array-like
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        The decision function where there is one, otherwise the logit of the probability squeezed into
-        [0.005, 0.995].
+    That is the decision function where there is one, otherwise the logit of the probability squeezed into
+    [0.005, 0.995]. Of several views, which stand side by side in an image's row of ``X``, it is the mean.
     """
+    if views > 1:
+        logits: NDArray[np.float64] = np.mean(
+            [case_logits(estimator, view) for view in np.split(X, views, axis=1)], axis=0
+        )
+        return logits
     if hasattr(estimator, "decision_function"):
         return np.asarray(estimator.decision_function(X), dtype=np.float64)
     probability = np.asarray(estimator.predict_proba(X), dtype=np.float64)[:, 1]
     squeezed = _EDGE + (1 - 2 * _EDGE) * probability
     return np.log(squeezed / (1 - squeezed))
-
-
-def view_logits(estimator: Any, X: NDArray[Any], views: int) -> NDArray[np.float64]:
-    """Return the mean of :func:`case_logits` over views of the images that stand side by side in ``X``.
-
-    Parameters
-    ----------
-    estimator : fitted classifier of two classes
-    X : ndarray, shape (n, views * n_features), or of any shape for one view
-    views : int
-
-    Returns
-    -------
-    ndarray, shape (n,)
-    """
-    if views == 1:
-        return case_logits(estimator, X)
-    logits: NDArray[np.float64] = np.mean(
-        [case_logits(estimator, view) for view in np.split(X, views, axis=1)], axis=0
-    )
-    return logits
 
 
 def fits_in_workers(estimator: Any) -> bool:
@@ -83,15 +56,31 @@ def fits_in_workers(estimator: Any) -> bool:
     return all(getattr(part, "fits_in_workers", True) for part in parts)
 
 
-def has_three_dimensions(X: Any) -> bool:
-    """Tell counts ``(n, zones, bins)`` from flat ones, asking nothing of other containers."""
-    return getattr(X, "ndim", 2) == 3 or (isinstance(X, list | tuple) and np.ndim(X) == 3)
+def two_classes(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the two classes of a target, shape (n,), and the target as 0 and 1; or raise ValueError."""
+    check_classification_targets(y)
+    kind = type_of_target(y, input_name="y", raise_unknown=True)
+    classes, encoded = np.unique(y, return_inverse=True)
+    if len(classes) > 2:
+        raise InputError(f"Only binary classification is supported. The type of the target is {kind}.")
+    if len(classes) < 2:
+        raise InputError(f"y must hold two classes; got one class, {classes[0]!r}")
+    return classes, encoded
 
 
 class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
-    """Members, and a logistic regression on their out-of-fold logits; the common part of the two below it.
+    """Members, and a logistic regression on their out-of-fold logits.
 
     Subclasses store ``cv, class_weight, random_state, n_jobs`` and say who the members are.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (2,)
+    estimators_ : list of fitted classifiers
+        Fitted on all images, with the classes as 0 and 1.
+    coef_ : ndarray, shape (n_members,)
+        Weight of each member's logit.
+    intercept_ : float
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> OutOfFoldClassifier:
@@ -99,7 +88,7 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, shape (n, n_features) or (n, zones, bins)
+        X : array-like, shape (n, n_features) or (n, rows, bins)
         y : array-like, shape (n,)
             Two classes; the one that sorts last is the positive class.
         groups : array-like, shape (n,), optional
@@ -108,8 +97,7 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            When shapes do not fit, ``y`` has not two classes, or there are too few patients of a class for
-            the folds (:class:`~histcxr.exceptions.InputError`).
+            When shapes or classes do not fit, or there are too few patients of a class for the folds.
         """
         self._fit(X, y, groups)
         return self
@@ -117,23 +105,10 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
     def fit_out_of_fold(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """Fit, and return what is learnt about the training images without having seen their patients.
+        """Fit, and return P(second class) of each training image by what was fitted without its fold.
 
-        Parameters
-        ----------
-        X, y, groups
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            P(second class) of each image; members and logistic regression were fitted without its fold. The
-            folds are ``patient_folds(y, groups, cv, random_state)``.
-
-        Raises
-        ------
-        InputError
-            When ``cv`` is None: then there are no folds.
+        As :meth:`fit`; the folds are ``patient_folds(y, groups, cv, random_state)``. InputError where ``cv`` is None:
+        then there are none.
         """
         logits, folds, encoded = self._fit(X, y, groups)
         if logits is None:
@@ -147,8 +122,8 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the calibrated logit of each image, shape (n,)."""
         check_is_fitted(self)
-        checked = self._check_images(X, reset=False)
-        logits = np.column_stack([view_logits(member, checked, self._views()) for member in self.estimators_])
+        checked = validate_counts(self, X, reset=False)
+        logits = np.column_stack([case_logits(member, checked, self._views()) for member in self.estimators_])
         # Not a matrix product, whose order of summation depends on the number of images.
         result: NDArray[np.float64] = (logits * self.coef_).sum(axis=1) + self.intercept_
         return result
@@ -181,7 +156,13 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
     def _fit(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
     ) -> tuple[NDArray[np.float64] | None, list[Fold], NDArray[np.intp]]:
-        checked, encoded, patients = self._check_fit(X, y, groups)
+        if y is None:
+            raise InputError("requires y to be passed, but the target y is None")
+        checked = validate_counts(self, X, reset=True)
+        target = column_or_1d(y, warn=True)
+        check_consistent_length(checked, target, groups)
+        self.classes_, encoded = two_classes(target)
+        patients = None if groups is None else column_or_1d(groups)
         members, views = self._members(), self._views()
         if views > 1 and (checked.ndim != 2 or checked.shape[1] % views):
             raise InputError(
@@ -235,32 +216,6 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
         found = LogisticRegression(C=C, class_weight=weight, max_iter=1000).fit(values, encoded)
         return found.coef_[0], float(found.intercept_[0])
 
-    def _check_fit(
-        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None
-    ) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[Any] | None]:
-        if y is None:
-            raise InputError("requires y to be passed, but the target y is None")
-        checked = self._check_images(X, reset=True)
-        target = column_or_1d(y, warn=True)
-        check_consistent_length(checked, target, groups)
-        check_classification_targets(target)
-        kind = type_of_target(target, input_name="y", raise_unknown=True)
-        self.classes_, encoded = np.unique(target, return_inverse=True)
-        if len(self.classes_) > 2:
-            raise InputError(f"Only binary classification is supported. The type of the target is {kind}.")
-        if len(self.classes_) < 2:
-            raise InputError(f"y must hold two classes; got one class, {self.classes_[0]!r}")
-        return checked, encoded, None if groups is None else column_or_1d(groups)
-
-    def _check_images(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
-        """Return images in two or three dimensions, checked; scikit-learn's own checks know two."""
-        if not has_three_dimensions(X):
-            flat: NDArray[Any] = validate_data(self, X, reset=reset)
-            return flat
-        cube: NDArray[Any] = check_array(X, allow_nd=True)
-        validate_data(self, cube.reshape(len(cube), -1), reset=reset)
-        return cube
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
@@ -282,4 +237,4 @@ def _fit_part(
     first = X if views == 1 else X[:, : X.shape[1] // views]
     images, target = (first, y) if whole else (first[train], y[train])
     member.fit(images, target, **{name: values[train] for name, values in parameters.items()})
-    return (member, None) if whole else (None, view_logits(member, X[test], views))
+    return (member, None) if whole else (None, case_logits(member, X[test], views))

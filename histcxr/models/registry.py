@@ -1,58 +1,39 @@
 """The classifiers by name: how each is built, and which of its settings are worth searching.
 
-A further classifier takes one entry in :data:`CLASSIFIERS`: a function that builds its pipeline, whose last
-step is named ``classifier`` and takes the patients as ``groups``, and a function that gives its search space.
+A further classifier takes one entry in :data:`CLASSIFIERS`: a function that builds its pipeline, such as those of
+:mod:`histcxr.models.pipelines`, and a function that gives its search space. What it consists of joins the trust list
+in :mod:`histcxr.store.weights`, so that it can be saved.
 """
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from histcxr.exceptions import InputError
-from histcxr.features.bands import Band
+from histcxr.features.filters import Band
 from histcxr.features.histograms import Zones
 from histcxr.features.recipe import Recipe
-from histcxr.models import recipes
+from histcxr.models import pipelines
+from histcxr.models.pipelines import Settings, sees_both_sides
 from histcxr.models.stack import StackedClassifier
-
-__all__ = [
-    "CLASSIFIERS",
-    "ClassifierSpec",
-    "describe_classifiers",
-    "make_classifier",
-    "make_stack",
-    "search_space",
-    "stack_members",
-    "usual_trials",
-]
 
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """What the registry knows of a classifier.
+    """What the registry knows of a classifier."""
 
-    Parameters
-    ----------
-    description : str
-        One line for a list.
-    build : callable
-        Called with the keywords ``zones, bands, random_state, n_jobs, class_weight, device``; returns a Pipeline.
-    space : callable
-        Called with the recipe of the counts; returns parameters of the pipeline and the values worth trying.
-    n_trials : int
-        Settings that a search tries, unless it is told otherwise.
-    """
-
+    #: One line for a list.
     description: str
-    build: Callable[..., Pipeline]
+    #: Builds a pipeline whose last step is named ``classifier`` and takes the patients as ``groups``.
+    build: Callable[[Settings], Pipeline]
+    #: Returns parameters of the pipeline, and the values worth trying, for a recipe of the counts.
     space: Callable[[Recipe], dict[str, list[Any]]]
+    #: Settings that a search tries, unless it is told otherwise.
     n_trials: int
 
 
@@ -73,9 +54,8 @@ def make_classifier(
     name : str
         One of :data:`CLASSIFIERS`.
     zones : {1, 2, 6, "1+2", "1+6"}, default=1
-        What the rows of the counts stand for.
     bands : bool, str, or iterable of str or Band, default=()
-        The bands whose rows follow; see :mod:`histcxr.features.bands`.
+        What the rows of the counts stand for; see :class:`~histcxr.features.recipe.Recipe`.
     random_state : int or None, default=0
     n_jobs : int, default=1
         Threads or processes.
@@ -104,14 +84,7 @@ def make_classifier(
     recipe = Recipe(zones, bands)
     if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
         raise InputError(f"n_jobs must be a whole number other than 0; got {n_jobs!r}")
-    return spec.build(
-        zones=recipe.zones,
-        bands=recipe.band_names,
-        random_state=random_state,
-        n_jobs=n_jobs,
-        class_weight=class_weight,
-        device=device,
-    )
+    return spec.build(Settings(recipe, random_state, n_jobs, class_weight, device))
 
 
 def make_stack(
@@ -121,20 +94,15 @@ def make_stack(
     n_jobs: int = 1,
     class_weight: Any = None,
 ) -> Pipeline:
-    """Stack classifiers of one's own choice or tuning.
+    """Stack classifiers of one's own choice or tuning, as the one step ``classifier`` of a pipeline, unfitted.
 
     Parameters
     ----------
     members : mapping of str to Pipeline
-        Pipelines as :func:`make_classifier` builds them, fitted or not: they are cloned. Within the stack they
-        go without calibration of their own, since the stack calibrates.
+        Pipelines as :func:`make_classifier` builds them, fitted or not: they are cloned, keep their own random states
+        and weights, and go without calibration of their own, since the stack calibrates.
     random_state, n_jobs, class_weight
-        As in :func:`make_classifier`; members keep their own random states and weights.
-
-    Returns
-    -------
-    Pipeline
-        Unfitted, with the one step ``classifier``, a :class:`~histcxr.models.stack.StackedClassifier`.
+        As in :func:`make_classifier`.
 
     Raises
     ------
@@ -165,15 +133,9 @@ def stack_members(zones: Zones = 1, bands: bool | str | Iterable[str | Band] = (
 
     With the bands that travel these are the trees alone: neighbours and kernels, which measure distances, are a
     little better at home and worse in another hospital.
-
-    Parameters
-    ----------
-    zones, bands
-        What is counted.
     """
-    recipe = Recipe(zones, bands)
     trees = ("random-forest", "xgboost")
-    return trees if recipes.sees_both_sides(recipe.zones, recipe.band_names) else ("knn", "svm", *trees)
+    return trees if sees_both_sides(Recipe(zones, bands)) else ("knn", "svm", *trees)
 
 
 def search_space(
@@ -210,7 +172,7 @@ def usual_trials(name: str, *, zones: Zones = 1, bands: bool | str | Iterable[st
         When the name or the recipe is unknown.
     """
     spec, recipe = _spec(name), Recipe(zones, bands)
-    return 0 if recipes.sees_both_sides(recipe.zones, recipe.band_names) else spec.n_trials
+    return 0 if sees_both_sides(recipe) else spec.n_trials
 
 
 def describe_classifiers() -> list[dict[str, Any]]:
@@ -227,43 +189,15 @@ def describe_classifiers() -> list[dict[str, Any]]:
     ]
 
 
-def _knn(*, device: str, **settings: Any) -> Pipeline:
-    return recipes.knn(**settings)
-
-
-def _svm(*, device: str, **settings: Any) -> Pipeline:
-    return recipes.svm(**settings)
-
-
-def _forest(*, device: str, **settings: Any) -> Pipeline:
-    return recipes.forest(**settings)
-
-
-def _xgboost(*, device: str, **settings: Any) -> Pipeline:
-    pipeline = recipes.xgboost(device=device, **settings)
-    _check_device(device)
-    return pipeline
-
-
-def _lenet(*, device: str, **settings: Any) -> Pipeline:
-    return recipes.lenet(**settings)
-
-
-def _stack(
-    *, zones: Zones, bands: recipes.Bands, random_state: Any, n_jobs: int, class_weight: Any, device: str
-) -> Pipeline:
-    members = {
-        name: CLASSIFIERS[name].build(
-            zones=zones,
-            bands=bands,
-            random_state=random_state,
-            n_jobs=1,
-            class_weight=class_weight,
-            device=device,
-        )
-        for name in stack_members(zones, bands)
-    }
-    return make_stack(members, random_state=random_state, n_jobs=n_jobs, class_weight=class_weight)
+def _stack(settings: Settings) -> Pipeline:
+    alone = replace(settings, n_jobs=1)
+    members = {name: CLASSIFIERS[name].build(alone) for name in stack_members(*settings.recipe)}
+    return make_stack(
+        members,
+        random_state=settings.random_state,
+        n_jobs=settings.n_jobs,
+        class_weight=settings.class_weight,
+    )
 
 
 _KNN_SPACE: dict[str, list[Any]] = {
@@ -293,21 +227,23 @@ _LENET_SPACE: dict[str, list[Any]] = {
 
 #: The classifiers by name.
 CLASSIFIERS: dict[str, ClassifierSpec] = {
-    "knn": ClassifierSpec("nearest neighbours", _knn, lambda recipe: dict(_KNN_SPACE), 8),
+    "knn": ClassifierSpec("nearest neighbours", pipelines.knn, lambda recipe: dict(_KNN_SPACE), 8),
     "svm": ClassifierSpec(
         "support vector machine with a Gaussian kernel",
-        _svm,
+        pipelines.svm,
         lambda recipe: {
             "classifier__estimator__C": [1.0, 3.0, 10.0, 30.0],
-            "classifier__estimator__gamma": recipes.svm_gammas(recipe.zones, recipe.band_names),
+            "classifier__estimator__gamma": pipelines.svm_gammas(recipe),
         },
         8,
     ),
-    "random-forest": ClassifierSpec("random forest", _forest, lambda recipe: dict(_FOREST_SPACE), 6),
-    "xgboost": ClassifierSpec("gradient-boosted trees", _xgboost, lambda recipe: dict(_XGBOOST_SPACE), 10),
+    "random-forest": ClassifierSpec("random forest", pipelines.forest, lambda recipe: dict(_FOREST_SPACE), 6),
+    "xgboost": ClassifierSpec(
+        "gradient-boosted trees", pipelines.xgboost, lambda recipe: dict(_XGBOOST_SPACE), 10
+    ),
     "lenet": ClassifierSpec(
         "1-D convolutional network on the histograms (extra neural)",
-        _lenet,
+        pipelines.lenet,
         lambda recipe: dict(_LENET_SPACE),
         12,
     ),
@@ -321,30 +257,3 @@ def _spec(name: str) -> ClassifierSpec:
     if name not in CLASSIFIERS:
         raise InputError(f"name must be one of {', '.join(CLASSIFIERS)}; got {name!r}")
     return CLASSIFIERS[name]
-
-
-def _check_device(device: str) -> None:
-    """Refuse a device that is not there: XGBoost itself would go on without it, on the processor."""
-    kind, colon, number = device.partition(":") if isinstance(device, str) else ("", "", "")
-    if device == "cpu":
-        return
-    if kind != "cuda" or (colon and not number.isdigit()):
-        raise InputError(f"device must be 'cpu', 'cuda' or 'cuda:N'; got {device!r}")
-    import numpy as np
-    from xgboost import DMatrix, train
-    from xgboost.core import XGBoostError
-
-    advice = "install XGBoost with CUDA and check the driver with nvidia-smi, or use device='cpu'"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it would say follows as an error
-            tiny = DMatrix(np.array([[0.0], [1.0]]), label=np.array([0, 1]))
-            booster = train(
-                {"device": device, "tree_method": "hist", "verbosity": 0}, tiny, num_boost_round=1
-            )
-    except XGBoostError as error:
-        problem = str(error).strip().splitlines()[0]
-        raise InputError(f"device {device!r} cannot be used ({problem}); {advice}") from error
-    used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
-    if not used.startswith("cuda"):
-        raise InputError(f"device {device!r} was asked for, but XGBoost finds no GPU; {advice}")

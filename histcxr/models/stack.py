@@ -12,8 +12,6 @@ from sklearn.utils.metaestimators import _BaseComposition
 from histcxr.exceptions import InputError
 from histcxr.models.out_of_fold import OutOfFoldClassifier
 
-__all__ = ["StackedClassifier"]
-
 _FREE = 1e3
 _LEAST = 1e-6  # keeps the regression solvable where members agree exactly
 
@@ -21,8 +19,8 @@ _LEAST = 1e-6  # keeps the regression solvable where members agree exactly
 class StackedClassifier(OutOfFoldClassifier, _BaseComposition):
     """A logistic regression on the out-of-fold logits of several classifiers, drawn towards equal weights.
 
-    What scikit-learn's ``StackingClassifier`` does, except that folds share no patient (its ``fit`` has no
-    place for groups), that probabilities enter as logits, that counts may have three dimensions, and for the
+    What scikit-learn's ``StackingClassifier`` does (Wolpert 1992), except that folds share no patient (its ``fit``
+    has no place for groups), that probabilities enter as logits, that counts may have three dimensions, and for the
     penalty: which member is best at home says little about which is best elsewhere, and an even vote travels
     better.
 
@@ -41,23 +39,6 @@ class StackedClassifier(OutOfFoldClassifier, _BaseComposition):
         Of the folds.
     n_jobs : int or None, default=None
         Members and folds fitted at a time.
-
-    Attributes
-    ----------
-    classes_ : ndarray, shape (2,)
-    estimators_ : list of fitted classifiers
-        In the order of ``estimators``, fitted on all images, with the classes as 0 and 1.
-    coef_ : ndarray, shape (n_members,)
-        Weight of each member's logit, its own calibration included.
-    intercept_ : float
-    n_features_in_ : int
-        Values of an image: for counts, zones times bins.
-    feature_names_in_ : ndarray of str
-        Only when fitted on a table with named columns.
-
-    References
-    ----------
-    D. Wolpert, Stacked generalization, 1992.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
-from histcxr.features.bands import Band
+from histcxr.features.filters import Band
 from histcxr.features.histograms import Zones
 from histcxr.models.fit_log import FitLog
 from histcxr.models.keras_tuning import lenet_space

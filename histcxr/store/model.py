@@ -17,10 +17,9 @@ from histcxr import __version__
 from histcxr.decision.familiarity import Familiarity
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError, ModelError
-from histcxr.features.counting import count_lungs
+from histcxr.features.curves import reference_quantiles
 from histcxr.features.histograms import BINS, zone_names
-from histcxr.features.landmarks import landmarks
-from histcxr.features.measuring import Lungs, Pixels
+from histcxr.features.measuring import Lungs, Pixels, count_lungs
 from histcxr.features.recipe import Recipe, as_recipe
 
 INPUT = "pixels of the lung mask, counted by grey level"
@@ -83,7 +82,7 @@ class Model:
         if stored is None:
             return None
         found = Familiarity.from_dict(stored)
-        wanted = landmarks(np.zeros((0, self.n_rows, BINS), np.int64), self.recipe).shape[1]
+        wanted = reference_quantiles(np.zeros((0, self.n_rows, BINS), np.int64), self.recipe).shape[1]
         if len(found.centre) != wanted:
             raise InputError(f"what is familiar must have {wanted} landmarks, got {len(found.centre)}")
         return found
@@ -102,7 +101,7 @@ class Model:
         """
         if self.familiarity is None or not len(counts):
             return np.zeros(len(counts), bool)
-        return self.familiarity.unfamiliar(landmarks(counts, self.recipe))
+        return self.familiarity.unfamiliar(reference_quantiles(counts, self.recipe))
 
     @property
     def n_rows(self) -> int:
@@ -157,8 +156,8 @@ class Model:
         return model_hash(self)
 
     def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.int64]:
-        """Count one image's lungs by the model's recipe; see :func:`~histcxr.features.counting.count_lungs`."""
-        return count_lungs(pixels, lungs, self.recipe, name)
+        """Count one image's lungs by the model's recipe; see :func:`~histcxr.features.measuring.count_lungs`."""
+        return count_lungs(pixels, lungs, name, recipe=self.recipe)
 
     def describe_input(self) -> dict[str, Any]:
         """Return what is read from an image, ready for the head of an audit trail."""

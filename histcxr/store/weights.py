@@ -21,6 +21,7 @@ import numpy as np
 import skops.io
 
 from histcxr.exceptions import HistcxrWarning, MissingDependencyError, ModelError
+from histcxr.store.aliases import OLD_PATHS
 from histcxr.store.structure import check_booster, check_structure, walk_objects
 from histcxr.store.ubjson import read_ubjson
 
@@ -29,14 +30,14 @@ MAX_UNPACKED = 2 << 30  # bytes of arrays in one skops file; the largest real mo
 
 # What the registry's pipelines are made of, and a plain logistic regression.
 _OBJECTS = {
-    "histcxr.features.band_densities.BandDensities",
+    "histcxr.features.band_features.BandDensities",
     "histcxr.features.band_features.BandFeatures",
-    "histcxr.features.both_sides.BothSides",
+    "histcxr.features.band_features.BothSides",
     "histcxr.features.transformers.HistogramFeatures",
+    "histcxr.features.transformers.LungIntensity",
     "histcxr.models.calibrated.CalibratedClassifier",
     "histcxr.models.gaussian_svc.GaussianSVC",
     "histcxr.models.lenet.LeNetClassifier",
-    "histcxr.models.level.IntensityLevel",
     "histcxr.models.stack.StackedClassifier",
     "sklearn.decomposition._pca.PCA",
     "sklearn.ensemble._forest.RandomForestClassifier",
@@ -145,12 +146,13 @@ def weights_from_bytes(files: dict[str, bytes]) -> Any:
         XGBoost is needed and not installed.
     """
     boosters = {name: content for name, content in files.items() if name != ESTIMATOR_FILE}
-    _check_skops(files[ESTIMATOR_FILE])
+    content = _with_moved_classes(files[ESTIMATOR_FILE])
+    _check_skops(content)
     try:
         with warnings.catch_warnings():
             # The folder's loader speaks about versions, once and in plain words.
             warnings.simplefilter("ignore")
-            estimator = skops.io.loads(files[ESTIMATOR_FILE], trusted=_BEYOND_SKOPS)
+            estimator = skops.io.loads(content, trusted=_BEYOND_SKOPS)
         check_structure(estimator)
         used = _attach_boosters(estimator, boosters)
     except _DAMAGE as error:
@@ -198,6 +200,33 @@ def _load_booster(name: str, content: bytes) -> Any:
     except XGBoostError as error:
         raise ModelError(f"{name}: XGBoost cannot read it ({str(error).splitlines()[0]})") from error
     return booster
+
+
+def _with_moved_classes(content: bytes) -> bytes:
+    """Give classes that were moved their path of today; content without any, or damaged, is returned as it is."""
+    packed = io.BytesIO()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            schema = json.loads(archive.read("schema.json"))
+            nodes: list[dict[str, Any]] = []
+            _collect_nodes(schema, nodes)
+            moved = [node for node in nodes if _path(node) in OLD_PATHS]
+            if not moved or sum(member.file_size for member in members) > MAX_UNPACKED:
+                return content
+            for node in moved:
+                node["__module__"], _, node["__class__"] = OLD_PATHS[_path(node)].rpartition(".")
+            with zipfile.ZipFile(packed, "w") as out:
+                for member in members:
+                    same = member.filename != "schema.json"
+                    out.writestr(member, archive.read(member) if same else json.dumps(schema))
+    except _DAMAGE:
+        return content
+    return packed.getvalue()
+
+
+def _path(node: dict[str, Any]) -> str:
+    return f"{node.get('__module__')}.{node.get('__class__')}"
 
 
 def _check_skops(content: bytes) -> None:

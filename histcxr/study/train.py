@@ -19,8 +19,8 @@ import pandas as pd
 from histcxr.decision.familiarity import MIN_RADIOGRAPHS, Familiarity, fit_familiarity
 from histcxr.decision.thresholds import certify
 from histcxr.exceptions import HistcxrWarning, InputError
+from histcxr.features.curves import reference_quantiles
 from histcxr.features.histograms import Zones
-from histcxr.features.landmarks import landmarks
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.models.registry import CLASSIFIERS, stack_members
@@ -89,7 +89,7 @@ def train(
         How the lungs are divided.
     bands : bool or str
         Filtered images to count beside the intensity: none, ``"travel"`` (or True) or ``"full"``; see
-        :mod:`histcxr.features.bands`.
+        :mod:`histcxr.features.recipe`.
     sensitivity, specificity, confidence : float in (0, 1)
         What rule_out and rule_in promise.
     trials : int, optional
@@ -135,7 +135,7 @@ def train(
     notes = [*notes, *one_class_sources(parts["train"]), *unequal_masks(parts["train"])]
     about: dict[str, Any] = {part: members.describe() for part, members in parts.items()}
     about |= {"unusable": dict(cohort.unusable), "fingerprint": fingerprint(parts["train"]), "notes": notes}
-    settings = {"normal": normal, "seed": seed, "zones": zones, "bands": list(recipe.band_names)}
+    settings = {"normal": normal, "seed": seed, "zones": zones, "bands": list(recipe.bands)}
     familiar = _familiarity(parts, recipe)
     settings["lungs"] = cohort.lungs
     if cohort.lungs != "given":
@@ -292,7 +292,7 @@ def classifier_names(classifiers: str | Sequence[str]) -> list[str]:
 def members_of_stack(names: Sequence[str], recipe: Recipe) -> list[str]:
     """Name the stack's members: the classifiers trained beside it, or its usual ones where it stands alone."""
     beside = [name for name in names if name != "stack"]
-    return beside if len(beside) > 1 else list(stack_members(recipe.zones, recipe.band_names))
+    return beside if len(beside) > 1 else list(stack_members(recipe.zones, recipe.bands))
 
 
 def order_of_training(names: Sequence[str], recipe: Recipe) -> list[str]:
@@ -346,7 +346,7 @@ def _familiarity(parts: Mapping[str, Cohort], recipe: Recipe) -> Familiarity | N
     """Learn what the training patients' lungs look like; None of too few."""
     if min(len(parts["train"]), len(parts["val"])) < MIN_RADIOGRAPHS:
         return None
-    return fit_familiarity(*(landmarks(parts[part].counts, recipe) for part in ("train", "val")))
+    return fit_familiarity(*(reference_quantiles(parts[part].counts, recipe) for part in ("train", "val")))
 
 
 def _finish(

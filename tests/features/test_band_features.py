@@ -10,9 +10,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from histcxr.exceptions import InputError
-from histcxr.features.band_features import BandFeatures, mirror_counts
-from histcxr.features.bands import BINS_PER_SPREAD, ZERO_BIN, as_bands, band_histograms
+from histcxr.features.band_features import BandDensities, BandFeatures, BothSides, mirror_counts
+from histcxr.features.filters import as_bands
 from histcxr.features.histograms import ZONES, masked_histogram, zone_names
+from histcxr.features.recipe import BINS_PER_SPREAD, ZERO_BIN, Recipe, band_histograms
 from histcxr.features.transformers import HistogramFeatures
 
 EXPECTED_FAILURES = {
@@ -96,7 +97,7 @@ def test_names_tell_channel_zone_and_level():
     assert len(names) == 3 * 3 * 2 == len(set(names))
     assert names[0] == "raw_lungs_quantile_0.25"
     assert names[-1] == "dog4_left_quantile_0.75"
-    with pytest.raises(InputError, match="number of features"):
+    with pytest.raises(ValueError, match="number of features"):
         features.get_feature_names_out(["a"])
 
 
@@ -161,13 +162,15 @@ def test_wrong_parameters_and_layouts_are_refused():
     counts = study(2)
     with pytest.raises(InputError, match="intensity must be one of own, raw, both; got 'none'"):
         BandFeatures(zones=6, bands=BANDS, intensity="none").fit(counts)
-    with pytest.raises(InputError, match="n_quantiles must be an integer of at least 1; got 0"):
+    with pytest.raises(InputError, match="n_quantiles must be a whole number of at least 1, got 0"):
         BandFeatures(zones=6, bands=BANDS, n_quantiles=0).fit(counts)
-    with pytest.raises(InputError, match=r"X must have 12 rows an image.*got shape \(2, 30, 256\)"):
+    with pytest.raises(
+        InputError, match=r"X must have 12 rows of 256 bins an image.*got shape \(2, 30, 256\)"
+    ):
         BandFeatures(zones=6, bands="dog4").fit(counts)
-    with pytest.raises(InputError, match="X must have 256 bins a row where there are bands; got 128"):
+    with pytest.raises(InputError, match=r"X must have 30 rows of 256 bins .*got shape \(2, 30, 128\)"):
         BandFeatures(zones=6, bands=BANDS).fit(counts[:, :, ::2])
-    with pytest.raises(InputError, match="multiple of 30 columns"):
+    with pytest.raises(InputError, match="X must have 30 rows"):
         BandFeatures(zones=6, bands=BANDS).fit(counts.reshape(2, -1)[:, 1:])
     with pytest.raises(InputError, match="image 1 has none"):
         BandFeatures(zones=6, bands=BANDS).fit(counts).transform(counts * np.array([1, 0])[:, None, None])
@@ -175,5 +178,103 @@ def test_wrong_parameters_and_layouts_are_refused():
         BandFeatures(zones=6, bands=BANDS).fit_transform(-counts)
     with pytest.raises(NotFittedError):
         BandFeatures(zones=6, bands=BANDS).transform(counts)
-    with pytest.raises(InputError, match=r"counts must have the shape \(n, 12, 256\); got \(2, 30, 256\)"):
+    with pytest.raises(
+        InputError, match=r"counts must have the shape \(n, 12, 256\) for .*; got \(2, 30, 256\)"
+    ):
         mirror_counts(counts, zones=6, bands="dog4")
+
+
+# ---- densities ----
+
+RECIPE = Recipe("1+2", ("dx2", "std4"))
+
+
+def counts_for(zones, bands, n=700, seed=0):
+    """Counts of no image, as many as take more than one block."""
+    rows = len(Recipe(zones, bands).names)
+    return np.random.default_rng(seed).poisson(3, (n, rows, 256))
+
+
+def densities(**settings):
+    return BandDensities(zones=RECIPE.zones, bands=RECIPE.bands, **settings)
+
+
+def test_distances_are_hellingers():
+    counts = counts_for(*RECIPE)
+    found = densities(n_bins=16, weight=3.0).fit_transform(counts)
+    assert found.shape == (700, 9 * 16)
+    assert found.dtype == np.float32
+    wide = counts.reshape(700, 9, 16, 16).sum(axis=3)
+    shares = wide / wide.sum(axis=2, keepdims=True)
+    overlap = np.sqrt(shares[0] * shares[699]).sum(axis=1)
+    hellinger_squared = 1 - overlap
+    squared = ((found[0] - found[699]) ** 2).sum()
+    assert squared == pytest.approx(2 * 9.0 * hellinger_squared.sum(), rel=1e-4)
+    np.testing.assert_array_equal(densities(n_bins=16, weight=3.0).fit(counts).transform(
+        counts.reshape(700, -1)), found)  # fmt: skip
+
+
+def test_size_of_the_mask_does_not_matter_and_a_missing_zone_is_the_whole_lungs():
+    counts = counts_for(*RECIPE, 4)
+    found = densities().fit_transform(counts)
+    np.testing.assert_allclose(densities().fit_transform(counts * 7), found, rtol=1e-6)
+    lung_missing = counts.copy()
+    lung_missing[:, 2::3] = 0
+    lung_missing[:, 0::3] = lung_missing[:, 1::3]
+    cube = densities().fit_transform(lung_missing).reshape(4, 3, 3, 32)
+    np.testing.assert_allclose(cube[:, :, 2], cube[:, :, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_bins": 24}, "n_bins must divide 256; got 24"),
+        ({"weight": 0}, "weight must be a number above 0, got 0"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        densities(**settings).fit(counts_for(*RECIPE, 3))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 256), (3, 9, 128), (3, 100)])
+@pytest.mark.parametrize(
+    "transformer", [densities(), BothSides(densities(), zones=RECIPE.zones, bands=RECIPE.bands)]
+)
+def test_counts_of_another_layout_are_refused(transformer, shape):
+    with pytest.raises(InputError, match=r"X must have 9 rows of 256 bins an image for .*; got shape \(3,"):
+        transformer.fit(np.ones(shape))
+
+
+def test_an_image_without_counts_is_refused():
+    counts = counts_for(*RECIPE, 3)
+    counts[1] = 0
+    with pytest.raises(InputError, match="image 1 has none"):
+        densities().fit_transform(counts)
+
+
+# ---- both sides ----
+
+
+@pytest.mark.parametrize(("zones", "bands"), [(2, ()), (6, "travel"), ("1+6", ("dx2", "std4"))])
+def test_the_second_half_is_the_first_half_of_the_mirrored_counts(zones, bands):
+    counts = counts_for(zones, bands)
+    features = make_pipeline(BandFeatures(zones=zones, bands=bands, n_quantiles=4), StandardScaler())
+    both = BothSides(features, zones=zones, bands=bands)
+    found = both.fit_transform(counts)
+    own, other = np.hsplit(found, 2)
+    np.testing.assert_array_equal(own, both.features_.transform(counts))
+    mirrored = mirror_counts(counts, zones=zones, bands=bands)
+    np.testing.assert_array_equal(other, both.features_.transform(mirrored))
+    assert not np.array_equal(own, other)
+    np.testing.assert_array_equal(both.transform(counts.reshape(len(counts), -1)), found)
+
+
+def test_it_learns_from_the_images_alone():
+    counts = counts_for(2, ())
+    counts[:, 0] += 5 * (np.arange(256) > 200)
+    features = make_pipeline(HistogramFeatures(zones=2), StandardScaler())
+    both = BothSides(features, zones=2).fit(counts)
+    alone = clone(features).fit(counts)
+    np.testing.assert_array_equal(both.features_[-1].mean_, alone[-1].mean_)
+    assert not hasattr(features[-1], "mean_")

@@ -272,7 +272,7 @@ def test_killed_extraction_goes_on(study, tmp_path, decoded, small_parts):
 def test_unfinished_files_are_ignored_and_removed_when_old(study, tmp_path):
     extract_features(study, cache=tmp_path)
     (folder,) = tmp_path.iterdir()
-    young, old = folder / "unfinished-1", folder / "unfinished-2"
+    young, old = folder / ".histcxr-1.parquet", folder / ".histcxr-2.parquet"
     young.write_bytes(b"PAR1")
     old.write_bytes(b"PAR1")
     os.utime(old, (time.time() - 2 * 86400,) * 2)

@@ -2,6 +2,7 @@ import os
 import sys
 import tracemalloc
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,10 @@ import pytest
 
 from histcxr.data.discovery import find_inputs
 from histcxr.data.manifest import read_manifest
-from histcxr.exceptions import InputError
-from histcxr.features.extraction import Features, extract_features, image_counts
+from histcxr.exceptions import InputError, OutputError
+from histcxr.features.extraction import Features, extract_features, feature_frame, write_features
 from histcxr.features.histograms import ZONES, zone_names
+from histcxr.features.measuring import count_lungs, measure_image
 from histcxr.features.recipe import Recipe
 from histcxr.files.writing import write_image, write_mask
 from histcxr.phantoms.studies import make_phantom, write_broken_files, write_study
@@ -43,7 +45,8 @@ def test_every_row_is_its_image(study, zones):
     assert features.recipe == Recipe(zones)
     for row, counts, usable in zip(study.itertuples(), features.counts, features.usable, strict=True):
         if usable:
-            np.testing.assert_array_equal(counts, image_counts(row.image, row.mask, zones).counts)
+            alone, _ = measure_image(row.image, row.mask, partial(count_lungs, recipe=Recipe(zones)))
+            np.testing.assert_array_equal(counts, alone)
         else:
             assert not counts.any()
 
@@ -175,3 +178,49 @@ def test_features_must_fit_together(study):
     features = extract_features(study, 2)
     with pytest.raises(InputError, match=r"counts must have the shape \(\d+, 6, 256\); got \(\d+, 2, 256\)"):
         Features(features.counts, features.table, Recipe(6))
+
+
+@pytest.fixture
+def histograms() -> Features:
+    rng = np.random.default_rng(0)
+    names = ["a.png", "b,\n=c.png", "odd\udcff.png"]
+    table = pd.DataFrame(
+        {"image": pd.Series(names, dtype=object), "label": ["Normal", "COVID", ""], "age": [1, 2, 3]}
+    )
+    table["reason"], table["detail"] = ["", "", "truncated"], ""
+    counts = rng.integers(0, 50, (3, 2, 256))
+    return Features(counts, table, Recipe(2))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_tables_hold_every_count_and_row(histograms, tmp_path, suffix):
+    path = tmp_path / f"table{suffix}"
+    write_features(histograms, path)
+    read = pd.read_parquet(path) if suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
+    bins = [column for column in read if str(column)[-3:].isdigit()]
+    np.testing.assert_array_equal(read[bins].to_numpy().reshape(3, 2, 256), histograms.counts)
+    assert read["image"].tolist() == ["a.png", "b,\n=c.png", "odd\\udcff.png"]
+    assert read["age"].tolist() == [1, 2, 3]
+    assert read["reason"].tolist() == ["", "", "truncated"]
+
+
+def test_npz_needs_no_pickle(histograms, tmp_path):
+    write_features(histograms, tmp_path / "t.npz")
+    with np.load(tmp_path / "t.npz", allow_pickle=False) as read:
+        np.testing.assert_array_equal(read["counts"], histograms.counts)
+        assert read["label"].tolist() == ["Normal", "COVID", ""]
+
+
+def test_frame_names_zones(histograms):
+    assert "right_000" in feature_frame(histograms)
+    assert "left_255" in feature_frame(histograms)
+
+
+def test_unknown_suffix(histograms, tmp_path):
+    with pytest.raises(InputError, match=r"must end in .parquet, .csv, .npz"):
+        write_features(histograms, tmp_path / "t.xls")
+
+
+def test_missing_folder(histograms, tmp_path):
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_features(histograms, tmp_path / "nowhere" / "t.csv")

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import pytest
@@ -19,7 +18,7 @@ def test_spellings_are_one():
     assert Recipe("6") == Recipe(6) == as_recipe(6)
     assert hash(Recipe("6")) == hash(Recipe(6))
     assert as_recipe(Recipe(2)) == Recipe(2)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         Recipe().zones = 2
 
 

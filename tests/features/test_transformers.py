@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from histcxr.exceptions import InputError
 from histcxr.features.histograms import ZONES, zone_names
-from histcxr.features.transformers import KINDS, HistogramFeatures
+from histcxr.features.transformers import KINDS, HistogramFeatures, LungIntensity
 
 EXPECTED_FAILURES = {
     "check_estimators_dtypes": "its data, as integers, has a row of zeros: an image without pixels, refused"
@@ -25,6 +25,7 @@ COMBINED = tuple(kind for kind in KINDS if kind != "share")
         HistogramFeatures(),
         HistogramFeatures("density"),
         HistogramFeatures(COMBINED, scale="own", areas=True, dtype="float32"),
+        LungIntensity(),
     ],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )
@@ -327,7 +328,7 @@ def test_ignored_bins_count_as_empty():
 def test_image_without_pixels_is_refused():
     counts = counts_of(4, 2)
     counts[2] = 0
-    with pytest.raises(InputError, match="counted pixel in every image .*image 2 has none"):
+    with pytest.raises(InputError, match="counted pixel in every image; image 2 has none"):
         features(counts, "density", zones=2)
     counts[2, :, 0] = 10
     features(counts, "density", zones=2)
@@ -347,12 +348,12 @@ def test_image_without_pixels_is_refused():
         ({"kind": "share"}, "kind 'share' compares zones and needs two or more"),
         ({"zones": 3}, "zones must be one of"),
         ({"scale": "z"}, "scale must be 'raw' or 'own'; got 'z'"),
-        ({"n_quantiles": 0}, "n_quantiles must be an integer of at least 1; got 0"),
-        ({"n_quantiles": 2.5}, "n_quantiles must be an integer"),
-        ({"n_shares": 1}, "n_shares must be an integer of at least 2; got 1"),
-        ({"own_bins": True}, "own_bins must be an integer of at least 2"),
-        ({"sigma": 0}, "sigma must be a positive number; got 0"),
-        ({"own_range": float("nan")}, "own_range must be a positive number; got nan"),
+        ({"n_quantiles": 0}, "n_quantiles must be a whole number of at least 1, got 0"),
+        ({"n_quantiles": 2.5}, "n_quantiles must be a whole number"),
+        ({"n_shares": 1}, "n_shares must be a whole number of at least 2, got 1"),
+        ({"own_bins": True}, "own_bins must be a whole number of at least 2"),
+        ({"sigma": 0}, "sigma must be a number above 0, got 0"),
+        ({"own_range": float("nan")}, "own_range must be a number above 0, got nan"),
         ({"ignore_bins": (256,)}, "ignore_bins must lie between 0 and 255; got 256"),
         ({"ignore_bins": (-1,)}, "ignore_bins must lie between 0 and 255; got -1"),
         ({"dtype": "int8"}, "dtype must be 'float64' or 'float32'; got 'int8'"),
@@ -366,10 +367,10 @@ def test_wrong_parameters_are_refused_by_fit(settings, message):
 
 def test_wrong_layouts_are_refused():
     with pytest.raises(
-        InputError, match=r"2 rows an image, one for each of zones=2; got shape \(3, 6, 256\)"
+        InputError, match=r"X must have 2 rows an image for .*zones=2.*got shape \(3, 6, 256\)"
     ):
         HistogramFeatures(zones=2).fit(counts_of(3, 6))
-    with pytest.raises(InputError, match="a multiple of 6 columns"):
+    with pytest.raises(InputError, match=r"X must have 6 rows an image .*got shape \(3, 256\)"):
         HistogramFeatures(zones=6).fit(np.ones((3, 256)))
     made = HistogramFeatures(zones=2).fit(counts_of(3, 2))
     with pytest.raises(ValueError, match="X has 256 features, but HistogramFeatures is expecting 512"):
@@ -400,3 +401,61 @@ def test_works_in_pipelines_and_searches():
     search = GridSearchCV(pipeline, grid, cv=3).fit(counts, y)
     assert search.best_params_["histogramfeatures__scale"] == "raw"  # brightness is all there is to see here
     assert clone(search.best_estimator_).get_params()["histogramfeatures__n_quantiles"] == 8
+
+
+# ---- the whole lungs' intensity ----
+
+
+@pytest.fixture
+def counts():
+    rng = np.random.default_rng(3)
+    pixels = rng.normal(rng.uniform(60, 150, (5, 6, 1)), rng.uniform(10, 25, (5, 6, 1)), (5, 6, 2000)).clip(
+        0, 240
+    )
+    return np.stack([[np.bincount(zone, minlength=256) for zone in image] for image in pixels.astype(int)])
+
+
+def test_it_is_median_and_range_of_all_pixels(counts):
+    found = LungIntensity(zones=6).fit_transform(counts)
+    for image, (median, spread) in zip(counts, found, strict=True):
+        pixels = np.repeat(np.tile(np.arange(256), 6), image.ravel())
+        low, middle, high = np.quantile(pixels, [0.25, 0.5, 0.75])
+        assert median == pytest.approx(middle, abs=0.5)
+        assert spread == pytest.approx(high - low, abs=1)
+
+
+def test_it_does_not_matter_how_the_zones_come(counts):
+    whole = counts.sum(axis=1, keepdims=True)
+    expected = LungIntensity().fit_transform(whole)
+    six = LungIntensity(zones=6)
+    np.testing.assert_allclose(six.fit_transform(counts), expected)
+    np.testing.assert_allclose(six.transform(counts.reshape(5, -1)), expected)
+    both = LungIntensity(zones="1+6").fit_transform(np.concatenate([whole, counts], axis=1))
+    np.testing.assert_allclose(both, expected)
+
+
+def test_brighter_lungs_move_the_median_alone(counts):
+    before = LungIntensity(zones=6).fit_transform(counts)
+    after = LungIntensity(zones=6).fit_transform(np.roll(counts, 7, axis=2))
+    np.testing.assert_allclose(after - before, [[7, 0]] * 5, atol=1e-9)
+
+
+def test_names(counts):
+    intensity = LungIntensity(zones=6).fit(counts)
+    assert list(intensity.get_feature_names_out()) == ["lungs_median", "lungs_iqr"]
+    with pytest.raises(ValueError, match="number of features"):
+        intensity.get_feature_names_out(["one"])
+
+
+@pytest.mark.parametrize(
+    ("zones", "cut", "message"),
+    [
+        (2, lambda counts: counts, "must have 2 rows an image"),
+        (6, lambda counts: counts.reshape(5, -1)[:, 1:], "must have 6 rows an image"),
+        (6, lambda counts: counts * (np.arange(5) != 3)[:, None, None], "image 3 has none"),
+        (5, lambda counts: counts, "zones"),
+    ],
+)
+def test_refused(counts, zones, cut, message):
+    with pytest.raises(InputError, match=message):
+        LungIntensity(zones=zones).fit_transform(cut(counts))

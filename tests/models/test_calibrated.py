@@ -213,7 +213,7 @@ def test_views_must_fit():
     X, y = np.ones((20, 5)), np.arange(20) % 2
     with pytest.raises(InputError, match="X must hold 2 views of each image side by side; got shape"):
         CalibratedClassifier(GaussianNB(), views=2, cv=None).fit(X, y)
-    with pytest.raises(InputError, match="views must be an integer of at least 1; got 0"):
+    with pytest.raises(InputError, match="views must be a whole number of at least 1, got 0"):
         CalibratedClassifier(GaussianNB(), views=0, cv=None).fit(X, y)
 
 

@@ -51,7 +51,7 @@ def test_a_score_does_not_depend_on_its_neighbours():
     ("parameters", "message"),
     [
         ({"C": 0}, "C must be a number above 0"),
-        ({"gamma": "scale"}, "gamma must be a number above 0; got 'scale'"),
+        ({"gamma": "scale"}, "gamma must be a number above 0, got 'scale'"),
     ],
 )
 def test_refused(parameters, message):

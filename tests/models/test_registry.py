@@ -117,10 +117,10 @@ def test_it_is_saved_by_skops_with_a_short_list_of_types(name, others, fitted):
     unknown = skops.io.get_untrusted_types(data=content)
     assert set(unknown) <= {
         "histcxr.features.transformers.HistogramFeatures",
+        "histcxr.features.transformers.LungIntensity",
         "histcxr.models.calibrated.CalibratedClassifier",
         "histcxr.models.gaussian_svc.GaussianSVC",
         "histcxr.models.lenet.LeNetClassifier",
-        "histcxr.models.level.IntensityLevel",
         "histcxr.models.stack.StackedClassifier",
         "sklearn.tree._tree.Tree",
         "xgboost.core.Booster",

@@ -3,12 +3,13 @@
 import copy
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
 from histcxr.exceptions import InputError, MissingDependencyError, ModelError, RadiographError, Reason
-from histcxr.features.counting import count_lungs
+from histcxr.features.measuring import count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.phantoms.studies import make_phantom
@@ -111,7 +112,7 @@ def test_a_network_refuses_the_images_that_histograms_refuse(network, region):
         (dark, Reason.BLANK),
     ):
         found = []
-        for measure in (judge.measure, lambda *parts: count_lungs(*parts[:2], Recipe(6), parts[2])):
+        for measure in (judge.measure, partial(count_lungs, recipe=Recipe(6))):
             with pytest.raises(RadiographError) as caught:
                 measure(image, phantom.mask, "a.png")
             found.append((caught.value.reason, caught.value.path, caught.value.detail))

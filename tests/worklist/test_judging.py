@@ -3,13 +3,14 @@
 import hashlib
 import os
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
 from histcxr.data.discovery import InputFile
 from histcxr.exceptions import Reason
-from histcxr.features.counting import count_lungs
+from histcxr.features.measuring import count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.store import Model
 from histcxr.worklist import judging
@@ -20,7 +21,7 @@ COUNTS = np.ones((1, 256), np.int64)
 
 def count(zones=1):
     """What a histogram model with so many zones reads from an image."""
-    return lambda pixels, lungs, name: count_lungs(pixels, lungs, Recipe(zones), name)
+    return partial(count_lungs, recipe=Recipe(zones))
 
 
 def count_image(item):

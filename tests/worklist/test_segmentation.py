@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from histcxr.features.counting import image_counts
 from histcxr.features.extraction import extract_features
+from histcxr.features.measuring import measure_image
 from histcxr.files.writing import write_image, write_mask
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.phantoms.anatomy import make_phantom
@@ -34,7 +34,7 @@ def test_lungs_are_found_where_there_is_no_mask(bare, model, tmp_path):
     assert summary.unjudged == 0
     for name, row in rows(tmp_path / "w.csv").items():
         image = str(bare / name)
-        counts = image_counts(image, "", model.recipe, segmenter=load_segmenter()).counts
+        counts, _ = measure_image(image, "", model.measure, segmenter=load_segmenter())
         assert float(row["score"]) == pytest.approx(model.score(counts[None])[0], abs=1e-9)
     assert any("found by a network" in note for note in summary.notes)
     header = json.loads((tmp_path / "w.csv.audit.jsonl").read_text().splitlines()[0])

@@ -4,18 +4,16 @@ import pytest
 from scipy import ndimage
 
 from histcxr.exceptions import InputError
-from histcxr.features.bands import (
-    BINS_PER_SPREAD,
+from histcxr.features.filters import (
     FULL_BANDS,
     TRAVEL_BANDS,
     WORKING_SIZE,
-    ZERO_BIN,
     Band,
     as_bands,
-    band_histograms,
     filtered_images,
 )
 from histcxr.features.histograms import ZONES, zone_labels, zone_names
+from histcxr.features.recipe import BINS_PER_SPREAD, ZERO_BIN, band_histograms
 
 EVERY = ("dog1", "dog4", "dx2", "dy3", "dxx2", "dyy4", "dxy2", "mag1.5", "std4")
 SIGNED = tuple(name for name in EVERY if not name.startswith(("mag", "std")))

@@ -1,0 +1,122 @@
+"""Recognising a radiograph again: by its pixels, or as a near-duplicate, whatever the file is called.
+
+A fingerprint is 72 bytes: a hash of the decoded pixels (equal pixels, whatever mask, file format or metadata), and a
+perceptual hash, the signs of 512 fixed random projections of a small high-passed copy (Charikar, 2002). The share of
+signs that differ estimates the angle between two such copies, so comparing hashes is comparing correlations. On public
+radiographs, copies that were resized, compressed or re-exposed correlate over 0.998, different patients under 0.985
+(``benchmarks/README.md``, "Near-duplicates"). Neither part leads back to a patient without the image itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from histcxr.exceptions import InputError
+
+__all__ = ["FINGERPRINT_BYTES", "fingerprint", "keyed_patients", "recognised"]
+
+_EXACT: Final = 8
+_BITS: Final = 512
+_SIDE: Final = 32
+_BLUR: Final = 4.0  # pixels of the small copy: what is smoother is exposure
+_COUNT_BLOCK: Final = 256
+
+#: Bytes of a fingerprint.
+FINGERPRINT_BYTES: Final = _EXACT + _BITS // 8
+
+#: Correlation of small copies from which two radiographs are taken for one.
+SAME_CORRELATION: Final = 0.985
+
+#: Signs that may differ at that correlation.
+SAME_BITS: Final = round(_BITS * np.arccos(SAME_CORRELATION) / np.pi)
+
+
+def fingerprint(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the fingerprint of a radiograph.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (height, width)
+
+    Returns
+    -------
+    ndarray of uint8, shape (72,)
+    """
+    exact = hashlib.blake2b(np.array(pixels.shape, "<i8").tobytes(), digest_size=_EXACT)
+    exact.update(pixels.tobytes())
+    small = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    fine = small - cv2.GaussianBlur(small, (0, 0), _BLUR)
+    signs = _projections() @ (fine - fine.mean()).ravel() > 0
+    return np.concatenate([np.frombuffer(exact.digest(), np.uint8), np.packbits(signs)])
+
+
+def recognised(fingerprints: ArrayLike, known: ArrayLike) -> NDArray[np.bool_]:
+    """Tell which radiographs are among known ones: equal pixels, or near-duplicates.
+
+    Parameters
+    ----------
+    fingerprints : array-like of uint8, shape (n, 72)
+    known : array-like of uint8, shape (m, 72)
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    InputError
+        Arrays of another shape or type.
+    """
+    these, those = _checked(fingerprints, "fingerprints"), _checked(known, "known")
+    found = np.zeros(len(these), np.bool_)
+    if not len(those):
+        return found
+    found |= np.isin(these[:, :_EXACT].copy().view("<u8")[:, 0], those[:, :_EXACT].copy().view("<u8")[:, 0])
+    hashes = np.ascontiguousarray(those[:, _EXACT:]).view(np.uint64)
+    for start in range(0, len(these), _COUNT_BLOCK):
+        block = np.ascontiguousarray(these[start : start + _COUNT_BLOCK, _EXACT:]).view(np.uint64)
+        differing = np.zeros((len(block), len(hashes)), np.uint16)
+        for word in range(hashes.shape[1]):
+            differing += np.bitwise_count(block[:, word, None] ^ hashes[None, :, word])
+        found[start : start + _COUNT_BLOCK] |= (differing <= SAME_BITS).any(axis=1)
+    return found
+
+
+def keyed_patients(patients: ArrayLike, key: str) -> list[str]:
+    """Hash patients' names by a key (HMAC-SHA-256, 64 bits in hex), so that a model can know them again.
+
+    Whoever has the model can test a name that he knows already, and read none.
+
+    Parameters
+    ----------
+    patients : array-like of str, shape (n,)
+    key : str
+        The model's own.
+    """
+    return [
+        hmac.new(key.encode(), str(patient).encode("utf-8", "surrogatepass"), "sha256").hexdigest()[:16]
+        for patient in np.asarray(patients, dtype=object).tolist()
+    ]
+
+
+@functools.cache
+def _projections() -> NDArray[np.float32]:
+    """Return 512 rows of -1 and 1, from the bits of a hash: the same everywhere and for ever."""
+    bits = np.frombuffer(hashlib.shake_256(b"histcxr fingerprint 1").digest(_BITS * _SIDE**2 // 8), np.uint8)
+    return np.unpackbits(bits).reshape(_BITS, _SIDE**2).astype(np.float32) * 2 - 1
+
+
+def _checked(values: ArrayLike, name: str) -> NDArray[np.uint8]:
+    array = np.asarray(values)
+    if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != FINGERPRINT_BYTES:
+        raise InputError(
+            f"{name} must be uint8 of shape (n, {FINGERPRINT_BYTES}), got {array.dtype} of shape {array.shape}"
+        )
+    return array

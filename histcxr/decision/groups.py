@@ -1,0 +1,238 @@
+"""Certificates within groups: each disease, each view, adults and children.
+
+A threshold that is certified over all patients may fail one group of them and make up for it with another. Here every
+group is certified by itself (group-conditional, or Mondrian, conformal thresholds; Vovk, 2012), and all promises hold
+at once with the stated confidence, which is shared among them (Bonferroni).
+
+An image is judged by the strictest of what applies to it: the threshold over all patients; in each column its own
+group's where the group is known, the strictest of the column where it is not. So a promise needs no knowledge of the
+group, as for diseases, which nobody knows before reading. A patient counts in every group that one of his images is
+in, with the highest score of those images; he is ruled out only when each image lies under its own threshold, so each
+group's promise holds for him, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from histcxr.checks import bool_vector, open_unit, real_vector
+from histcxr.decision.patients import patient_codes, patient_labels, patient_scores
+from histcxr.decision.thresholds import (
+    RULE_IN,
+    RULE_OUT,
+    ThresholdChoice,
+    patients_needed,
+    rule_in_threshold,
+    rule_out_threshold,
+)
+from histcxr.exceptions import InputError
+
+__all__ = ["GroupCertificates", "GroupThresholds", "certify_groups"]
+
+#: Most groups that one certificate is shared among.
+MOST_GROUPS: Final = 64
+
+Columns = Mapping[str, Mapping[str, ThresholdChoice]]
+
+
+@dataclass(frozen=True)
+class GroupThresholds:
+    """The thresholds of one drawer: over all patients, and within groups.
+
+    Attributes
+    ----------
+    overall : ThresholdChoice
+        Over all patients, at its share of the confidence.
+    groups : mapping of column to mapping of value to ThresholdChoice
+        Uncertified where a group has too few patients.
+    """
+
+    overall: ThresholdChoice
+    groups: Columns = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for values in self.groups.values():
+            for choice in values.values():
+                if choice.kind != self.overall.kind:
+                    raise InputError(
+                        f"groups must be {self.overall.kind} thresholds, got a {choice.kind} one"
+                    )
+
+    def limits(self, known: Mapping[str, ArrayLike], n: int) -> NDArray[np.float64]:
+        """Return the threshold of each of ``n`` images.
+
+        Parameters
+        ----------
+        known : mapping of column to array-like of str, shape (n,)
+            What is known of the images; ``""`` is unknown, and so is a column that is missing.
+        n : int
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            Of an image that is known to be in a group without a certificate -inf (rule_out) or inf (rule_in): nobody
+            promised anything about it.
+        """
+        out = self.overall.kind == RULE_OUT
+        nobody, stricter = (-np.inf, np.minimum) if out else (np.inf, np.maximum)
+        limits = np.full(n, self.overall.threshold)
+        for column, values in self.groups.items():
+            certified = [choice.threshold for choice in values.values() if choice.certified]
+            if not certified:
+                continue  # a column that promises nothing takes nothing away
+            strictest = min(certified) if out else max(certified)
+            names = np.asarray(known.get(column, np.full(n, "")), dtype=object)
+            if names.shape != (n,):
+                raise InputError(f"{column} must have shape ({n},), got {names.shape}")
+            own = {
+                value: choice.threshold if choice.certified else nobody for value, choice in values.items()
+            }
+            limits = stricter(
+                limits,
+                [strictest if name in ("", None) else own.get(str(name), nobody) for name in names.tolist()],
+            )
+        return limits
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the thresholds, ready for JSON."""
+        return {
+            "overall": self.overall.to_dict(),
+            "groups": {
+                column: {value: choice.to_dict() for value, choice in values.items()}
+                for column, values in self.groups.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> GroupThresholds:
+        """Read what :meth:`to_dict` gave, as strictly as :meth:`ThresholdChoice.from_dict`.
+
+        Raises
+        ------
+        InputError
+            When it is damaged or contradicts itself.
+        """
+        try:
+            groups = {
+                str(column): {str(value): ThresholdChoice.from_dict(one) for value, one in values.items()}
+                for column, values in stored["groups"].items()
+            }
+            return cls(ThresholdChoice.from_dict(stored["overall"]), groups)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"the thresholds of groups are damaged ({error!r})") from error
+
+
+class GroupCertificates(NamedTuple):
+    """Both drawers' thresholds."""
+
+    rule_out: GroupThresholds
+    rule_in: GroupThresholds
+
+
+def certify_groups(
+    scores: ArrayLike,
+    sick: ArrayLike,
+    patient_ids: ArrayLike | None,
+    groups: Mapping[str, ArrayLike],
+    *,
+    sensitivity: float = 0.95,
+    specificity: float = 0.95,
+    confidence: float = 0.95,
+) -> GroupCertificates:
+    """Certify both thresholds over all patients and within each group; all promises of a drawer hold at once.
+
+    Parameters
+    ----------
+    scores : array-like of float, shape (n,)
+        One for each calibration image.
+    sick : array-like of bool, shape (n,)
+    patient_ids : array-like, shape (n,), or None
+    groups : mapping of column to array-like of str, shape (n,)
+        ``""``: unknown, in no group of the column.
+    sensitivity, specificity, confidence : float in (0, 1)
+        What each group is promised, and the confidence that all promises of one drawer hold.
+
+    Returns
+    -------
+    GroupCertificates
+
+    Raises
+    ------
+    InputError
+        Shapes, types or numbers are wrong, a score is not finite, or there are more than 64 groups.
+    """
+    values = real_vector(scores)
+    truth = bool_vector(sick, length=values.size)
+    ids = np.arange(values.size) if patient_ids is None else np.asarray(patient_ids, dtype=object)
+    members: dict[str, dict[str, NDArray[np.bool_]]] = {}
+    for column, labels in groups.items():
+        names = np.asarray(labels, dtype=object)
+        if names.shape != values.shape:
+            raise InputError(
+                f"{column} must have shape {values.shape}, one for each score, got {names.shape}"
+            )
+        found = sorted({str(name) for name in names.tolist() if name not in ("", None)})
+        members[column] = {name: names == name for name in found}
+    if sum(map(len, members.values())) > MOST_GROUPS:
+        counted = {column: len(found) for column, found in members.items()}
+        raise InputError(f"by must make at most {MOST_GROUPS} groups, got {counted}")
+    sick_patient = _spread(patient_labels(truth, ids), ids)
+
+    def one(kind: str, target: float) -> GroupThresholds:
+        mine = sick_patient if kind == RULE_OUT else ~sick_patient
+        pools = {
+            (column, name): patient_scores(values[mine & inside], ids[mine & inside])
+            for column, found in members.items()
+            for name, inside in found.items()
+            if (mine & inside).any()
+        }
+        shared = _shared_confidence([len(pool) for pool in pools.values()], target, confidence)
+        make = _rule_out if kind == RULE_OUT else _rule_in
+        return GroupThresholds(
+            make(patient_scores(values[mine], ids[mine]), target, shared),
+            {
+                column: {
+                    name: make(pool, target, shared) for (of, name), pool in pools.items() if of == column
+                }
+                for column in members
+            },
+        )
+
+    open_unit(confidence, "confidence")
+    return GroupCertificates(
+        one(RULE_OUT, open_unit(sensitivity, "sensitivity")),
+        one(RULE_IN, open_unit(specificity, "specificity")),
+    )
+
+
+def _shared_confidence(sizes: list[int], target: float, confidence: float) -> float:
+    """Return the confidence of each promise, so that all of those that can be made hold at once.
+
+    Groups too small for a promise take no share. Only sizes decide, no score, so sharing costs no validity.
+    """
+    promises = 1 + len(sizes)
+    while True:
+        shared = 1 - (1 - confidence) / promises
+        possible = 1 + sum(size >= patients_needed(target, shared) for size in sizes)
+        if possible == promises:
+            return shared
+        promises = possible
+
+
+def _rule_out(scores: NDArray[np.float64], target: float, confidence: float) -> ThresholdChoice:
+    return rule_out_threshold(scores, sensitivity=target, confidence=confidence)
+
+
+def _rule_in(scores: NDArray[np.float64], target: float, confidence: float) -> ThresholdChoice:
+    return rule_in_threshold(scores, specificity=target, confidence=confidence)
+
+
+def _spread(by_patient: NDArray[np.bool_], ids: NDArray[Any]) -> NDArray[np.bool_]:
+    """Give each image the label of its patient."""
+    spread: NDArray[np.bool_] = by_patient[patient_codes(ids, len(ids))]
+    return spread

@@ -24,7 +24,8 @@ from sklearn.svm import SVC
 from xgboost import XGBClassifier
 
 from histcxr.data.splits import validation_folds
-from histcxr.decision.metrics import auc, specificity_at_sensitivity
+from histcxr.decision.auc import auc
+from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.models.lenet_graph import LeNetGraph

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
-from histcxr.decision.metrics import compare_auc
+from histcxr.decision.auc import compare_auc
 from histcxr.exceptions import UnjudgeableError
 from histcxr.features.measuring import count_lungs, measure_image
 from histcxr.features.recipe import Recipe

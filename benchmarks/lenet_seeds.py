@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from histcxr.decision.auc import auc
-from histcxr.decision.tables import specificity_at_sensitivity
+from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.features.recipe import Recipe
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.reports.tables import interval_text, markdown_table

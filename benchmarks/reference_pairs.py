@@ -5,10 +5,8 @@ Imported by compare_cnn.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,8 @@ from numpy.typing import NDArray
 
 from histcxr.data.manifest import is_sick
 from histcxr.data.splits import patient_groups
-from histcxr.decision.auc import auc, compare_auc
-from histcxr.decision.bootstrap import paired_bootstrap
-from histcxr.decision.tables import specificity_at_sensitivity
+from histcxr.decision.auc import auc, compare
+from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
 from histcxr.reference.inputs import read_images
@@ -147,27 +144,9 @@ def paired_difference(
         ``p_value``): bootstrap over patients, in each draw of which both models reach the sensitivity anew, and
         DeLong.
     """
-    wanted = Fraction(repr(sensitivity))
-
-    def specificity(values: NDArray[np.float64], sick: NDArray[np.bool_]) -> float:
-        return specificity_at(values, sick, wanted)
-
     pair = scores.by_model[name], scores.by_model[other]
-    return {
-        "model": name,
-        "minus": other,
-        "specificity": paired_bootstrap(
-            specificity, *pair, scores.sick, patient_ids=scores.patients, draws=draws
-        ).to_dict(),
-        "auc": compare_auc(*pair, scores.sick, patient_ids=scores.patients).to_dict(),
-    }
-
-
-def specificity_at(values: NDArray[np.float64], sick: NDArray[np.bool_], sensitivity: Fraction) -> float:
-    """Return the share of normals below the highest threshold that calls the wanted share of the sick."""
-    positives = values[sick]
-    place = positives.size - math.ceil(sensitivity * positives.size)
-    return float((values[~sick] < np.partition(positives, place)[place]).mean())
+    found = compare(*pair, scores.sick, scores.patients, sensitivity=sensitivity, draws=draws).to_dict()
+    return {"model": name, "minus": other, "specificity": found["specificity"], "auc": found["auc"]}
 
 
 def _seen(training: Mapping[str, Any], own: list[str], patients: NDArray[np.object_]) -> set[Any]:

@@ -113,7 +113,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.scratch) as name:
         scratch = Path(name)
         model = options.model or phantom_model(scratch)
-        data = options.data or write_study(scratch / "phantoms", n_patients=FILES, manifest=False)
+        data = options.data or write_study(scratch / "phantoms", n_patients=FILES)
         pairs = source_pairs(data.resolve())
         for rows in sorted(options.rows):
             folder = make_folder(scratch / f"rows{rows}", pairs, rows)

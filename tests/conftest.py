@@ -2,8 +2,48 @@
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
-from histcxr.phantoms.studies import make_phantom
+from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.studies import write_study
+
+# on a busy machine one example may take long
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+
+class Phantoms:
+    """Made-up radiographs and small studies on disk. Each is made once a run, so nobody may change it."""
+
+    def __init__(self, folder):
+        self._folder, self._made = folder, {}
+
+    def __call__(self, seed=0, **options):
+        """Return the phantom of a seed; options as :func:`make_phantom`, the arrays cannot be written to."""
+        key = ("phantom", seed, *sorted(options.items()))
+        if key not in self._made:
+            phantom = make_phantom(seed, **options)
+            phantom.image.setflags(write=False)
+            phantom.mask.setflags(write=False)
+            self._made[key] = phantom
+        return self._made[key]
+
+    def several(self, n, first=0, **options):
+        """Return ``n`` phantoms of following seeds, every other one sick."""
+        return [self(first + i, sick=i % 2 == 1, **options) for i in range(n)]
+
+    def study(self, **options):
+        """Return the folder of a small study; options as :func:`write_study`. Copy it before you change it."""
+        options = {"n_patients": 20, "size": (96, 96), "mask_size": (112, 112), **options}
+        key = ("study", *sorted(options.items()))
+        if key not in self._made:
+            self._made[key] = write_study(self._folder / str(len(self._made)), **options)
+        return self._made[key]
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory):
+    return Phantoms(tmp_path_factory.mktemp("studies"))
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def run_demo(
     say(training_report(result.report))
     model = save_model(result.best, folder / "model.histcxr", overwrite=True)
     say(f"\n3. Triage a second folder, {folder / 'incoming'}, which holds broken files too\n")
-    incoming = write_study(folder / "incoming", n_patients=200, seed=seed + 1, layout="flat", manifest=False)
+    incoming = write_study(folder / "incoming", n_patients=200, seed=seed + 1, layout="flat")
     write_unusual_files(incoming, seed=seed)
     write_broken_files(incoming, seed=seed)
     worklist = folder / "worklist.csv"

@@ -1,4 +1,4 @@
-"""Area under the ROC curve: its interval, and the comparison of two on the same patients.
+"""Area under the ROC curve with its interval, and the comparison of two models on the same patients.
 
 DeLong's variance (DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988) from midranks in O(n log n) (Sun
 and Xu, IEEE Signal Processing Letters 21, 2014), extended to several images of one patient (Obuchowski,
@@ -13,19 +13,33 @@ successes in K trials (Clopper-Pearson), and otherwise Hoeffding's bound for U-s
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from histcxr.checks import BoolArray, FloatArray, open_unit, scores_and_sick, whole_number
-from histcxr.decision.bootstrap import bootstrap_p_value, drawn_patients, patient_strata, percentiles
-from histcxr.decision.intervals import Comparison, Estimate, clopper_pearson
+from histcxr.checks import BoolArray, FloatArray, open_unit, scores_and_sick
+from histcxr.decision.curves import threshold_at_sensitivity
+from histcxr.decision.intervals import (
+    Comparison,
+    Estimate,
+    Record,
+    bootstrap_p_value,
+    clopper_pearson,
+    draw_statistic,
+    patient_strata,
+    percentiles,
+)
 from histcxr.decision.patients import patient_codes
 from histcxr.exceptions import InputError
 
-Method = Literal["delong", "bootstrap"]
+
+def _p_value_bound(difference: Estimate) -> float:
+    """What an interval alone says about the p-value of a difference of 0."""
+    return 1.0 if difference.low <= 0 <= difference.high else 1 - difference.confidence
 
 
 class _Placements(NamedTuple):
@@ -39,16 +53,7 @@ class _Placements(NamedTuple):
 def roc_auc(scores: ArrayLike, sick: ArrayLike) -> float:
     """Return the area under the ROC curve: P(sick score > normal score), ties counted half.
 
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-    sick : array_like of bool, shape (n,)
-        Both classes must occur.
-
-    Raises
-    ------
-    InputError
-        Shapes or types are wrong, a score is not finite, or a class is missing.
+    Parameters as :func:`auc`; InputError where shapes or types are wrong, a score is not finite, or a class is missing.
     """
     return _area(*scores_and_sick(scores, sick))
 
@@ -107,38 +112,12 @@ def _any_distribution(area: float, strata: NDArray[np.int64], confidence: float)
     return max(0.0, area - margin), min(1.0, area + margin)
 
 
-def _drawn_areas(
-    scores: FloatArray, sick: BoolArray, codes: NDArray[np.int64], draws: int, seed: int
-) -> FloatArray:
-    """Areas of resampled patients, by weights on images sorted once instead of sorting each draw."""
-    strata = patient_strata(sick, codes)
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # where a new value begins
-    truth, patient = sick[order], codes[order]
-    areas = np.empty(whole_number(draws, "draws", least=100))
-    for row, chosen in enumerate(drawn_patients(strata, draws, seed)):
-        weight = np.bincount(chosen, minlength=strata.size)[patient]
-        n_sick = np.add.reduceat(np.where(truth, weight, 0), starts)
-        n_normal = np.add.reduceat(np.where(truth, 0, weight), starts)
-        below = np.cumsum(n_normal) - n_normal
-        areas[row] = (n_sick @ (2 * below + n_normal)) / (2 * n_sick.sum() * n_normal.sum())
-    return areas
-
-
-def _check_method(method: str) -> None:
-    if method not in ("delong", "bootstrap"):
-        raise InputError(f"method must be 'delong' or 'bootstrap', got {method!r}")
-
-
 def auc(
     scores: ArrayLike,
     sick: ArrayLike,
     *,
     patient_ids: ArrayLike | None = None,
     confidence: float = 0.95,
-    method: Method = "delong",
-    draws: int = 2000,
-    seed: int = 0,
 ) -> Estimate:
     """Return the area under the ROC curve with its interval.
 
@@ -150,10 +129,6 @@ def auc(
         Images of one patient are not independent, and the interval allows for it. ``""`` or None: each
         image is its own patient.
     confidence : float in (0, 1)
-    method : {"delong", "bootstrap"}
-        DeLong on the logit scale, or percentiles of ``draws`` resamplings of whole patients.
-    draws, seed : int
-        Of the bootstrap.
 
     Returns
     -------
@@ -168,21 +143,14 @@ def auc(
     """
     values, truth = scores_and_sick(scores, sick)
     open_unit(confidence, "confidence")
-    _check_method(method)
     codes = patient_codes(patient_ids, values.size)
     strata = _strata(truth, codes)
-    if method == "bootstrap":
-        area = _area(values, truth)
-        low, high = percentiles(_drawn_areas(values, truth, codes, draws, seed), confidence)
-        if low < high:
-            return Estimate(area, low, high, confidence, "patient bootstrap")
-    else:
-        area, sick_part, normal_part = _placements(values, truth, codes)
-        variance = _variance(sick_part, normal_part, truth, strata)
-        if variance > 0:
-            error = np.sqrt(variance) / (area * (1 - area)) * stats.norm.isf((1 - confidence) / 2)
-            low, high = (float(special.expit(special.logit(area) + side * error)) for side in (-1, 1))
-            return Estimate(area, low, high, confidence, "DeLong, logit")
+    area, sick_part, normal_part = _placements(values, truth, codes)
+    variance = _variance(sick_part, normal_part, truth, strata)
+    if variance > 0:
+        error = np.sqrt(variance) / (area * (1 - area)) * stats.norm.isf((1 - confidence) / 2)
+        low, high = (float(special.expit(special.logit(area) + side * error)) for side in (-1, 1))
+        return Estimate(area, low, high, confidence, "DeLong, logit")
     low, high = _any_distribution(area, strata, confidence)
     return Estimate(area, low, high, confidence, "distribution-free")
 
@@ -194,16 +162,13 @@ def compare_auc(
     *,
     patient_ids: ArrayLike | None = None,
     confidence: float = 0.95,
-    method: Method = "delong",
-    draws: int = 2000,
-    seed: int = 0,
 ) -> Comparison:
     """Compare the areas of two scores on the same images, with the correlation between them.
 
     Parameters
     ----------
     scores_a, scores_b : array_like of float, shape (n,)
-    sick, patient_ids, confidence, method, draws, seed
+    sick, patient_ids, confidence
         As :func:`auc`.
 
     Returns
@@ -222,7 +187,6 @@ def compare_auc(
     a, truth = scores_and_sick(scores_a, sick, "scores_a")
     b, _ = scores_and_sick(scores_b, sick, "scores_b")
     open_unit(confidence, "confidence")
-    _check_method(method)
     codes = patient_codes(patient_ids, a.size)
     strata = _strata(truth, codes)
     parts_a, parts_b = _placements(a, truth, codes), _placements(b, truth, codes)
@@ -230,23 +194,114 @@ def compare_auc(
     if np.array_equal(stats.rankdata(a), stats.rankdata(b)):
         estimate = Estimate(0.0, 0.0, 0.0, confidence, "same order")
         return Comparison(parts_a.area, parts_b.area, estimate, 1.0)
-    if method == "bootstrap":
-        gaps = _drawn_areas(a, truth, codes, draws, seed) - _drawn_areas(b, truth, codes, draws, seed)
-        low, high = percentiles(gaps, confidence)
-        if low < high:
-            estimate = Estimate(gap, low, high, confidence, "paired patient bootstrap")
-            return Comparison(parts_a.area, parts_b.area, estimate, bootstrap_p_value(gaps))
-    else:
-        variance = _variance(parts_a.sick - parts_b.sick, parts_a.normal - parts_b.normal, truth, strata)
-        if variance > 0:
-            error = float(np.sqrt(variance))
-            margin = error * float(stats.norm.isf((1 - confidence) / 2))
-            estimate = Estimate(gap, gap - margin, gap + margin, confidence, "paired DeLong")
-            p_value = float(2 * stats.norm.sf(abs(gap) / error))
-            return Comparison(parts_a.area, parts_b.area, estimate, p_value)
+    variance = _variance(parts_a.sick - parts_b.sick, parts_a.normal - parts_b.normal, truth, strata)
+    if variance > 0:
+        error = float(np.sqrt(variance))
+        margin = error * float(stats.norm.isf((1 - confidence) / 2))
+        estimate = Estimate(gap, gap - margin, gap + margin, confidence, "paired DeLong")
+        p_value = float(2 * stats.norm.sf(abs(gap) / error))
+        return Comparison(parts_a.area, parts_b.area, estimate, p_value)
     each = (1 + confidence) / 2  # both bounds hold at once with `confidence`
     low_a, high_a = _any_distribution(parts_a.area, strata, each)
     low_b, high_b = _any_distribution(parts_b.area, strata, each)
     estimate = Estimate(gap, low_a - high_b, high_a - low_b, confidence, "distribution-free")
-    p_value = 1.0 if estimate.low <= 0 <= estimate.high else 1 - confidence
-    return Comparison(parts_a.area, parts_b.area, estimate, p_value)
+    return Comparison(parts_a.area, parts_b.area, estimate, _p_value_bound(estimate))
+
+
+@dataclass(frozen=True)
+class ModelComparison(Record):
+    """Two models on the same patients.
+
+    Attributes
+    ----------
+    n_images, n_patients : int
+    sensitivity : float
+        Where the specificities are compared.
+    auc, specificity : Comparison
+        First model minus second: of the areas under the ROC curve, and of the specificities.
+    """
+
+    n_images: int
+    n_patients: int
+    sensitivity: float
+    auc: Comparison
+    specificity: Comparison
+
+
+def compare(
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    sick: ArrayLike,
+    patients: ArrayLike | None,
+    *,
+    sensitivity: float = 0.95,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> ModelComparison:
+    """Compare two models, of any kind, by their scores of the same images.
+
+    Parameters
+    ----------
+    scores_a, scores_b : array_like of float, shape (n,)
+        Higher is sicker; their scales may differ.
+    sick : array_like of bool, shape (n,)
+    patients : array_like, shape (n,), or None
+        Whose image it is; ``""`` or None: each image is its own patient.
+    sensitivity : float in (0, 1)
+        Each model's threshold is the highest that reaches it on these images, or on those of a draw.
+    confidence : float in (0, 1)
+        Of each interval by itself.
+    draws, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    ModelComparison
+        Areas as :func:`compare_auc`. The difference in specificity has the percentiles of a paired bootstrap of
+        whole patients. Where every draw gives the same difference though the orders differ, the interval comes
+        from the patients with a normal image that only one model rules out (Clopper-Pearson in either direction),
+        and the p-value is the bound that this gives.
+
+    Raises
+    ------
+    InputError
+        As :func:`auc`, the arrays differ in length, or fewer than 100 draws.
+    """
+    areas = compare_auc(scores_a, scores_b, sick, patient_ids=patients, confidence=confidence)
+    wanted = Fraction(repr(open_unit(sensitivity, "sensitivity")))
+    a, truth = scores_and_sick(scores_a, sick, "scores_a")
+    b, _ = scores_and_sick(scores_b, sick, "scores_b")
+    codes = patient_codes(patients, truth.size)
+
+    def spared(scores: FloatArray, labels: BoolArray) -> BoolArray:
+        return scores[~labels] < threshold_at_sensitivity(scores[labels], wanted)
+
+    def both(first: FloatArray, second: FloatArray, labels: BoolArray) -> tuple[float, float]:
+        return float(spared(first, labels).mean()), float(spared(second, labels).mean())
+
+    first, second = both(a, b, truth)
+    drawn = draw_statistic(both, [a, b, truth], truth, patients, draws=draws, seed=seed)
+    gaps = drawn[:, 0] - drawn[:, 1]
+    low, high = percentiles(gaps, confidence)
+    difference = Estimate(first - second, low, high, confidence, "paired patient bootstrap")
+    p_value = bootstrap_p_value(gaps)
+    if low == high and areas.difference.method != "same order":
+        difference = _from_discordant(spared(a, truth), spared(b, truth), codes[~truth], confidence)
+        p_value = _p_value_bound(difference)
+    return ModelComparison(
+        n_images=truth.size,
+        n_patients=int(codes.max()) + 1,
+        sensitivity=float(sensitivity),
+        auc=areas,
+        specificity=Comparison(first, second, difference, p_value),
+    )
+
+
+def _from_discordant(a: BoolArray, b: BoolArray, codes: NDArray[np.int64], confidence: float) -> Estimate:
+    """Difference of two shares of the same images, from the patients who have one where only one is true."""
+    only_a, only_b = (np.unique(codes[mask]).size for mask in (a & ~b, b & ~a))
+    lows, highs = clopper_pearson([only_a, only_b], np.unique(codes).size, (1 + confidence) / 2)
+    gap = float(a.mean() - b.mean())
+    low, high = min(gap, float(lows[0] - highs[1])), max(gap, float(highs[0] - lows[1]))
+    return Estimate(gap, low, high, confidence, "discordant patients, Clopper-Pearson ends")

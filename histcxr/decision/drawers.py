@@ -1,58 +1,134 @@
-"""How the three drawers fared on patients whose truth is known."""
+"""How calls and the three drawers fared on patients whose truth is known.
+
+PPV and NPV depend on how many are sick. Without a ``prevalence`` they are the proportions seen in the data.
+With one they follow from sensitivity and specificity by Bayes' rule. Their interval then spans the rule's
+values over both intervals, each at the square root of the confidence: the sick and the normal patients are
+independent samples, so both hold at once with at least the confidence asked for, and as PPV and NPV grow with
+either, their extremes lie at the intervals' ends. Conservative; the prevalence counts as known.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.checks import bool_vector, real_vector
-from histcxr.decision.intervals import Estimate, proportion
+from histcxr.checks import bool_vector, open_unit, real_vector
+from histcxr.decision.intervals import Estimate, Record, clopper_pearson, proportion
 from histcxr.decision.patients import patient_codes, patient_labels
-from histcxr.decision.proportions import Confusion, npv_of, ppv_of
 from histcxr.decision.thresholds import REVIEW, RULE_IN, RULE_OUT, ThresholdChoice, decide, threshold_value
 from histcxr.exceptions import InputError
 
 _DRAWERS = np.array([RULE_OUT, REVIEW, RULE_IN])  # in rising order: a patient takes the highest of the images
 
 
-def patient_drawers(drawers: ArrayLike, patient_ids: ArrayLike | None) -> NDArray[np.str_]:
+def patient_drawers(drawers: NDArray[np.str_], patient_ids: ArrayLike | None) -> NDArray[np.str_]:
     """Reduce the drawers of images to one a patient.
 
     ``rule_in`` as soon as one image is; ``rule_out`` only when every image is; else ``review``. Where all
-    scores are usable this is the drawer of the patient's highest score.
-
-    Parameters
-    ----------
-    drawers : array_like of str, shape (n,)
-        From :func:`histcxr.decision.thresholds.decide`.
-    patient_ids : array_like, shape (n,), or None
-        ``""`` or None: each image its own patient.
-
-    Returns
-    -------
-    ndarray of str, shape (patients,)
-        In the order in which the patients first appear.
-
-    Raises
-    ------
-    InputError
-        Another word than the three, or shapes are wrong.
+    scores are usable this is the drawer of the patient's highest score. Patients come in the order in which
+    they first appear.
     """
-    names = np.asarray(drawers)
-    if names.ndim != 1 or not np.isin(names, _DRAWERS).all():
-        raise InputError(f"drawers must be one-dimensional and of {_DRAWERS.tolist()}, got {names!r}")
-    codes = patient_codes(patient_ids, names.size)
+    codes = patient_codes(patient_ids, drawers.size)
     ranks = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
-    np.maximum.at(ranks, codes, (names == REVIEW) + 2 * (names == RULE_IN))
+    np.maximum.at(ranks, codes, (drawers == REVIEW) + 2 * (drawers == RULE_IN))
     return _DRAWERS[ranks]
 
 
 @dataclass(frozen=True)
-class DrawerReport:
+class Confusion(Record):
+    """Counts of calls against truth: true and false positives, false and true negatives."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    def ppv(self, prevalence: float | None = None, confidence: float = 0.95) -> Estimate:
+        """Return the positive predictive value: the share of those called sick who are sick.
+
+        Parameters
+        ----------
+        prevalence : float in (0, 1) or None
+            Share of sick where the model is used; None takes the data as they are.
+        confidence : float in (0, 1)
+
+        Returns
+        -------
+        Estimate
+            See the module's text for the interval at a stated prevalence.
+
+        Raises
+        ------
+        InputError
+            Nobody is called sick, or a class that the prevalence needs is missing.
+        """
+        if prevalence is None:
+            return proportion(self.tp, self.tp + self.fp, confidence=confidence, of="PPV")
+        return self._at_prevalence("PPV", prevalence, confidence)
+
+    def npv(self, prevalence: float | None = None, confidence: float = 0.95) -> Estimate:
+        """Return the negative predictive value: the share of those not called sick who are normal.
+
+        Parameters, interval and errors as :meth:`ppv`.
+        """
+        if prevalence is None:
+            return proportion(self.tn, self.tn + self.fn, confidence=confidence, of="NPV")
+        return self._at_prevalence("NPV", prevalence, confidence)
+
+    def _at_prevalence(self, name: str, prevalence: float, confidence: float) -> Estimate:
+        weight = open_unit(prevalence, "prevalence")
+        n_sick, n_normal = self.tp + self.fn, self.tn + self.fp
+        if n_sick == 0 or n_normal == 0:
+            raise InputError(f"sick must hold both classes for the {name} at a stated prevalence")
+        right, of_right, wrong, of_wrong = self.tp, n_sick, self.fp, n_normal
+        if name == "NPV":
+            right, of_right, wrong, of_wrong = self.tn, n_normal, self.fn, n_sick
+            weight = 1 - weight
+        if right + wrong == 0:
+            raise InputError(f"the {name} is undefined: there is nobody to count")
+        each = math.sqrt(open_unit(confidence, "confidence"))
+        right_low, right_high = (float(end) for end in clopper_pearson(right, of_right, each))
+        wrong_low, wrong_high = (float(end) for end in clopper_pearson(wrong, of_wrong, each))
+        method = f"Bayes at prevalence {prevalence:g}, Clopper-Pearson ends"
+        return Estimate(
+            _bayes(right / of_right, wrong / of_wrong, weight),
+            _bayes(right_low, wrong_high, weight),
+            _bayes(right_high, wrong_low, weight),
+            confidence,
+            method,
+        )
+
+
+def _bayes(right: float, wrong: float, weight: float) -> float:
+    """Share of the right among all calls of one kind."""
+    return right * weight / (right * weight + wrong * (1 - weight))
+
+
+def confusion(positive: ArrayLike, sick: ArrayLike) -> Confusion:
+    """Count the calls against the truth.
+
+    Parameters
+    ----------
+    positive : array_like of bool, shape (n,)
+        Called sick, e.g. ``scores >= threshold``.
+    sick : array_like of bool, shape (n,)
+
+    Raises
+    ------
+    InputError
+        Shapes, types or lengths are wrong.
+    """
+    called = bool_vector(positive, "positive")
+    truth = bool_vector(sick, length=called.size)
+    tp, fp = int((called & truth).sum()), int((called & ~truth).sum())
+    return Confusion(tp, fp, int(truth.sum()) - tp, int((~truth).sum()) - fp)
+
+
+@dataclass(frozen=True)
+class DrawerReport(Record):
     """What two thresholds did to patients whose truth is known. Everything but ``images`` counts patients.
 
     A figure is None where nobody is there to count, e.g. the NPV when nobody was ruled out.
@@ -97,10 +173,6 @@ class DrawerReport:
     shares: dict[str, Estimate]
     images: dict[str, int]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a nested dict, ready for JSON (no NaN, no infinity)."""
-        return asdict(self)
-
 
 def evaluate_decisions(
     scores: ArrayLike,
@@ -123,7 +195,7 @@ def evaluate_decisions(
     patient_ids : array_like, shape (n,), or None
     rule_out, rule_in : ThresholdChoice or float
     prevalence : float in (0, 1) or None
-        For NPV and PPV (:mod:`histcxr.decision.proportions`); None takes the patients as they are.
+        For NPV and PPV (:class:`Confusion`); None takes the patients as they are.
     confidence : float in (0, 1)
 
     Returns
@@ -166,8 +238,8 @@ def evaluate_decisions(
         specificity=share(spared, n_normal),
         rule_in_specificity=share(n_normal - alarms, n_normal),
         rule_in_sensitivity=share(caught, n_sick),
-        npv=npv_of(first, prevalence, confidence) if missed + spared and both_classes else None,
-        ppv=ppv_of(second, prevalence, confidence) if caught + alarms and both_classes else None,
+        npv=first.npv(prevalence, confidence) if missed + spared and both_classes else None,
+        ppv=second.ppv(prevalence, confidence) if caught + alarms and both_classes else None,
         missed=missed,
         false_alarms=alarms,
         shares={

@@ -77,22 +77,9 @@ def patient_scores(scores: ArrayLike, patient_ids: ArrayLike | None) -> FloatArr
 
 
 def patient_labels(sick: ArrayLike, patient_ids: ArrayLike | None) -> BoolArray:
-    """Reduce image labels to one a patient: sick as soon as one image is.
+    """Reduce image labels (bool, shape (n,)) to one a patient: sick as soon as one image is.
 
-    Parameters
-    ----------
-    sick : array_like of bool, shape (n,)
-    patient_ids : array_like, shape (n,), or None
-
-    Returns
-    -------
-    ndarray of bool, shape (patients,)
-        In the order of :func:`patient_scores`.
-
-    Raises
-    ------
-    InputError
-        Shapes or types are wrong.
+    Order and errors as :func:`patient_scores`.
     """
     truth = bool_vector(sick)
     codes = patient_codes(patient_ids, truth.size)

@@ -1,52 +1,34 @@
 """DICOM radiographs: a file's bytes in, grey levels out, lungs dark.
 
 The road is that of a viewer (PS3.4, N.2): stored values, modality LUT or rescale, the first VOI LUT or else the first
-window, polarity. Without a VOI step, the range that the stored bits can take after the rescale is spread over 256
-levels. MONOCHROME1 (or a presentation LUT shape INVERSE, which says the same) is turned once, against the range and
-after the VOI step. Pixels stay where they are stored: Patient Orientation turns nothing, so that masks fit.
-
-What the tags tell of a person stays in the file. Kept are modality, view, laterality, sex and decade of age, each
-from a closed list. A pseudonym needs a salt, and UIDs are given on request only.
+window, polarity. MONOCHROME1 (or a presentation LUT shape INVERSE, which says the same) is turned once, after all
+else. Pixels stay where they are stored: Patient Orientation turns nothing, so that masks fit.
 
 pydicom and the codecs come with ``pip install 'histcxr[dicom]'`` and are imported when the first DICOM file is met.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import Any
 
 import numpy as np
 
 from histcxr.dicom.codestream import Codestream
-from histcxr.dicom.dataset import DEFLATED, Elements, items, number, parse, text, whole, words_of
-from histcxr.dicom.grey import LINEAR, LINEAR_EXACT, SIGMOID, Lut, Rescale, Window, level_table
-from histcxr.dicom.pixels import DicomImage, frame_of, levels_of
+from histcxr.dicom.dataset import DEFLATED, PIXEL_DATA, Dataset, parse, raw, text, whole
+from histcxr.dicom.pixels import DicomImage, decode, frame_of, grey_table
 from histcxr.dicom.tags import check_kind, facts_of, patient_key, uids_of
 from histcxr.exceptions import Reason, UnjudgeableError
-from histcxr.files.decoding import Pixels
 from histcxr.files.headers import Header, check_size, refuse, sniff
 from histcxr.files.reading import read_file
+
+__all__ = ["decode", "read", "read_tags"]
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 
 def read(data: bytes, path: str = "") -> Header:
-    """Check a DICOM file and find its pixels, without decoding them.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    path : str, optional
-        Its name, for messages.
-
-    Returns
-    -------
-    Header
-        With a :class:`~histcxr.dicom.pixels.DicomImage` in ``dicom``.
+    """Check a DICOM file and find its pixels: a :class:`~histcxr.dicom.pixels.DicomImage` in ``Header.dicom``.
 
     Raises
     ------
@@ -54,21 +36,11 @@ def read(data: bytes, path: str = "") -> Header:
         ``unsupported`` (also: the extra is not installed), ``modality``, ``body_part``, ``view``,
         ``several_frames``, ``truncated``, ``damaged`` or ``too_large``.
     """
-    elements = parse(data, path)
-    check_kind(elements, path)
-    image = _image(elements, path)
-    return Header("DICOM", image.columns, image.rows, image.stored, image.samples, dicom=image)
-
-
-def decode(image: DicomImage, path: str = "") -> Pixels:
-    """Decode what :func:`read` found: uint8 (height, width), or (height, width, 3) with blue first.
-
-    Raises
-    ------
-    RadiographError
-        ``damaged``, ``truncated`` or ``unsupported``.
-    """
-    return levels_of(image, path)
+    dataset = parse(data, path)
+    check_kind(dataset, path)
+    image = _image(dataset, path)
+    height, width, samples = image.shape
+    return Header("DICOM", width, height, image.stored, samples, dicom=image)
 
 
 def read_tags(path: str | os.PathLike[str], *, salt: str | bytes = "", uids: bool = False) -> dict[str, str]:
@@ -77,10 +49,8 @@ def read_tags(path: str | os.PathLike[str], *, salt: str | bytes = "", uids: boo
     Parameters
     ----------
     path : path-like
-        The file.
     salt : str or bytes, optional
-        A secret. With it, ``patient_id`` is a pseudonym, see :func:`~histcxr.dicom.tags.patient_key`; without
-        it, there is none, because a hash without a secret can be guessed.
+        A secret. Only with it, ``patient_id`` is a pseudonym, see :func:`~histcxr.dicom.tags.patient_key`.
     uids : bool, default False
         Also give ``study_uid`` and ``series_uid``. They lead back to the patient.
 
@@ -94,31 +64,33 @@ def read_tags(path: str | os.PathLike[str], *, salt: str | bytes = "", uids: boo
         data = read_file(path)
         if sniff(data) != "DICOM":
             return {}
-        elements = parse(data, os.fspath(path))
+        dataset = parse(data, os.fspath(path))
     except UnjudgeableError:
         return {}
-    found = facts_of(elements)
-    found["patient_id"] = patient_key(elements, salt) if salt else ""
-    return found | (uids_of(elements) if uids else {})
+    found = facts_of(dataset) | {"patient_id": patient_key(dataset, salt) if salt else ""}
+    if uids:
+        known = uids_of(dataset)
+        found |= {"study_uid": known.study_uid, "series_uid": known.series_uid}
+    return found
 
 
-def _image(elements: Elements, path: str) -> DicomImage:
+def _image(dataset: Dataset, path: str) -> DicomImage:
     """Everything about the pixels, each number checked before it is used."""
-    rows, columns = whole(elements, "Rows", None, path), whole(elements, "Columns", None, path)
+    rows, columns = whole(dataset, "Rows", None, path), whole(dataset, "Columns", None, path)
     check_size(columns, rows, path)
-    photometric, steps = _photometric(elements, path)
-    samples = whole(elements, "SamplesPerPixel", 1 if photometric in _GREY else 3, path)
+    photometric, steps = _photometric(dataset, path)
+    samples = whole(dataset, "SamplesPerPixel", 1 if photometric in _GREY else 3, path)
     if samples != (1 if photometric in _GREY else 3):
         refuse(Reason.DAMAGED, path, f"{samples} samples a pixel for {photometric}")
-    allocated = whole(elements, "BitsAllocated", None, path)
-    stored = whole(elements, "BitsStored", allocated, path)
-    shift = whole(elements, "HighBit", stored - 1, path) + 1 - stored
+    allocated = whole(dataset, "BitsAllocated", None, path)
+    stored = whole(dataset, "BitsStored", allocated, path)
+    shift = whole(dataset, "HighBit", stored - 1, path) + 1 - stored
     if allocated not in (8, 16):
         refuse(Reason.UNSUPPORTED, path, f"{allocated} bits allocated for a sample; 8 and 16 can be read")
     if not 2 <= stored <= allocated or not 0 <= shift <= allocated - stored:
         refuse(Reason.DAMAGED, path, f"{stored} bits stored up to bit {stored + shift - 1} of {allocated}")
-    signed = whole(elements, "PixelRepresentation", 0, path) == 1
-    frame = frame_of(elements, (rows, columns, samples), allocated // 8, path)
+    signed = whole(dataset, "PixelRepresentation", 0, path) == 1
+    frame = frame_of(dataset, (rows, columns, samples), allocated // 8, path)
     if isinstance(frame, Codestream):
         steps.append(f"{frame.kind.removesuffix(' deep')} decoded")
         if frame.bits < stored:
@@ -127,124 +99,43 @@ def _image(elements: Elements, path: str) -> DicomImage:
         refuse(Reason.UNSUPPORTED, path, "a colour image of halved resolution")
     table = np.arange(256, dtype=np.uint8)
     if samples == 1:
-        table, more = _grey_table(elements, stored, signed, photometric, path)
+        table, more = grey_table(dataset, stored, signed, photometric, path)
         steps += more
-    facts = facts_of(elements) | {"photometric": photometric, "transfer_syntax": _syntax(elements, frame)}
+    order, vr = "<" if raw(dataset, PIXEL_DATA).is_little_endian else ">", raw(dataset, PIXEL_DATA).VR
     return DicomImage(
-        frame=frame,
-        rows=rows,
-        columns=columns,
-        samples=samples,
-        planar=whole(elements, "PlanarConfiguration", 0, path) == 1,
-        allocated=allocated,
+        frame,
+        (rows, columns, samples),
+        planar=whole(dataset, "PlanarConfiguration", 0, path) == 1,
+        ybr=photometric == "YBR_FULL",
+        kind=np.dtype(f"{order}u{allocated // 8}"),
         stored=stored,
         shift=shift,
-        signed=signed,
-        big_endian=elements.big_endian,
-        swapped=elements.big_endian and elements.words and allocated == 8,
-        ybr=photometric == "YBR_FULL",
+        swapped=order == ">" and vr != "OB" and allocated == 8,
         table=table,
         steps=tuple(steps),
-        facts=facts,
+        facts=facts_of(dataset) | {"photometric": photometric, "transfer_syntax": _syntax(dataset, frame)},
     )
 
 
-def _photometric(elements: Elements, path: str) -> tuple[str, list[str]]:
+def _photometric(dataset: Dataset, path: str) -> tuple[str, list[str]]:
     """Photometric interpretation; where it is missing, the presentation LUT shape says as much."""
-    photometric = text(elements, "PhotometricInterpretation")
+    photometric = text(dataset, "PhotometricInterpretation")
     if photometric in _GREY or photometric in _COLOUR:
         return photometric, []
     if photometric:
         refuse(Reason.UNSUPPORTED, path, "a photometric interpretation other than grey, RGB or YBR")
-    implied = {"IDENTITY": "MONOCHROME2", "INVERSE": "MONOCHROME1"}.get(
-        text(elements, "PresentationLUTShape")
-    )
+    implied = {"IDENTITY": "MONOCHROME2", "INVERSE": "MONOCHROME1"}.get(text(dataset, "PresentationLUTShape"))
     if implied is None:
         refuse(Reason.DAMAGED, path, "PhotometricInterpretation is missing, so black and white are not known")
     return implied, ["polarity taken from the presentation LUT shape"]
 
 
-def _syntax(elements: Elements, frame: bytes | Codestream) -> str:
+def _syntax(dataset: Dataset, frame: bytes | Codestream) -> str:
     """How the pixels are stored, by the standard's name where the file names a known syntax that fits."""
     from pydicom.uid import UID_dictionary
 
-    if not isinstance(frame, Codestream):
-        order = "big endian" if elements.big_endian else "little endian"
-        return "uncompressed, deflated" if elements.syntax == DEFLATED else f"uncompressed, {order}"
-    return str(UID_dictionary[elements.syntax][0]) if elements.syntax in UID_dictionary else frame.kind
-
-
-def _grey_table(
-    elements: Elements, stored: int, signed: bool, photometric: str, path: str
-) -> tuple[Any, list[str]]:
-    """The table of grey levels and the steps that it stands for."""
-    steps = []
-    modality, below_zero = _modality(elements, stored, signed, path)
-    if isinstance(modality, Lut):
-        steps.append(f"modality LUT of {len(modality.values)} entries, {modality.bits} bits")
-    elif modality != Rescale():
-        steps.append(f"rescaled by {modality.slope:g}, {modality.intercept:+g}")
-    voi, said = _voi(elements, below_zero, path)
-    steps.append(said)
-    inverse = text(elements, "PresentationLUTShape") == "INVERSE"
-    inverted = photometric == "MONOCHROME1" or inverse
-    if inverted:
-        steps.append("inverted" if photometric == "MONOCHROME1" else "inverted by the presentation LUT shape")
-    table = None
-    with contextlib.suppress(ValueError):
-        table = level_table(stored, signed=signed, modality=modality, voi=voi, inverted=inverted)
-    if table is None:
-        refuse(Reason.DAMAGED, path, "the rescale, window or LUT leaves no range of grey")
-    if stored != 8:
-        steps.append(f"{stored} to 8 bits")
-    return table, [] if steps == ["declared range"] else steps
-
-
-def _modality(elements: Elements, stored: int, signed: bool, path: str) -> tuple[Rescale | Lut, bool]:
-    """The modality step, and whether what comes out of it can be negative."""
-    luts = items(elements.dataset, "ModalityLUTSequence")
-    if luts:
-        return _lut(luts[0], signed, "ModalityLUTSequence", path), False
-    slope, intercept = number(elements, "RescaleSlope", path), number(elements, "RescaleIntercept", path)
-    if slope == 0:
-        refuse(Reason.DAMAGED, path, "RescaleSlope is 0")
-    rescale = Rescale(1.0 if slope is None else slope, intercept or 0.0)
-    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1) if signed else (0, 2**stored - 1)
-    return rescale, min(rescale.slope * low, rescale.slope * high) + rescale.intercept < 0
-
-
-def _voi(elements: Elements, below_zero: bool, path: str) -> tuple[Window | Lut | None, str]:
-    """The first VOI LUT, else the first window, else nothing; and its name for the record."""
-    luts = items(elements.dataset, "VOILUTSequence")
-    if luts:
-        lut = _lut(luts[0], below_zero, "VOILUTSequence", path)
-        return lut, f"VOI LUT of {len(lut.values)} entries, {lut.bits} bits"
-    center, width = number(elements, "WindowCenter", path), number(elements, "WindowWidth", path)
-    if center is None and width is None:
-        return None, "declared range"
-    function = text(elements, "VOILUTFunction") or LINEAR
-    if function not in (LINEAR, LINEAR_EXACT, SIGMOID):
-        refuse(Reason.UNSUPPORTED, path, "a VOI LUT function other than LINEAR, LINEAR_EXACT and SIGMOID")
-    if center is None or width is None or width <= 0 or (function == LINEAR and width < 1):
-        return None, "declared range, for the window is incomplete or has no width"
-    return Window(center, width, function), f"window {center:g}, {width:g} {function}"
-
-
-def _lut(item: Any, below_zero: bool, keyword: str, path: str) -> Lut:
-    """A LUT out of its sequence item (C.11.1.1.1): descriptor of three words, then 8- or 16-bit data."""
-    descriptor = words_of(item, "LUTDescriptor")
-    if len(descriptor) != 3:
-        refuse(Reason.DAMAGED, path, f"{keyword} has no sound descriptor")
-    count, first, bits = (int(value) for value in descriptor)
-    count = count or 2**16
-    if below_zero and first >= 2**15:
-        first -= 2**16
-    values = words_of(item, "LUTData", count)
-    if len(values) < count or not 8 <= bits <= 16:
-        refuse(
-            Reason.DAMAGED, path, f"{keyword} declares {count} entries of {bits} bits and has {len(values)}"
-        )
-    values = values[:count]
-    if int(values.max()) >= 2**bits:
-        refuse(Reason.DAMAGED, path, f"{keyword} declares {bits} bits and holds larger values")
-    return Lut(first, values, bits)
+    syntax = text(dataset, "TransferSyntaxUID")
+    if isinstance(frame, Codestream):
+        return str(UID_dictionary[syntax][0]) if syntax in UID_dictionary else frame.kind
+    order = "little endian" if raw(dataset, PIXEL_DATA).is_little_endian else "big endian"
+    return f"uncompressed, {'deflated' if syntax == DEFLATED else order}"

@@ -1,4 +1,4 @@
-"""What a DICOM file says about itself: whether it is a frontal chest radiograph, and the few facts that are kept.
+"""What a DICOM file says about itself: whether it is a frontal chest radiograph, the few facts kept, its identifiers.
 
 Every fact comes from a closed list of words, so nothing that someone typed can pass through. Free text (a series'
 description) is read to find lateral views and never handed on.
@@ -9,11 +9,22 @@ Source: DICOM PS3.3, C.7.1, C.7.3, C.8.1, C.8.11; PS3.4, B.5 (SOP classes); PS3.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections.abc import Collection
+from typing import NamedTuple
 
-from histcxr.dicom.dataset import Elements, items, text, texts
-from histcxr.exceptions import InputError, Reason
-from histcxr.files.headers import refuse
+from histcxr.dicom.dataset import PIXEL_DATA, Dataset, items, parse, raw, text
+from histcxr.exceptions import InputError, Reason, UnjudgeableError
+from histcxr.files.headers import refuse, sniff
+from histcxr.files.reading import read_file
+
+BEGINNING = 2**15
+"""Bytes that are read first for a file's identifiers, which stand within them in most files."""
+
+_UIDS = ("StudyInstance", "SeriesInstance", "SOPInstance", "SOPClass")
+_SERIES = 0x0020000E  # the last of the four in the order of tags
+_UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _RADIOGRAPHS = frozenset({_STORAGE + "1", _STORAGE + "1.1"})
@@ -24,12 +35,11 @@ _INDEX = "1.2.840.10008.1.3.10"
 _PLAIN = frozenset({"CR", "DX", "RG"})
 _VAGUE = frozenset({"", "OT", "SC"})
 # modalities that may be named in messages: PS3.3, C.7.3.1.1.1
-_OTHERS_IN_ORDER = (
-    "AR AU BDUS BI BMD CT DG DOC ECG EPS ES FID GM HC HD IO IVOCT IVUS KER KO LEN LS MG MR M3D NM OAM OCT OP OPM "
-    "OPT OPV OSS OT PLAN PR PT PX REG RESP RF RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT RWV SC SEG SM SMR SR SRF TG "
-    "US VA XA XC"
+_MODALITIES = (
+    "CR DX RG AR AU BDUS BI BMD CT DG DOC ECG EPS ES FID GM HC HD IO IVOCT IVUS KER KO LEN LS MG MR M3D NM OAM OCT "
+    "OP OPM OPT OPV OSS OT PLAN PR PT PX REG RESP RF RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT RWV SC SEG SM SMR SR "
+    "SRF TG US VA XA XC"
 )
-_OTHERS = frozenset(_OTHERS_IN_ORDER.split())
 
 _CHEST = re.compile(r"CHEST|THORA|TORAX|LUNG|PULM|\bCXR\b|\bRIBS?\b")
 _ELSEWHERE = re.compile(
@@ -64,31 +74,27 @@ _NOBODY = frozenset(
 )
 
 
-def check_kind(elements: Elements, path: str = "") -> None:
+def check_kind(dataset: Dataset, path: str = "") -> None:
     """Refuse whatever is no frontal chest radiograph made for reading.
 
-    Accepted are Computed Radiography, Digital X-Ray for presentation, and secondary captures that call
-    themselves CR, DX or RG or, without a telling modality, name the chest or a frontal view. A body part or a
-    view that is missing or unknown is no reason; one that says otherwise is.
-
-    Raises
-    ------
-    RadiographError
-        ``unsupported`` (no image at all), ``modality``, ``body_part`` or ``view``.
+    Accepted are Computed Radiography, Digital X-Ray for presentation, and secondary captures that call themselves CR,
+    DX or RG or, without a telling modality, name the chest or a frontal view. A body part or a view that is missing or
+    unknown is no reason; one that says otherwise is. Raises :class:`~histcxr.exceptions.RadiographError`:
+    ``unsupported`` (no image at all), ``modality``, ``body_part`` or ``view``.
     """
-    kind = text(elements, "SOPClassUID") or elements.media_class
-    modality = text(elements, "Modality")
-    if not kind and not modality and elements.pixels is None:
+    kind = text(dataset, "SOPClassUID") or text(dataset, "MediaStorageSOPClassUID")
+    modality = text(dataset, "Modality")
+    if not kind and not modality and raw(dataset, PIXEL_DATA) is None:
         refuse(Reason.UNSUPPORTED, path, "a DICOM file without an image")
     if kind == _INDEX:
         refuse(Reason.MODALITY, path, "an index of files (DICOMDIR)")
-    if kind == _RAW or text(elements, "PresentationIntentType") == "FOR PROCESSING":
+    if kind == _RAW or text(dataset, "PresentationIntentType") == "FOR PROCESSING":
         refuse(Reason.MODALITY, path, "raw data of the detector, for processing")
     if kind and kind not in _RADIOGRAPHS | _CAPTURES:
         refuse(Reason.MODALITY, path, _named(kind, modality))
     if modality not in _PLAIN | _VAGUE:
         refuse(Reason.MODALITY, path, _named("", modality))
-    part, view = body_part(elements), view_of(elements)
+    part, view = body_part(dataset), view_of(dataset)
     capture = kind not in _RADIOGRAPHS and modality in _VAGUE
     if capture and part is not True and view not in ("PA", "AP"):
         refuse(Reason.MODALITY, path, "a secondary capture that does not say that it is a chest radiograph")
@@ -104,16 +110,16 @@ def _named(kind: str, modality: str) -> str:
 
     if kind in UID_dictionary:
         return str(UID_dictionary[kind][0])
-    return f"modality {modality}" if modality in _OTHERS else "a kind that is not known"
+    return f"modality {modality}" if modality in _MODALITIES.split() else "a kind that is not known"
 
 
-def body_part(elements: Elements) -> bool | None:
+def body_part(dataset: Dataset) -> bool | None:
     """Whether the file shows a chest; None where it does not say or says nothing known."""
-    said = [text(elements, "BodyPartExamined")]
-    for item in items(elements.dataset, "AnatomicRegionSequence")[:1]:
-        if set(texts(item, "CodeValue")) & _CHEST_CODES:
+    said = [text(dataset, "BodyPartExamined")]
+    for item in items(dataset, "AnatomicRegionSequence")[:1]:
+        if text(item, "CodeValue") in _CHEST_CODES:
             said.insert(0, "CHEST")
-        said += texts(item, "CodeMeaning")[:1]
+        said.append(text(item, "CodeMeaning"))
     for words in said:
         words = words.replace("_", " ")
         spine = re.search(r"SPINE|VERTEB", words) is not None
@@ -124,26 +130,23 @@ def body_part(elements: Elements) -> bool | None:
     return None
 
 
-def view_of(elements: Elements) -> str:
+def view_of(dataset: Dataset) -> str:
     """The view: PA, AP, LL, RL, LATERAL, OBLIQUE, DECUBITUS, or ``""`` where it is not known.
 
-    Asked in turn: View Code Sequence, View Position, Patient Orientation (rows that run from front to back), and
-    at last the words of Series Description and Protocol Name, where only a lateral view without a frontal one
-    beside it ("chest lateral", not "chest PA and lateral") counts.
+    Asked in turn: View Code Sequence, View Position, Patient Orientation (rows that run from front to back), and at
+    last the words of Series Description and Protocol Name, where only a lateral view without a frontal one beside it
+    ("chest lateral", not "chest PA and lateral") counts.
     """
-    for item in items(elements.dataset, "ViewCodeSequence")[:1]:
-        code = (texts(item, "CodeValue") or [""])[0]
-        if _VIEW_CODES.get(code):
-            return _VIEW_CODES[code]
-        found = _view_in((texts(item, "CodeMeaning") or [""])[0])
-        if found:
-            return found
-    found = _view_in(text(elements, "ViewPosition"))
+    found = ""
+    for item in items(dataset, "ViewCodeSequence")[:1]:
+        code, meaning = (text(item, keyword) for keyword in ("CodeValue", "CodeMeaning"))
+        found = _VIEW_CODES.get(code) or _view_in(meaning)
+    found = found or _view_in(text(dataset, "ViewPosition"))
     if found:
         return found
-    if text(elements, "PatientOrientation")[:1] in ("A", "P"):
+    if text(dataset, "PatientOrientation")[:1] in ("A", "P"):
         return "LATERAL"
-    words = f"{text(elements, 'SeriesDescription')} {text(elements, 'ProtocolName')}"
+    words = f"{text(dataset, 'SeriesDescription')} {text(dataset, 'ProtocolName')}"
     tokens = set(re.findall(r"[A-Z]+", words))
     return "LATERAL" if tokens & _LATERALS and not tokens & {"PA", "AP", "DP", "FRONTAL"} else ""
 
@@ -157,35 +160,35 @@ def _view_in(words: str) -> str:
     if tokens & {"LL", "RL"} or tokens & _LATERALS:
         left, right = tokens & {"LL", "LEFT", "LLAT", "L"}, tokens & {"RL", "RIGHT", "RLAT", "R"}
         return "LATERAL" if bool(left) == bool(right) else "LL" if left else "RL"
-    first, second = re.search(r"POSTERO", words), re.search(r"ANTERO", words)
-    if "PA" in tokens or (first and re.search(r"POSTERO[^A-Z]*ANTERIOR", words)):
+    if "PA" in tokens or re.search(r"POSTERO[^A-Z]*ANTERIOR", words):
         return "PA"
-    return "AP" if "AP" in tokens or (second and re.search(r"ANTERO[^A-Z]*POSTERIOR", words)) else ""
+    return "AP" if "AP" in tokens or re.search(r"ANTERO[^A-Z]*POSTERIOR", words) else ""
 
 
-def facts_of(elements: Elements) -> dict[str, str]:
+def facts_of(dataset: Dataset) -> dict[str, str]:
     """Facts that tell no one's name: ``modality, view, laterality, sex, age_group``, each ``""`` where unknown.
 
     ``age_group`` is a decade, ``"40-49"``, and ``"90+"`` from there on (ages above 89 identify people).
     """
 
-    def one_of(keyword: str, known: str) -> str:
-        value = text(elements, keyword)
-        return value if value in known.split() else ""
+    def one_of(keyword: str, known: Collection[str]) -> str:
+        value = text(dataset, keyword)
+        return value if value in known else ""
 
+    sides = ("R", "L", "B", "U")
     return {
-        "modality": one_of("Modality", " ".join(_PLAIN | _OTHERS)),
-        "view": view_of(elements),
-        "laterality": one_of("ImageLaterality", "R L B U") or one_of("Laterality", "R L B U"),
-        "sex": one_of("PatientSex", "F M O"),
-        "age_group": _age_group(elements),
+        "modality": one_of("Modality", _MODALITIES.split()),
+        "view": view_of(dataset),
+        "laterality": one_of("ImageLaterality", sides) or one_of("Laterality", sides),
+        "sex": one_of("PatientSex", ("F", "M", "O")),
+        "age_group": _age_group(dataset),
     }
 
 
-def _age_group(elements: Elements) -> str:
-    age = re.fullmatch(r"(\d{1,3})([DWMY])", text(elements, "PatientAge"))
+def _age_group(dataset: Dataset) -> str:
+    age = re.fullmatch(r"(\d{1,3})([DWMY])", text(dataset, "PatientAge"))
     born, seen = (
-        re.fullmatch(r"(\d{4})(\d{4})", text(elements, keyword))
+        re.fullmatch(r"(\d{4})(\d{4})", text(dataset, keyword))
         for keyword in ("PatientBirthDate", "StudyDate")
     )
     if age:
@@ -199,45 +202,67 @@ def _age_group(elements: Elements) -> str:
     return "90+" if years >= 90 else f"{years // 10 * 10}-{years // 10 * 10 + 9}"
 
 
-def patient_key(elements: Elements, salt: str | bytes) -> str:
+def patient_key(dataset: Dataset, salt: str | bytes) -> str:
     """A pseudonym that groups the images of one patient: keyed BLAKE2b of Patient ID and its issuer.
 
-    Patient IDs are short numbers. Whoever knows how a hash without a secret was made finds them by trying all
-    numbers within seconds, so there is none without a salt: keep it as one keeps a password, and use the same
-    for all files that are to be grouped together.
-
-    Parameters
-    ----------
-    salt : str or bytes
-        The secret.
+    Patient IDs are short numbers: who knows how a hash without a secret was made finds them by trying all. So keep the
+    ``salt`` as one keeps a password, and use the same for all files that are to be grouped together; an empty one is
+    an :class:`~histcxr.exceptions.InputError`.
 
     Returns
     -------
     str
         32 hexadecimal digits; ``""`` where the file names no patient (or only "ANONYMOUS" and its like).
-
-    Raises
-    ------
-    InputError
-        When the salt is empty.
     """
     secret = salt.encode() if isinstance(salt, str) else bytes(salt)
     if not secret:
         raise InputError(
             "salt must not be empty: a hash of a patient's number without a secret can be guessed"
         )
-    number = text(elements, "PatientID")
+    number = text(dataset, "PatientID")
     if number in _NOBODY:
         return ""
     key = hashlib.blake2b(secret, digest_size=32).digest()
-    message = f"{text(elements, 'IssuerOfPatientID')}\0{number}".encode("utf-8", "surrogatepass")
+    message = f"{text(dataset, 'IssuerOfPatientID')}\0{number}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(message, key=key, digest_size=16).hexdigest()
 
 
-def uids_of(elements: Elements) -> dict[str, str]:
-    """``study_uid`` and ``series_uid``, which lead back to the patient in the archive they come from."""
-    found = {}
-    for name, keyword in (("study_uid", "StudyInstanceUID"), ("series_uid", "SeriesInstanceUID")):
-        value = text(elements, keyword)
-        found[name] = value if re.fullmatch(r"[0-9.]{1,64}", value) else ""
+class ImageUids(NamedTuple):
+    """UIDs of an image's study, series, instance and class, each ``""`` where it is missing or invalid (PS3.5, 9).
+
+    They lead back to the patient in the archive that the image comes from, so no output holds them unless asked for.
+    """
+
+    study_uid: str = ""
+    series_uid: str = ""
+    sop_uid: str = ""
+    sop_class: str = ""
+
+
+def read_uids(path: str | os.PathLike[str]) -> ImageUids:
+    """Read the identifiers of the image in a file, from its first bytes if they are there.
+
+    All are empty when it is no DICOM file or cannot be read: whether it can be judged is asked elsewhere.
+    """
+    try:
+        data = read_file(path, BEGINNING)
+        found = uids_in(data)
+        if not all(found) and len(data) == BEGINNING and sniff(data) == "DICOM":
+            found = uids_in(read_file(path))
+    except UnjudgeableError:
+        return ImageUids()
     return found
+
+
+def uids_in(data: bytes) -> ImageUids:
+    """Find the identifiers in a file's bytes; as :func:`read_uids` where the whole file is in memory anyway."""
+    try:
+        return uids_of(parse(data, last=_SERIES)) if sniff(data) == "DICOM" else ImageUids()
+    except UnjudgeableError:
+        return ImageUids()
+
+
+def uids_of(dataset: Dataset) -> ImageUids:
+    """The identifiers among elements that were read."""
+    values = (text(dataset, f"{name}UID") for name in _UIDS)
+    return ImageUids(*(value if len(value) <= 64 and _UID.fullmatch(value) else "" for value in values))

@@ -1,4 +1,4 @@
-"""From radiographs with masks to a file that finds lungs: train, learn what is familiar, measure, write."""
+"""From radiographs with masks to a file that finds lungs: train the network, fit the gate, measure, write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pandas as pd
 from histcxr import __version__
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
-from histcxr.decision.familiarity import Familiarity
+from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.exceptions import InputError, UnjudgeableError
 from histcxr.lungs.disturbances import disturb
 from histcxr.lungs.gate import Gate, fit_gate, no_radiographs
@@ -25,8 +25,6 @@ from histcxr.lungs.segmenter import Segmenter
 from histcxr.lungs.training import SegmenterOptions, dice, train_segmenter
 from histcxr.lungs.unet import Weights, check_weights
 from histcxr.lungs.unet_onnx import write_onnx
-
-__all__ = ["build_segmenter", "gate_for", "measure_segmenter", "pack_segmenter"]
 
 #: Licence and purpose, kept in every file.
 USE = "research use only; trained on data whose own licences apply"
@@ -76,68 +74,46 @@ def build_segmenter(
     learning = read_pairs(table[table["split"] != "test"].reset_index(drop=True), n_jobs=n_jobs)
     training, validation = learning.part("train"), learning.part("val")
     trained = train_segmenter(training, validation, options, progress=progress)
+    parts = {"train": training, "val": validation}
     about: dict[str, Any] = {
         "data": [os.path.basename(os.path.abspath(path)) for path in paths],
-        "images": {"train": len(training), "val": len(validation)},
+        "images": {name: len(part) for name, part in parts.items()},
         "patients": {
-            part.table["split"].iloc[0]: int(part.table["patient_id"].nunique())
-            for part in (training, validation)
-            if len(part)
+            name: int(part.table["patient_id"].nunique()) for name, part in parts.items() if len(part)
         },
         "unusable": len(learning.unusable),
         "epochs": [options.epochs, options.finishing],
         "seed": options.seed,
         "history": trained.history,
     }
-    gate = gate_for(trained.weights, training, validation, seed=options.seed)
-    model, about = pack_segmenter(trained.weights, gate, about)
+    gate = _gate_for(trained.weights, training, validation, options.seed)
+    model, about = _packed(trained.weights, gate, about)
     test = table[table["split"] == "test"].reset_index(drop=True)
     if len(test):
         about["test"] = measure_segmenter(Segmenter(model), test)
-        model, about = pack_segmenter(trained.weights, gate, about)
+        model, about = _packed(trained.weights, gate, about)
     return model, about
 
 
-def gate_for(
-    weights: Weights, training: MaskedRadiographs, validation: MaskedRadiographs, *, seed: int = 0
+def _gate_for(
+    weights: Weights, training: MaskedRadiographs, validation: MaskedRadiographs, seed: int
 ) -> Gate:
-    """Fit the gate of a trained network; see :mod:`histcxr.lungs.gate`.
-
-    Half of the radiographs it is fitted with are as they are, half are disturbed: archives hold both.
-    """
-    bare = Segmenter(pack_segmenter(weights, None, {})[0])
+    """Fit the gate; half of the radiographs are as they are, half are disturbed: archives hold both."""
+    size = 4 * check_weights(weights)[-1]
+    everything = OutOfDistribution(np.zeros(size), np.eye(1, size), 1e30, 0.0)
+    open_gate = Gate(everything, np.zeros(size), 0.0, -1e30, 0.0)
+    bare = Segmenter(_packed(weights, open_gate, {})[0])
     known, unseen = (_contexts(bare, part, seed) for part in (training, validation))
     return fit_gate(known, unseen, _strange_contexts(bare, training, seed))
 
 
-def pack_segmenter(
-    weights: Weights, gate: Gate | None, about: dict[str, Any]
-) -> tuple[bytes, dict[str, Any]]:
-    """Write the file.
-
-    Parameters
-    ----------
-    weights : dict of str to ndarray
-    gate : Gate or None
-        None lets everything pass.
-    about : dict
-        What the file shall say of itself.
-
-    Returns
-    -------
-    model : bytes
-    about : dict
-        With the gate's limits, the shares of validation radiographs that they refuse, and the versions.
-    """
-    if gate is None:  # open to everything
-        size = 4 * check_weights(weights)[-1]
-        everything = Familiarity(np.zeros(size), np.eye(1, size), 1e30, 0.0)
-        gate = Gate(everything, np.zeros(size), 0.0, -1e30, 0.0)
+def _packed(weights: Weights, gate: Gate, about: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """Write the file; ``about`` gains the gate's limits, the shares that they refuse, and the versions."""
     about = {
         **about,
-        "farthest": gate.familiarity.limit,
+        "farthest": gate.distribution.limit,
         "lowest": gate.limit,
-        "false_alarms": [gate.familiarity.false_alarms, gate.false_alarms],
+        "false_alarms": [gate.distribution.false_alarms, gate.false_alarms],
         "use": USE,
         "versions": {"histcxr": __version__, "python": platform.python_version(), "keras": version("keras")},
     }
@@ -146,15 +122,14 @@ def pack_segmenter(
 
 
 def _contexts(segmenter: Segmenter, part: MaskedRadiographs, seed: int) -> np.ndarray:
-    rows = range(len(part))
-    plain = segmenter.contexts([part.pixels[row] for row in rows])
-    moved = [disturb(part.pair(row), np.random.default_rng([seed, row, 2])).pixels for row in rows]
-    return np.concatenate([plain, segmenter.contexts(moved)])
+    generators = (np.random.default_rng([seed, row, 2]) for row in range(len(part)))
+    moved = [disturb(part.pair(row), rng).pixels for row, rng in enumerate(generators)]
+    return np.concatenate([segmenter.contexts(list(part.pixels)), segmenter.contexts(moved)])
 
 
 def _strange_contexts(segmenter: Segmenter, training: MaskedRadiographs, seed: int) -> np.ndarray:
-    parts = []
     strange = no_radiographs(training.pixels, seed, drawn=min(300, 1 + len(training) // 10))
+    parts = []
     while pictures := list(islice(strange, 256)):
         parts.append(segmenter.contexts(pictures))
     return np.concatenate(parts)
@@ -167,9 +142,9 @@ def measure_segmenter(segmenter: Segmenter, table: pd.DataFrame, by: str = "sour
     ----------
     segmenter : Segmenter
     table : DataFrame
-        With the columns ``image`` and ``mask``, patients the network has not seen.
+        With the columns ``image`` and ``mask``; patients the network has not seen.
     by : str
-        A column to tell groups by.
+        The column that names the groups.
 
     Returns
     -------
@@ -186,7 +161,8 @@ def measure_segmenter(segmenter: Segmenter, table: pd.DataFrame, by: str = "sour
     figures: dict[str, Any] = {}
     for group in sorted(set(groups)):
         rows = table[(groups == group).to_numpy()]
-        scores, refused = [], 0
+        scores: list[float] = []
+        refused = 0
         for image, mask in zip(rows["image"], rows["mask"], strict=True):
             try:
                 pixels = read_radiograph(image).pixels
@@ -194,11 +170,8 @@ def measure_segmenter(segmenter: Segmenter, table: pd.DataFrame, by: str = "sour
             except UnjudgeableError:
                 continue
             (found,) = segmenter.segment([pixels])
-            if isinstance(found, UnjudgeableError):
-                refused += 1
-                scores.append(0.0)
-            else:
-                scores.append(dice(found.mask, truth))
+            refused += isinstance(found, UnjudgeableError)
+            scores.append(0.0 if isinstance(found, UnjudgeableError) else dice(found.mask, truth))
         if scores:
             figures[group] = {
                 "images": len(scores),

@@ -6,7 +6,7 @@ which the mask still tells where lung can be seen. Training mixes them; the benc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -14,20 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DISTURBANCES", "Pair", "disturb", "move"]
-
 _Bytes = NDArray[np.uint8]
 
 
 class Pair(NamedTuple):
-    """A picture and what of it is lung.
-
-    Attributes
-    ----------
-    pixels : ndarray of uint8, shape (height, width)
-    mask : ndarray of uint8, shape (height, width)
-        255 inside the lungs, 0 outside, a share in between where a pixel is partly lung.
-    """
+    """A picture and its mask, uint8 ``(height, width)``: 255 inside the lungs, a share where a pixel is partly lung."""
 
     pixels: _Bytes
     mask: _Bytes
@@ -42,14 +33,12 @@ def _bordered(pair: Pair, rng: np.random.Generator) -> Pair:
     height, width = pair.pixels.shape
     top, bottom, left, right = (int(share * height) for share in rng.uniform(0, 0.15, 4))
     ground = int(rng.choice(np.array([0, 255, rng.integers(256)])))
-    sides = (top, bottom, left, right, cv2.BORDER_CONSTANT)
-    pixels = cv2.copyMakeBorder(pair.pixels, *sides, value=[ground])
-    mask = cv2.copyMakeBorder(pair.mask, *sides, value=[0])
-    size = (width, height)
-    return Pair(
-        _bytes(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)),
-        _bytes(cv2.resize(mask, size, interpolation=cv2.INTER_AREA)),
-    )
+
+    def framed(picture: _Bytes, grey: int) -> _Bytes:
+        larger = cv2.copyMakeBorder(picture, top, bottom, left, right, cv2.BORDER_CONSTANT, value=[grey])
+        return _bytes(cv2.resize(larger, (width, height), interpolation=cv2.INTER_AREA))
+
+    return Pair(framed(pair.pixels, ground), framed(pair.mask, 0))
 
 
 def _collimated(pair: Pair, rng: np.random.Generator) -> Pair:
@@ -111,7 +100,7 @@ def _blurred(pair: Pair, rng: np.random.Generator) -> Pair:
 
 
 #: Name to disturbance, each with a strength that archives show.
-DISTURBANCES: Final = MappingProxyType[str, Callable[[Pair, np.random.Generator], Pair]](
+DISTURBANCES: Final[Mapping[str, Callable[[Pair, np.random.Generator], Pair]]] = MappingProxyType(
     {
         "inverted": _inverted,
         "bordered": _bordered,
@@ -126,18 +115,16 @@ DISTURBANCES: Final = MappingProxyType[str, Callable[[Pair, np.random.Generator]
 )
 
 # How often training meets each. Rotation is part of the movement that every picture gets.
-_SHARES: Final = MappingProxyType(
-    {
-        "marked": 0.3,
-        "bordered": 0.15,
-        "collimated": 0.1,
-        "brightened": 0.4,
-        "blurred": 0.1,
-        "noisy": 0.15,
-        "faint": 0.2,
-        "inverted": 0.2,
-    }
-)
+_SHARES: Final = {
+    "marked": 0.3,
+    "bordered": 0.15,
+    "collimated": 0.1,
+    "brightened": 0.4,
+    "blurred": 0.1,
+    "noisy": 0.15,
+    "faint": 0.2,
+    "inverted": 0.2,
+}
 _LUNGS_ONLY = 0.05
 
 
@@ -145,16 +132,6 @@ def disturb(pair: Pair, rng: np.random.Generator) -> Pair:
     """Move a pair a little and disturb it at random, for training.
 
     A few pictures keep their lungs alone: public collections of that kind exist.
-
-    Parameters
-    ----------
-    pair : Pair
-    rng : numpy Generator
-
-    Returns
-    -------
-    Pair
-        Of the same size.
     """
     pair = move(
         pair,
@@ -181,19 +158,10 @@ def move(
     flip: bool = False,
     ground: int | None = 0,
 ) -> Pair:
-    """Rotate, scale, shift and mirror a pair about its centre.
+    """Rotate (degrees counter-clockwise), scale, shift and mirror a pair about its centre.
 
-    Parameters
-    ----------
-    pair : Pair
-    degrees : float
-        Counter-clockwise.
-    scale, shift : (across, downwards)
-        Factors, and shares of the sides.
-    flip : bool
-        Whether to mirror left and right.
-    ground : int or None
-        Grey level of what comes in from outside; None repeats the rim.
+    ``scale`` and ``shift`` are (across, downwards): factors, and shares of the sides. ``ground`` is the grey level of
+    what comes in from outside; None repeats the rim.
     """
     height, width = pair.pixels.shape
     angle = np.deg2rad(degrees)

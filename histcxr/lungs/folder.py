@@ -7,11 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,9 +22,6 @@ from histcxr.data.radiograph import read_radiograph
 from histcxr.exceptions import InputError, MaskError, OutputError, Reason, UnjudgeableError
 from histcxr.files.writing import write_image, write_mask
 from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter
-from histcxr.lungs.sheet import Tile, draw_sheet, make_tile
-
-__all__ = ["COLUMNS", "SHEET", "TABLE", "SegmentationSummary", "segment_folder"]
 
 #: What is written: the table, the sheet, and a folder with the masks, which mirrors the input.
 TABLE, SHEET, MASKS = "segmentation.csv", "sheet.png", "masks"
@@ -31,21 +29,19 @@ TABLE, SHEET, MASKS = "segmentation.csv", "sheet.png", "masks"
 #: Columns of the table.
 COLUMNS = ("file", "mask", "lung_share", "distance", "reason", "detail")
 
-_TILES = 64
+# The sheet: pictures, pictures side by side, their side and the height of their captions in pixels.
+_TILES: Final = 64
+_COLUMNS: Final = 8
+_SIDE: Final = 224
+_CAPTION: Final = 18
+_GREEN, _RED, _WHITE = (80, 220, 80), (60, 60, 230), (230, 230, 230)  # blue first, as OpenCV has it
+
+_Segmented = tuple[InputFile, NDArray[np.uint8] | None, Found | UnjudgeableError]
 
 
 @dataclass(frozen=True)
 class SegmentationSummary:
-    """What became of a folder.
-
-    Attributes
-    ----------
-    total, segmented : int
-        Files seen, and masks written.
-    reasons : dict of str to int
-        Why the others have none.
-    output : str
-    """
+    """What became of a folder: files seen, masks written, and why the others have none (reason to count)."""
 
     total: int
     segmented: int
@@ -54,33 +50,62 @@ class SegmentationSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
-        return {
-            "total": self.total,
-            "segmented": self.segmented,
-            "reasons": self.reasons,
-            "output": self.output,
-        }
+        return asdict(self)
 
 
 @dataclass
 class _Sheet:
-    """A fair choice of pictures (every k-th, k doubling as the folder turns out larger), and the first refused."""
+    """Small radiographs with the outline of their lungs, or with what was wrong, to look at.
+
+    A fair choice (every k-th, k doubling as the folder turns out larger), and the first of those refused.
+    """
 
     step: int = 1
     seen: int = 0
-    good: list[Tile] = field(default_factory=list)
-    refused: list[Tile] = field(default_factory=list)
+    good: list[NDArray[np.uint8]] = field(default_factory=list)
+    refused: list[NDArray[np.uint8]] = field(default_factory=list)
 
     def add(self, pixels: NDArray[np.uint8], found: Found | UnjudgeableError, name: str) -> None:
         if isinstance(found, UnjudgeableError):
             if len(self.refused) < _TILES // 2:
-                self.refused.append(make_tile(pixels, None, f"{found.reason.value}: {name}"))
+                self.refused.append(_tile(pixels, None, f"{found.reason.value}: {name}"))
             return
         if self.seen % self.step == 0:
-            self.good.append(make_tile(pixels, found.mask, name))
+            self.good.append(_tile(pixels, found.mask, name))
             if len(self.good) > _TILES:
                 self.good, self.step = self.good[::2], self.step * 2
         self.seen += 1
+
+    def draw(self) -> NDArray[np.uint8] | None:
+        """Lay the tiles side by side: uint8 ``(height, width, 3)``, blue first; None without any."""
+        tiles = [*self.refused, *self.good[: _TILES - len(self.refused)]]
+        if not tiles:
+            return None
+        columns = min(_COLUMNS, len(tiles))
+        tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+        rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+        return np.concatenate(rows)
+
+
+def _tile(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None, caption: str) -> NDArray[np.uint8]:
+    """Draw one radiograph with its lungs, or with a red frame."""
+    height, width = pixels.shape
+    scale = _SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    ground = np.zeros((_SIDE + _CAPTION, _SIDE, 3), np.uint8)
+    picture = cv2.cvtColor(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR)
+    if mask is None:
+        cv2.rectangle(picture, (0, 0), (size[0] - 1, size[1] - 1), _RED, 3)
+    else:
+        small = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        outlines, _ = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, _GREEN, 1)
+    ground[: size[1], : size[0]] = picture
+    text = caption if len(caption) <= 34 else f"...{caption[-31:]}"
+    colour = _RED if mask is None else _WHITE
+    place = (2, _SIDE + _CAPTION - 5)
+    cv2.putText(ground, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, 1, cv2.LINE_AA)
+    return ground
 
 
 def segment_folder(
@@ -146,9 +171,9 @@ def segment_folder(
                 write_mask(target / name, found.mask)
                 share = f"{found.mask.mean():.4f}"
                 table.writerow([item.relative, name, share, f"{found.distance:.1f}", "", ""])
-        tiles = [*sheet.refused, *sheet.good[: _TILES - len(sheet.refused)]]
-        if tiles:
-            write_image(target / SHEET, draw_sheet(tiles))
+        picture = sheet.draw()
+        if picture is not None:
+            write_image(target / SHEET, picture)
     except OSError as error:
         raise OutputError(f"{os.fspath(target)!r} cannot be written: {error.strerror}") from error
     return SegmentationSummary(total, total - sum(reasons.values()), dict(reasons), os.fspath(target))
@@ -160,31 +185,25 @@ def _inside(relative: str) -> str:
     return os.path.join(*parts)
 
 
-def _segmented(
-    stream: Iterator[InputFile], segmenter: Segmenter, n_jobs: int
-) -> Iterator[tuple[InputFile, NDArray[np.uint8] | None, Found | UnjudgeableError]]:
+def _segmented(stream: Iterator[InputFile], segmenter: Segmenter, n_jobs: int) -> Iterator[_Segmented]:
     """Yield every input with its pixels, where it has any, and its lungs; few images are in memory at a time."""
     with ThreadPoolExecutor(n_jobs, thread_name_prefix="histcxr") as pool:
         while items := list(islice(stream, 2 * n_jobs)):
-            for item, (pixels, found) in zip(
-                items, pool.map(lambda item: _segment(item, segmenter), items), strict=True
-            ):
-                yield item, pixels, found
+            yield from pool.map(lambda item: _segment(item, segmenter), items)
 
 
-def _segment(
-    item: InputFile, segmenter: Segmenter
-) -> tuple[NDArray[np.uint8] | None, Found | UnjudgeableError]:
+def _segment(item: InputFile, segmenter: Segmenter) -> _Segmented:
     """Read one image and find its lungs; never raises an :class:`Exception`."""
     if item.problem is not None:
-        return None, UnjudgeableError(item.problem, item.path, item.detail)
+        return item, None, UnjudgeableError(item.problem, item.path, item.detail)
     pixels = None
     try:
         pixels = read_radiograph(item.path).pixels
         (found,) = segmenter.segment([pixels], [item.path])
     except UnjudgeableError as error:
         # Not the error itself: its traceback would hold the pixels.
-        return pixels, UnjudgeableError(error.reason, error.path, error.detail)
+        return item, pixels, UnjudgeableError(error.reason, error.path, error.detail)
     except Exception as error:  # noqa: BLE001 - one image's bug must not take the other images with it
-        return pixels, UnjudgeableError(Reason.UNEXPECTED, item.path, f"{type(error).__name__}: {error}")
-    return pixels, found
+        bug = UnjudgeableError(Reason.UNEXPECTED, item.path, f"{type(error).__name__}: {error}")
+        return item, pixels, bug
+    return item, pixels, found

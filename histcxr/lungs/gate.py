@@ -1,11 +1,11 @@
 """The gate: is this picture an upright frontal chest radiograph at all?
 
-Two questions are asked of the network's context, the means of its deepest maps over each quarter of the picture.
-How far does it lie from those of radiographs (:mod:`histcxr.decision.familiarity`)? That refuses what nobody
-thought of. And on which side of a plane does it lie, between radiographs as archives hold them and pictures that
-are none: drawn ones, and radiographs turned, cut in half, laid side by side or burnt out (outlier exposure;
-Hendrycks, Mazeika and Dietterich 2019)? That refuses what looks much like a radiograph. Both limits are set by the
-share of validation radiographs that may be refused."""
+Two tests on the network's context, the means of its deepest maps over each quarter of the picture. Its distance from
+the contexts of radiographs (:mod:`histcxr.decision.out_of_distribution`) refuses what nobody thought of. A plane
+between radiographs and pictures that are none (drawn ones, and radiographs turned, cut in half, laid side by side or
+burnt out: outlier exposure, Hendrycks, Mazeika and Dietterich 2019) refuses what looks much like a radiograph. Both
+limits follow from the share of validation radiographs that may be refused.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.decision.familiarity import Familiarity, fit_familiarity
+from histcxr.decision.out_of_distribution import OutOfDistribution, fit_out_of_distribution
 from histcxr.phantoms.not_chests import TRANSFORMS, draw_not_chest
 
-__all__ = ["EXPOSED", "Gate", "fit_gate", "no_radiographs"]
-
-#: Share of the validation radiographs that each of the two questions may refuse.
+#: Share of the validation radiographs that each of the two tests may refuse.
 FALSE_ALARMS: Final = 0.004
 
 #: Directions in which distances are measured: those in which radiographs differ most.
@@ -40,7 +38,7 @@ class Gate:
 
     Attributes
     ----------
-    familiarity : Familiarity
+    distribution : OutOfDistribution
         Its whitening keeps :data:`DIRECTIONS` directions.
     plane : ndarray of float64, shape (k,)
     offset : float
@@ -51,7 +49,7 @@ class Gate:
         Share of the validation radiographs below it.
     """
 
-    familiarity: Familiarity
+    distribution: OutOfDistribution
     plane: NDArray[np.float64]
     offset: float
     limit: float
@@ -61,18 +59,7 @@ class Gate:
 def fit_gate(
     training: NDArray[np.floating], validation: NDArray[np.floating], others: NDArray[np.floating]
 ) -> Gate:
-    """Fit both limits.
-
-    Parameters
-    ----------
-    training, validation : ndarray of float, shape (n, k)
-        Contexts of radiographs, of different patients.
-    others : ndarray of float, shape (n, k)
-        Contexts of pictures that are no upright frontal chest radiographs.
-
-    Returns
-    -------
-    Gate
+    """Fit both limits from contexts (n, k) of radiographs, of different patients, and of ``others``, which are none.
 
     Raises
     ------
@@ -82,7 +69,9 @@ def fit_gate(
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    familiarity = fit_familiarity(training, validation, false_alarms=FALSE_ALARMS, directions=DIRECTIONS)
+    distribution = fit_out_of_distribution(
+        training, validation, false_alarms=FALSE_ALARMS, directions=DIRECTIONS
+    )
     contexts = np.concatenate([training, others]).astype(np.float64)
     good = np.arange(len(contexts)) < len(training)
     scaler = StandardScaler().fit(contexts)
@@ -93,26 +82,16 @@ def fit_gate(
     offset = float(fitted.intercept_[0] - plane @ scaler.mean_)
     heights = np.asarray(validation, np.float64) @ plane + offset
     limit = float(np.quantile(heights, FALSE_ALARMS, method="lower"))
-    return Gate(familiarity, plane, offset, limit, float(np.mean(heights < limit)))
+    return Gate(distribution, plane, offset, limit, float(np.mean(heights < limit)))
 
 
 def no_radiographs(
     radiographs: NDArray[np.uint8], seed: int, *, drawn: int = 300
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield pictures to fit the plane with: drawn ones, and radiographs that something happened to.
+    """Yield pictures to fit the plane with, of different sizes.
 
-    Parameters
-    ----------
-    radiographs : ndarray of uint8, shape (n, height, width)
-        Of training patients. Each is changed in one way.
-    seed : int
-    drawn : int
-        Pictures of each kind in :data:`EXPOSED`.
-
-    Yields
-    ------
-    ndarray of uint8, shape (height, width)
-        Sizes differ.
+    First ``drawn`` ones of each kind in :data:`EXPOSED`, then the radiographs (uint8 ``(n, height, width)``, of
+    training patients), each changed in one way.
     """
     rng = np.random.default_rng([seed, 3])
     for kind in EXPOSED:

@@ -18,23 +18,12 @@ from histcxr.data.radiograph import read_radiograph
 from histcxr.data.splits import patient_groups, split_patients
 from histcxr.exceptions import InputError, UnjudgeableError
 from histcxr.lungs.disturbances import Pair
-from histcxr.lungs.inputs import PAIR_SIZE, squared
-
-__all__ = ["MaskedRadiographs", "read_pairs", "with_masks"]
+from histcxr.lungs.segmenter import PAIR_SIZE, squared
 
 
 @dataclass(frozen=True)
 class MaskedRadiographs:
-    """Pictures and masks of one size.
-
-    Attributes
-    ----------
-    pixels, masks : ndarray of uint8, shape (n, PAIR_SIZE, PAIR_SIZE)
-    table : DataFrame, n rows
-        Their manifest rows.
-    unusable : dict of str to str
-        File to what was wrong with it.
-    """
+    """Pictures and masks, uint8 ``(n, PAIR_SIZE, PAIR_SIZE)``, their manifest rows, and what was wrong with others."""
 
     pixels: NDArray[np.uint8]
     masks: NDArray[np.uint8]
@@ -60,8 +49,8 @@ def with_masks(
 ) -> pd.DataFrame:
     """Join folders or lists to one table of images with masks to learn from, and give every patient one split.
 
-    Who is a test patient in any of them is one in all, and likewise then for validation. Where one has no
-    validation part, a fifth of its training patients become one.
+    Who is a test patient in any row of any of them, with a mask or without, is one in all, and likewise then for
+    validation. Where one has no validation part, a fifth of its training patients become one.
 
     Parameters
     ----------
@@ -90,39 +79,41 @@ def with_masks(
                 f"the masks must be in the column {column!r}, which {path} lacks: {', '.join(manifest.columns)}"
             )
         folder = path if os.path.isdir(path) else os.path.dirname(path)
-        masks = [locate(str(name), folder) for name in manifest[column].fillna("")]
-        table = manifest.assign(mask=masks)
-        table = table[table["mask"] != ""].reset_index(drop=True)
+        table = manifest.assign(
+            mask=[locate(str(name), folder) for name in manifest[column].fillna("")],
+            patient_id=patient_groups(manifest),
+        )
         if not (table["split"] != "").any():
             table["split"] = split_patients(table, seed=seed)
-        elif not (table["split"] == "val").any():
+        tables.append(table)
+    # Rows without a mask go only now: what they say of their patients counts.
+    tables = [table[table["mask"] != ""].reset_index(drop=True) for table in _one_split_each(tables)]
+    for table in tables:
+        if not (table["split"] == "val").any() and (table["split"] == "train").any():
             training = table["split"] == "train"
             fresh = split_patients(table[training].reset_index(drop=True), (0.8, 0.2, 0.0), seed=seed)
             table.loc[training, "split"] = fresh
-        tables.append(table.assign(patient_id=patient_groups(table)))
-    joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    joined = pd.concat(_one_split_each(tables), ignore_index=True) if tables else pd.DataFrame()
     if joined.empty:
         raise InputError(f"no image has a mask in the column {column!r}")
-    for split in ("val", "test"):
-        known = joined.loc[joined["split"] == split, "patient_id"]
-        joined.loc[joined["patient_id"].isin(known), "split"] = split
     return joined
 
 
+def _one_split_each(tables: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Give every patient one split over all tables: test before validation before training."""
+    for split in ("val", "test"):
+        known = {one for table in tables for one in table.loc[table["split"] == split, "patient_id"]}
+        tables = [
+            table.assign(split=table["split"].mask(table["patient_id"].isin(known), split))
+            for table in tables
+        ]
+    return tables
+
+
 def read_pairs(table: pd.DataFrame, *, n_jobs: int = 1) -> MaskedRadiographs:
-    """Read images and masks at the size that training works on.
+    """Read the table's images and masks, in ``n_jobs`` threads, at the size that training works on.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With the columns ``image`` and ``mask``.
-    n_jobs : int
-        Threads.
-
-    Returns
-    -------
-    MaskedRadiographs
-        Those that can be read; the others are named in ``unusable``.
+    Those that cannot be read are named in ``unusable``.
     """
     read = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(_read)(image, mask) for image, mask in zip(table["image"], table["mask"], strict=True)

@@ -1,4 +1,7 @@
-"""Finding lungs in radiographs, with ONNX Runtime alone: pixels in, a lung mask or a reason out."""
+"""Finding lungs in radiographs, with ONNX Runtime alone: pixels in, a lung mask or a reason out.
+
+The network sees a small square of mean 0 and standard deviation 1. The aspect ratio is given up, as in training.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,55 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any, Final, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import MaskError, ModelError, RadiographError, Reason, UnjudgeableError
 from histcxr.files.reading import read_file
-from histcxr.lungs.inputs import SIZE, network_input
 from histcxr.lungs.shape import Lungs, enlarged, find_lungs, polarity
 from histcxr.networks.onnx_session import open_session
 
-__all__ = ["Found", "Segmenter", "load_segmenter"]
+#: Side of the network's input and output, in pixels; it suffices for the outline of the lungs.
+SIZE: Final = 128
 
-_PACKAGED: Final = "lungs.onnx"
+#: Side of the square that training disturbs and that is then shrunk to the network's size, in pixels.
+PAIR_SIZE: Final = 2 * SIZE
+
+# Half a grey level: an image without contrast becomes zeros, not amplified noise.
+_FLOOR: Final = 0.5
 
 #: The longer side of a chest radiograph is at most so many times the shorter one.
 MAX_ASPECT: Final = 2.0
 
 # Pictures that the network sees at a time: bounds the memory for activations.
 _BATCH: Final = 32
+
+
+def network_input(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Bring a radiograph, uint8 ``(height, width)``, to the network's size and scale: float32 ``(SIZE, SIZE)``."""
+    # By the square that training starts from: the same pixels come out a little sharper otherwise.
+    square = cv2.resize(squared(pixels), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return standardised(square.astype(np.uint8, copy=False))
+
+
+def squared(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bring a radiograph to :data:`PAIR_SIZE` pixels a side: averaged where it shrinks, else interpolated."""
+    how = cv2.INTER_AREA if min(pixels.shape) > PAIR_SIZE else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (PAIR_SIZE, PAIR_SIZE), interpolation=how).astype(np.uint8, copy=False)
+
+
+def standardised(square: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Give a picture the mean 0 and the standard deviation 1, so that exposure and contrast matter little."""
+    mean, deviation = cv2.meanStdDev(square)
+    scaled = square.astype(np.float32)
+    scaled -= np.float32(mean[0, 0])
+    scaled /= np.float32(max(float(deviation[0, 0]), _FLOOR))
+    return scaled
 
 
 class Found(NamedTuple):
@@ -37,7 +67,7 @@ class Found(NamedTuple):
     ----------
     mask : ndarray of bool, shape (height, width)
     distance : float
-        How unfamiliar the picture looks; see :mod:`histcxr.decision.familiarity`.
+        From the training radiographs; see :mod:`histcxr.decision.out_of_distribution`.
     """
 
     mask: NDArray[np.bool_]
@@ -76,10 +106,8 @@ class Segmenter:
             self._farthest, self._lowest = (float(self.about[name]) for name in ("farthest", "lowest"))
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"this ONNX file was not written by histcxr segment-train: {error!r}") from error
-        if (
-            inputs != [("image", [1, SIZE, SIZE])]
-            or not {"lungs", "context", "distance", "height"} <= outputs
-        ):
+        wanted = {"lungs", "context", "distance", "height"}
+        if inputs != [("image", [1, SIZE, SIZE])] or not wanted <= outputs:
             raise ModelError("this ONNX file does not find lungs: its inputs and outputs are others")
 
     def segment(
@@ -92,7 +120,7 @@ class Segmenter:
         images : sequence of ndarray of uint8, shape (height, width)
             Lungs dark; sizes may differ.
         paths : sequence of path-like, optional
-            Their names, for messages.
+            For messages.
 
         Returns
         -------
@@ -102,42 +130,30 @@ class Segmenter:
         """
         names = [""] * len(images) if paths is None else [os.fspath(path) for path in paths]
         found: list[Found | UnjudgeableError] = []
-        for start in range(0, len(images), _BATCH):
-            part = images[start : start + _BATCH]
-            squares = np.stack([network_input(pixels) for pixels in part])
-            lungs, distances, heights = self._run(squares, "lungs", "distance", "height")
-            found += [
-                self._judge(*one)
-                for one in zip(
-                    part, squares, lungs, distances, heights, names[start : start + _BATCH], strict=True
-                )
-            ]
+        for squares, lungs, distances, heights in self._run(images, "lungs", "distance", "height"):
+            rows = slice(len(found), len(found) + len(squares))
+            part = zip(images[rows], squares, lungs, distances, heights, names[rows], strict=True)
+            found += [self._judge(*one) for one in part]
         return found
 
     def outline(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.bool_]]:
         """Return what the network marks as lung, cleaned but unchecked: for looking at, not for judging by."""
-        found = []
-        for start in range(0, len(images), _BATCH):
-            part = images[start : start + _BATCH]
-            (lungs,) = self._run(np.stack([network_input(pixels) for pixels in part]), "lungs")
-            found += [
-                enlarged(find_lungs(probabilities), (pixels.shape[0], pixels.shape[1]))
-                for pixels, probabilities in zip(part, lungs, strict=True)
-            ]
-        return found
+        found = [find_lungs(one) for _, lungs in self._run(images, "lungs") for one in lungs]
+        return [
+            enlarged(one, (pixels.shape[0], pixels.shape[1]))
+            for one, pixels in zip(found, images, strict=True)
+        ]
 
     def contexts(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the mean of each of the deepest maps over each quarter of the picture, float32 ``(n, k)``."""
-        parts = []
+        return np.concatenate([context for _, context in self._run(images, "context")])
+
+    def _run(self, images: Sequence[NDArray[np.uint8]], *outputs: str) -> Iterator[list[NDArray[np.float32]]]:
+        """Yield, a few images at a time, what the network sees and says; outputs of one channel lose that axis."""
         for start in range(0, len(images), _BATCH):
             squares = np.stack([network_input(pixels) for pixels in images[start : start + _BATCH]])
-            parts += self._run(squares, "context")
-        return np.concatenate(parts)
-
-    def _run(self, squares: NDArray[np.float32], *outputs: str) -> list[NDArray[np.float32]]:
-        """Run the network; an output of one channel or number loses that axis."""
-        found = self._session.run(list(outputs), {"image": squares[:, None]})
-        return [one[:, 0] if one.shape[1] == 1 else one for one in found]
+            found = self._session.run(list(outputs), {"image": squares[:, None]})
+            yield [squares, *(one[:, 0] if one.shape[1] == 1 else one for one in found)]
 
     def _judge(
         self,
@@ -167,10 +183,7 @@ class Segmenter:
 def load_segmenter(path: str | os.PathLike[str] | None = None) -> Segmenter:
     """Load a network that finds lungs.
 
-    Parameters
-    ----------
-    path : path-like, optional
-        An ONNX file of ``histcxr segment-train``; by default the one that comes with histcxr.
+    ``path`` is an ONNX file of ``histcxr segment-train``; by default the one that comes with histcxr.
 
     Raises
     ------
@@ -184,4 +197,4 @@ def load_segmenter(path: str | os.PathLike[str] | None = None) -> Segmenter:
 
 @functools.cache
 def _packaged() -> Segmenter:
-    return Segmenter(resources.files("histcxr.lungs").joinpath(_PACKAGED).read_bytes())
+    return Segmenter(resources.files("histcxr.lungs").joinpath("lungs.onnx").read_bytes())

@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 from histcxr.data.radiograph import one_large_at_a_time
 from histcxr.exceptions import Reason
 
-__all__ = ["Lungs", "enlarged", "find_lungs", "polarity"]
-
-#: Smallest share of the picture that both lungs cover together.
+#: Smallest and largest share of the picture that both lungs cover together.
 MIN_AREA: Final = 0.04
-
-#: Largest share.
 MAX_AREA: Final = 0.6
 
 #: The smaller lung has at least this share of the larger one.
@@ -60,17 +56,9 @@ class Lungs(NamedTuple):
 
 
 def find_lungs(probabilities: NDArray[np.float32]) -> Lungs:
-    """Keep the two lungs, fill their holes and check their shape.
+    """Keep the two lungs among each pixel's probabilities of belonging to one, fill their holes, check their shape.
 
-    Parameters
-    ----------
-    probabilities : ndarray of float32, shape (size, size)
-        Each pixel's probability of belonging to a lung.
-
-    Returns
-    -------
-    Lungs
-        Without a reason where two lungs of plausible area, symmetry and place were found.
+    The result has no reason where two lungs of plausible area, symmetry and place were found.
     """
     binary = (probabilities > _LEVEL).astype(np.uint8)
     n, labels, stats, centres = cv2.connectedComponentsWithStats(binary, connectivity=4)
@@ -92,17 +80,7 @@ def find_lungs(probabilities: NDArray[np.float32]) -> Lungs:
 
 
 def enlarged(lungs: Lungs, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Interpolate the outline to a radiograph's size.
-
-    Parameters
-    ----------
-    lungs : Lungs
-    shape : (height, width)
-
-    Returns
-    -------
-    ndarray of bool, shape (height, width)
-    """
+    """Interpolate the outline to a radiograph's size: bool ``(height, width)``."""
     height, width = shape
     with one_large_at_a_time(height * width):
         levels = cv2.resize(lungs.probabilities, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -110,20 +88,10 @@ def enlarged(lungs: Lungs, shape: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def polarity(picture: NDArray[Any], mask: NDArray[np.uint8]) -> float:
-    """Say how much brighter the lungs are than what lies between them: below 0 in every proper radiograph.
+    """Say how much brighter the lungs (mask 1) are than what lies between them: below 0 in every proper radiograph.
 
-    Parameters
-    ----------
-    picture : ndarray, shape (height, width)
-        Grey levels, in any unit.
-    mask : ndarray of uint8, shape (height, width)
-        1 inside the lungs.
-
-    Returns
-    -------
-    float
-        Median of the lungs minus median of the rest of their convex hull, in the picture's units; 0 where there is no
-        such rest, or it is even: lungs that were cut out of their radiograph.
+    Median of the lungs minus median of the rest of their convex hull, in the picture's units; 0 where there is no such
+    rest, or it is even: lungs that were cut out of their radiograph.
     """
     points = cv2.findNonZero(mask)
     if points is None:

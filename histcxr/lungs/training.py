@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
 from histcxr.lungs.disturbances import Pair, disturb, move
-from histcxr.lungs.inputs import SIZE, standardised
 from histcxr.lungs.pairs import MaskedRadiographs
+from histcxr.lungs.segmenter import SIZE, standardised
 from histcxr.lungs.unet import WIDTHS, Weights, build_unet, get_weights, set_weights
 from histcxr.networks.backend import import_neural
 

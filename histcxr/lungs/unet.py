@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import ModelError
-from histcxr.lungs.inputs import SIZE
+from histcxr.lungs.segmenter import SIZE
 from histcxr.networks.backend import import_neural
 
 __all__ = [

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.lungs.gate import Gate
-from histcxr.lungs.inputs import SIZE
+from histcxr.lungs.segmenter import SIZE
 from histcxr.lungs.unet import EPSILON, Weights, check_weights, convolutions
 from histcxr.networks import onnx_file
 
@@ -77,9 +77,9 @@ def write_onnx(
         onnx_file.value_info("context", ["n", 4 * widths[-1]]),
     ]
     if gate is not None:
-        whitening = gate.familiarity.whitening
+        whitening = gate.distribution.whitening
         matrix = writer.tensor("whitening", whitening.T)
-        offset = writer.tensor("centre", -(whitening @ gate.familiarity.centre))
+        offset = writer.tensor("centre", -(whitening @ gate.distribution.centre))
         white = writer.node("Gemm", ["context", matrix, offset], "white")
         writer.node("ReduceSumSquare", [white], "distance", axes=[1], keepdims=1)
         plane = writer.tensor("plane", gate.plane[:, None])

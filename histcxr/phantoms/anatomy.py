@@ -1,8 +1,8 @@
 """Synthetic chest radiographs, drawn from a seed: soft body, mediastinum, heart, two lungs, ribs and opacities.
 
-They look like radiographs to an algorithm, not to a radiologist: their use is that the demonstration and every test run
-anywhere, on images whose lungs and findings are known exactly. Brightness is attenuation, as on film, so lungs are
-dark; findings, exposure and anatomy vary so much that sick and normal overlap.
+They look like radiographs to an algorithm, not to a radiologist: the demonstration and every test run anywhere, on
+images whose lungs and findings are known. Brightness is attenuation, as on film, so lungs are dark; findings, exposure
+and anatomy vary so much that sick and normal overlap.
 """
 
 from __future__ import annotations
@@ -24,18 +24,9 @@ MIN_SIZE = 64
 
 @dataclass(frozen=True, slots=True)
 class Phantom:
-    """One synthetic radiograph.
+    """One synthetic radiograph: image ``(height, width)`` with dark lungs, their mask, and what is wrong.
 
-    Attributes
-    ----------
-    image : uint8 (height, width)
-        Grey levels, lungs dark.
-    mask : bool (height, width)
-        The lungs.
-    sick : bool
-        Whether there is an opacity.
-    findings : tuple of str
-        ``"consolidation"``, ``"haze"``, both, or none.
+    ``sick`` where there is an opacity; ``findings`` holds ``"consolidation"``, ``"haze"``, both, or nothing.
     """
 
     image: NDArray[np.uint8]
@@ -67,10 +58,6 @@ def make_phantom(
         How dense the opacities are, 0 (none to be seen) to 1 (white). By default drawn at random, often faint.
     exposure : int, default 0
         Number of the radiograph of this patient: the body and the illness stay, position and film change.
-
-    Returns
-    -------
-    Phantom
 
     Raises
     ------
@@ -110,10 +97,10 @@ def _blob(x: Grid, y: Grid, cx: float, cy: float, rx: float, ry: float) -> Grid:
     return cv2.exp(-(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2))
 
 
-def _noise(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> Grid:
-    """Smooth noise of unit spread with about ``cells`` swings across the image."""
+def smooth_noise(shape: tuple[int, ...], cells: int, rng: np.random.Generator) -> Grid:
+    """Noise of unit spread with about ``cells`` swings across the image, float32 (height, width)."""
     coarse = rng.standard_normal((cells, cells), dtype=np.float32)
-    return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
 
 
 def _frame(height: int, width: int, rng: np.random.Generator) -> tuple[Grid, Grid]:
@@ -123,10 +110,8 @@ def _frame(height: int, width: int, rng: np.random.Generator) -> tuple[Grid, Gri
     column = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     row = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     x = (column - np.float32(shift_x) - np.float32(tilt) * (row - 0.5)) / np.float32(scale_x)
-    y = (row - 0.5 - np.float32(shift_y) + np.float32(tilt) * column / 2) / np.float32(scale_y) + np.float32(
-        0.5
-    )
-    return x, y
+    y = (row - 0.5 - np.float32(shift_y) + np.float32(tilt) * column / 2) / np.float32(scale_y)
+    return x, y + np.float32(0.5)
 
 
 def _lungs(x: Grid, y: Grid, rng: np.random.Generator) -> tuple[Grid, NDArray[np.bool_]]:
@@ -138,9 +123,8 @@ def _lungs(x: Grid, y: Grid, rng: np.random.Generator) -> tuple[Grid, NDArray[np
     for side in (-1, 1):  # the patient's right lung lies on the left of the image
         depth = x * side
         level = (y - apex) / (base - apex)  # 0 at the apex, 1 at the base
-        lateral = (
-            breadth * np.sqrt(np.clip((level + 0.06) * (2.04 - level), 0, None)) * rng.uniform(0.96, 1.02)
-        )
+        arch = np.sqrt(np.clip((level + 0.06) * (2.04 - level), 0, None))
+        lateral = breadth * arch * rng.uniform(0.96, 1.02)
         notch = heart if side == 1 else 0.4
         medial = 0.12 + 0.05 * np.clip(level, 0, 1) + notch * 0.2 * np.exp(-(((level - 0.9) / 0.33) ** 2))
         roof = apex + 0.9 * (depth - 0.3) ** 2
@@ -167,8 +151,7 @@ def _soft_tissue(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
 def _lung_texture(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
     """Vessels: blotches that are densest around the hila, from 0 (air) to about 0.5."""
     hila = np.maximum(_blob(x, y, -0.24, 0.45, 0.3, 0.2), _blob(x, y, 0.26, 0.43, 0.3, 0.2))
-    shape = (x.shape[0], x.shape[1])
-    blotches = np.abs(_noise(shape, 28, rng)) * 0.5 + np.abs(_noise(shape, 56, rng)) * 0.35
+    blotches = np.abs(smooth_noise(x.shape, 28, rng)) * 0.5 + np.abs(smooth_noise(x.shape, 56, rng)) * 0.35
     markings = rng.uniform(0.1, 0.2)
     return np.clip(0.06 + markings * blotches * (0.35 + hila) + rng.uniform(0.15, 0.3) * hila**3, 0, 0.6)
 
@@ -189,11 +172,10 @@ def _bones(x: Grid, y: Grid, rng: np.random.Generator) -> Grid:
 
 def _opacities(x: Grid, y: Grid, rng: np.random.Generator, density: float) -> tuple[Grid, tuple[str, ...]]:
     """Share of the air replaced, from 0 to 1, and the names of what was drawn."""
-    shape = (x.shape[0], x.shape[1])
     kind = rng.choice(["consolidation", "haze", "both"], p=[0.5, 0.3, 0.2])
     opacity = np.zeros_like(x)
     if kind in ("consolidation", "both"):
-        ragged = 1 + 0.35 * _noise(shape, 14, rng)
+        ragged = 1 + 0.35 * smooth_noise(x.shape, 14, rng)
         for _ in range(rng.integers(1, 4)):
             side = rng.choice([-1, 1])
             cx, cy = side * rng.uniform(0.3, 0.55), rng.uniform(0.3, 0.68)
@@ -201,7 +183,7 @@ def _opacities(x: Grid, y: Grid, rng: np.random.Generator, density: float) -> tu
             spot = np.clip(1.6 * _blob(x, y, cx, cy, reach, reach * 0.6) * ragged - 0.2, 0, 1)
             opacity = np.maximum(opacity, spot * np.float32(0.25 + 0.7 * density))
     if kind in ("haze", "both"):
-        veil = np.clip(0.5 + 0.25 * _noise(shape, 8, rng) + 0.5 * (y - 0.4), 0, 1)
+        veil = np.clip(0.5 + 0.25 * smooth_noise(x.shape, 8, rng) + 0.5 * (y - 0.4), 0, 1)
         opacity = np.maximum(opacity, veil * np.float32(0.1 + 0.75 * density))
     findings = ("consolidation", "haze") if kind == "both" else (str(kind),)
     return opacity * np.float32(min(1.0, 4 * density)), findings

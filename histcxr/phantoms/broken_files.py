@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,25 @@ from histcxr.exceptions import Reason
 from histcxr.files.writing import encode_image, write_image, write_mask
 from histcxr.phantoms.anatomy import Phantom, make_phantom
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_ODD_NAMES = (
+    "with spaces.png",
+    "with 'single' and \"double\" quotes.png",
+    "with, comma; and semicolon.png",
+    "with\nnewline.png",
+    "=1+1.png",
+    "-dash.png",
+    "\u00fcml\u00e4ut \u80ba \U0001fac1.png",
+    "UPPER.PNG",
+)
+
 
 def write_broken_files(folder: str | os.PathLike[str], seed: int = 0) -> dict[str, Reason]:
-    """Write one file of every kind that cannot be judged.
+    """Write one file of every kind that cannot be judged; return file names and the reasons that they must be given.
 
-    Parameters
-    ----------
-    folder : path-like
-        Where to write; made if missing. Masks go to ``masks/`` inside; pictures that are no upright chest have
-        none.
-    seed : int
-        Which phantoms the files are made from.
-
-    Returns
-    -------
-    dict
-        File name -> the reason that it must be given. What the system does not permit (links, pipes, files that
-        their owner may not read) is left out.
+    Pictures that are no upright chest have no mask. What the system does not permit (links, pipes, files that their
+    owner may not read) is left out.
     """
     top = Path(folder)
     phantom = make_phantom(seed, sick=True)
@@ -56,47 +58,20 @@ def write_broken_files(folder: str | os.PathLike[str], seed: int = 0) -> dict[st
 
 
 def write_unusual_files(folder: str | os.PathLike[str], seed: int = 0) -> tuple[str, ...]:
-    """Write files that look wrong and are not: odd formats, odd depths, odd names. All of them can be judged.
-
-    Parameters
-    ----------
-    folder : path-like
-        Where to write; made if missing. Masks go to ``masks/`` inside.
-    seed : int
-        Which phantoms the files are made from.
-
-    Returns
-    -------
-    tuple of str
-        The file names.
-    """
+    """Write files that look wrong and are not: odd formats, depths and names. Return their names; all can be judged."""
     top = Path(folder)
     phantom = make_phantom(seed + 1)
-    image, mask = phantom.image, phantom.mask
+    image, mask = encode_image(phantom.image), encode_image(phantom.mask.view(np.uint8), bilevel=True)
+    files = {name: (content, mask) for name, content in _unusual_contents(phantom.image).items()}
+    files |= {name: (image, content) for name, content in _unusual_masks(phantom.mask).items()}
+    files |= dict.fromkeys(_ODD_NAMES, (image, mask))
     names = []
-    for name, content in _unusual_contents(image).items():
-        _write(top / name, content)
-        write_mask(_mask_of(top, name), mask)
-        names.append(name)
-    for name, content in _unusual_masks(mask).items():
-        write_image(top / name, image)
-        _write(_mask_of(top, name), content)
-        names.append(name)
-    for name in (
-        "with spaces.png",
-        "with 'single' and \"double\" quotes.png",
-        "with, comma; and semicolon.png",
-        "with\nnewline.png",
-        "=1+1.png",
-        "-dash.png",
-        "\u00fcml\u00e4ut \u80ba \U0001fac1.png",
-        "UPPER.PNG",
-    ):
+    for name, (content, lungs) in files.items():
         try:
-            _write(top / name, encode_image(image))
+            _write(top / name, content)
         except OSError:  # a file system that forbids such names
             continue
-        write_mask(_mask_of(top, name), mask)
+        _write(_mask_of(top, name), lungs)
         names.append(name)
     return tuple(names)
 
@@ -106,17 +81,19 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def huge_png(side: int = 20_000) -> bytes:
-    """A sound PNG of ``side`` x ``side`` black pixels at one bit each: some kilobytes that unpack to very much.
+def png_file(chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A PNG file of chunks, each its kind and its data."""
+    return PNG_SIGNATURE + b"".join(png_chunk(kind, data) for kind, data in chunks)
 
-    Made in pieces of one row, so that the memory it threatens is never used.
-    """
+
+def huge_png(side: int = 20_000) -> bytes:
+    """A sound PNG of ``side`` x ``side`` black pixels at one bit each: some kilobytes that unpack to very much."""
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    # row by row, so that the memory it threatens is never used
     row = bytes((side + 7) // 8 + 1)
     packer = zlib.compressobj(9)
     packed = b"".join([packer.compress(row) for _ in range(side)]) + packer.flush()
-    chunks = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, data) for kind, data in chunks)
+    return png_file([(b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")])
 
 
 def palette_png(image: NDArray[Any]) -> bytes:
@@ -124,14 +101,10 @@ def palette_png(image: NDArray[Any]) -> bytes:
     height, width = image.shape
     rows = np.zeros((height, width + 1), dtype=np.uint8)
     rows[:, 1:] = 255 - image
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
     palette = np.repeat(np.arange(255, -1, -1, dtype=np.uint8), 3).tobytes()
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", palette),
-        (b"IDAT", zlib.compress(rows.tobytes())),
-        (b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, data) for kind, data in chunks)
+    pixels = zlib.compress(rows.tobytes())
+    return png_file([(b"IHDR", header), (b"PLTE", palette), (b"IDAT", pixels), (b"IEND", b"")])
 
 
 def exif_jpeg(image: NDArray[Any], orientation: int) -> bytes:

@@ -64,80 +64,70 @@ def encode_dicom(
     tags : mapping, optional
         More elements by keyword, set after the image is encoded.
 
-    Returns
-    -------
-    bytes
-
     Raises
     ------
     ImportError
-        When pydicom is missing, or imagecodecs for the deeper kinds of JPEG.
+        When pydicom is missing, or imagecodecs for JPEG-LS, JPEG 2000 and the deeper kinds of JPEG.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom rightly complains of what is asked of it here
-        return _encode(pixels, bits, syntax, signed, drop, file_meta, dict(tags or {}))
-
-
-def _encode(
-    pixels: NDArray[Any],
-    bits: int | None,
-    syntax: str,
-    signed: bool,
-    drop: Collection[str],
-    file_meta: bool,
-    tags: dict[str, Any],
-) -> bytes:
     import pydicom
     from pydicom.encaps import encapsulate
     from pydicom.filewriter import dcmwrite
 
+    tags, big, stream = dict(tags or {}), syntax == "big endian", io.BytesIO()
     allocated = 8 * pixels.itemsize
     bits = bits or allocated
-    dataset = pydicom.Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = CR, "1.2.3.4", "CR"
-    dataset.Rows, dataset.Columns = pixels.shape[:2]
-    dataset.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
-    dataset.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
-    if pixels.ndim == 3:
-        dataset.PlanarConfiguration = 0
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = allocated, bits, bits - 1
-    dataset.PixelRepresentation = int(signed)
-    big = syntax == "big endian"
-    dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<")).tobytes()
-    if len(dataset.PixelData) % 2:
-        dataset.PixelData += b"\0"
-    dataset["PixelData"].VR = "OB" if allocated == 8 else "OW"
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(SYNTAXES["explicit"])
-    if syntax in ("rle", "jpeg-ls", "jpeg 2000"):
-        dataset.compress(SYNTAXES[syntax], generate_instance_uid=False)
-    elif syntax.startswith("jpeg"):
-        dataset.PixelData = encapsulate([_as_jpeg(pixels, bits, syntax)])
-        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(SYNTAXES[syntax])
-    for keyword, value in tags.items():
-        setattr(dataset, keyword, value)
-    for keyword in drop:
-        delattr(dataset, keyword)
-    stream = io.BytesIO()
-    if file_meta:
-        dataset.file_meta.MediaStorageSOPClassUID = tags.get("SOPClassUID", CR)
-        dataset.file_meta.MediaStorageSOPInstanceUID = tags.get("SOPInstanceUID", "1.2.3.4")
-        dataset.save_as(stream, enforce_file_format=True)
-        return stream.getvalue()
-    del dataset.file_meta
-    dcmwrite(stream, dataset, implicit_vr=syntax == "implicit", little_endian=not big)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom rightly complains of what is asked of it here
+        dataset = pydicom.Dataset()
+        dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = CR, "1.2.3.4", "CR"
+        dataset.Rows, dataset.Columns = pixels.shape[:2]
+        dataset.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
+        dataset.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
+        if pixels.ndim == 3:
+            dataset.PlanarConfiguration = 0
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = allocated, bits, bits - 1
+        dataset.PixelRepresentation = int(signed)
+        stored = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<")).tobytes()
+        dataset.PixelData = stored + b"\0" * (len(stored) % 2)
+        dataset["PixelData"].VR = "OB" if allocated == 8 else "OW"
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(SYNTAXES["explicit"])
+        if syntax == "rle":
+            dataset.compress(SYNTAXES[syntax], generate_instance_uid=False)
+        elif syntax.startswith("jpeg"):
+            dataset.PixelData = encapsulate([_as_jpeg(pixels, bits, signed, syntax)])
+            dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(SYNTAXES[syntax])
+        for keyword, value in tags.items():
+            setattr(dataset, keyword, value)
+        for keyword in drop:
+            delattr(dataset, keyword)
+        if file_meta:
+            dataset.file_meta.MediaStorageSOPClassUID = tags.get("SOPClassUID", CR)
+            dataset.file_meta.MediaStorageSOPInstanceUID = tags.get("SOPInstanceUID", "1.2.3.4")
+            dataset.save_as(stream, enforce_file_format=True)
+        else:
+            del dataset.file_meta
+            dcmwrite(stream, dataset, implicit_vr=syntax == "implicit", little_endian=not big)
     return stream.getvalue()
 
 
-def _as_jpeg(pixels: NDArray[Any], bits: int, syntax: str) -> bytes:
+def _as_jpeg(pixels: NDArray[Any], bits: int, signed: bool, syntax: str) -> bytes:
     if syntax == "jpeg":
         return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-    from imagecodecs import jpeg8_encode
+    import imagecodecs
 
-    if syntax == "jpeg extended":
-        return bytes(jpeg8_encode(pixels, level=98, bitspersample=bits))
-    return bytes(jpeg8_encode(pixels, lossless=True, bitspersample=bits))
+    if syntax == "jpeg-ls":
+        return bytes(imagecodecs.jpegls_encode(pixels))
+    if syntax == "jpeg 2000":
+        numbers = pixels.view(f"i{pixels.itemsize}") if signed else pixels
+        return bytes(
+            imagecodecs.jpeg2k_encode(
+                numbers, level=0, codecformat="j2k", reversible=True, bitspersample=bits
+            )
+        )
+    how: dict[str, Any] = {"level": 98} if syntax == "jpeg extended" else {"lossless": True}
+    return bytes(imagecodecs.jpeg8_encode(pixels, bitspersample=bits, **how))
 
 
 def lut_item(values: Sequence[int] | NDArray[Any], first: int, bits: int, *, as_words: bool = True) -> Any:

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 
-from histcxr.phantoms.broken_files import png_chunk
+from histcxr.phantoms.broken_files import PNG_SIGNATURE, png_chunk, png_file
 
 Mutation = Callable[[bytes, random.Random, Sequence[bytes]], bytes]
 
@@ -22,7 +22,13 @@ _SIZES = (
     b"\x28\x00\x01\x01",  # bits stored
     b"\x28\x00\x02\x00",  # samples per pixel
 )
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_SIDES = (0, 1, 63, 8191, 8192, 65535, 2**31 - 1)
+_PNG_FIELDS = (
+    _PNG_SIDES,
+    _PNG_SIDES,
+    (1, 2, 4, 8, 16, 32),
+    (0, 2, 3, 4, 6, 7),
+)  # sides, depth, kind of colour
 
 
 def flipped(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
@@ -61,7 +67,7 @@ def spliced(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
 
 def absurd(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
     """Numbers that ask for very much, or for nothing, where sizes and depths stand."""
-    if data.startswith(_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         return _absurd_png(data, rng)
     changed = bytearray(data)
     for tag in rng.sample(_SIZES, rng.choice((1, 2))):
@@ -77,12 +83,7 @@ def _absurd_png(data: bytes, rng: random.Random) -> bytes:
     """Another header with a checksum that agrees, so that it is believed."""
     fields = list(struct.unpack(">IIBBBBB", data[16:29]))
     for place in rng.sample(range(4), rng.choice((1, 2))):
-        sizes, depths, kinds = (
-            (0, 1, 63, 8191, 8192, 65535, 2**31 - 1),
-            (1, 2, 4, 8, 16, 32),
-            (0, 2, 3, 4, 6, 7),
-        )
-        fields[place] = rng.choice((sizes, sizes, depths, kinds)[place])
+        fields[place] = rng.choice(_PNG_FIELDS[place])
     return data[:8] + png_chunk(b"IHDR", struct.pack(">IIBBBBB", *fields)) + data[33:]
 
 
@@ -90,9 +91,8 @@ def long(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
     """A length of an element, an item, a chunk or a segment that runs far out of the file."""
     changed = bytearray(data)
     place = rng.randrange(_start(data), min(len(data), 1500) - 4)
-    changed[place : place + 4] = rng.choice(
-        (b"\xff\xff\xff\xff", b"\xfe\xff\xff\x7f", b"\0\0\0\0", b"SQ\0\0")
-    )
+    lengths = (b"\xff\xff\xff\xff", b"\xfe\xff\xff\x7f", b"\0\0\0\0", b"SQ\0\0")
+    changed[place : place + 4] = rng.choice(lengths)
     return bytes(changed)
 
 
@@ -101,7 +101,7 @@ def below_checksums(data: bytes, rng: random.Random, others: Sequence[bytes]) ->
 
     Without it, a PNG's checksum would notice all damage before its decoder meets any.
     """
-    if not data.startswith(_SIGNATURE):
+    if not data.startswith(PNG_SIGNATURE):
         return flipped(data, rng, others)
     chunks = list(_chunks(data))
     longest = max(range(len(chunks)), key=lambda i: len(chunks[i][1]))
@@ -118,7 +118,7 @@ def below_checksums(data: bytes, rng: random.Random, others: Sequence[bytes]) ->
     chunks[place] = (kind, bytes(changed))
     if rng.random() < 0.3:
         chunks.insert(rng.randrange(len(chunks) + 1), rng.choice(chunks))
-    return _SIGNATURE + b"".join(png_chunk(*chunk) for chunk in chunks)
+    return png_file(chunks)
 
 
 def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -146,14 +146,7 @@ def _start(data: bytes) -> int:
     return 132 if data[128:132] == b"DICM" else 8
 
 
-MUTATIONS: dict[str, Mutation] = {
-    "flipped": flipped,
-    "flipped head": flipped_head,
-    "cut": cut,
-    "with a hole": with_a_hole,
-    "spliced": spliced,
-    "absurd": absurd,
-    "long": long,
-    "below checksums": below_checksums,
-}
+_ALL = (flipped, flipped_head, cut, with_a_hole, spliced, absurd, long, below_checksums)
+
+MUTATIONS: dict[str, Mutation] = {mutate.__name__.replace("_", " "): mutate for mutate in _ALL}
 """All of them by name."""

@@ -1,7 +1,4 @@
-"""Folders of synthetic radiographs: whole studies in every layout, and files that are broken in every known way.
-
-The images are drawn by :func:`make_phantom`; they stand in for patients wherever the software is shown or tested.
-"""
+"""Whole studies of synthetic radiographs on disk, in every layout, for demonstrations and tests."""
 
 from __future__ import annotations
 
@@ -32,46 +29,33 @@ def write_study(
     *,
     n_patients: int = 120,
     layout: str = "classes-masks",
-    sick_fraction: float = 0.5,
     seed: int = 0,
     size: tuple[int, int] = (224, 224),
     mask_size: tuple[int, int] = (256, 256),
-    extension: str = ".png",
     masks: bool = True,
-    manifest: bool | None = None,
     repeats: float = 0.2,
 ) -> Path:
-    """Write the radiographs of a made-up study.
+    """Write the radiographs of a made-up study, half of whose patients are sick, as PNG.
+
+    All layouts but ``flat`` get a ``manifest.csv`` with labels, patients, findings and (from five patients of a class
+    on) splits: a flat folder is one to triage.
 
     Parameters
     ----------
     folder : path-like
-        Where to write; made if missing.
+        Where to write; made if missing, and returned.
     n_patients : int, default 120
-        How many patients.
     layout : str, default "classes-masks"
         One of :data:`LAYOUTS`. Masks lie beside the images (``classes-masks``) or in ``masks/`` at the top, in
         folders that mirror those of the images.
-    sick_fraction : float, default 0.5
-        Share of the patients that are sick.
     seed : int
         Equal arguments give equal files.
     size, mask_size : (height, width)
         In pixels. They differ by default, as in the public databases.
-    extension : str, default ".png"
-        ``.png``, ``.jpg``, ``.tif`` or ``.bmp``; masks are always PNG of one bit.
     masks : bool, default True
-        Whether to write masks.
-    manifest : bool, optional
-        Whether to write ``manifest.csv`` with labels, patients, findings and (from five patients of a class on)
-        splits. By default all layouts but ``flat`` have one: a flat folder is one to triage.
+        Whether to write masks, PNG of one bit.
     repeats : float, default 0.2
         Share of the patients that have a second radiograph.
-
-    Returns
-    -------
-    Path
-        The folder.
 
     Raises
     ------
@@ -82,14 +66,14 @@ def write_study(
         raise InputError(f"layout must be one of {', '.join(LAYOUTS)}; it is {layout!r}")
     if n_patients < 1:
         raise InputError(f"n_patients must be at least 1; it is {n_patients}")
-    for name, share in (("sick_fraction", sick_fraction), ("repeats", repeats)):
-        if not 0 <= share <= 1:
-            raise InputError(f"{name} must be between 0 and 1; it is {share}")
+    if not 0 <= repeats <= 1:
+        raise InputError(f"repeats must be between 0 and 1; it is {repeats}")
     top = Path(folder)
-    table = _roster(n_patients, sick_fraction, repeats, seed)
-    if layout == "split-classes" or _can_split(table):
+    table = _roster(n_patients, repeats, seed)
+    patients_of_class = table.groupby("label")["patient_id"].nunique()
+    if layout == "split-classes" or (patients_of_class >= _FEWEST_TO_SPLIT).all():
         table["split"] = _splits(table, seed)
-    table["image"], table["mask"] = _places(table, layout, extension)
+    table["image"], table["mask"] = _places(table, layout)
 
     def draw(number: int, label: str, exposure: int, image: str, mask: str) -> str:
         phantom = make_phantom(number, sick=label == SICK, size=size, exposure=exposure)
@@ -101,7 +85,7 @@ def write_study(
 
     columns = (table[column] for column in ("seed", "label", "exposure", "image", "mask"))
     findings = [draw(*row) for row in zip(*columns, strict=True)]
-    if manifest or (manifest is None and layout != "flat"):
+    if layout != "flat":
         table["findings"] = findings
         if not masks:
             table["mask"] = ""
@@ -109,10 +93,10 @@ def write_study(
     return top
 
 
-def _roster(n_patients: int, sick_fraction: float, repeats: float, seed: int) -> pd.DataFrame:
+def _roster(n_patients: int, repeats: float, seed: int) -> pd.DataFrame:
     """One row a radiograph: label, patient, what to draw."""
     rng = np.random.default_rng(seed)
-    sick = rng.permutation(n_patients) < round(n_patients * sick_fraction)
+    sick = rng.permutation(n_patients) < round(n_patients / 2)
     counts = 1 + (rng.permutation(n_patients) < round(n_patients * repeats))
     patient = np.repeat(np.arange(n_patients), counts)
     exposure = np.arange(len(patient)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -122,10 +106,6 @@ def _roster(n_patients: int, sick_fraction: float, repeats: float, seed: int) ->
     table["seed"] = rng.integers(0, 2**31, n_patients)[patient]
     table["image"] = [str(number) for number in range(len(table))]
     return table
-
-
-def _can_split(table: pd.DataFrame) -> bool:
-    return bool((table.groupby("label")["patient_id"].nunique() >= _FEWEST_TO_SPLIT).all())
 
 
 def _splits(table: pd.DataFrame, seed: int) -> pd.Series:
@@ -142,7 +122,7 @@ def _splits(table: pd.DataFrame, seed: int) -> pd.Series:
     return table["patient_id"].map(parts)
 
 
-def _places(table: pd.DataFrame, layout: str, extension: str) -> tuple[list[str], list[str]]:
+def _places(table: pd.DataFrame, layout: str) -> tuple[list[str], list[str]]:
     """Relative paths of images and masks."""
     images, masks = [], []
     numbers = table.groupby("label").cumcount() + 1
@@ -151,10 +131,10 @@ def _places(table: pd.DataFrame, layout: str, extension: str) -> tuple[list[str]
     ):
         stem = f"phantom-{position + 1:05d}" if layout == "flat" else f"{label}-{number}"
         if layout == "classes-masks":
-            images.append(f"{label}/images/{stem}{extension}")
+            images.append(f"{label}/images/{stem}.png")
             masks.append(f"{label}/masks/{stem}.png")
             continue
         folder = {"classes": f"{label}/", "split-classes": f"{split}/{label}/", "flat": ""}[layout]
-        images.append(f"{folder}{stem}{extension}")
+        images.append(f"{folder}{stem}.png")
         masks.append(f"masks/{folder}{stem}.png")
     return images, masks

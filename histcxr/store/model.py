@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr import __version__
-from histcxr.decision.familiarity import Familiarity
+from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError, ModelError
 from histcxr.features.curves import reference_quantiles
@@ -76,12 +76,12 @@ class Model:
             raise InputError(f"estimator must have predict_proba, got {type(self.estimator).__name__}")
 
     @cached_property
-    def familiarity(self) -> Familiarity | None:
+    def familiarity(self) -> OutOfDistribution | None:
         """What the lungs that the model was trained on look like; None where it was not recorded."""
         stored = self.training.get("familiarity")
         if stored is None:
             return None
-        found = Familiarity.from_dict(stored)
+        found = OutOfDistribution.from_dict(stored)
         wanted = reference_quantiles(np.zeros((0, self.n_rows, BINS), np.int64), self.recipe).shape[1]
         if len(found.centre) != wanted:
             raise InputError(f"what is familiar must have {wanted} landmarks, got {len(found.centre)}")
@@ -101,7 +101,7 @@ class Model:
         """
         if self.familiarity is None or not len(counts):
             return np.zeros(len(counts), bool)
-        return self.familiarity.unfamiliar(reference_quantiles(counts, self.recipe))
+        return self.familiarity.outside(reference_quantiles(counts, self.recipe))
 
     @property
     def n_rows(self) -> int:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from histcxr.data.manifest import read_manifest
 from histcxr.decision.auc import auc
-from histcxr.decision.drawers import evaluate_decisions
-from histcxr.decision.proportions import confusion
+from histcxr.decision.curves import specificity_at_sensitivity
+from histcxr.decision.drawers import confusion, evaluate_decisions
 from histcxr.decision.reliability import brier_score, expected_calibration_error
-from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError, Reason
 from histcxr.store import Model

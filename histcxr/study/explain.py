@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histcxr.decision.bootstrap import patient_bootstrap
+from histcxr.decision.intervals import patient_bootstrap
 from histcxr.exceptions import InputError
 from histcxr.reference.classes import undersample
 from histcxr.reference.gradcam import even_share, grad_cam, share_inside

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histcxr.decision.familiarity import MIN_RADIOGRAPHS, Familiarity, fit_familiarity
+from histcxr.decision.out_of_distribution import MIN_RADIOGRAPHS, OutOfDistribution, fit_out_of_distribution
 from histcxr.decision.thresholds import certify
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.curves import reference_quantiles
@@ -342,11 +342,13 @@ def fingerprint(cohort: Cohort) -> str:
     return hashlib.sha256("\n".join(labelled).encode()).hexdigest()
 
 
-def _familiarity(parts: Mapping[str, Cohort], recipe: Recipe) -> Familiarity | None:
+def _familiarity(parts: Mapping[str, Cohort], recipe: Recipe) -> OutOfDistribution | None:
     """Learn what the training patients' lungs look like; None of too few."""
     if min(len(parts["train"]), len(parts["val"])) < MIN_RADIOGRAPHS:
         return None
-    return fit_familiarity(*(reference_quantiles(parts[part].counts, recipe) for part in ("train", "val")))
+    return fit_out_of_distribution(
+        *(reference_quantiles(parts[part].counts, recipe) for part in ("train", "val"))
+    )
 
 
 def _finish(

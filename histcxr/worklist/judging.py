@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from histcxr.data.discovery import InputFile
 from histcxr.decision.thresholds import REVIEW, decide
-from histcxr.dicom.uids import ImageUids, uids_in
+from histcxr.dicom.tags import ImageUids, uids_in
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
 from histcxr.features.measuring import Measure, measure_batch, measure_image
 from histcxr.files.reading import read_file

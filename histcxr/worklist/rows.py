@@ -52,7 +52,7 @@ class Row(NamedTuple):
     model : str
         Name and short hash.
     study_uid, series_uid, sop_uid : str
-        Identifiers of a DICOM image (:class:`~histcxr.dicom.uids.ImageUids`); written only where asked for.
+        Identifiers of a DICOM image (:class:`~histcxr.dicom.tags.ImageUids`); written only where asked for.
     """
 
     file: str

@@ -1,6 +1,6 @@
 """From a finished triage, one DICOM Structured Report for each study, for the archive that the images came from.
 
-The reports name the patients, as :mod:`histcxr.reports.structured_report` says, so nothing makes them unless asked.
+The reports name the patients, as :mod:`histcxr.reports.dicom_sr` says, so nothing makes them unless asked.
 Every row of the worklist is accounted for in ``reports.csv``: with its report, or with the reason why it is in none.
 """
 
@@ -16,10 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from histcxr.dicom.uids import read_uids
-from histcxr.exceptions import InputError, OutputError, UnjudgeableError
+from histcxr.dicom.tags import read_uids
+from histcxr.exceptions import InputError, UnjudgeableError
 from histcxr.files.reading import read_file
-from histcxr.reports.structured_report import (
+from histcxr.files.writing import replacing, write_error
+from histcxr.reports.dicom_sr import (
     Algorithm,
     Finding,
     identity_of,
@@ -72,14 +73,8 @@ class StudyReports:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON knows, ``exit_code`` included."""
-        return {
-            "total": self.total,
-            "reports": self.reports,
-            "images": self.images,
-            "left_out": {reason: list(files) for reason, files in self.left_out.items()},
-            "output": self.output,
-            "exit_code": self.exit_code,
-        }
+        left_out = {reason: list(files) for reason, files in self.left_out.items()}
+        return vars(self) | {"left_out": left_out, "exit_code": self.exit_code}
 
 
 def write_study_reports(
@@ -134,7 +129,10 @@ def write_study_reports(
                 fates[row] = ("", reason)
             else:
                 studies.setdefault(study, []).append(row)
-        _make(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(folder, error) from error
         reports = 0
         for study, rows in studies.items():
             name = f"SR{reports + 1:06}.dcm"
@@ -222,17 +220,17 @@ def _account(
 ) -> StudyReports:
     """Write what became of every row, and sum it up."""
     left_out: dict[str, list[str]] = {}
-    try:
-        with open(folder / TABLE, "w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(COLUMNS)
-            for record, (report, reason) in zip(triage, fates, strict=True):
-                name = printable(record["file"])
-                table.writerow([guarded(name), report, reason])
-                if reason:
-                    left_out.setdefault(reason, []).append(name)
-    except OSError as error:
-        raise _unwritable(folder / TABLE, error) from error
+    with (
+        replacing(folder / TABLE) as unfinished,
+        open(unfinished, "w", encoding="utf-8", newline="") as file,
+    ):
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for record, (report, reason) in zip(triage, fates, strict=True):
+            name = printable(record["file"])
+            table.writerow([guarded(name), report, reason])
+            if reason:
+                left_out.setdefault(reason, []).append(name)
     return StudyReports(
         total=len(triage),
         reports=reports,
@@ -246,20 +244,9 @@ def _check_free(folder: Path) -> None:
     try:
         free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise write_error(folder, error) from error
     if not free:
         raise InputError(
             f"output must be a new or empty folder, so that no older report stays among the new; {os.fspath(folder)!r} "
             "is not"
         )
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(place: Path, error: OSError) -> OutputError:
-    return OutputError(f"{place}: cannot be written ({error.strerror or error})")

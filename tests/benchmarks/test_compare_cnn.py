@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +13,6 @@ import pandas as pd
 import pytest
 
 from histcxr.data.manifest import read_manifest
-from histcxr.decision.tables import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.phantoms.studies import write_study
 from histcxr.store import save_model
@@ -56,16 +54,6 @@ def made_up(bench, **scores):
     patients = np.array([f"p{i}" for i in range(200)], dtype=object)
     values = {name: make(sick, rng) for name, make in scores.items()}
     return bench.reference_pairs.Scores(values, sick, patients, pd.DataFrame(), [])
-
-
-@pytest.mark.parametrize("sensitivity", [0.5, 0.9, 0.95, 0.99])
-def test_the_specificity_is_the_librarys(bench, sensitivity):
-    rng = np.random.default_rng(3)
-    sick = rng.random(157) < 0.4
-    for values in (rng.normal(sick, 1), np.round(rng.normal(sick, 1))):
-        point = specificity_at_sensitivity(values, sick, sensitivity=sensitivity, draws=100)
-        ours = bench.reference_pairs.specificity_at(values, sick, Fraction(repr(sensitivity)))
-        assert ours == point.specificity.value
 
 
 def test_the_better_model_leads_on_the_same_patients(bench):

@@ -19,7 +19,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     options = {"size": (64, 64), "mask_size": (64, 64), "repeats": 0}
     study = write_study(folder / "study", n_patients=300, seed=1, **options)
-    write_study(folder / "incoming", n_patients=12, seed=2, layout="flat", manifest=False, **options)
+    write_study(folder / "incoming", n_patients=12, seed=2, layout="flat", **options)
     result = train(
         study, classifiers=["knn", "svm"], zones=6, trials=0, sensitivity=0.8, specificity=0.8, confidence=0.8
     )

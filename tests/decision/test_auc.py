@@ -2,12 +2,14 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
-from histcxr.decision.metrics import auc, compare_auc, roc_auc
+from histcxr.decision.auc import auc, compare, compare_auc, roc_auc
+from histcxr.decision.intervals import drawn_patients, patient_bootstrap, patient_strata
+from histcxr.decision.patients import patient_codes
 from histcxr.exceptions import InputError
 
 
@@ -45,7 +47,6 @@ def study(seed, n=120, digits=1, shift=1.0):
     return np.round(rng.normal(shift * sick), digits), sick
 
 
-@settings(deadline=None)
 @given(
     scores=st.lists(st.integers(0, 6), min_size=2, max_size=50), data=st.data(),
 )  # fmt: skip
@@ -107,22 +108,15 @@ def test_doubling_every_image_under_its_patient_s_name_adds_no_certainty():
     assert fooled.low > single.low + 0.01
 
 
-def test_bootstrap_and_delong_agree():
+def test_a_bootstrap_of_patients_gives_the_same_interval():
     scores, sick = study(11, n=400, digits=0)  # many ties
     ids = np.random.default_rng(11).integers(0, 250, 400)
     for patients in (None, ids):
         one = auc(scores, sick, patient_ids=patients)
-        other = auc(scores, sick, patient_ids=patients, method="bootstrap", draws=1000)
-        assert other.method == "patient bootstrap"
+        other = patient_bootstrap(roc_auc, scores, sick, sick=sick, patient_ids=patients, draws=1000)
         assert (other.value, other.low, other.high) == pytest.approx(
             (one.value, one.low, one.high), abs=0.012
         )
-
-
-def test_bootstrap_is_repeatable_by_its_seed():
-    scores, sick = study(12)
-    runs = [auc(scores, sick, method="bootstrap", draws=200, seed=seed) for seed in (0, 0, 1)]
-    assert runs[0] == runs[1] != runs[2]
 
 
 def test_coverage_of_delong_with_and_without_patients():
@@ -144,13 +138,12 @@ def test_coverage_of_delong_with_and_without_patients():
 # ---- where there is no variance
 
 
-@pytest.mark.parametrize("method", ["delong", "bootstrap"])
-def test_perfect_separation_keeps_an_interval(method):
+def test_perfect_separation_keeps_an_interval():
     scores, sick = np.arange(50.0), np.arange(50) >= 30
-    got = auc(scores, sick, method=method, draws=100)
+    got = auc(scores, sick)
     assert (got.value, got.high) == (1, 1)
     assert got.low == pytest.approx(0.025 ** (1 / 20))  # 20 pairs that share nobody, all in order
-    got = auc(-scores, sick, method=method, draws=100)
+    got = auc(-scores, sick)
     assert (got.value, got.low) == (0, 0)
     assert got.high == pytest.approx(1 - 0.025 ** (1 / 20))
     assert got.method == "distribution-free"
@@ -163,33 +156,27 @@ def test_perfect_separation_of_few_patients_is_worth_little_however_many_images(
     assert got.low == pytest.approx(0.025 ** (1 / 3))
 
 
-@pytest.mark.parametrize("method", ["delong", "bootstrap"])
-def test_equal_scores_keep_an_interval(method):
-    got = auc(np.full(400, 0.5), np.arange(400) < 200, method=method, draws=100)
+def test_equal_scores_keep_an_interval():
+    got = auc(np.full(400, 0.5), np.arange(400) < 200)
     assert got.value == 0.5
     assert (got.low, got.high) == pytest.approx((0.5 - 0.0960, 0.5 + 0.0960), abs=1e-4)
-    got = auc(np.full(4, 0.5), np.arange(4) < 2, method=method, draws=100)
+    got = auc(np.full(4, 0.5), np.arange(4) < 2)
     assert (got.low, got.high) == (0, 1)
 
 
-@pytest.mark.parametrize("method", ["delong", "bootstrap"])
-def test_too_few_patients_or_one_class_are_errors(method):
+def test_too_few_patients_or_one_class_are_errors():
     with pytest.raises(InputError, match="at least two sick and two normal patients .* got 1 and 2"):
-        auc([0.1, 0.2, 0.3], [True, False, False], method=method)
+        auc([0.1, 0.2, 0.3], [True, False, False])
     with pytest.raises(InputError, match="got 1 and 2"):
-        auc([0.1, 0.2, 0.3, 0.4], [True, True, False, False], patient_ids=["a", "a", "", ""], method=method)
+        auc([0.1, 0.2, 0.3, 0.4], [True, True, False, False], patient_ids=["a", "a", "", ""])
     with pytest.raises(InputError, match="sick must hold both classes, got 0 sick and 2 normal"):
-        auc([0.1, 0.2], [False, False], method=method)
+        auc([0.1, 0.2], [False, False])
     with pytest.raises(InputError, match="both classes"):
         roc_auc([0.1], [True])
 
 
 def test_arguments_are_checked():
     scores, sick = study(0)
-    with pytest.raises(InputError, match="method must be 'delong' or 'bootstrap', got 'hanley'"):
-        auc(scores, sick, method="hanley")
-    with pytest.raises(InputError, match="draws must be a whole number of at least 100"):
-        auc(scores, sick, method="bootstrap", draws=10)
     with pytest.raises(InputError, match="confidence must be"):
         auc(scores, sick, confidence=95)
     with pytest.raises(InputError, match="scores must be finite"):
@@ -231,37 +218,36 @@ def test_swapping_the_two_turns_the_sign():
     assert one.p_value == pytest.approx(other.p_value)
 
 
-def test_paired_bootstrap_agrees_with_paired_delong():
+def test_a_paired_bootstrap_of_patients_gives_the_same_difference():
     a, sick = study(24, n=400)
     b = np.round(a + np.random.default_rng(24).normal(size=a.size), 1)
     ids = np.random.default_rng(25).integers(0, 300, 400)
     one = compare_auc(a, b, sick, patient_ids=ids)
-    other = compare_auc(a, b, sick, patient_ids=ids, method="bootstrap", draws=1000)
-    assert other.difference.value == one.difference.value
-    assert (other.difference.low, other.difference.high) == pytest.approx(
-        (one.difference.low, one.difference.high), abs=0.012
-    )
-    assert other.p_value < 0.05
+
+    def gap(first, second, labels):
+        return roc_auc(first, labels) - roc_auc(second, labels)
+
+    other = patient_bootstrap(gap, a, b, sick, sick=sick, patient_ids=ids, draws=1000)
+    assert other.value == one.difference.value
+    assert (other.low, other.high) == pytest.approx((one.difference.low, one.difference.high), abs=0.012)
     assert one.p_value < 0.05
 
 
-@pytest.mark.parametrize("method", ["delong", "bootstrap"])
-def test_scores_of_one_order_do_not_differ(method):
+def test_scores_of_one_order_do_not_differ():
     a, sick = study(26)
-    got = compare_auc(a, np.exp(a), sick, method=method, draws=100)
+    got = compare_auc(a, np.exp(a), sick)
     assert (got.difference.value, got.difference.low, got.difference.high, got.p_value) == (0, 0, 0, 1)
 
 
-@pytest.mark.parametrize("method", ["delong", "bootstrap"])
-def test_two_perfect_scores_may_still_differ(method):
+def test_two_perfect_scores_may_still_differ():
     sick = np.arange(40) >= 20
     a, b = np.arange(40.0), np.where(sick, 100 - np.arange(40.0), 0)
-    got = compare_auc(a, b, sick, method=method, draws=100)
+    got = compare_auc(a, b, sick)
     width = 1 - 0.0125 ** (1 / 20)
     assert got.difference.value == 0
     assert (got.difference.low, got.difference.high) == pytest.approx((-width, width))
     assert got.p_value == 1
-    got = compare_auc(a, -b, sick, method=method, draws=100)
+    got = compare_auc(a, -b, sick)
     assert got.difference.value == 1
     assert 0 < got.difference.low < 1
     assert got.p_value == pytest.approx(0.05)
@@ -283,3 +269,100 @@ def test_compared_arrays_must_match():
         compare_auc([0.1, 0.2], [0.1, 0.2, 0.3], [True, False])
     with pytest.raises(InputError, match="scores_b must be finite"):
         compare_auc([0.1, 0.2], [0.1, np.nan], [True, False])
+
+
+# ---- two models
+
+
+def specificity_by_scikit_learn(scores, sick, wanted):
+    false, true, _ = roc_curve(sick, scores, drop_intermediate=False)
+    return 1 - false[true >= wanted - 1e-12].min()
+
+
+def test_compare_is_a_plain_loop_over_drawn_patients():
+    a, sick = study(30, n=150)
+    b = np.round(a + np.random.default_rng(30).normal(size=a.size), 1)
+    ids = np.random.default_rng(31).integers(0, 90, a.size)
+    got = compare(a, b, sick, ids, sensitivity=0.9, confidence=0.8, draws=150, seed=5)
+    assert got.auc == compare_auc(a, b, sick, patient_ids=ids, confidence=0.8)
+    codes = patient_codes(ids, a.size)
+    gaps = []
+    for drawn in drawn_patients(patient_strata(sick, codes), 150, 5):
+        rows = np.concatenate([np.flatnonzero(codes == patient) for patient in drawn])
+        one, two = (specificity_by_scikit_learn(scores[rows], sick[rows], 0.9) for scores in (a, b))
+        gaps.append(one - two)
+    seen = got.specificity
+    assert (seen.first, seen.second) == pytest.approx(
+        (specificity_by_scikit_learn(a, sick, 0.9), specificity_by_scikit_learn(b, sick, 0.9))
+    )
+    assert seen.difference.value == seen.first - seen.second
+    assert (seen.difference.low, seen.difference.high) == pytest.approx(tuple(np.quantile(gaps, [0.1, 0.9])))
+    tail = min(np.sum(np.array(gaps) <= 1e-12), np.sum(np.array(gaps) >= -1e-12))
+    assert seen.p_value == pytest.approx(min(1, 2 * (1 + tail) / 151))
+    assert (got.n_images, got.n_patients) == (150, np.unique(ids).size)
+    stored = json.loads(json.dumps(got.to_dict(), allow_nan=False))
+    assert stored["specificity"]["difference"]["low"] == seen.difference.low
+    assert stored["auc"]["p_value"] == got.auc.p_value
+
+
+def test_the_intervals_of_compare_cover_the_true_differences():
+    """Two normal scores whose true areas and specificities are known, made of a share in common."""
+    rng, shifts = np.random.default_rng(32), np.array([1.6, 1.0])
+    areas = stats.norm.cdf(shifts / np.sqrt(2))
+    specificities = stats.norm.cdf(shifts - stats.norm.ppf(0.8))
+    sick = np.arange(240) < 120
+    covered = np.zeros(2)
+    for _ in range(100):
+        common, own = rng.normal(size=(240, 1)), rng.normal(size=(240, 2))
+        a, b = (np.sqrt(0.5) * (common + own) + sick[:, np.newaxis] * shifts).T
+        got = compare(a, b, sick, None, sensitivity=0.8, draws=150)
+        covered += [
+            one.difference.low <= truth[0] - truth[1] <= one.difference.high
+            for one, truth in ((got.auc, areas), (got.specificity, specificities))
+        ]
+    assert ((covered / 100 > 0.89) & (covered / 100 < 0.995)).all()
+
+
+def test_swapped_models_differ_by_the_opposite():
+    a, sick = study(33)
+    b = study(34)[0] + sick
+    one, other = compare(a, b, sick, None, draws=100), compare(b, a, sick, None, draws=100)
+    assert one.specificity.difference.low == pytest.approx(-other.specificity.difference.high)
+    assert one.specificity.p_value == other.specificity.p_value
+
+
+def test_models_of_one_order_do_not_differ_at_all():
+    a, sick = study(35)
+    got = compare(a, np.exp(a), sick, None, draws=100)
+    for part in (got.auc, got.specificity):
+        difference = part.difference
+        assert (difference.value, difference.low, difference.high, part.p_value) == (0, 0, 0, 1)
+
+
+def test_no_draw_that_differs_is_no_proof_of_equality():
+    """Both models spare every normal patient: 20 patients without a discordant one still leave room."""
+    sick = np.arange(40) >= 20
+    a, b = np.arange(40.0), np.where(sick, 100 - np.arange(40.0), 0)
+    got = compare(a, b, sick, None, draws=100).specificity
+    room = 1 - 0.0125 ** (1 / 20)
+    assert (got.difference.value, got.p_value) == (0, 1)
+    assert (got.difference.low, got.difference.high) == pytest.approx((-room, room))
+    patients = np.repeat(np.arange(8), 5)
+    few = compare(a, b, sick, patients, draws=100).specificity.difference
+    assert few.high == pytest.approx(1 - 0.0125 ** (1 / 4))
+    apart = compare(a, -b, sick, None, draws=100).specificity
+    assert apart.difference.value == 1
+    assert 0 < apart.difference.low < 1
+    assert apart.p_value == pytest.approx(0.05)
+
+
+def test_compare_checks_its_arguments():
+    a, sick = study(36)
+    with pytest.raises(InputError, match="sensitivity must be a number strictly between 0 and 1, got 95"):
+        compare(a, a, sick, None, sensitivity=95)
+    with pytest.raises(InputError, match="draws must be a whole number of at least 100, got 5"):
+        compare(a, a, sick, None, draws=5)
+    with pytest.raises(InputError, match="scores_b must be finite"):
+        compare(a, np.where(sick, np.nan, a), sick, None)
+    with pytest.raises(InputError, match="patient_ids must have shape"):
+        compare(a, a, sick, ["p"])

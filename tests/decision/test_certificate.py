@@ -12,9 +12,8 @@ from mapie.risk_control import BinaryClassificationController
 from scipy.stats import binom
 
 from histcxr.decision import thresholds
-from histcxr.decision.binomial import errors_allowed
 from histcxr.decision.intervals import proportion
-from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
+from histcxr.decision.thresholds import errors_allowed, rule_in_threshold, rule_out_threshold
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "certificate.py"
 

@@ -2,15 +2,24 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import binom, binomtest
 
-from histcxr.decision.intervals import Estimate, clopper_pearson, proportion
-from histcxr.exceptions import InputError
+from histcxr.decision.intervals import (
+    Estimate,
+    bootstrap_p_value,
+    clopper_pearson,
+    drawn_patients,
+    patient_bootstrap,
+    patient_strata,
+    proportion,
+)
+from histcxr.decision.patients import patient_codes
+from histcxr.exceptions import HistcxrWarning, InputError
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 2000), share=st.floats(0, 1), confidence=st.sampled_from([0.5, 0.9, 0.95, 0.999]))
 def test_clopper_pearson_is_scipy_s_exact_interval(n, share, confidence):
     count = round(share * n)
@@ -63,3 +72,89 @@ def test_a_proportion_of_nobody_is_an_error_and_not_nan():
         proportion(1, 2, confidence=95)
     with pytest.raises(InputError, match="must not hold NaN"):
         Estimate(0.5, np.nan, 1.0)
+
+
+# ---- bootstrap of patients
+
+
+def test_each_stratum_keeps_its_size():
+    ids = ["a", "a", "b", "c", "c", "d", "e", ""]
+    sick = np.array([1, 1, 0, 1, 0, 0, 1, 1], bool)
+    strata = patient_strata(sick, patient_codes(ids, 8))
+    assert strata.tolist() == [1, 2, 3, 2, 1, 1]
+    for chosen in drawn_patients(strata, 50, seed=0):
+        assert np.bincount(strata[chosen]).tolist() == [0, 3, 2, 1]
+    assert len({tuple(chosen) for chosen in drawn_patients(strata, 50, seed=0)}) > 10
+
+
+def test_images_of_a_patient_are_drawn_together():
+    ids = np.array(["a", "b", "a", "c", "c", "c", ""])
+    sick = np.array([1, 0, 1, 0, 0, 0, 1], bool)
+    seen = []
+
+    def count(rows):
+        patients, times = np.unique(rows, return_counts=True)
+        seen.append(dict(zip(patients.tolist(), times.tolist(), strict=True)))
+        return float(rows.size)
+
+    patient_bootstrap(count, np.arange(7), sick=sick, patient_ids=ids, draws=100)
+    for drawn in seen:
+        assert drawn.get(0, 0) == drawn.get(2, 0)
+        assert drawn.get(3, 0) == drawn.get(4, 0) == drawn.get(5, 0)
+        assert drawn.get(0, 0) + drawn.get(6, 0) == 2
+        assert drawn.get(1, 0) + drawn.get(3, 0) == 2
+    assert len({tuple(sorted(drawn.items())) for drawn in seen}) > 4
+
+
+def test_the_interval_of_a_mean_is_the_textbook_one():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=400)
+    got = patient_bootstrap(np.mean, values, sick=np.arange(400) < 200, draws=2000, confidence=0.9)
+    groups = [values[:200], values[200:]]
+    error = np.sqrt(sum(group.var() / 200 for group in groups)) / 2  # the strata keep their sizes
+    margin = stats.norm.ppf(0.95) * error
+    assert got.value == pytest.approx(values.mean())
+    assert (got.low, got.high) == pytest.approx((got.value - margin, got.value + margin), abs=0.1 * margin)
+    assert (got.confidence, got.method) == (0.9, "patient bootstrap")
+
+
+def test_several_arrays_are_drawn_alike():
+    values = np.arange(50.0)
+    got = patient_bootstrap(
+        lambda a, b: float(np.abs(a - b).max() + a.mean()), values, values, sick=values < 20, draws=100
+    )
+    assert got.low < values.mean() < got.high
+    assert patient_bootstrap(np.mean, values, sick=values < 20, draws=100).low == got.low
+
+
+def test_a_statistic_without_spread_warns():
+    with pytest.warns(HistcxrWarning, match="every bootstrap draw gave 1.0: no interval"):
+        patient_bootstrap(np.mean, np.ones(10), sick=np.arange(10) < 5, draws=100)
+
+
+def test_a_statistic_that_is_undefined_on_draws_is_an_error_and_not_nan():
+    sick = np.arange(20) < 10
+    rare = np.arange(20) == 0
+
+    def share(rows, labels):
+        return float(labels[rows].mean()) if rows.any() else np.nan
+
+    with pytest.raises(InputError, match=r"statistic must be finite on every draw, got \d+ of 200"):
+        patient_bootstrap(share, rare, sick, sick=sick, draws=200)
+    with pytest.raises(InputError, match="statistic must be finite on the data, got nan"):
+        patient_bootstrap(share, np.zeros(20, bool), sick, sick=sick)
+
+
+def test_lengths_are_checked():
+    with pytest.raises(InputError, match=r"arrays\[1\] must have 3 rows, got shape \(2,\)"):
+        patient_bootstrap(np.mean, [1, 2, 3], [1, 2], sick=[True, False, True])
+    with pytest.raises(InputError, match="draws must be a whole number of at least 100, got 5"):
+        patient_bootstrap(np.mean, [1.0, 2.0], sick=[True, False], draws=5)
+    with pytest.raises(InputError, match="confidence must be"):
+        patient_bootstrap(np.mean, [1.0, 2.0], sick=[True, False], confidence=2)
+
+
+def test_the_p_value_of_draws_is_two_sided_and_never_zero():
+    assert bootstrap_p_value(np.full(199, 0.1)) == pytest.approx(2 / 200)
+    assert bootstrap_p_value(np.array([-1.0] * 10 + [1.0] * 189)) == pytest.approx(2 * 11 / 200)
+    assert bootstrap_p_value(np.zeros(100)) == 1

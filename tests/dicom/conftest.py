@@ -2,6 +2,8 @@
 
 import pytest
 
+from histcxr.data.radiograph import decode_radiograph
+from histcxr.exceptions import RadiographError
 from histcxr.phantoms.dicom_files import encode_dicom
 from histcxr.phantoms.dicom_files import lut_item as make_lut_item
 
@@ -14,6 +16,22 @@ def make_dicom(pixels, *, bits=None, syntax="explicit", signed=False, drop=(), f
     return encode_dicom(
         pixels, bits=bits, syntax=syntax, signed=signed, drop=drop, file_meta=file_meta, tags=tags
     )
+
+
+def refused(data, reason, match=None):
+    with pytest.raises(RadiographError, match=match) as caught:
+        decode_radiograph(data)
+    assert caught.value.reason is reason, caught.value
+    return caught.value
+
+
+def code_item(value, scheme, meaning):
+    """An item of a sequence of codes."""
+    import pydicom
+
+    item = pydicom.Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
 
 
 def lut_item(values, first, bits, as_words=True):

@@ -1,7 +1,6 @@
-"""What DICOM tags decide, which facts are kept, and that nothing else ever leaves the file."""
+"""What DICOM tags decide, which facts are kept, and how the identifiers are found."""
 
-import io
-import traceback
+import random
 
 import numpy as np
 import pytest
@@ -9,12 +8,17 @@ import pytest
 from histcxr.data.discovery import find_inputs
 from histcxr.data.manifest import TAG_COLUMNS, read_manifest
 from histcxr.data.radiograph import decode_radiograph
-from histcxr.data.radiograph import read_any_header as read_header
+from histcxr.dicom import tags
 from histcxr.dicom.radiograph import read_tags
+from histcxr.dicom.tags import BEGINNING, ImageUids, read_uids
 from histcxr.exceptions import InputError, RadiographError, Reason
 from histcxr.files.reading import read_file
 from histcxr.files.writing import encode_image, write_image
 from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.dicom_files import SYNTAXES
+from histcxr.phantoms.mutations import MUTATIONS
+
+from .conftest import code_item
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -76,12 +80,6 @@ def test_kind_from_meta_information_or_modality_alone(make_dicom):
     )
     assert verdict(make_dicom(IMAGE, drop=["SOPClassUID", "Modality"], file_meta=False))[0] is Reason.MODALITY
     assert verdict(bytes(128) + b"DICM" + bytes(100)) == (Reason.UNSUPPORTED, "a DICOM file without an image")
-
-
-def code_item(value, scheme, meaning):
-    item = pydicom.Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item
 
 
 @pytest.mark.parametrize(
@@ -280,120 +278,83 @@ def test_a_medium_with_an_index_and_names_without_extension(make_dicom, tmp_path
     assert verdict(index) == (Reason.MODALITY, "an index of files (DICOMDIR)")
 
 
-def full_of_secrets(make_dicom, **tags):
-    """A file in which every text, name, date and number that the standard knows holds the sentinel."""
-    dataset = pydicom.dcmread(io.BytesIO(make_dicom(IMAGE, **tags)))
-    kept = {*tags, "SOPClassUID", "Modality", "PhotometricInterpretation", "SpecificCharacterSet"}
-    texts = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
-    others = {"DA": "19371231", "AS": "087Y", "UI": "1.2.3.19371231.9", "TM": "193712", "DT": "19371231"}
-    item = pydicom.Dataset()
-    item.PatientName = item.PatientID = item.CodeValue = item.CodeMeaning = SECRET
-    for tag, (vr, _, _, retired, keyword) in pydicom.datadict.DicomDictionary.items():
-        group = tag >> 16
-        if (
-            retired
-            or not keyword
-            or keyword in kept
-            or group not in (0x08, 0x10, 0x18, 0x20, 0x32, 0x38, 0x40)
-        ):
-            continue
-        value = SECRET if vr in texts else others.get(vr) if vr != "SQ" else [item]
-        if value is not None:
-            dataset.add_new(tag, vr, value)
-    dataset.add_new(0x00091001, "LO", SECRET)
-    stream = io.BytesIO()
-    dataset.file_meta.SourceApplicationEntityTitle = SECRET
-    dataset.save_as(stream)
-    assert stream.getvalue().count(SECRET.encode()) > 300
-    return stream.getvalue()
-
-
-LEAKS = (SECRET, SECRET.lower(), "1937", "087", "1.2.3.1937")
-
-
-def silent(said):
-    return not any(word in said for word in LEAKS)
-
-
-def test_nothing_of_the_patient_leaves_the_file(make_dicom, tmp_path, caplog, recwarn):
-    decisive = {
-        "ViewPosition": "PA",
-        "BodyPartExamined": "CHEST",
-        "PresentationIntentType": "FOR PRESENTATION",
-        "PresentationLUTShape": "IDENTITY",
-        "VOILUTFunction": "LINEAR",
-        "AnatomicRegionSequence": [code_item("51185008", "SCT", "chest")],
-        "ViewCodeSequence": [code_item("272479007", "SCT", "postero-anterior")],
-    }
-    data = full_of_secrets(make_dicom, **decisive)
-    caplog.clear()
-    recwarn.clear()
-    radiograph = decode_radiograph(data)
-    assert (radiograph.pixels == IMAGE).all()
-    assert radiograph.metadata["age_group"] == "80-89"
-    (tmp_path / "1.dcm").write_bytes(data)
-    table = read_manifest(tmp_path, dicom_tags=True, salt="secret").drop(columns="image")
-    assert table["patient_id"][0]
-    said = [repr(radiograph), repr(radiograph.metadata), repr(read_header(data)), table.to_csv(), caplog.text]
-    said += [str(read_tags(tmp_path / "1.dcm")), *(str(one.message) for one in recwarn)]
-    assert all(silent(one) for one in said)
-    uids = read_tags(tmp_path / "1.dcm", uids=True)  # on request only
-    assert uids["study_uid"] == uids["series_uid"] == "1.2.3.19371231.9"
-
-
-def test_errors_say_nothing_of_the_patient(make_dicom, caplog, recwarn):
-    """Every kind of refusal, and damage wherever a value stands, with the whole traceback."""
-    files = [full_of_secrets(make_dicom), full_of_secrets(make_dicom, Modality=SECRET)]
-    sound = full_of_secrets(make_dicom, ViewPosition="PA", PresentationLUTShape="IDENTITY")
-    rng = np.random.default_rng(0)
-    for cut in rng.integers(140, len(sound), 20):
-        files.append(sound[:cut])
-    for keyword in (
-        b"\x28\x00\x10\x00US",
-        b"\x28\x00\x02\x00US",
-        b"\x28\x00\x00\x01US",
-        b"\x28\x00\x04\x00CS",
-    ):
-        place = sound.index(keyword) + 8
-        files.append(sound[:place] + SECRET.encode()[:2] + sound[place + 2 :])
-    for keyword in ("WindowWidth", "RescaleSlope", "NumberOfFrames"):
-        data = make_dicom(IMAGE, **{"WindowCenter": 1, keyword: 9})
-        tag = pydicom.tag.Tag(keyword)
-        place = data.index(tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little"))
-        files.append(
-            data[:place] + data[place : place + 6] + b"\x08\0" + SECRET.encode() + data[place + 10 :]
-        )
-    caplog.clear()
-    recwarn.clear()
-    errors = []
-    for data in files:
-        try:
-            decode_radiograph(data)
-        except RadiographError as error:
-            errors.append(error)
-    assert len(errors) >= len(files) - 2
-    for error in errors:
-        assert silent(str(error) + repr(error) + error.explanation)
-        assert silent("".join(traceback.format_exception(error)))
-        assert error.__context__ is None
-    assert silent(caplog.text)
-    assert all(silent(str(one.message)) for one in recwarn)
-
-
-@pytest.mark.parametrize("kind", ["BytesLengthException", "InvalidDicomError"])
-def test_what_pydicom_quotes_goes_no_further(make_dicom, monkeypatch, kind):
-    def quote(*_, **__):
-        raise getattr(pydicom.errors, kind)(SECRET)
-
-    data = make_dicom(IMAGE)
-    monkeypatch.setattr("pydicom.filereader.data_element_generator", quote)
-    with pytest.raises(RadiographError, match="cannot be told apart") as caught:
-        decode_radiograph(data)
-    assert silent("".join(traceback.format_exception(caught.value)))
-    assert caught.value.__context__ is None
-
-
 def test_other_files_are_no_dicom_files(tmp_path):
     (tmp_path / "a.png").write_bytes(encode_image(IMAGE))
     assert read_tags(tmp_path / "a.png") == {}
     assert read_tags(tmp_path / "missing") == {}
+
+
+LARGE = make_phantom(3, size=(300, 280)).image
+UIDS = ImageUids("1.2.840.1", "1.2.840.2", "1.2.840.3", "1.2.840.10008.5.1.4.1.1.1")
+UID_TAGS = {
+    "StudyInstanceUID": UIDS.study_uid,
+    "SeriesInstanceUID": UIDS.series_uid,
+    "SOPInstanceUID": UIDS.sop_uid,
+}
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_every_syntax(make_dicom, tmp_path, syntax):
+    path = write(tmp_path / "image", make_dicom(LARGE, syntax=syntax, **UID_TAGS))
+    assert read_uids(path) == UIDS
+
+
+def test_without_meta_information(make_dicom, tmp_path):
+    assert read_uids(write(tmp_path / "image", make_dicom(LARGE, file_meta=False, **UID_TAGS))) == UIDS
+
+
+def test_pixels_are_not_read(make_dicom, tmp_path, monkeypatch):
+    data = make_dicom(LARGE, **UID_TAGS)
+    path = write(tmp_path / "image", data)
+    read = []
+
+    def counted(*arguments):
+        read.append(len(found := original(*arguments)))
+        return found
+
+    original = read_file
+    monkeypatch.setattr(tags, "read_file", counted)
+    assert read_uids(path) == UIDS
+    assert read == [BEGINNING]
+    assert len(data) > 2 * BEGINNING
+
+
+def test_identifiers_behind_much_else(make_dicom, tmp_path):
+    data = make_dicom(LARGE, **UID_TAGS)
+    place = data.index(b"\x20\x00\x0d\x00UI")
+    private = b"\x09\x00\x01\x10OB\0\0" + (2**17).to_bytes(4, "little") + bytes(2**17)
+    assert read_uids(write(tmp_path / "image", data[:place] + private + data[place:])) == UIDS
+
+
+def test_what_is_missing_or_invalid_is_empty(make_dicom, tmp_path):
+    data = make_dicom(LARGE, StudyInstanceUID="1.2.840.1")
+    assert read_uids(write(tmp_path / "a", data)) == ImageUids("1.2.840.1", "", "1.2.3.4", UIDS.sop_class)
+    data = make_dicom(LARGE, **UID_TAGS).replace(b"1.2.840.2", b"=1+2.8.02")
+    assert read_uids(write(tmp_path / "b", data)) == UIDS._replace(series_uid="")
+    data = make_dicom(LARGE, **UID_TAGS).replace(b"1.2.840.2", b"1.2.040.2")  # no leading zeros
+    assert read_uids(write(tmp_path / "c", data)).series_uid == ""
+
+
+def test_other_files_have_none(tmp_path):
+    assert read_uids(write(tmp_path / "a.png", encode_image(LARGE))) == ImageUids()
+    assert read_uids(write(tmp_path / "empty", b"")) == ImageUids()
+    assert read_uids(tmp_path / "missing") == ImageUids()
+    assert read_uids(tmp_path) == ImageUids()
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_damage_gives_valid_identifiers_or_none(make_dicom, tmp_path, name):
+    rng = random.Random(name)
+    sound = [
+        make_dicom(LARGE.astype(np.uint16), syntax=syntax, **UID_TAGS) for syntax in ("explicit", "deflated")
+    ]
+    for _ in range(40):
+        path = write(tmp_path / "image", MUTATIONS[name](rng.choice(sound), rng, sound))
+        for value in read_uids(path):
+            assert value == "" or set(value) <= set("0123456789.")
+            assert len(value) <= 64

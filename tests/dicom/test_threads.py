@@ -13,7 +13,7 @@ pytest.importorskip("pydicom")
 SCRIPT = """
 import builtins, sys, threading, time
 from histcxr.dicom.radiograph import read_tags
-from histcxr.dicom.uids import read_uids
+from histcxr.dicom.tags import read_uids
 from histcxr.data.radiograph import read_radiograph
 
 real = builtins.__import__

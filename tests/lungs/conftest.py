@@ -5,16 +5,6 @@ import pytest
 
 from histcxr.files.writing import write_image, write_mask
 from histcxr.lungs.segmenter import load_segmenter
-from histcxr.phantoms.anatomy import make_phantom
-
-
-def write_phantoms(folder, n, seed=0):
-    """Write phantoms and their masks where a manifest finds them; return the folder."""
-    for i in range(n):
-        phantom = make_phantom(seed + i, sick=i % 3 == 0, size=(160, 144))
-        write_image(folder / "images" / f"{i:03d}.png", phantom.image)
-        write_mask(folder / "masks" / f"{i:03d}.png", phantom.mask)
-    return folder
 
 
 def random_network(widths, rng):
@@ -30,8 +20,17 @@ def random_network(widths, rng):
 
 
 @pytest.fixture(scope="session")
-def phantoms_on_disk():
-    return write_phantoms
+def phantoms_on_disk(phantoms):
+    """A function that writes phantoms and their masks where a manifest finds them, and returns the folder."""
+
+    def write(folder, n):
+        for i in range(n):
+            phantom = phantoms(i, sick=i % 3 == 0, size=(160, 144))
+            write_image(folder / "images" / f"{i:03d}.png", phantom.image)
+            write_mask(folder / "masks" / f"{i:03d}.png", phantom.mask)
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="session")

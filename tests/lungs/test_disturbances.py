@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from histcxr.lungs.disturbances import DISTURBANCES, Pair, disturb, move
-from histcxr.phantoms.anatomy import make_phantom
 
 
 @pytest.fixture(scope="module")
-def pair():
-    phantom = make_phantom(3, size=(256, 256))
+def pair(phantoms):
+    phantom = phantoms(3, size=(256, 256))
     return Pair(phantom.image, phantom.mask.astype(np.uint8) * np.uint8(255))
 
 

@@ -10,16 +10,14 @@ from histcxr.data.masks import read_mask
 from histcxr.exceptions import InputError
 from histcxr.files.writing import write_image
 from histcxr.lungs.folder import COLUMNS, SHEET, TABLE, segment_folder
-from histcxr.lungs.pairs import read_pairs, with_masks
-from histcxr.phantoms.anatomy import make_phantom
 
 
 @pytest.fixture
-def mixed(tmp_path):
+def mixed(tmp_path, phantoms):
     folder = tmp_path / "in"
     for i in range(6):
-        write_image(folder / "deep" / f"{i}.png", make_phantom(500 + i).image)
-    write_image(folder / "deep" / "0.bmp", make_phantom(600).image)
+        write_image(folder / "deep" / f"{i}.png", phantoms(500 + i).image)
+    write_image(folder / "deep" / "0.bmp", phantoms(600).image)
     (folder / "broken.png").write_bytes(b"no image")
     write_image(folder / "noise.png", np.random.default_rng(0).integers(0, 256, (90, 90)).astype(np.uint8))
     return folder
@@ -71,34 +69,3 @@ def test_an_output_that_exists_is_kept(mixed, tmp_path, segmenter):
     with pytest.raises(InputError, match="exists"):
         segment_folder(mixed, out, segmenter=segmenter)
     assert segment_folder(mixed, out, segmenter=segmenter, overwrite=True).total == 9
-
-
-def test_patients_have_one_split_over_all_data(tmp_path, phantoms_on_disk):
-    first, second = (phantoms_on_disk(tmp_path / name, 6) for name in ("first", "second"))
-    for folder, splits in (
-        (first, "train train val test test train"),
-        (second, "test train train train train val"),
-    ):
-        lines = [
-            f"images/{i:03d}.png,masks/{i:03d}.png,p{i},{split}" for i, split in enumerate(splits.split())
-        ]
-        (folder / "manifest.csv").write_text("\n".join(["image,mask,patient_id,split", *lines]) + "\n")
-    table = with_masks([first, second])
-    assert table.groupby("patient_id")["split"].nunique().eq(1).all()
-    assert dict(zip(table["patient_id"], table["split"], strict=True)) == {
-        "p0": "test", "p1": "train", "p2": "val", "p3": "test", "p4": "test", "p5": "val",
-    }  # fmt: skip
-    pairs = read_pairs(table)
-    assert len(pairs) == 12
-    assert len(pairs.part("val")) == 4
-    with pytest.raises(InputError, match="published"):
-        with_masks([first], "published")
-
-
-def test_masks_that_cannot_be_read_are_named(tmp_path, phantoms_on_disk):
-    folder = phantoms_on_disk(tmp_path / "data", 4)
-    (folder / "masks" / "001.png").write_bytes(b"nothing")
-    pairs = read_pairs(with_masks([folder]))
-    assert len(pairs) == 3
-    (name,) = pairs.unusable
-    assert name.endswith("001.png")

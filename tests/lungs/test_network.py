@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from histcxr.decision.familiarity import Familiarity
+from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.exceptions import ModelError
 from histcxr.lungs.gate import Gate
-from histcxr.lungs.inputs import SIZE, network_input
+from histcxr.lungs.segmenter import SIZE
 from histcxr.lungs.unet import WIDTHS, check_weights
 from histcxr.lungs.unet_onnx import write_onnx
 from histcxr.networks.onnx_session import open_session
-from histcxr.phantoms.anatomy import make_phantom
 
 SMALL = (4, 6, 8)
 
@@ -38,7 +37,7 @@ def test_onnx_gives_what_keras_gives(random_weights, rng):
 def test_onnx_gives_what_the_gate_asks(random_weights, rng):
     weights = random_weights(SMALL, rng)
     k = 4 * SMALL[-1]
-    familiarity = Familiarity(rng.normal(0, 1, k), rng.normal(0, 1, (5, k)), 1.0, 0.0)
+    familiarity = OutOfDistribution(rng.normal(0, 1, k), rng.normal(0, 1, (5, k)), 1.0, 0.0)
     gate = Gate(familiarity, rng.normal(0, 1, k), 0.7, 0.0, 0.0)
     session = open_session(write_onnx(weights, gate, properties={"a": "ü"}))
     pictures = rng.normal(0, 1, (2, 1, SIZE, SIZE)).astype(np.float32)
@@ -65,23 +64,3 @@ def test_wrong_weights_are_refused(damage, random_weights, rng):
         weights[name][0] = np.nan
     with pytest.raises(ModelError, match=r"up0\.enlarge/bias|finite"):
         check_weights(weights)
-
-
-@pytest.mark.parametrize("shape", [(128, 128), (300, 200), (64, 90), (1, 500)])
-def test_input_is_standardised(shape, rng):
-    picture = network_input(rng.integers(0, 256, shape).astype(np.uint8))
-    assert picture.shape == (SIZE, SIZE)
-    assert picture.dtype == np.float32
-    assert abs(picture.mean()) < 1e-3
-    assert abs(picture.std() - 1) < 1e-3
-
-
-def test_input_does_not_depend_on_exposure():
-    pixels = make_phantom(1).image // 3
-    difference = network_input(pixels) - network_input(2 * pixels + 40)
-    assert np.abs(difference).max() < 0.1
-    assert np.abs(difference).mean() < 0.02
-
-
-def test_even_picture_becomes_zeros():
-    np.testing.assert_array_equal(network_input(np.full((200, 200), 77, np.uint8)), 0)

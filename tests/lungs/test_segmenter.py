@@ -6,23 +6,17 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import ModelError, Reason, UnjudgeableError
-from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter
+from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter, network_input
+from histcxr.lungs.training import dice
 from histcxr.lungs.unet import WIDTHS
 from histcxr.lungs.unet_onnx import write_onnx
-from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.not_chests import TRANSFORMS
 
-
-def phantoms(n, seed=10_000, size=(200, 180)):
-    return [make_phantom(seed + i, sick=i % 2 == 1, size=size) for i in range(n)]
+FIRST, SIZE = 10_000, (200, 180)  # seeds that the network has not seen
 
 
-def dice(first, second):
-    return 2 * (first & second).sum() / (first.sum() + second.sum())
-
-
-def test_lungs_of_new_phantoms_are_found(segmenter):
-    drawn = phantoms(20)
+def test_lungs_of_new_phantoms_are_found(segmenter, phantoms):
+    drawn = phantoms.several(20, FIRST, size=SIZE)
     found = segmenter.segment([phantom.image for phantom in drawn])
     scores = [
         dice(one.mask, phantom.mask)
@@ -33,8 +27,8 @@ def test_lungs_of_new_phantoms_are_found(segmenter):
     assert np.mean(scores) > 0.93
 
 
-def test_an_image_alone_gives_the_same(segmenter):
-    images = [phantom.image for phantom in phantoms(40, size=(144, 160))]
+def test_an_image_alone_gives_the_same(segmenter, phantoms):
+    images = [phantom.image for phantom in phantoms.several(40, FIRST, size=(144, 160))]
     together = segmenter.segment(images)
     for image, one in zip(images, together, strict=True):
         (alone,) = segmenter.segment([image])
@@ -44,19 +38,21 @@ def test_an_image_alone_gives_the_same(segmenter):
             assert alone.distance == one.distance
 
 
-def test_inverted_phantoms_are_told(segmenter):
-    found = segmenter.segment([255 - phantom.image for phantom in phantoms(10)])
+def test_inverted_phantoms_are_told(segmenter, phantoms):
+    found = segmenter.segment([255 - phantom.image for phantom in phantoms.several(10, FIRST, size=SIZE)])
     assert [one.reason for one in found] == [Reason.POLARITY] * 10
 
 
 @pytest.mark.parametrize("change", ["turned90", "turned180", "turned270", "upside_down", "two_images"])
-def test_turned_phantoms_are_refused(segmenter, change):
-    found = segmenter.segment([TRANSFORMS[change](phantom.image) for phantom in phantoms(10)])
+def test_turned_phantoms_are_refused(segmenter, phantoms, change):
+    found = segmenter.segment(
+        [TRANSFORMS[change](phantom.image) for phantom in phantoms.several(10, FIRST, size=SIZE)]
+    )
     assert sum(isinstance(one, UnjudgeableError) for one in found) >= 9
 
 
-def test_outline_is_the_mask_unchecked(segmenter):
-    (phantom,) = phantoms(1)
+def test_outline_is_the_mask_unchecked(segmenter, phantoms):
+    phantom = phantoms(FIRST, size=SIZE)
     (found,), (outline,) = segmenter.segment([phantom.image]), segmenter.outline([phantom.image])
     np.testing.assert_array_equal(found.mask, outline)
     (upside_down,) = segmenter.outline([phantom.image[::-1].copy()])
@@ -64,11 +60,11 @@ def test_outline_is_the_mask_unchecked(segmenter):
 
 
 @pytest.mark.parametrize("kind", ["even", "noise", "narrow"])
-def test_no_chest_is_refused(segmenter, kind, rng):
+def test_no_chest_is_refused(segmenter, phantoms, kind, rng):
     pixels = {
         "even": np.full((200, 200), 90, np.uint8),
         "noise": rng.integers(0, 256, (200, 200)).astype(np.uint8),
-        "narrow": make_phantom(1, size=(224, 224)).image[:, 80:150],
+        "narrow": phantoms(1).image[:, 80:150],
     }[kind]
     (found,) = segmenter.segment([pixels], ["picture.png"])
     assert isinstance(found, UnjudgeableError)
@@ -81,9 +77,9 @@ def test_no_chest_is_refused(segmenter, kind, rng):
     )
 
 
-def test_packaged_network_is_loaded_once_and_says_what_it_is(segmenter):
+def test_packaged_network_is_loaded_once_and_says_what_it_is(segmenter, phantoms):
     assert segmenter is load_segmenter()
-    assert segmenter.contexts([make_phantom(0).image]).shape == (1, 4 * WIDTHS[-1])
+    assert segmenter.contexts([phantoms(0).image]).shape == (1, 4 * WIDTHS[-1])
     assert all(0 <= share <= 0.01 for share in segmenter.about["false_alarms"])
     assert "research" in segmenter.about["use"]
     assert all(figures["dice"] > 0.9 for figures in segmenter.about["test"].values())
@@ -104,3 +100,26 @@ def test_other_files_are_refused(random_weights, tmp_path):
     nothing = tmp_path / "lungs.onnx"
     with pytest.raises(UnjudgeableError, match="does not exist"):
         load_segmenter(nothing)
+
+
+# ---- what the network sees
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (300, 200), (64, 90), (1, 500)])
+def test_input_is_standardised(shape, rng):
+    picture = network_input(rng.integers(0, 256, shape).astype(np.uint8))
+    assert picture.shape == (128, 128)
+    assert picture.dtype == np.float32
+    assert abs(picture.mean()) < 1e-3
+    assert abs(picture.std() - 1) < 1e-3
+
+
+def test_input_does_not_depend_on_exposure(phantoms):
+    pixels = phantoms(1).image // 3
+    difference = network_input(pixels) - network_input(2 * pixels + 40)
+    assert np.abs(difference).max() < 0.1
+    assert np.abs(difference).mean() < 0.02
+
+
+def test_even_picture_becomes_zeros():
+    np.testing.assert_array_equal(network_input(np.full((200, 200), 77, np.uint8)), 0)

@@ -1,13 +1,15 @@
 """Pictures that must be refused: of the right kind, different each time, the same from the same seed."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from histcxr.exceptions import InputError
-from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.not_chests import KINDS, TRANSFORMS, draw_not_chest
 
 
+@functools.cache
 def drawn(kind, n=6):
     return [draw_not_chest(kind, np.random.default_rng([5, i])) for i in range(n)]
 
@@ -23,8 +25,7 @@ def test_pictures_differ_and_repeat(kind):
         assert picture.flags.c_contiguous
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
     assert len({picture.shape for picture in pictures}) > 1
-    for first, again in zip(pictures, drawn(kind), strict=True):
-        assert np.array_equal(first, again)
+    assert np.array_equal(pictures[1], draw_not_chest(kind, np.random.default_rng([5, 1])))
 
 
 @pytest.mark.parametrize("kind", ["lateral", "hand", "foot", "skull", "pelvis", "knee", "abdomen"])
@@ -64,8 +65,8 @@ def test_unknown_kinds_are_refused():
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_transforms_change_the_image_and_leave_the_original(name):
-    pixels = make_phantom(2, size=(160, 140)).image
+def test_transforms_change_the_image_and_leave_the_original(phantoms, name):
+    pixels = phantoms(2, size=(160, 140)).image
     before = pixels.copy()
     changed = TRANSFORMS[name](pixels)
     assert np.array_equal(pixels, before)
@@ -76,8 +77,8 @@ def test_transforms_change_the_image_and_leave_the_original(name):
     assert np.array_equal(changed, TRANSFORMS[name](pixels))
 
 
-def test_transforms_do_what_they_are_called():
-    pixels = make_phantom(2, size=(160, 140)).image
+def test_transforms_do_what_they_are_called(phantoms):
+    pixels = phantoms(2, size=(160, 140)).image
     change = {name: function(pixels) for name, function in TRANSFORMS.items()}
     assert np.array_equal(change["inverted"].astype(int) + pixels, np.full(pixels.shape, 255))
     assert np.array_equal(change["turned180"], pixels[::-1, ::-1])

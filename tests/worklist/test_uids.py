@@ -103,7 +103,7 @@ def test_no_file_is_read_twice_for_them(archive, model, tmp_path, monkeypatch):
         return read_file(path, *arguments)
 
     monkeypatch.setattr(judging, "read_file", counted)
-    monkeypatch.setattr("histcxr.dicom.uids.read_file", counted)
+    monkeypatch.setattr("histcxr.dicom.tags.read_file", counted)
     triage(archive, model, tmp_path / "w.csv", segment=False, uids=True)
     assert {name: reads[name] for name in ("a.dcm", "b", "cut.dcm", "text.dcm")} == dict.fromkeys(
         ("a.dcm", "b", "cut.dcm", "text.dcm"), 1

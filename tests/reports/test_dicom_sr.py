@@ -16,7 +16,7 @@ from histcxr.exceptions import InputError, MissingDependencyError, OutputError, 
 from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.dicom_files import encode_dicom
 from histcxr.phantoms.mutations import MUTATIONS
-from histcxr.reports.structured_report import (
+from histcxr.reports.dicom_sr import (
     RESEARCH_USE,
     SCHEME,
     Algorithm,

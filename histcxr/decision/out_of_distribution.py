@@ -1,10 +1,9 @@
-"""How familiar an image is: the Mahalanobis distance of its features from those of the training radiographs.
+"""What lies outside the training data: the Mahalanobis distance of features from those of the training radiographs.
 
-Whatever the features (the context of the network that finds lungs, landmarks of the histograms that a model
-scores), over the training radiographs they have a centre and a spread, and what is no such radiograph lies far outside
-(Lee et al. 2018, "A simple unified framework for detecting out-of-distribution samples"). Covariances are estimated
-with shrinkage (Ledoit and Wolf 2004, scikit-learn's), so that a few hundred radiographs suffice. How far is too far
-is set by the share of validation radiographs that may be refused.
+Any features will do: the context of the network that finds lungs, or quantiles of the histograms that a model scores
+(Lee et al. 2018, "A simple unified framework for detecting out-of-distribution samples"). The covariance is shrunk
+(Ledoit and Wolf 2004), so that a few hundred radiographs suffice. The limit follows from the share of validation
+radiographs that may be refused.
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = ["MIN_RADIOGRAPHS", "Familiarity", "fit_familiarity"]
-
 #: Fewer radiographs than this show no spread.
 MIN_RADIOGRAPHS = 50
 
 
 @dataclass(frozen=True)
-class Familiarity:
-    """What is familiar.
+class OutOfDistribution:
+    """Centre, spread and limit of what a model was trained on.
 
     Attributes
     ----------
@@ -34,7 +31,7 @@ class Familiarity:
     whitening : ndarray of float64, shape (r, k)
         Takes deviations from the centre to ``r`` uncorrelated ones of variance 1.
     limit : float
-        Squared distances above it are unfamiliar.
+        Squared distances above it lie outside.
     false_alarms : float
         Share of the validation radiographs above it.
     """
@@ -49,21 +46,16 @@ class Familiarity:
         white = (np.asarray(features, np.float64) - self.centre) @ self.whitening.T
         return np.asarray((white**2).sum(axis=1))
 
-    def unfamiliar(self, features: NDArray[np.floating]) -> NDArray[np.bool_]:
+    def outside(self, features: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Tell which of the features (n, k) lie beyond the limit, or are no numbers."""
         return ~(self.distances(features) <= self.limit)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
-        return {
-            "centre": self.centre.tolist(),
-            "whitening": self.whitening.tolist(),
-            "limit": self.limit,
-            "false_alarms": self.false_alarms,
-        }
+        return {**vars(self), "centre": self.centre.tolist(), "whitening": self.whitening.tolist()}
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Familiarity:
+    def from_dict(cls, stored: Mapping[str, Any]) -> OutOfDistribution:
         """Restore what :meth:`to_dict` gave.
 
         Raises
@@ -83,14 +75,14 @@ class Familiarity:
         return found
 
 
-def fit_familiarity(
+def fit_out_of_distribution(
     training: NDArray[np.floating],
     validation: NDArray[np.floating],
     *,
     false_alarms: float = 0.005,
     directions: int | None = None,
-) -> Familiarity:
-    """Learn what is familiar from the features of radiographs.
+) -> OutOfDistribution:
+    """Learn the limit from the features of radiographs.
 
     Parameters
     ----------
@@ -100,10 +92,6 @@ def fit_familiarity(
         Share of the validation radiographs that may be refused.
     directions : int, optional
         Measure in so many directions, those of the largest variance; by default in all.
-
-    Returns
-    -------
-    Familiarity
 
     Raises
     ------
@@ -123,7 +111,7 @@ def fit_familiarity(
     values, vectors = np.linalg.eigh(found.covariance_)
     largest = np.argsort(-values, kind="stable")[:directions]
     whitening = (vectors[:, largest] / np.sqrt(values[largest])).T
-    unlimited = Familiarity(found.location_, whitening, np.inf, 0.0)
+    unlimited = OutOfDistribution(found.location_, whitening, np.inf, 0.0)
     distances = unlimited.distances(validation)
     limit = float(np.quantile(distances, 1 - false_alarms, method="higher"))
-    return Familiarity(found.location_, whitening, limit, float(np.mean(distances > limit)))
+    return OutOfDistribution(found.location_, whitening, limit, float(np.mean(distances > limit)))

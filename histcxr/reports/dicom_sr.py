@@ -17,39 +17,31 @@ import contextlib
 import json
 import os
 import re
+import uuid
 import warnings
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from histcxr.decision.thresholds import REVIEW
-from histcxr.dicom.dataset import parse_errors
-from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason
-from histcxr.reports.structured_content import (
-    DRAWERS,
-    RESEARCH_USE,
-    SCHEME,
-    Algorithm,
-    Finding,
-    coding_scheme,
-    content_tree,
-    make_uid,
+from histcxr import __version__
+from histcxr.decision.thresholds import REVIEW, RULE_IN, RULE_OUT
+from histcxr.exceptions import InputError, MissingDependencyError, Reason
+from histcxr.files.writing import replacing
+
+SCHEME = "99HISTCXR"
+"""Designator of the private coding scheme: ``score``, ``drawer`` and the drawers, ``reason`` and the codes of
+:class:`~histcxr.exceptions.Reason`.
+"""
+
+RESEARCH_USE = (
+    "For research use only. Not a medical device, not a diagnosis: a reader must judge every image, whatever its "
+    "drawer."
 )
-
-__all__ = [
-    "RESEARCH_USE",
-    "SCHEME",
-    "Algorithm",
-    "Finding",
-    "identity_of",
-    "import_highdicom",
-    "structured_report",
-    "write_structured_report",
-]
-
-SERIES_NUMBER = 990
+_DRAWERS = {RULE_OUT: "Ruled out", REVIEW: "To be reviewed", RULE_IN: "Ruled in"}
+_NAMESPACE = uuid.UUID("6f1d1c5e-6d0b-5b0e-9c55-7b1c6d0f4a21")
+_SERIES_NUMBER = 990
 _CHARACTERS = "ISO_IR 192"  # UTF-8: holds every name, however the image wrote it
 
 _NO_PATIENTS = ("DICOS", "Eddy Current")  # kinds of images of luggage and of materials
@@ -65,6 +57,39 @@ _PATTERNS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a triage found in one image; the fields of a worklist's row.
+
+    Attributes
+    ----------
+    decision : str
+        ``rule_out``, ``review`` or ``rule_in``.
+    score : float or None
+        From 0 to 1; None where the image could not be judged.
+    reason : str
+        Why it could not be judged, in a sentence; "" where it was judged.
+    reason_code : str
+        The same as a code of :class:`~histcxr.exceptions.Reason`.
+    """
+
+    decision: str
+    score: float | None
+    reason: str = ""
+    reason_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """What found it: name and manifest's SHA-256 of the model, its thresholds (None: none), histcxr's version."""
+
+    model: str
+    model_hash: str
+    rule_out: float | None = None
+    rule_in: float | None = None
+    version: str = __version__
+
+
 def write_structured_report(
     sources: Sequence[Any],
     findings: Sequence[Finding],
@@ -73,32 +98,14 @@ def write_structured_report(
     algorithm: Algorithm,
     created: datetime | None = None,
 ) -> Path:
-    """Write a structured report about the images of one study; see :func:`structured_report`.
+    """Write :func:`structured_report` to a file, usually ``.dcm``; one of this name is replaced.
 
-    Parameters
-    ----------
-    output : path-like
-        The file, usually ``.dcm``; one of this name is replaced.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    InputError, MissingDependencyError
-        As :func:`structured_report`.
-    OutputError
-        When the file cannot be written.
+    :class:`~histcxr.exceptions.OutputError` says that it cannot be written.
     """
     report = structured_report(sources, findings, algorithm=algorithm, created=created)
-    place = Path(output)
-    try:
-        report.save_as(place, enforce_file_format=True)
-    except OSError as error:
-        raise OutputError(f"{place}: cannot be written ({error.strerror or error})") from error
-    return place
+    with replacing(output) as unfinished:
+        report.save_as(unfinished, enforce_file_format=True)
+    return Path(output)
 
 
 def structured_report(
@@ -148,18 +155,17 @@ def structured_report(
         raise InputError(f"sources must be images of one study; they are of {len(studies)}")
     if len({image.SOPInstanceUID for image in images}) < len(images):
         raise InputError("sources must be different images; two have the same SOP Instance UID")
-    study = images[0].StudyInstanceUID
-    seed = (study, algorithm.model_hash, algorithm.version)
+    seed = (images[0].StudyInstanceUID, algorithm.model_hash, algorithm.version)
     said = json.dumps(
         [[image.SOPInstanceUID, *astuple(finding)] for image, finding in zip(images, findings, strict=True)]
     )
     when = created or datetime.now()
     report = hd.sr.ComprehensiveSR(
         evidence=images,
-        content=content_tree(images, findings, algorithm),
-        series_instance_uid=make_uid("series", *seed),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=make_uid("instance", *seed, repr(astuple(algorithm)), said),
+        content=_content_tree(images, findings, algorithm),
+        series_instance_uid=_uid("series", *seed),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=_uid("instance", *seed, repr(astuple(algorithm)), said),
         instance_number=1,
         manufacturer="histcxr",
         manufacturer_model_name=f"histcxr {algorithm.model}"[:64],
@@ -174,7 +180,7 @@ def structured_report(
     report.InstanceCreationDate, report.InstanceCreationTime = report.ContentDate, report.ContentTime
     for item in report.ContributingEquipmentSequence:  # highdicom signs what it made
         item.ContributionDateTime = when.strftime("%Y%m%d%H%M%S")
-    report.CodingSchemeIdentificationSequence = [coding_scheme(algorithm)]
+    report.CodingSchemeIdentificationSequence = [_coding_scheme(algorithm)]
     return report
 
 
@@ -193,8 +199,8 @@ def import_highdicom() -> Any:
 
 
 def _check(finding: Finding) -> None:
-    if finding.decision not in DRAWERS:
-        raise InputError(f"decision must be one of {', '.join(DRAWERS)}, got {finding.decision!r}")
+    if finding.decision not in _DRAWERS:
+        raise InputError(f"decision must be one of {', '.join(_DRAWERS)}, got {finding.decision!r}")
     if finding.reason_code and finding.reason_code not in set(Reason):
         raise InputError(f"reason_code must be one of histcxr's reasons, got {finding.reason_code!r}")
     if finding.score is None and (not finding.reason_code or finding.decision != REVIEW):
@@ -254,16 +260,116 @@ def _read(path: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they may quote the patient
             return dcmread(path, stop_before_pixels=True, force=True, specific_tags=wanted)
-    except parse_errors() as error:
+    except Exception as error:  # noqa: BLE001 - damage may raise anything, and what it says may quote the patient
         raise InputError(
             f"sources must be DICOM files that can be read; {os.fspath(path)} is not ({type(error).__name__})"
-        ) from None  # what pydicom says may quote the patient
+        ) from None
 
 
 def _words(dataset: Any, keyword: str) -> str:
     """The value of an element as text; nothing where it is missing or damaged."""
     value: Any = None
-    with contextlib.suppress(*parse_errors()), warnings.catch_warnings():
+    with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         value = dataset.get(keyword)
     return str(value or "").strip()
+
+
+def _content_tree(images: Sequence[Any], findings: Sequence[Finding], algorithm: Algorithm) -> Any:
+    """The content tree, by TID 1500."""
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=_uid("device", algorithm.model_hash, algorithm.version),
+        name="histcxr",
+        manufacturer_name="histcxr",
+        model_name=algorithm.model,
+        serial_number=algorithm.model_hash or None,
+    )
+    observer = sr.ObserverContext(codes.DCM.Device, device)
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=sr.CodedConcept("399208008", "SCT", "Plain X-ray of chest"),
+        imaging_measurements=[
+            _group(number, image, finding, algorithm)
+            for number, (image, finding) in enumerate(zip(images, findings, strict=True), start=1)
+        ],
+    )
+    report[0].ContentSequence.append(_comment(RESEARCH_USE))
+    return report
+
+
+def _group(number: int, image: Any, finding: Finding, algorithm: Algorithm) -> Any:
+    """Score, drawer and reason of one image, by TID 1501."""
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    instance = (image.SOPClassUID, image.SOPInstanceUID)
+    parameters = [f"model {algorithm.model}", f"model SHA-256 {algorithm.model_hash}"]
+    for name, threshold in (("rule-out", algorithm.rule_out), ("rule-in", algorithm.rule_in)):
+        parameters.append(f"{name} threshold {'none' if threshold is None else repr(threshold)}")
+    measurements = []
+    if finding.score is not None:
+        unit = codes.UCUM.NoUnits
+        found_in = [sr.SourceImageForMeasurement(*instance)]
+        name = _code("score", "Probability of being sick")
+        measurements = [sr.Measurement(name, finding.score, unit, referenced_images=found_in)]
+    evaluations = [
+        sr.QualitativeEvaluation(
+            _code("drawer", "Triage drawer"), _code(finding.decision, _DRAWERS[finding.decision])
+        )
+    ]
+    if finding.reason_code:
+        meaning = finding.reason_code.replace("_", " ").capitalize()
+        reason = _code("reason", "Reason why the image was not judged")
+        evaluations.append(sr.QualitativeEvaluation(reason, _code(finding.reason_code, meaning)))
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=_uid("tracking", image.SOPInstanceUID, algorithm.model_hash, algorithm.version),
+            identifier=f"image {number}",
+        ),
+        algorithm_id=sr.AlgorithmIdentification(
+            name="histcxr",
+            version=algorithm.version,
+            parameters=parameters,
+            family=codes.cid7162.HistogramAnalysis,
+        ),
+        finding_sites=[sr.FindingSite(codes.SCT.Lung)],
+        measurements=measurements,
+        qualitative_evaluations=evaluations,
+        source_images=[sr.SourceImageForMeasurementGroup(*instance)],
+    )
+    if finding.reason:
+        group[0].ContentSequence.append(_comment(finding.reason))
+    return group
+
+
+def _comment(words: str) -> Any:
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    return sr.TextContentItem(codes.DCM.Comment, words, sr.RelationshipTypeValues.CONTAINS)
+
+
+def _code(value: str, meaning: str) -> Any:
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(value, SCHEME, meaning)
+
+
+def _coding_scheme(algorithm: Algorithm) -> Any:
+    """What the private codes are, for who meets them in an archive."""
+    from pydicom import Dataset
+
+    item = Dataset()
+    item.CodingSchemeDesignator = SCHEME
+    item.CodingSchemeName = "histcxr: scores, drawers and reasons of a triage"
+    item.CodingSchemeVersion = algorithm.version
+    item.CodingSchemeResponsibleOrganization = "histcxr"
+    return item
+
+
+def _uid(*parts: str) -> str:
+    """A UID that equal parts give again: a name-based UUID under the root 2.25 (PS3.5, B.2)."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(parts)).int}"

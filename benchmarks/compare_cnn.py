@@ -1,6 +1,6 @@
 """What does a network that sees the whole image add to histograms, and what does it cost? Same patients, paired.
 
-    python benchmarks/compare_cnn.py --data DATA --histogram MODEL.histcxr --reference NAME.reference \\
+    python benchmarks/compare_cnn.py --data DATA --histogram MODEL.histcxr --reference NAME.histcxr \\
                                      [--sensitivity 0.95] [--plot compare.png] [--json compare.json]
 
 Both options are repeatable; differences in the table are from the first histogram model, all pairs are in the JSON.
@@ -23,8 +23,7 @@ import reference_pairs
 
 from histcxr.data.manifest import read_manifest
 from histcxr.reports.tables import interval_text, markdown_table
-from histcxr.store import Model, load_model
-from histcxr.store.network import ReferenceModel, bytes_on_disk, load_reference
+from histcxr.store import Model, ReferenceModel, load_model
 from histcxr.study.network_evaluate import only_split
 
 FEW = 64  # images for the peak of memory
@@ -181,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _unique_names(paths) for paths in (options.histogram, options.reference)
     )
     histograms = {name: load_model(path) for name, path in histogram_paths.items()}
-    references = {name: load_reference(path) for name, path in reference_paths.items()}
+    references = {name: load_model(path) for name, path in reference_paths.items()}
     figures, differences, scores = compare(
         options.data,
         histograms,
@@ -218,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             place = ("histogram", str(histogram_paths[name]))
         elif name in references:
             training = references[name].training
-            about["kind"], about["bytes"] = "reference", bytes_on_disk(reference_paths[name])
+            about["kind"], about["bytes"] = "reference", _folder_bytes(reference_paths[name])
             about["parameters"] = training.get("parameters")
             about["training_seconds"] = training.get("seconds")
             place = ("reference", str(reference_paths[name]))

@@ -28,11 +28,10 @@ from histcxr.decision.auc import auc
 from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.models.lenet import LeNetClassifier
-from histcxr.models.lenet_graph import LeNetGraph
+from histcxr.models.lenet_network import LeNetGraph, run_session, write_onnx
 from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
-from histcxr.models.onnx_export import run_session, write_onnx
 from histcxr.models.stack import StackedClassifier
-from histcxr.networks.onnx_session import open_session
+from histcxr.networks.onnx_model import open_session
 
 SENSITIVITY = 0.95
 MEMBERS = ("knn", "svm", "random-forest", "xgboost")

@@ -24,9 +24,8 @@ from threadpoolctl import threadpool_limits
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import check_lungs, read_radiograph
 from histcxr.networks.backend import import_neural
-from histcxr.reference.preparation import InputSettings
+from histcxr.reference.images import InputSettings
 from histcxr.store import Judge, load_model
-from histcxr.store.network import load_reference
 
 #: The yardstick of cost: what the field takes for radiographs, with random weights, for they cost the same.
 YARDSTICK, YARDSTICK_SIZE = "densenet121", 224
@@ -58,13 +57,13 @@ def contender(name: str, model: Judge) -> Contender:
 
 def yardstick(name: str = YARDSTICK, size: int = YARDSTICK_SIZE) -> Contender:
     """Return a network with random weights on full images."""
+    from histcxr.networks.training import class_scores
     from histcxr.reference.architectures import build_architecture
-    from histcxr.reference.validation import class_scores
 
     network, settings = build_architecture(name, size=size), InputSettings(size, "full")
 
     def score(images: Sequence[Image]) -> NDArray[np.float64]:
-        return class_scores(network, _squares(images, settings))[:, 1]
+        return class_scores(network, _squares(images, settings)[..., None])[:, 1]
 
     return Contender(f"{name}, {size} px", score)
 
@@ -239,12 +238,7 @@ def main(arguments: Sequence[str]) -> None:
     """Load one model, score the files named on standard input, print the peak of memory in bytes."""
     kind, path = arguments
     images = decode([tuple(pair) for pair in json.load(sys.stdin)])
-    if kind == "histogram":
-        found = contender(path, load_model(path))
-    elif kind == "reference":
-        found = contender(path, load_reference(path))
-    else:
-        found = yardstick(*_named(path))
+    found = yardstick(*_named(path)) if kind == "yardstick" else contender(path, load_model(path))
     found.score(images)
     print(own_peak())
 

@@ -19,9 +19,8 @@ from histcxr.decision.auc import auc, compare
 from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
-from histcxr.reference.inputs import read_images
-from histcxr.store import Model
-from histcxr.store.network import ReferenceModel
+from histcxr.reference.images import read_images
+from histcxr.store import Model, ReferenceModel
 from histcxr.study.cohort import histogram_hashes
 from histcxr.study.network_cohort import pixel_hashes
 
@@ -88,7 +87,7 @@ def score_all(
     read: dict[Any, Any] = {}
     for name, network in references.items():
         if network.inputs not in read:
-            read[network.inputs] = read_images(manifest, **network.inputs.to_dict(), lungs=lungs)
+            read[network.inputs] = read_images(manifest, network.inputs, lungs=lungs)
         images = read[network.inputs]
         usable &= images.usable
         by_model[name] = network.score(images.pixels)

@@ -28,8 +28,7 @@ from reference_rows import FOUR_CLASS, PAEDIATRIC, ROWS, Row
 
 from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
-from histcxr.reference.architectures import build_architecture
-from histcxr.reference.heads import HeadOptions
+from histcxr.reference.architectures import HeadOptions, build_architecture
 from histcxr.reference.registry import find_architecture
 from histcxr.reports.tables import markdown_table
 from histcxr.study.cohort import select_rows

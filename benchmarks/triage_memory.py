@@ -28,6 +28,7 @@ import numpy as np
 from histcxr.data.discovery import find_inputs
 from histcxr.decision.thresholds import certify
 from histcxr.features.histograms import masked_histogram
+from histcxr.features.recipe import Recipe
 from histcxr.models.registry import make_classifier
 from histcxr.phantoms.studies import make_phantom, write_study
 from histcxr.store import Model, save_model
@@ -56,7 +57,9 @@ def phantom_model(folder: Path) -> Path:
     classifier = make_classifier("xgboost", zones=1).fit(counts[train], sick[train])
     scores = classifier.predict_proba(counts[rest])[:, 1]
     chosen = certify(scores, sick[rest], None)
-    return save_model(Model("xgboost", classifier, 1, chosen.rule_out, chosen.rule_in), folder / "model")
+    return save_model(
+        Model("xgboost", classifier, Recipe(1), chosen.rule_out, chosen.rule_in), folder / "model"
+    )
 
 
 def source_pairs(data: Path) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.phantoms.dicom_files import encode_dicom
 from histcxr.reports.tables import markdown_table
-from histcxr.store.boxed import boxed_model
+from histcxr.store import load_model
 from histcxr.worklist.engine import triage
 
 SIDE = 2000
@@ -60,7 +60,7 @@ def whole_runs(paths: Sequence[str], scratch: Path, n_jobs: int, rounds: int) ->
     source = listed(paths, scratch / "list.csv")
     rates = []
     for _ in range(rounds):
-        summary = triage(source, boxed_model(), scratch / "worklist.csv", n_jobs=n_jobs, overwrite=True)
+        summary = triage(source, load_model(), scratch / "worklist.csv", n_jobs=n_jobs, overwrite=True)
         rates.append(summary.images_per_second)
     return {"images": len(paths), "images a second": float(np.median(rates)), "unjudged": summary.unjudged}
 
@@ -80,7 +80,7 @@ def timed(action: Callable[[], Any]) -> tuple[float, Any]:
 
 def stages(paths: Sequence[str]) -> dict[str, float]:
     """Milliseconds an image and stage, on one thread."""
-    model, segmenter = boxed_model(), load_segmenter()
+    model, segmenter = load_model(), load_segmenter()
     spent = dict.fromkeys(("read and decode", "find lungs", "count", "score"), 0.0)
     counted = []
     for start in range(0, len(paths), 16):

@@ -52,9 +52,9 @@ def network():
     pytest.importorskip("keras")
     from histcxr.decision.thresholds import certify
     from histcxr.reference.classifier import ReferenceClassifier
-    from histcxr.reference.preparation import InputSettings
+    from histcxr.reference.images import InputSettings
     from histcxr.reference.small_networks import ConvOptions
-    from histcxr.store.network import ReferenceModel
+    from histcxr.store import ReferenceModel
 
     sick, inputs = np.arange(40) % 2, InputSettings(32, "full")
     phantoms = [make_phantom(seed, sick=bool(one)) for seed, one in enumerate(sick)]

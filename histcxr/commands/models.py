@@ -28,7 +28,7 @@ def command(model: str | None, json_file: str | None) -> None:
         options.write_json(json_file, {"classifiers": rows})
         return
     from histcxr.reports.card import model_card
-    from histcxr.store.boxed import BOXED
+    from histcxr.store import BOXED
 
     description = options.read_model(None if model == BOXED else model).describe()
     click.echo(model_card(description))

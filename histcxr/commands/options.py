@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 SALT_VARIABLE = "HISTCXR_SALT"
 if TYPE_CHECKING:
-    from histcxr.store import Judge, Model
+    from histcxr.store import Judge, Model, ReferenceModel
 
 ZONES = ("1", "2", "6", "1+2", "1+6")
 
@@ -34,7 +34,7 @@ def output_option(help_text: str, *, required: bool = False) -> Any:
 
 def model_option(*, networks: bool = False) -> Any:
     """A saved model, or the one in the box; where it may, a network that sees the image itself."""
-    kinds = "NAME.histcxr, or a network: NAME.reference" if networks else "NAME.histcxr"
+    kinds = "NAME.histcxr, also of a network" if networks else "NAME.histcxr"
     return click.option(
         "-m",
         "--model",
@@ -47,23 +47,33 @@ def read_model(
     path: str | None, *, instead: str = "histcxr triage and histcxr reference take networks"
 ) -> Model:
     """Load the model that was named, or the one in the box; say what to do with a network ``instead``."""
-    if path is None:
-        from histcxr.store.boxed import boxed_model
-
-        return boxed_model()
     from histcxr.exceptions import InputError
-    from histcxr.store import holds_network, load_model
+    from histcxr.store import BOXED, Model, load_model
 
-    if holds_network(path):
+    model = load_model(BOXED if path is None else path)
+    if not isinstance(model, Model):
         raise InputError(f"{path} is a reference network, and this command takes histogram models; {instead}")
-    return load_model(path)
+    return model
+
+
+def read_network(path: str) -> ReferenceModel:
+    """Load the network that was named."""
+    from histcxr.exceptions import InputError
+    from histcxr.store import ReferenceModel, load_model
+
+    model = load_model(path)
+    if not isinstance(model, ReferenceModel):
+        raise InputError(
+            f"{path} is a histogram model, and this command takes networks; histcxr evaluate takes it"
+        )
+    return model
 
 
 def read_judge(path: str | None) -> Judge:
     """Load the model or the network that was named, or the model in the box."""
-    from histcxr.store import load_judge
+    from histcxr.store import BOXED, load_model
 
-    return read_model(None) if path is None else load_judge(path)
+    return load_model(BOXED if path is None else path)
 
 
 def zones_option() -> Any:

@@ -17,7 +17,7 @@ def command() -> None:
 
     \b
     Example:  histcxr reference list
-              histcxr reference train study -o net.reference
+              histcxr reference train study -o net.histcxr
     """
 
 

@@ -11,7 +11,7 @@ from histcxr.commands.reference_evaluate import network_option
 @click.command()
 @options.data_argument()
 @network_option()
-@options.output_option("Save the certified network here (NAME.reference).", required=True)
+@options.output_option("Save the certified network here (NAME.histcxr).", required=True)
 @options.certificate_options
 @click.option("--split", default="val", show_default=True, help="Which split of DATA; 'all' for every row.")
 @click.option(
@@ -48,19 +48,19 @@ def calibrate(
     The patients must not have been used to train it; those that were are left out.
 
     \b
-    Example:  histcxr reference calibrate our_patients -m net.reference -o ours.reference --split all
+    Example:  histcxr reference calibrate our_patients -m net.histcxr -o ours.histcxr --split all
     """
     from histcxr.data.manifest import read_manifest
     from histcxr.files.decoding import muted_decoders
     from histcxr.reports.evaluation import thresholds_report
-    from histcxr.store.network import check_place, load_reference, save_reference
+    from histcxr.store import check_place, save_model
     from histcxr.study.cohort import select_rows
     from histcxr.study.network_calibrate import calibrate_reference
 
     check_place(output, overwrite)
     with muted_decoders():
         calibrated = calibrate_reference(
-            load_reference(model),
+            options.read_network(model),
             select_rows(read_manifest(data, require_labels=True), where),
             views=views,
             sensitivity=sensitivity,
@@ -71,7 +71,7 @@ def calibrate(
             n_jobs=jobs,
             progress=options.show_progress(),
         )
-    path = save_reference(calibrated, output, overwrite=overwrite)
+    path = save_model(calibrated, output, overwrite=overwrite)
     thresholds = {"rule_out": calibrated.rule_out.to_dict(), "rule_in": calibrated.rule_in.to_dict()}
     click.echo(thresholds_report(thresholds))
     click.echo(f"Saved {calibrated.name} to {path}")

@@ -14,7 +14,7 @@ from histcxr.commands import options
 def network_option() -> Any:
     """A saved network."""
     return click.option(
-        "-m", "--model", type=click.Path(exists=True), required=True, help="A saved network (NAME.reference)."
+        "-m", "--model", type=click.Path(exists=True), required=True, help="A saved network (NAME.histcxr)."
     )
 
 
@@ -52,18 +52,17 @@ def evaluate(
     """Measure a saved network on DATA, a folder or CSV of labelled radiographs.
 
     \b
-    Example:  histcxr reference evaluate study -m net.reference --by source
+    Example:  histcxr reference evaluate study -m net.histcxr --by source
     """
     from histcxr.data.manifest import read_manifest
     from histcxr.files.decoding import muted_decoders
     from histcxr.reports.reference import measured_report
-    from histcxr.store.network import load_reference
     from histcxr.study.cohort import select_rows
     from histcxr.study.network_evaluate import evaluate_reference
 
     with muted_decoders():
         result = evaluate_reference(
-            load_reference(model),
+            options.read_network(model),
             select_rows(read_manifest(data, require_labels=True), where),
             split=None if split == "all" else split,
             by=by,

@@ -63,19 +63,18 @@ def explain(
     the share of an even map.
 
     \b
-    Example:  histcxr reference explain study -m net.reference -o maps
-              histcxr reference explain chest1.png chest2.png -m net.reference -o maps
+    Example:  histcxr reference explain study -m net.histcxr -o maps
+              histcxr reference explain chest1.png chest2.png -m net.histcxr -o maps
     """
     from histcxr.files.decoding import muted_decoders
-    from histcxr.reference.feature_maps import last_convolution
+    from histcxr.reference.backbones import last_convolution
     from histcxr.reports.reference import explanation_report
-    from histcxr.store.network import load_reference
     from histcxr.study.explain import explain_images
 
     if not overwrite:
         _refuse_earlier(Path(output))
     with muted_decoders():
-        network = load_reference(model)
+        network = options.read_network(model)
         manifest = _chosen_images(data, split, images, where, seed)
         if lungs is None and not (manifest["mask"] != "").any():
             lungs = "either"
@@ -134,7 +133,7 @@ def _write(found: Explanation, folder: Path, maps: bool) -> list[str]:
 
     from histcxr.exceptions import OutputError
     from histcxr.files.writing import write_image
-    from histcxr.reference.overlay import overlay, save_grid
+    from histcxr.reference.gradcam import overlay, save_grid
 
     labels = [label or "unknown" for label in found.table["label"]]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
 
 @click.command()
 @options.data_argument()
-@options.output_option("Save the network here (NAME.reference), with its curves.")
+@options.output_option("Save the network here (NAME.histcxr), its curves in NAME.plots.")
 @click.option("--architecture", default="resnet-small", show_default=True, help="See histcxr reference list.")
 @click.option(
     "--region",
@@ -122,14 +123,14 @@ def train(
     patients. DATA's own split is used where it has one.
 
     \b
-    Example:  histcxr reference train study -o net.reference
+    Example:  histcxr reference train study -o net.histcxr
               histcxr reference train study --architecture cnn3 --region full
     """
     from histcxr.data.manifest import read_manifest
     from histcxr.files.decoding import muted_decoders
     from histcxr.networks.backend import import_neural
     from histcxr.reports.reference import trained_report
-    from histcxr.store.network import check_place, save_reference
+    from histcxr.store import check_place, save_model
     from histcxr.study.cohort import select_rows
     from histcxr.study.network_train import ReferenceSettings, train_reference
 
@@ -155,8 +156,8 @@ def train(
         )
     click.echo(trained_report(result.report))
     if output is not None:
-        path = save_reference(result.model, output, overwrite=overwrite)
-        click.echo(f"\nSaved {result.model.name} to {path}{_draw(result.report, path / 'plots')}")
+        path = save_model(result.model, output, overwrite=overwrite)
+        click.echo(f"\nSaved {result.model.name} to {path}{_draw(result.report, path.with_suffix('.plots'))}")
     options.write_json(json_file, result.report)  # last: a wrong path must not cost the training
 
 
@@ -170,7 +171,8 @@ def _draw(report: dict[str, Any], folder: Path) -> str:
         plot_history(report, folder / "history.png")
         plot_calls(report["test"]["classes"], folder / "test.png")
     except MissingDependencyError as error:
-        folder.rmdir()
+        with contextlib.suppress(OSError):  # earlier pictures stay
+            folder.rmdir()
         return f"\nNo curves were drawn: {error}"
     return f", curves to {folder}"
 

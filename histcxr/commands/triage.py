@@ -67,7 +67,7 @@ def command(
     \b
     Example:     histcxr triage incoming
                  histcxr triage incoming -m model.histcxr -o worklist.csv
-                 histcxr triage incoming -m net.reference -o worklist.csv
+                 histcxr triage incoming -m net.histcxr -o worklist.csv
     Exit codes:  0 all judged, 3 some files need attention, 2 wrong usage, 1 failure
     """
     from histcxr.files.decoding import muted_decoders

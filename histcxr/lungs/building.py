@@ -23,8 +23,8 @@ from histcxr.lungs.gate import Gate, fit_gate, no_radiographs
 from histcxr.lungs.pairs import MaskedRadiographs, read_pairs, with_masks
 from histcxr.lungs.segmenter import Segmenter
 from histcxr.lungs.training import SegmenterOptions, dice, train_segmenter
-from histcxr.lungs.unet import Weights, check_weights
-from histcxr.lungs.unet_onnx import write_onnx
+from histcxr.lungs.unet import check_weights, write_onnx
+from histcxr.networks.fit import Weights
 
 #: Licence and purpose, kept in every file.
 USE = "research use only; trained on data whose own licences apply"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from histcxr.exceptions import MaskError, ModelError, RadiographError, Reason, UnjudgeableError
 from histcxr.files.reading import read_file
 from histcxr.lungs.shape import Lungs, enlarged, find_lungs, polarity
-from histcxr.networks.onnx_session import open_session
+from histcxr.networks.onnx_model import open_session
 
 #: Side of the network's input and output, in pixels; it suffices for the outline of the lungs.
 SIZE: Final = 128

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +10,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
 from histcxr.lungs.disturbances import Pair, disturb, move
 from histcxr.lungs.pairs import MaskedRadiographs
 from histcxr.lungs.segmenter import SIZE, standardised
-from histcxr.lungs.unet import WIDTHS, Weights, build_unet, get_weights, set_weights
+from histcxr.lungs.unet import WIDTHS, build_unet
 from histcxr.networks.backend import import_neural
+from histcxr.networks.fit import FitOptions, Weights, fit_network, get_weights, make_batches, outputs
 
 __all__ = ["SegmenterOptions", "TrainedSegmenter", "dice", "train_segmenter"]
 
-_BATCH_FOR_VALIDATION = 64
+# Validation pictures made at a time: bounds the memory.
+_JUDGED = 64
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,10 @@ class SegmenterOptions:
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 0), ("finishing", 0), ("batch_size", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"{name} must be a whole number from {least}; got {value!r}")
+            whole_number(getattr(self, name), name, least=least)
         if not self.epochs + self.finishing:
             raise InputError("epochs and finishing must not both be 0")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate must be above 0 and finite; got {self.learning_rate!r}")
+        FitOptions(1, 1, self.learning_rate)  # which refuses a rate that is none
         if not 2 <= len(self.widths) <= 6:
             raise InputError(f"widths must name the maps of 2 to 6 levels; got {self.widths!r}")
 
@@ -90,7 +89,6 @@ def train_segmenter(
     validation: MaskedRadiographs,
     options: SegmenterOptions | None = None,
     *,
-    start: Weights | None = None,
     progress: Callable[[dict[str, float | int | None]], None] | None = None,
 ) -> TrainedSegmenter:
     """Train the network on disturbed pictures; see :mod:`histcxr.lungs.disturbances`.
@@ -103,8 +101,6 @@ def train_segmenter(
     ----------
     training, validation : MaskedRadiographs
     options : SegmenterOptions, optional
-    start : dict of str to ndarray, optional
-        Weights to go on from, of the same widths; by default fresh ones.
     progress : callable, optional
         Called with each epoch's entry of the history.
 
@@ -116,27 +112,44 @@ def train_segmenter(
     ------
     InputError
         When there are no training pictures.
+    HistcxrError
+        When the loss is no longer a number.
     MissingDependencyError
         When Keras or its backend is not installed.
     """
     options = options or SegmenterOptions()
     if not len(training):
         raise InputError("there must be training pictures with a readable image and mask; got none")
-    keras = import_neural("keras", "to train the network that finds lungs")
     model = build_unet(options.widths, seed=options.seed)
-    if start is not None:
-        set_weights(model, start)
     history: list[dict[str, float | int | None]] = []
 
-    def note(entry: dict[str, float | int | None]) -> None:
-        history.append({"epoch": len(history) + 1, **entry})
+    def judge() -> dict[str, float]:
+        return {"dice": _mean_dice(model, validation)} if len(validation) else {}
+
+    def note(values: dict[str, float]) -> None:
+        history.append({"epoch": len(history) + 1, "loss": values["loss"], "dice": values.get("dice")})
         if progress is not None:
             progress(history[-1])
 
-    if options.epochs:
-        _run_phase(keras, model, training, validation, options, note, finishing=False)
-    if options.finishing:
-        _run_phase(keras, model, training, validation, options, note, finishing=True)
+    rows = np.arange(len(training))
+    for finishing, epochs in ((False, options.epochs), (True, options.finishing)):
+        if not epochs:
+            continue
+        rate = options.learning_rate / 3 if finishing else options.learning_rate
+        fit_network(
+            model,
+            make_batches(
+                _maker(training, options, finishing=finishing),
+                rows,
+                options.batch_size,
+                seed=2 * options.seed + finishing,
+                shares=_source_shares(training) if finishing else None,
+            ),
+            FitOptions(epochs, options.batch_size, rate, schedule="warmup", averaged=True),
+            loss=_loss(import_neural("keras", "to train the network that finds lungs")),
+            judge=judge,
+            on_epoch=note,
+        )
     return TrainedSegmenter(get_weights(model), history)
 
 
@@ -144,48 +157,6 @@ def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Dice coefficient of two masks: twice the common area over the sum of both; 1 where both are empty."""
     total = int(np.count_nonzero(first)) + int(np.count_nonzero(second))
     return 2 * int(np.count_nonzero(first & second)) / total if total else 1.0
-
-
-def _run_phase(
-    keras: Any,
-    model: Any,
-    training: MaskedRadiographs,
-    validation: MaskedRadiographs,
-    options: SegmenterOptions,
-    note: Callable[[dict[str, float | int | None]], None],
-    *,
-    finishing: bool,
-) -> None:
-    """Train for the epochs of one phase, with a learning rate that rises and falls once."""
-    epochs = options.finishing if finishing else options.epochs
-    rate = options.learning_rate / 3 if finishing else options.learning_rate
-    steps = math.ceil(len(training) / options.batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        rate / 20, decay_steps=max(1, steps * (epochs - 1)), warmup_target=rate, warmup_steps=steps
-    )
-    # A short training must not average in the weights that it began with.
-    momentum = min(0.995, 1 - 8 / (steps * epochs + 8))
-    optimizer = keras.optimizers.Adam(schedule, use_ema=True, ema_momentum=momentum, clipnorm=1.0)
-    # XLA on a processor takes longer to compile than it saves; JAX knows nothing else.
-    compiled = keras.backend.backend() == "jax"
-    model.compile(optimizer, loss=_loss(keras), jit_compile=compiled)
-
-    def end_epoch(epoch: int, logs: dict[str, float]) -> None:
-        # Validation wants the averaged weights, training goes on with its own.
-        own = [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.trainable_variables]
-        optimizer.finalize_variable_values(model.trainable_variables)
-        score = float(np.mean(_validate(model, validation))) if len(validation) else None
-        for weight, value in zip(model.trainable_variables, own, strict=True):
-            weight.assign(value)
-        note({"loss": float(logs["loss"]), "dice": score})
-
-    model.fit(
-        _batches(keras, training, options, finishing=finishing),
-        epochs=epochs,
-        shuffle=False,  # the batches come in a new order already, one that follows from the seed
-        verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=end_epoch)],
-    )
 
 
 def _source_shares(training: MaskedRadiographs) -> NDArray[np.float64]:
@@ -216,52 +187,33 @@ def _shrunk(pair: Pair) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return standardised(square), mask.astype(np.float32) / np.float32(255)
 
 
-def _batches(keras: Any, training: MaskedRadiographs, options: SegmenterOptions, *, finishing: bool) -> Any:
-    """Pictures in a new order and newly disturbed in each epoch, made in a thread beside the network."""
-    rows = np.arange(len(training))
-    shares = _source_shares(training) if finishing else None
-    phase = int(finishing)
+def _maker(
+    training: MaskedRadiographs, options: SegmenterOptions, *, finishing: bool
+) -> Callable[[NDArray[np.intp], int, int], tuple[NDArray[np.float32], ...]]:
+    """Return what makes a batch: pictures newly disturbed in each epoch; finishing, half of them as they are."""
 
-    class Batches(keras.utils.PyDataset):
-        def __init__(self) -> None:
-            super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
-            self._epoch = -1
-            self.on_epoch_end()
-
-        def __len__(self) -> int:
-            return math.ceil(len(rows) / options.batch_size)
-
-        def __getitem__(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            places = range(step * options.batch_size, min((step + 1) * options.batch_size, len(rows)))
-            made = []
-            for place in places:
-                # Seeded by phase, epoch and place: threads may come in any order.
-                rng = np.random.default_rng([options.seed, phase, self._epoch, place, 1])
-                pair = training.pair(int(self._order[place]))
-                if finishing and rng.random() < 0.5:
-                    pair = move(pair, 0, flip=bool(rng.random() < 0.5))
-                else:
-                    pair = disturb(pair, rng)
-                made.append(_shrunk(pair))
-            pictures, masks = zip(*made, strict=True)
-            return np.stack(pictures)[..., None], np.stack(masks)[..., None]
-
-        def on_epoch_end(self) -> None:
-            self._epoch += 1
-            rng = np.random.default_rng([options.seed, phase, self._epoch])
-            if shares is None:
-                self._order = rng.permutation(rows)
+    def make(rows: NDArray[np.intp], epoch: int, step: int) -> tuple[NDArray[np.float32], ...]:
+        made = []
+        for place, row in enumerate(rows, start=step * options.batch_size):
+            # Seeded by phase, epoch and place: threads may come in any order.
+            rng = np.random.default_rng([options.seed, int(finishing), epoch, place, 1])
+            pair = training.pair(int(row))
+            if finishing and rng.random() < 0.5:
+                pair = move(pair, 0, flip=bool(rng.random() < 0.5))
             else:
-                self._order = rng.choice(rows, len(rows), p=shares)
+                pair = disturb(pair, rng)
+            made.append(_shrunk(pair))
+        pictures, masks = zip(*made, strict=True)
+        return np.stack(pictures)[..., None], np.stack(masks)[..., None]
 
-    return Batches()
+    return make
 
 
-def _validate(model: Any, validation: MaskedRadiographs) -> list[float]:
+def _mean_dice(model: Any, validation: MaskedRadiographs) -> float:
     scores = []
-    for start in range(0, len(validation), _BATCH_FOR_VALIDATION):
-        rows = range(start, min(start + _BATCH_FOR_VALIDATION, len(validation)))
+    for start in range(0, len(validation), _JUDGED):
+        rows = range(start, min(start + _JUDGED, len(validation)))
         pictures, masks = zip(*(_shrunk(validation.pair(row)) for row in rows), strict=True)
-        found = np.asarray(model.predict_on_batch(np.stack(pictures)[..., None]))[..., 0]
+        found = outputs(model, np.stack(pictures)[..., None])[..., 0]
         scores += [dice(one > 0.5, mask > 0.5) for one, mask in zip(found, masks, strict=True)]
-    return scores
+    return float(np.mean(scores))

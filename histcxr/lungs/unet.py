@@ -1,42 +1,34 @@
 """The network that finds lungs: a small U-Net (Ronneberger, Fischer and Brox, 2015), on any Keras 3 backend.
 
-Each level down is one convolution of 3 x 3 pixels with batch normalisation and ReLU at the top and two below,
-then 2 x 2 max pooling; each level up a transposed convolution, the skip connection and convolutions again.
+Each level down is one convolution of 3 x 3 pixels with batch normalisation and ReLU at the top and two below, then
+2 x 2 max pooling; each level up a transposed convolution, the skip connection and convolutions again. Keras builds it
+for training (:func:`build_unet`); :func:`write_onnx` writes it for prediction from its weights, without Keras.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histcxr.exceptions import ModelError
+from histcxr.lungs.gate import Gate
 from histcxr.lungs.segmenter import SIZE
-from histcxr.networks.backend import import_neural
+from histcxr.networks.backend import import_neural, seeded
+from histcxr.networks.fit import Weights
+from histcxr.networks.onnx_model import EPSILON, GraphWriter, fold_norm
 
-__all__ = [
-    "WIDTHS",
-    "Weights",
-    "build_unet",
-    "check_weights",
-    "convolutions",
-    "get_weights",
-    "set_weights",
-    "weight_shapes",
-]
+__all__ = ["WIDTHS", "build_unet", "check_weights", "weight_shapes", "write_onnx"]
 
 #: Maps on each level, from the finest to the coarsest.
 WIDTHS: Final = (8, 16, 32, 64, 96)
 
-#: Of batch normalisation.
-EPSILON: Final = 1e-3
-
-Weights: TypeAlias = dict[str, NDArray[np.float32]]
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
-def convolutions(level: int) -> int:
-    """How many convolutions follow each other on a level: the finest is dear and gets one."""
+def _convolutions(level: int) -> int:
+    """Say how many convolutions follow each other on a level: the finest is dear and gets one."""
     return 1 if level == 0 else 2
 
 
@@ -56,31 +48,30 @@ def build_unet(widths: tuple[int, ...] = WIDTHS, *, seed: int = 0) -> Any:
         From ``(n, SIZE, SIZE, 1)`` to ``(n, SIZE, SIZE, 1)``: each pixel's probability of belonging to a lung.
     """
     keras = import_neural("keras", "to train the network that finds lungs")
-    layers = keras.layers
-    keras.utils.set_random_seed(seed)
+    with seeded(seed):
+        return _build(keras.layers, keras.Model, widths)
 
-    def named(name: str) -> str:
-        return name.replace(".", "_")  # PyTorch refuses dots
 
+def _build(layers: Any, model: Any, widths: tuple[int, ...]) -> Any:
     def block(x: Any, side: str, level: int) -> Any:
-        for i in range(1, convolutions(level) + 1):
-            name = f"{side}{level}.conv{i}"
-            x = layers.Conv2D(widths[level], 3, padding="same", use_bias=False, name=named(name))(x)
-            x = layers.BatchNormalization(epsilon=EPSILON, name=named(f"{name}.norm"))(x)
-            x = layers.ReLU(name=named(f"{name}.relu"))(x)
+        for i in range(1, _convolutions(level) + 1):
+            name = f"{side}{level}_conv{i}"
+            x = layers.Conv2D(widths[level], 3, padding="same", use_bias=False, name=name)(x)
+            x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_norm")(x)
+            x = layers.ReLU(name=f"{name}_relu")(x)
         return x
 
     deepest = len(widths) - 1
     x = image = layers.Input((SIZE, SIZE, 1), name="image")
     skips = []
     for level in range(deepest + 1):
-        x = block(layers.MaxPooling2D(name=named(f"down{level}.pool"))(x) if level else x, "down", level)
+        x = block(layers.MaxPooling2D(name=f"down{level}_pool")(x) if level else x, "down", level)
         skips.append(x)
     for level in reversed(range(deepest)):
-        x = layers.Conv2DTranspose(widths[level], 2, strides=2, name=named(f"up{level}.enlarge"))(x)
-        x = block(layers.Concatenate(name=named(f"up{level}.skip"))([x, skips[level]]), "up", level)
+        x = layers.Conv2DTranspose(widths[level], 2, strides=2, name=f"up{level}_enlarge")(x)
+        x = block(layers.Concatenate(name=f"up{level}_skip")([x, skips[level]]), "up", level)
     lungs = layers.Conv2D(1, 1, activation="sigmoid", name="lungs")(x)
-    return keras.Model(image, lungs, name="lungs")
+    return model(image, lungs, name="lungs")
 
 
 def weight_shapes(widths: tuple[int, ...] = WIDTHS) -> dict[str, tuple[int, ...]]:
@@ -88,55 +79,21 @@ def weight_shapes(widths: tuple[int, ...] = WIDTHS) -> dict[str, tuple[int, ...]
     shapes: dict[str, tuple[int, ...]] = {}
 
     def block(side: str, level: int, channels: int) -> None:
-        for i in range(1, convolutions(level) + 1):
-            name = f"{side}{level}.conv{i}"
+        for i in range(1, _convolutions(level) + 1):
+            name = f"{side}{level}_conv{i}"
             shapes[f"{name}/kernel"] = (3, 3, channels, widths[level])
-            for part in ("gamma", "beta", "moving_mean", "moving_variance"):
-                shapes[f"{name}.norm/{part}"] = (widths[level],)
+            shapes.update({f"{name}_norm/{part}": (widths[level],) for part in _NORM})
             channels = widths[level]
 
     for level in range(len(widths)):
         block("down", level, widths[level - 1] if level else 1)
     for level in reversed(range(len(widths) - 1)):
-        shapes[f"up{level}.enlarge/kernel"] = (2, 2, widths[level], widths[level + 1])
-        shapes[f"up{level}.enlarge/bias"] = (widths[level],)
+        shapes[f"up{level}_enlarge/kernel"] = (2, 2, widths[level], widths[level + 1])
+        shapes[f"up{level}_enlarge/bias"] = (widths[level],)
         block("up", level, 2 * widths[level])
     shapes["lungs/kernel"] = (1, 1, widths[0], 1)
     shapes["lungs/bias"] = (1,)
     return shapes
-
-
-def get_weights(model: Any) -> Weights:
-    """Take the weights out of a network by name, as :func:`weight_shapes` names them."""
-    found: Weights = {}
-    for layer in model.layers:
-        for weight in layer.weights:
-            value = np.asarray(weight.value.detach().cpu() if hasattr(weight.value, "detach") else weight)
-            found[_weight_name(layer, weight)] = value.astype(np.float32)
-    return {name: found[name] for name in weight_shapes(_widths(found))}
-
-
-def _weight_name(layer: Any, weight: Any) -> str:
-    """Name a weight as files do: ``down0.conv1.norm/gamma`` of the layer ``down0_conv1_norm``."""
-    return f"{layer.name.replace('_', '.')}/{weight.name}"
-
-
-def set_weights(model: Any, weights: Weights) -> None:
-    """Give a network weights by name.
-
-    Raises
-    ------
-    ModelError
-        When they are those of another network.
-    """
-    own = get_weights(model)
-    if {name: values.shape for name, values in own.items()} != {
-        name: values.shape for name, values in weights.items()
-    }:
-        raise ModelError("the weights to start from are those of a network of other widths")
-    for layer in model.layers:
-        for weight in layer.weights:
-            weight.assign(weights[_weight_name(layer, weight)])
 
 
 def check_weights(weights: Weights) -> tuple[int, ...]:
@@ -162,6 +119,82 @@ def check_weights(weights: Weights) -> tuple[int, ...]:
 
 def _widths(weights: Weights) -> tuple[int, ...]:
     widths: list[int] = []
-    while (kernel := weights.get(f"down{len(widths)}.conv1/kernel")) is not None:
+    while (kernel := weights.get(f"down{len(widths)}_conv1/kernel")) is not None:
         widths.append(kernel.shape[-1])
     return tuple(widths)
+
+
+def write_onnx(
+    weights: Weights, gate: Gate | None = None, *, properties: Mapping[str, str] | None = None
+) -> bytes:
+    """Write the network as one ONNX model; batch normalisation is folded into the convolution before it.
+
+    Parameters
+    ----------
+    weights : dict of str to ndarray
+        As :func:`~histcxr.networks.fit.get_weights` gives them.
+    gate : Gate, optional
+        What to compute from the context.
+    properties : mapping of str to str, optional
+        Texts to keep in the file.
+
+    Returns
+    -------
+    bytes
+        An ONNX model of float32 with one input ``image`` ``(n, 1, SIZE, SIZE)``, and the outputs ``lungs`` ``(n, 1,
+        SIZE, SIZE)`` and ``context`` ``(n, 4 widths[-1])``, the mean of each of the deepest maps over each quarter of
+        the picture; with a gate also ``distance`` ``(n, 1)``, the squared Mahalanobis distance of the context, and
+        ``height`` ``(n, 1)``, its height over the gate's plane.
+
+    Raises
+    ------
+    ModelError
+        When the weights are not those of such a network.
+    """
+    widths = check_weights(weights)
+    writer = GraphWriter()
+    deepest = len(widths) - 1
+    x, skips = "image", []
+    for level in range(deepest + 1):
+        if level:
+            x = writer.node("MaxPool", [x], f"pool{level}", kernel_shape=[2, 2], strides=[2, 2])
+        x = _write_block(writer, weights, x, "down", level)
+        skips.append(x)
+    half = SIZE >> (deepest + 1)
+    pooled = writer.node("AveragePool", [x], "pooled", kernel_shape=[half, half], strides=[half, half])
+    writer.node("Flatten", [pooled], "context", axis=1)
+    for level in reversed(range(deepest)):
+        # Keras keeps (height, width, out, in), ONNX (in, out, height, width).
+        kernel, bias = (weights[f"up{level}_enlarge/{part}"] for part in ("kernel", "bias"))
+        how = {"kernel_shape": [2, 2], "strides": [2, 2]}
+        x = writer.layer("ConvTranspose", x, f"up{level}.enlarge", kernel.transpose(3, 2, 0, 1), bias, **how)
+        x = writer.node("Concat", [x, skips[level]], f"up{level}.skip", axis=1)
+        x = _write_block(writer, weights, x, "up", level)
+    kernel = weights["lungs/kernel"].transpose(3, 2, 0, 1)
+    last = [writer.tensor("lungs/kernel", kernel), writer.tensor("lungs/bias", weights["lungs/bias"])]
+    logits = writer.node("Conv", [x, *last], "logits")
+    writer.node("Sigmoid", [logits], "lungs")
+    outputs: dict[str, Sequence[int | str]] = {
+        "lungs": ["n", 1, SIZE, SIZE],
+        "context": ["n", 4 * widths[-1]],
+    }
+    if gate is not None:
+        whitening = gate.distribution.whitening
+        matrix = writer.tensor("whitening", whitening.T)
+        offset = writer.tensor("centre", -(whitening @ gate.distribution.centre))
+        white = writer.node("Gemm", ["context", matrix, offset], "white")
+        writer.node("ReduceSumSquare", [white], "distance", axes=[1], keepdims=1)
+        plane = writer.tensor("plane", gate.plane[:, None])
+        writer.node("Gemm", ["context", plane, writer.tensor("offset", np.array([gate.offset]))], "height")
+        outputs |= {"distance": ["n", 1], "height": ["n", 1]}
+    return writer.model("lungs", {"image": ["n", 1, SIZE, SIZE]}, outputs, properties)
+
+
+def _write_block(writer: GraphWriter, weights: Weights, x: str, side: str, level: int) -> str:
+    for i in range(1, _convolutions(level) + 1):
+        layer, name = f"{side}{level}_conv{i}", f"{side}{level}.conv{i}"
+        norm = {part: weights[f"{layer}_norm/{part}"] for part in _NORM}
+        kernel, bias = fold_norm(weights[f"{layer}/kernel"].transpose(3, 2, 0, 1), norm)
+        x = writer.layer("Conv", x, name, kernel, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        x = writer.node("Relu", [x], f"{name}.relu")
+    return x

@@ -6,7 +6,7 @@ Keras trains it, ONNX Runtime predicts: a fitted or loaded classifier scores wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,16 +25,22 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from histcxr.checks import whole_number
 from histcxr.data.splits import validation_folds
 from histcxr.exceptions import InputError
 from histcxr.features.histograms import zone_names
 from histcxr.features.transformers import has_three_dimensions
-from histcxr.models.lenet_graph import LeNetGraph, build_lenet, set_weights
-from histcxr.models.lenet_inputs import REPRESENTATIONS, check_counted, histogram_tensor
-from histcxr.models.lenet_training import LeNetTrainer, TrainingOptions
-from histcxr.models.onnx_export import run_session, write_onnx
+from histcxr.models.lenet_network import LeNetGraph, build_lenet, run_session, write_onnx
+from histcxr.models.lenet_training import (
+    REPRESENTATIONS,
+    LeNetTrainer,
+    TrainingOptions,
+    check_counted,
+    histogram_tensor,
+)
 from histcxr.networks.backend import import_neural
-from histcxr.networks.onnx_session import open_session
+from histcxr.networks.fit import set_weights
+from histcxr.networks.onnx_model import open_session
 
 __all__ = ["LeNetClassifier"]
 
@@ -47,37 +53,17 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     zones : int, str or None, default=None
         Histograms an image, when ``X`` comes flat: a number, or a setting such as ``"1+6"``. None: one, or
         what a three-dimensional ``X`` shows.
-    representation : {"density", "sqrt", "cumulative"}, default="sqrt"
-        What the network reads; see :func:`~histcxr.models.lenet_inputs.histogram_tensor`, also for the next
-        three.
-    smoothing : float, default=0
-        Width of a Gaussian window in bins.
-    scale : {"raw", "own"}, default="raw"
-        The intensity axis as it is, or laid anew around each image's own median.
+    representation, smoothing, scale, areas
+        What the network reads; see :func:`~histcxr.models.lenet_training.histogram_tensor`.
     bin_width : int, default=1
         Neighbouring bins that are joined into one: with many rows an image (bands), wider bins train several
         times as fast and lose little.
-    areas : {False, True, "size"}, default=False
-        Whether the zones' areas, or the lungs' size as well, remain visible. Masks betray the class by their
-        shape, so off by default.
-    filters, kernel_size, pool_size : int or sequence of int, default=(32, 64), (15, 7), 4
-        Convolution blocks: filters, width in bins, neighbours pooled. One number stands for all blocks; the
-        blocks are as many as ``filters``.
-    pooling : {"max", "average"}, default="max"
-    activation : {"relu", "tanh"}, default="relu"
-    batch_norm : bool, default=True
-        Whether each convolution is followed by batch normalisation.
-    conv_dropout : float or sequence of float, default=0
-        Share dropped in training after each block.
-    dense : sequence of int, default=(256,)
-        Units of the dense layers before the output.
-    dense_dropout : float or sequence of float, default=0.3
-        Share dropped in training before each dense layer and before the output.
-    learning_rate, weight_decay, label_smoothing, batch_size, epochs, patience
-        See :class:`~histcxr.models.lenet_training.TrainingOptions`.
-    shift, gamma, contrast : float, default=0.04, 0.15, 0.1
-        Augmentation: how far brightness, gamma and contrast of the image are varied, by moving its histogram;
-        see :class:`~histcxr.models.lenet_layers.HistogramJitter`. 0, 0, 0 turns it off.
+    filters, kernel_size, pool_size, pooling, activation, batch_norm, conv_dropout, dense, dense_dropout
+        The layers; see :class:`~histcxr.models.lenet_network.LeNetGraph`. One number stands for all layers of a
+        kind; the convolution blocks are as many as ``filters``.
+    learning_rate, weight_decay, label_smoothing, batch_size, epochs, patience, shift, gamma, contrast
+        See :class:`~histcxr.models.lenet_training.TrainingOptions`. ``shift``, ``gamma`` and ``contrast`` of 0
+        turn the augmentation off.
     class_weight : "balanced", dict or None, default=None
         Weight of each class in training and validation loss.
     validation_fraction : float, default=0.1
@@ -92,10 +78,8 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray, shape (2,)
         The second one is the positive class.
-    n_features_in_ : int
-        Counts of an image: zones times bins.
-    n_zones_, n_bins_ : int
-        What they are made of.
+    n_features_in_, n_zones_, n_bins_ : int
+        Counts of an image, and the zones and bins that they are made of.
     members_ : list of dict of str to ndarray
         The weights of each network by name.
     history_ : list of dict of str to list of float
@@ -103,24 +87,19 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     best_epochs_ : list of int
         The epoch, from 0, whose weights each network kept.
     graph_ : dict
-        The arguments of :class:`~histcxr.models.lenet_graph.LeNetGraph`.
+        The arguments of :class:`~histcxr.models.lenet_network.LeNetGraph`.
 
     Notes
     -----
-    ``X`` may come as ``(n, zones, bins)`` or flat as ``(n, zones * bins)``. A fitted classifier consists of
-    arrays, numbers, lists and dictionaries alone: it can be copied, sent to workers and stored by
-    skops. At the first prediction it writes itself as ONNX and ONNX Runtime opens that. No global random
-    generator is touched.
-
+    A fitted classifier consists of arrays, numbers, lists and dictionaries alone: it can be copied, sent to workers
+    and stored by skops. At the first prediction it writes itself as ONNX, which ONNX Runtime opens.
     On a GPU, cuDNN may add numbers up in changing order; TensorFlow offers
     ``tf.config.experimental.enable_op_determinism()`` for the same weights twice there.
 
     Examples
     --------
-    >>> from histcxr.models.lenet import LeNetClassifier
     >>> network = LeNetClassifier(n_seeds=3, random_state=0)
     >>> network.fit(counts, sick, groups=patients)  # doctest: +SKIP
-    >>> network.predict_proba(counts)[:, 1]  # doctest: +SKIP
     """
 
     #: Keras uses all cores by itself, and must not be started in a worker process.
@@ -197,8 +176,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         y : array-like, shape (n,)
             Two classes.
         groups : array-like, shape (n,), optional
-            The patient of each image: no patient is on both sides of the held-out part. None: each image is
-            its own patient.
+            The patient of each image, who is on one side of the held-out part. None: each image is its own.
 
         Raises
         ------
@@ -207,12 +185,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         MissingDependencyError
             When Keras or its backend is not installed.
         """
-        if (
-            not isinstance(self.n_seeds, int | np.integer)
-            or isinstance(self.n_seeds, bool)
-            or self.n_seeds < 1
-        ):
-            raise InputError(f"n_seeds must be an integer of at least 1; got {self.n_seeds!r}")
+        whole_number(self.n_seeds, "n_seeds", least=1)
         if groups is not None:
             check_consistent_length(X, groups)
         trainer, target = self.make_trainer(X, y)
@@ -230,12 +203,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability of each class, shape ``(n, 2)``, in the order of ``classes_``.
-
-        Parameters
-        ----------
-        X : array-like, shape (n, zones, bins) or (n, zones * bins)
-        """
+        """Return the probability of each class, shape ``(n, 2)``, in the order of ``classes_``."""
         check_is_fitted(self)
         histograms = self._tensor(self._flatten(X, reset=False))
         positive = run_session(_session(self), histograms)
@@ -249,16 +217,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     def to_onnx(self) -> bytes:
         """Return the fitted networks and their mean as one ONNX model; no package is needed for it.
 
-        Returns
-        -------
-        bytes
-            From ``histograms``, float32 ``(n, zones, bins)`` as
-            :func:`~histcxr.models.lenet_inputs.histogram_tensor` gives them, to ``score``, ``(n, 1)``.
-
-        Raises
-        ------
-        InputError
-            When weights and graph, e.g. of a loaded classifier, do not belong together.
+        From ``histograms``, float32 ``(n, zones, bins)`` as ``histogram_tensor`` gives them, to ``score``, ``(n, 1)``.
         """
         check_is_fitted(self)
         return write_onnx(LeNetGraph(**self.graph_), self.members_)
@@ -266,15 +225,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     def to_keras(self) -> Any:
         """Return the fitted networks and their mean as one Keras model, e.g. to save it as ``.keras``.
 
-        Returns
-        -------
-        keras.Model
-            ``(n, bins, zones)`` float32, transposed from what ``histogram_tensor`` gives, to ``(n, 1)`` scores.
-
-        Raises
-        ------
-        MissingDependencyError
-            When Keras or its backend is not installed.
+        It takes ``(n, bins, zones)`` float32, transposed from what ``histogram_tensor`` gives, to ``(n, 1)`` scores.
         """
         check_is_fitted(self)
         keras = import_neural("keras", "to build the fitted LeNet")
@@ -288,54 +239,28 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         return keras.Model(inputs, score, name="lenet")
 
     def make_trainer(self, X: ArrayLike, y: ArrayLike) -> tuple[LeNetTrainer, NDArray[np.int8]]:
-        """Check parameters and data, note the data's layout, and compile the network.
+        """Check parameters and data, note the data's layout, and return a trainer that holds them, and the targets.
 
-        Parameters
-        ----------
-        X, y
-            As in :meth:`fit`, which begins with this; a search trains on from here in its own way.
-
-        Returns
-        -------
-        LeNetTrainer
-            Holding the data.
-        ndarray of int8, shape (n,)
-            1 for the second of ``classes_``.
+        :meth:`fit` begins with this; a search trains on from here in its own way. Targets are int8, 1 for the second
+        of ``classes_``.
         """
         if self.representation not in REPRESENTATIONS:
             known = ", ".join(REPRESENTATIONS)
             raise InputError(f"representation must be one of {known}; got {self.representation!r}")
-        options = TrainingOptions(
-            epochs=self.epochs,
-            patience=self.patience,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            label_smoothing=self.label_smoothing,
-            shift=self.shift,
-            gamma=self.gamma,
-            contrast=self.contrast,
-            exponent=REPRESENTATIONS[self.representation],
-        )
+        training, layers = (self._options(kind) for kind in (TrainingOptions, LeNetGraph))
+        options = TrainingOptions(exponent=REPRESENTATIONS[self.representation], **training)
         flat, target = self.check_data(X, y)
-        graph = LeNetGraph.from_options(
-            self.n_bins_ // self.bin_width,
-            self.n_zones_,
-            filters=self.filters,
-            kernel_size=self.kernel_size,
-            pool_size=self.pool_size,
-            conv_dropout=self.conv_dropout,
-            dense=self.dense,
-            dense_dropout=self.dense_dropout,
-            activation=self.activation,
-            pooling=self.pooling,
-            batch_norm=self.batch_norm,
-        )
+        graph = LeNetGraph.from_options(self.n_bins_ // self.bin_width, self.n_zones_, **layers)
         weight = None
         if self.class_weight is not None:
             weight = compute_sample_weight(self.class_weight, self.classes_[target])
         tensor = self._tensor(flat).transpose(0, 2, 1)
         return LeNetTrainer(graph, options, tensor, target, weight), target
+
+    def _options(self, kind: type) -> dict[str, Any]:
+        """Return the parameters that are fields of a table of settings, too."""
+        own = self.get_params()
+        return {field.name: own[field.name] for field in fields(kind) if field.name in own}
 
     def check_data(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int8]]:
         """Return counts (n, zones * bins) and targets, checked; learn the layout and the classes."""
@@ -386,20 +311,12 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
                 raise InputError(
                     f"X must have a multiple of {n_zones} columns (zones={zones!r}); got {flat.shape[1]}"
                 )
-            self._check_bin_width(flat.shape[1] // n_zones)
+            bins = flat.shape[1] // n_zones
+            if bins % whole_number(self.bin_width, "bin_width", least=1):
+                raise InputError(f"bin_width must divide the {bins} bins; got {self.bin_width!r}")
             self.n_zones_: int = n_zones
-            self.n_bins_: int = flat.shape[1] // n_zones
+            self.n_bins_: int = bins
         return flat
-
-    def _check_bin_width(self, bins: int) -> None:
-        width = self.bin_width
-        if (
-            not isinstance(width, int | np.integer)
-            or isinstance(width, bool)
-            or not 1 <= width <= bins
-            or bins % width
-        ):
-            raise InputError(f"bin_width must be an integer that divides the {bins} bins; got {width!r}")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -6,12 +6,15 @@ import importlib
 import importlib.util
 import json
 import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from histcxr.exceptions import InputError, MissingDependencyError
 
-__all__ = ["import_neural", "neural_problem"]
+__all__ = ["import_neural", "neural_problem", "seeded"]
 
 _DEFAULT_BACKEND = "tensorflow"
 _OTHER_BACKENDS = ("jax", "torch")
@@ -67,6 +70,21 @@ def neural_problem() -> str | None:
         return None
     packages = "histcxr[neural]" if missing != [backend] or backend not in _OTHER_BACKENDS else backend
     return f"{' and '.join(missing)} not installed; pip install {packages}"
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let everything that Keras draws while a network is built follow from ``seed`` alone.
+
+    Keras takes the seeds that nobody gave, of weights and dropout, from Python's own generator, which is put back
+    afterwards.
+    """
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _backend() -> str:

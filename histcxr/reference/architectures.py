@@ -7,50 +7,70 @@ made for is part of it.
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
-from histcxr.networks.backend import import_neural
+from histcxr.networks.backend import import_neural, seeded
 from histcxr.reference.backbones import (
     BACKBONES,
     PREPROCESSED,
     Unfrozen,
     add_preprocessing,
+    backbone_of,
     load_backbone,
+    neutralise_normalisation,
     unfreeze,
 )
-from histcxr.reference.feature_maps import last_convolution, layer_names
-from histcxr.reference.heads import HeadOptions, add_head, add_output
 from histcxr.reference.registry import ARCHITECTURES, Architecture, find_architecture
 from histcxr.reference.small_networks import (
-    ConvOptions,
-    LeNetOptions,
-    RecurrentOptions,
-    ResidualOptions,
+    ACTIVATIONS,
     SmallOptions,
     add_trunk,
+    check_rates,
+    check_units,
     smallest_side,
 )
-from histcxr.reference.weights import load_weights
 
-__all__ = [
-    "ARCHITECTURES",
-    "Architecture",
-    "ConvOptions",
-    "HeadOptions",
-    "LeNetOptions",
-    "RecurrentOptions",
-    "ResidualOptions",
-    "build_architecture",
-    "find_architecture",
-    "last_convolution",
-    "layer_names",
-    "unfreeze",
-]
+__all__ = ["DEFAULT_HEAD", "HeadOptions", "build_architecture", "load_weights"]
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """The dense layers on top of a backbone.
+
+    Parameters
+    ----------
+    dense : tuple of int, default (128, 32)
+        Units of each dense layer. Layers of 0 units are left out.
+    dropout : float, default 0.2
+        Before the last layer, from 0 to below 1.
+    activation : {"relu", "tanh"}, default "relu"
+        Of the dense layers.
+    entry_dropout : float, default 0.0
+        Before the first dense layer.
+
+    Raises
+    ------
+    InputError
+        When a value is out of range.
+    """
+
+    dense: tuple[int, ...] = (128, 32)
+    dropout: float = 0.2
+    activation: str = "relu"
+    entry_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_units("dense", self.dense, least=0)
+        check_rates(dropout=self.dropout, entry_dropout=self.entry_dropout)
+        if self.activation not in ACTIVATIONS:
+            raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
+
 
 DEFAULT_HEAD: Final = HeadOptions()
 
@@ -78,7 +98,7 @@ def build_architecture(
         Classes to tell apart.
     weights : None, "imagenet" or path-like, default None
         Where the weights come from: drawn at random, those that Keras publishes for a backbone (fetched once, into
-        ``~/.keras/models``), or a file as in :func:`histcxr.reference.weights.load_weights`.
+        ``~/.keras/models``), or a file as in :func:`load_weights`.
     unfrozen : int or "all", default 0
         How many of a backbone's layers are trained, counted from its end, as in :func:`unfreeze`. With ``"all"``
         and no weights it is trained from scratch, its batch normalisation as well, which otherwise stays frozen.
@@ -113,7 +133,7 @@ def build_architecture(
         raise InputError(
             "Keras must have image_data_format 'channels_last' in ~/.keras/keras.json; it has 'channels_first'"
         )
-    with _seeded(seed):
+    with seeded(seed):
         inputs = keras.Input((side, side, 1), name="grey")
         trunk = options or architecture.options
         if trunk is None:
@@ -122,9 +142,9 @@ def build_architecture(
             x = keras.layers.Rescaling(architecture.scale, name=PREPROCESSED)(inputs)
             x = add_trunk(keras, x, trunk)
         if architecture.head:
-            x = add_head(keras, x, head)
+            x = _add_head(keras, x, head)
         model = keras.Model(
-            inputs, add_output(keras, x, int(n_classes), sigmoid=architecture.sigmoid), name=name
+            inputs, _add_output(keras, x, int(n_classes), sigmoid=architecture.sigmoid), name=name
         )
     if weights is not None and weights != "imagenet":
         load_weights(model, weights)
@@ -179,15 +199,76 @@ def _check_options(
         raise InputError(f"unfrozen must be 0 or 'all' for {name}, which has no backbone; got {unfrozen!r}")
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Let everything that Keras draws while a network is built follow from ``seed`` alone.
+def _add_head(keras: Any, x: Any, options: HeadOptions) -> Any:
+    """Put dense layers on top of ``x``, shape ``(n, features)``; returns ``(n, units of the last one)``."""
+    layers = keras.layers
+    if options.entry_dropout:
+        x = layers.Dropout(options.entry_dropout, name="head_entry_dropout")(x)
+    for i, units in enumerate((units for units in options.dense if units), start=1):
+        x = layers.Dense(units, activation=options.activation, name=f"head_dense{i}")(x)
+    if options.dropout:
+        x = layers.Dropout(options.dropout, name="head_dropout")(x)
+    return x
 
-    Keras takes the seeds that nobody gave from Python's own generator, which is put back afterwards.
+
+def _add_output(keras: Any, x: Any, n_classes: int, *, sigmoid: bool) -> Any:
+    """Put the classes on top of ``x``.
+
+    The layer before the last gives the logits: gradients of a saturated probability vanish.
+
+    Returns
+    -------
+    keras tensor
+        ``(n, n_classes)`` probabilities that sum to 1; ``(n, 1)``, the probability of class 1, for two classes
+        with ``sigmoid``.
     """
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)
+    single = sigmoid and n_classes == 2
+    logits = keras.layers.Dense(1 if single else n_classes, name="logits")(x)
+    return keras.layers.Activation("sigmoid" if single else "softmax", name="score")(logits)
+
+
+def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
+    """Put the weights of a file into a network.
+
+    Only numbers are read; nothing in the file is run.
+
+    Parameters
+    ----------
+    model : keras.Model
+    path : path-like
+        ``.keras`` or ``.weights.h5`` as Keras writes them, of the whole network or of its backbone alone; or the
+        ``.h5`` file without top that Keras publishes for a backbone.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, or it holds the weights of another network.
+    """
+    file, backbone = Path(path), backbone_of(model)
+    if not file.is_file():
+        raise InputError(f"weights must be None, 'imagenet' or a file; there is no file {file}")
+    if not file.name.endswith((".keras", ".h5")):
+        raise InputError(f"weights must be a .keras, .weights.h5 or .h5 file; got {file}")
+    published = file.name.endswith(".h5") and not file.name.endswith(".weights.h5")
+    if published and backbone is None:
+        raise InputError(
+            f"weights for {model.name} must be a .keras or .weights.h5 file; .h5 files are those that Keras "
+            f"publishes for backbones; got {file}"
+        )
+    # The backbone first: what fits it holds nothing for the layers around it, and the other way round.
+    problems = []
+    for network in (backbone,) if published else (backbone, model):
+        if network is None:
+            continue
+        try:
+            with warnings.catch_warnings():
+                # Keras warns of layers that the file does not hold, and leaves them as they are.
+                warnings.filterwarnings("error", message="Skipping")
+                network.load_weights(os.fspath(file))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, UserWarning) as error:
+            problems.append(str(error).strip().split("\n")[0][:200])
+        else:
+            if network is backbone:  # our preprocessing stands in front of it
+                neutralise_normalisation(network)
+            return
+    raise InputError(f"{file} does not hold the weights of {model.name}: {problems[-1]}")

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = ["FILLS", "PUBLISHED", "STRENGTHS", "VIEW", "Augmentation", "augmented_batch", "seen_again"]
+__all__ = [
+    "FILLS",
+    "PUBLISHED",
+    "STRENGTHS",
+    "VIEW",
+    "Augmentation",
+    "as_bytes",
+    "augmented_batch",
+    "seen_again",
+]
 
 #: What comes in from beyond the picture's edge, with OpenCV's name for it.
 FILLS = {"black": cv2.BORDER_CONSTANT, "edge": cv2.BORDER_REPLICATE}
@@ -120,12 +129,12 @@ class Augmentation:
         affine = np.column_stack([matrix, centre - matrix @ centre + shift])
         changed = image
         if not np.array_equal(affine, np.eye(2, 3)):
-            changed = _as_bytes(
+            changed = as_bytes(
                 cv2.warpAffine(image, affine, (width, height), borderMode=FILLS[self.fill], borderValue=[0])
             )
         if self.intensity or self.gamma:
             levels = 255 * _LEVELS ** math.exp(self.gamma * bend) * (1 + self.intensity * light)
-            return _as_bytes(cv2.LUT(changed, np.rint(levels).clip(0, 255).astype(np.uint8)))
+            return as_bytes(cv2.LUT(changed, np.rint(levels).clip(0, 255).astype(np.uint8)))
         return changed.copy() if changed is image else changed
 
 
@@ -192,7 +201,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
-def _as_bytes(array: NDArray[np.generic]) -> _Bytes:
+def as_bytes(array: NDArray[np.generic]) -> _Bytes:
     """Tell the type checker what OpenCV gives back for bytes."""
     return array.astype(np.uint8, copy=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,22 +19,16 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from histcxr.checks import whole_number
 from histcxr.data.splits import hold_out
 from histcxr.exceptions import InputError
-from histcxr.reference.architectures import (
-    DEFAULT_HEAD,
-    Architecture,
-    HeadOptions,
-    build_architecture,
-    find_architecture,
-    unfreeze,
-)
-from histcxr.reference.augmentation import PUBLISHED, Augmentation, seen_again
-from histcxr.reference.preparation import InputSettings
+from histcxr.networks.fit import FitOptions
+from histcxr.networks.training import TrainingData, class_scores, named_part, train_classes
+from histcxr.reference.architectures import DEFAULT_HEAD, HeadOptions, build_architecture
+from histcxr.reference.augmentation import PUBLISHED, Augmentation, augmented_batch, seen_again
+from histcxr.reference.backbones import unfreeze
+from histcxr.reference.images import InputSettings
+from histcxr.reference.registry import Architecture, find_architecture
 from histcxr.reference.small_networks import SmallOptions
-from histcxr.reference.training import Stage, TrainingData, TrainingOptions, train_network
-from histcxr.reference.validation import check_images, class_scores, named_part
 
-__all__ = ["ReferenceClassifier"]
-
+__all__ = ["ReferenceClassifier", "check_images", "get_weights"]
 
 # The second stage's rate, where none is given: a tenth, so that what was learnt elsewhere is only adjusted.
 _SECOND_STAGE = 0.1
@@ -45,13 +40,11 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     architecture : str, default="resnet-small"
-        One of :data:`~histcxr.reference.architectures.ARCHITECTURES`.
+        One of :data:`~histcxr.reference.registry.ARCHITECTURES`.
     size : int, optional
         Side of the images in pixels, to be sure of it. None: what ``X`` has.
-    epochs, batch_size : int, optional
+    epochs, batch_size, learning_rate : optional
         None: what the architecture was published with. Each of two stages has so many epochs at most.
-    learning_rate : float, optional
-        Adam's, in the first epoch. None: what the architecture was published with.
     second_stage_learning_rate : float, optional
         Of the second stage of fine-tuning. None: a tenth of ``learning_rate``.
     unfrozen : int or "all", default=0
@@ -61,26 +54,24 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     weights : "imagenet", path-like or None, default=None
         Where training starts; see :func:`~histcxr.reference.architectures.build_architecture`.
     head : HeadOptions, optional
-        The dense layers of backbones and of the tuned LeNet. None: 128 and 32 units, dropout 0.2.
+        The dense layers of backbones and of the tuned LeNet. None: the usual ones.
     options : SmallOptions, optional
         The layers of a small network. None: the architecture's own.
     augmentation : Augmentation, "published" or None, default=None
         How training images are varied; ``"published"``: as the architecture's report did.
     patience : int, optional
-        Epochs without a lower validation loss after which a stage ends. None: the architecture's own, where that
-        has none all epochs.
+        Epochs without a lower validation loss after which a stage ends. None: the architecture's own, or all epochs.
     validation_fraction : float, default=0.2
         Share of the patients held out for early stopping, up to one half; 0 trains all epochs on everything.
     class_weight : "balanced", dict or None, default=None
         Weight of each class in training and validation loss.
     schedule, weight_decay
-        See :class:`~histcxr.reference.training.TrainingOptions`.
+        See :class:`~histcxr.networks.fit.FitOptions`.
     views : int, default=1
         How often an image is seen to be scored: itself, and with slight changes that are the same for every image.
         The probabilities are means, and cost so many times more.
     inputs : InputSettings, optional
-        How the images of ``X`` were prepared. It is not applied here, only checked (size) and kept, so that a
-        saved classifier says how to prepare others.
+        How the images of ``X`` were prepared; only checked (size) and kept, to prepare others alike.
     random_state : int, RandomState instance or None, default=0
         Of everything random. The same integer gives the same scores on the same machine and backend.
     verbose : {0, 1, 2}, default=0
@@ -95,12 +86,12 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     image_shape_ : tuple of int
         (height, width) of the images.
     graph_ : dict
-        What the network is rebuilt from: the arguments ``name, size, n_classes, head, options`` of
-        :func:`~histcxr.reference.architectures.build_architecture`.
+        The arguments ``name, size, n_classes, head, options`` of ``build_architecture``, to rebuild the network.
     weights_ : dict of str to ndarray
         Its weights by name, in the network's order.
     history_ : dict of str to list of float
-        Curves, one value an epoch; see :class:`~histcxr.reference.training.Training`.
+        Curves, one value an epoch: ``stage`` (from 1), ``accuracy`` and those of
+        :class:`~histcxr.networks.fit.Fitted`.
     best_epoch_ : int
         The epoch, from 0, whose weights were kept.
     validation_rows_ : ndarray of int or None
@@ -108,16 +99,12 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    A fitted classifier consists of arrays, numbers and text alone: it can be copied and pickled, and no Keras model
-    is part of it; that is built from the name of its architecture at the first prediction. Everything is computed
-    in float32.
+    A fitted classifier consists of arrays, numbers and text alone; its Keras model is built at the first prediction.
 
     Examples
     --------
-    >>> from histcxr.reference.classifier import ReferenceClassifier
     >>> network = ReferenceClassifier("cnn3", augmentation="published")
     >>> network.fit(images.pixels, sick, groups=patients)  # doctest: +SKIP
-    >>> network.predict_proba(others.pixels)[:, 1]  # doctest: +SKIP
     """
 
     #: Keras uses all cores by itself, and must not be started in a worker process.
@@ -179,7 +166,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
             When Keras or its backend is not installed.
         """
         architecture = find_architecture(self.architecture)
-        self._training_options(architecture)
+        self._augmentation(architecture)
         whole_number(self.views, "views", least=1)
         start: Any = 0 if len(self._stages(architecture)) > 1 else self.unfrozen
         size = self.size if self.inputs is None else self.inputs.size
@@ -207,12 +194,11 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : ndarray of uint8, shape (n, side, side)
-            Images as :func:`~histcxr.reference.inputs.read_images` prepares them. They are not copied.
+            Images as :func:`~histcxr.reference.images.read_images` prepares them. They are not copied.
         y : array-like, shape (n,)
             Two classes or more.
         groups : array-like, shape (n,), optional
-            The patient of each image (:func:`~histcxr.data.splits.patient_groups` of a manifest): no patient is on
-            both sides of the held-out part. None: each image is its own patient.
+            The patient of each image, who is on one side of the held-out part. None: each image is its own.
         validation : array-like of bool, shape (n,), optional
             The images to hold out. None: a part of the patients, as large as ``validation_fraction``.
         on_epoch : callable, optional
@@ -228,14 +214,18 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
             When Keras or its backend is not installed.
         """
         architecture = find_architecture(self.architecture)
-        options = self._training_options(architecture)
+        stages, augmentation = self._stages(architecture), self._augmentation(architecture)
         whole_number(self.views, "views", least=1)
         images = check_images(X)
         targets = self._learn_classes(images, y)
         self._check_size(images)
         entropy = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        rows, held_out = self._split(targets, groups, validation, entropy)
-        if held_out is None and options.schedule == "plateau":
+        check_consistent_length(targets, groups, validation)
+        if validation is None:
+            rows, held_out = hold_out(targets, groups, self.validation_fraction, entropy)
+        else:
+            rows, held_out = named_part(targets, groups, validation)
+        if held_out is None and self.schedule == "plateau":
             raise InputError(
                 "schedule='plateau' takes held-out images; give another or a validation_fraction"
             )
@@ -249,17 +239,21 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
             "head": DEFAULT_HEAD if self.head is None else self.head,
             "options": self.options,
         }
-        stages = self._stages(architecture)
         start: Any = 0 if len(stages) > 1 else self.unfrozen
         model = build_architecture(**graph, weights=self.weights, unfrozen=start, seed=entropy)
-        training = train_network(
+
+        def augment(rows: NDArray[np.intp], epoch: int) -> NDArray[np.uint8]:
+            # Bytes, a quarter of the copying: the network turns them into float32 itself.
+            return augmented_batch(images, rows, augmentation, seed=entropy, epoch=epoch)[..., None]
+
+        data = TrainingData(images[..., None], targets, rows, held_out, weights, augment)
+        training = train_classes(
             model,
-            TrainingData(images, targets, rows, held_out, weights),
-            options,
+            data,
             stages,
             seed=entropy,
+            thaw=lambda: unfreeze(model, self.unfrozen),  # type: ignore[arg-type]  # which refuses other text
             on_epoch=on_epoch,
-            verbose=self.verbose,
         )
         self.n_features_in_ = images.shape[1] * images.shape[2]
         self.image_shape_ = (images.shape[1], images.shape[2])
@@ -287,7 +281,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
                 f"shape {images.shape}; give read_images this size"
             )
         model, views = _model(self), whole_number(self.views, "views", least=1)
-        seen = (class_scores(model, seen_again(images, view)) for view in range(views))
+        seen = (class_scores(model, seen_again(images, view)[..., None]) for view in range(views))
         return np.asarray(sum(seen) / views)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -295,50 +289,38 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def to_keras(self) -> Any:
-        """Return the fitted network as a Keras model of its own, e.g. for Grad-CAM or an export.
-
-        Returns
-        -------
-        keras.Model
-            See :func:`~histcxr.reference.architectures.build_architecture`.
-        """
+        """Return the fitted network as a Keras model of its own, e.g. for Grad-CAM or an export."""
         check_is_fitted(self, "weights_")
         return _rebuilt(self)
 
-    def _training_options(self, architecture: Architecture) -> TrainingOptions:
-        """Return how to train, the architecture's own settings where none are given."""
-        augmentation = self.augmentation
-        if isinstance(augmentation, str) and augmentation == PUBLISHED:
+    def _augmentation(self, architecture: Architecture) -> Augmentation | None:
+        given = self.augmentation
+        if isinstance(given, str) and given == PUBLISHED:
             published: Any = architecture.augmentation
-            augmentation = None if published is None else Augmentation(**published)
-        return TrainingOptions(
-            epochs=architecture.epochs if self.epochs is None else self.epochs,
-            batch_size=architecture.batch_size if self.batch_size is None else self.batch_size,
-            patience=architecture.patience if self.patience is None else self.patience,
-            schedule=self.schedule,
-            weight_decay=self.weight_decay,
-            augmentation=augmentation,  # type: ignore[arg-type]  # text of another kind is refused there
-        )
+            return None if published is None else Augmentation(**published)
+        if given is not None and not isinstance(given, Augmentation):
+            raise InputError(f"augmentation must be an Augmentation, 'published' or None; got {given!r}")
+        return given
 
-    def _stages(self, architecture: Architecture) -> list[Stage]:
+    def _stages(self, architecture: Architecture) -> list[FitOptions]:
         """Return the stages of training: one, or two where a backbone starts from weights and is unfrozen."""
-        rate = architecture.learning_rate if self.learning_rate is None else self.learning_rate
-        first = Stage(rate)
-        two = architecture.transfer and self.weights is not None and self.unfrozen != 0
-        if not two:
-            if self.second_stage_learning_rate is not None:
+        own = {
+            name: getattr(architecture if getattr(self, name) is None else self, name)
+            for name in ("epochs", "batch_size", "learning_rate", "patience")
+        }
+        first = FitOptions(
+            **own, schedule=self.schedule, weight_decay=self.weight_decay, verbose=self.verbose
+        )
+        rate, unfrozen = self.second_stage_learning_rate, self.unfrozen
+        if not architecture.transfer or self.weights is None or unfrozen == 0:
+            if rate is not None:
                 raise InputError(
                     "second_stage_learning_rate is of use with the weights of a backbone of which layers are "
-                    f"unfrozen; {self.architecture} has weights={self.weights!r}, unfrozen={self.unfrozen!r}"
+                    f"unfrozen; {self.architecture} has weights={self.weights!r}, unfrozen={unfrozen!r}"
                 )
             return [first]
-        second = self.second_stage_learning_rate
-        unfrozen: Any = self.unfrozen
-
-        def thaw(model: Any) -> None:
-            unfreeze(model, unfrozen)
-
-        return [first, Stage(_SECOND_STAGE * rate if second is None else second, thaw)]
+        second = replace(first, learning_rate=_SECOND_STAGE * first.learning_rate if rate is None else rate)
+        return [first, second]
 
     def _learn_classes(self, images: NDArray[np.uint8], y: ArrayLike) -> NDArray[np.int64]:
         """Learn the classes; return the number of each image's."""
@@ -371,19 +353,6 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
                 f"X must have square images; got shape {images.shape}; read_images makes them so"
             )
 
-    def _split(
-        self,
-        targets: NDArray[np.int64],
-        groups: ArrayLike | None,
-        validation: ArrayLike | None,
-        seed: int,
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
-        """Return the rows to learn from and those held out, which share no patient."""
-        check_consistent_length(targets, groups, validation)
-        if validation is None:
-            return hold_out(targets, groups, self.validation_fraction, seed)
-        return named_part(targets, groups, validation)
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
@@ -393,10 +362,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
 
 
 def get_weights(model: Any) -> dict[str, NDArray[Any]]:
-    """Return a network's weights by name, in its order: ``"0003/kernel"``.
-
-    A layer's own name is no part of it: Keras numbers layers through a whole session.
-    """
+    """Return a network's weights by number and variable, ``"0003/kernel"``: Keras numbers layers' own names anew."""
     return {
         f"{number:04d}/{variable.name}": np.array(value)
         for number, (variable, value) in enumerate(zip(model.weights, model.get_weights(), strict=True))
@@ -420,3 +386,14 @@ def _model(classifier: ReferenceClassifier) -> Any:
         model = _rebuilt(classifier)
         _models[classifier] = (classifier.weights_, model)
     return model
+
+
+def check_images(X: Any) -> NDArray[np.uint8]:
+    """Return images as an array; refuse what is not uint8 (n, height, width), or empty."""
+    images = np.asarray(X)
+    if images.dtype != np.uint8 or images.ndim != 3 or not images.size:
+        raise InputError(
+            "X must be uint8 grey levels (n, side, side), as read_images gives; got "
+            f"{images.dtype} of shape {images.shape}"
+        )
+    return images

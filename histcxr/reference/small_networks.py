@@ -5,23 +5,29 @@ Each takes grey levels, already scaled as it wants them, and returns one vector 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
-from histcxr.reference.heads import ACTIVATIONS, check_rates, check_units
 
 __all__ = [
+    "ACTIVATIONS",
     "ConvOptions",
     "LeNetOptions",
     "RecurrentOptions",
     "ResidualOptions",
     "SmallOptions",
     "add_trunk",
+    "check_rates",
+    "check_units",
     "smallest_side",
 ]
 
+ACTIVATIONS = ("relu", "tanh")
 POOLINGS = ("max", "average")
 
 
@@ -149,6 +155,33 @@ class ResidualOptions:
 
 
 SmallOptions: TypeAlias = ConvOptions | LeNetOptions | RecurrentOptions | ResidualOptions
+
+
+def check_units(name: str, values: Sequence[int], *, least: int = 1) -> None:
+    """Refuse what are no numbers of units or maps.
+
+    Raises
+    ------
+    InputError
+        When ``values`` is no sequence of whole numbers of at least ``least``.
+    """
+    if not isinstance(values, tuple | list) or any(
+        isinstance(v, bool) or not isinstance(v, int | np.integer) or v < least for v in values
+    ):
+        raise InputError(f"{name} must be a tuple of whole numbers of at least {least}; got {values!r}")
+
+
+def check_rates(**rates: float) -> None:
+    """Refuse dropout rates outside [0, 1), by name.
+
+    Raises
+    ------
+    InputError
+        Naming the rate.
+    """
+    for name, rate in rates.items():
+        if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 <= rate < 1:
+            raise InputError(f"{name} must be at least 0 and below 1; got {rate!r}")
 
 
 def _check_filters(filters: tuple[int, ...]) -> None:

@@ -15,9 +15,9 @@ from histcxr.data.splits import hold_out
 from histcxr.exceptions import InputError
 from histcxr.networks.search import NetworkSearch, SearchOptions, best_epoch_outcome, search_networks
 from histcxr.networks.search_folder import fingerprint
+from histcxr.networks.training import named_part
 from histcxr.reference.architectures import HeadOptions, find_architecture
-from histcxr.reference.classifier import ReferenceClassifier
-from histcxr.reference.validation import check_images, named_part
+from histcxr.reference.classifier import ReferenceClassifier, check_images
 
 __all__ = ["head_space", "rate_space", "tune_reference"]
 

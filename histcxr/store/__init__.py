@@ -1,36 +1,32 @@
-"""The saved model: recipe, weights, thresholds and card, in files that cannot run code.
+"""The saved model, of either kind: input, weights, thresholds and card, in files that cannot run code.
 
-A model is a folder ``NAME.histcxr`` with four kinds of file:
+A model is a folder ``NAME.histcxr``:
 
 ========================  ==========================================================================
-``manifest.json``         what the model is: recipe, thresholds, training data, metrics, versions, and
-                          the size and SHA-256 of every other file
+``manifest.json``         what the model is: kind (histogram or network), what it reads, thresholds, training data,
+                          metrics, card, versions, and the size and SHA-256 of every other file
 ``manifest.sha256``       the SHA-256 of ``manifest.json``, as ``sha256sum -c`` reads it
-``estimator.skops``       the scikit-learn pipeline, loaded through a short list of known types
-``booster-N.ubj``         each XGBoost booster, in XGBoost's own UBJSON
+``estimator.skops``       the scikit-learn estimator, a network too, loaded through a short list of known types
+``booster-N.json.gz``     each XGBoost booster, in XGBoost's own JSON
 ========================  ==========================================================================
 
-:mod:`~histcxr.store.model` says what a model is, :mod:`~histcxr.store.folder` writes and reads
-the folder, :mod:`~histcxr.store.weights` turns a pipeline into bytes and back, and
-:mod:`~histcxr.store.structure` checks what the bytes contain before it is used.
-
-A network that sees the image itself is saved by :mod:`~histcxr.store.network`, which is not loaded from here;
-:mod:`~histcxr.store.judges` is what triage needs of either kind.
-
-Another minor version of scikit-learn or XGBoost than the one that saved a model gives a warning, and only as long as
-the model still scores a fixed probe as it did; another major version is refused.
+:mod:`~histcxr.store.model` says what a model is, :mod:`~histcxr.store.judges` what all of them can do;
+:mod:`~histcxr.store.folder` writes and reads the folder, :mod:`~histcxr.store.weights` turns an estimator into
+bytes and back, :mod:`~histcxr.store.structure` checks what the bytes contain, and
+:mod:`~histcxr.store.aliases` knows classes by the paths they once had.
 """
 
-from histcxr.store.folder import holds_network, load_model, model_hash, save_model
-from histcxr.store.judges import Judge, load_judge
-from histcxr.store.model import Model, installed_versions
+from histcxr.store.folder import BOXED, check_place, load_model, model_hash, save_model
+from histcxr.store.judges import Judge
+from histcxr.store.model import Model, ReferenceModel, installed_versions
 
 __all__ = [
+    "BOXED",
     "Judge",
     "Model",
-    "holds_network",
+    "ReferenceModel",
+    "check_place",
     "installed_versions",
-    "load_judge",
     "load_model",
     "model_hash",
     "save_model",

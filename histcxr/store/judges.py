@@ -1,8 +1,7 @@
-"""What triage needs of a model, whatever it looks at, and the way to load one of either kind."""
+"""What triage needs of a model, whatever it looks at."""
 
 from __future__ import annotations
 
-import os
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,16 +9,15 @@ from numpy.typing import NDArray
 
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.features.measuring import Lungs, Pixels
-from histcxr.store.folder import holds_network, load_model
 
-__all__ = ["Judge", "load_judge"]
+__all__ = ["Judge"]
 
 
 class Judge(Protocol):
     """A model as triage sees it.
 
     :class:`~histcxr.store.model.Model` judges by the histograms of the lungs,
-    :class:`~histcxr.store.network.ReferenceModel` by the image itself.
+    :class:`~histcxr.store.model.ReferenceModel` by the image itself.
     """
 
     @property
@@ -38,8 +36,9 @@ class Judge(Protocol):
     def packages(self) -> tuple[str, ...]:
         """The packages that its scores depend on."""
 
-    def fingerprint(self) -> str:
-        """Return the SHA-256 that names it in worklists and audit trails."""
+    @property
+    def hash(self) -> str:
+        """The hash of the folder that it was loaded from, "" for none; see :func:`~histcxr.store.folder.model_hash`."""
 
     def describe_input(self) -> dict[str, Any]:
         """Return what it reads from an image, under a name of its kind, ready for JSON."""
@@ -62,26 +61,3 @@ class Judge(Protocol):
 
         ``found`` images were scored by lungs that the network with the digest ``segmenter`` found.
         """
-
-
-def load_judge(path: str | os.PathLike[str]) -> Judge:
-    """Load a saved model of either kind, by what its folder holds.
-
-    Parameters
-    ----------
-    path : path-like
-        What :func:`~histcxr.store.folder.save_model` or
-        :func:`~histcxr.store.network.save_reference` made.
-
-    Raises
-    ------
-    ModelError
-        The folder is refused, or neither kind.
-    MissingDependencyError
-        A network, and Keras or its backend is not installed.
-    """
-    if holds_network(path):
-        from histcxr.store.network import load_reference  # the other kind does without its imports
-
-        return load_reference(path)
-    return load_model(path)

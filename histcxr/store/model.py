@@ -1,4 +1,4 @@
-"""What a model is: a fitted pipeline, the recipe of its input, its certified thresholds and its papers."""
+"""What a model is, of either kind: what scores, what it reads of an image, its certified thresholds and its papers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,75 @@ from histcxr.exceptions import InputError, ModelError
 from histcxr.features.curves import reference_quantiles
 from histcxr.features.histograms import BINS, zone_names
 from histcxr.features.measuring import Lungs, Pixels, count_lungs
-from histcxr.features.recipe import Recipe, as_recipe
+from histcxr.features.recipe import Recipe
+from histcxr.lungs.segmenter import load_segmenter
+from histcxr.reference.images import InputSettings, lung_square
 
-INPUT = "pixels of the lung mask, counted by grey level"
-PACKAGES = ("numpy", "scikit-learn", "xgboost", "skops")
+if TYPE_CHECKING:
+    from histcxr.reference.classifier import ReferenceClassifier
+
+__all__ = ["Model", "Origin", "ReferenceModel", "installed_versions", "json_ready", "sick_score"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The folder that a model was loaded from: SHA-256 of its manifest, the packages that saved it, its fields."""
+
+    hash: str
+    versions: Mapping[str, str]
+    content: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Common:
+    """What both kinds share. A copy that ``dataclasses.replace`` changed never keeps the hash of its original."""
+
+    kind: ClassVar[str]
+    saved_with: ClassVar[tuple[str, ...]]
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = field(default=None, repr=False)
+
+    @property
+    def _saved_as(self) -> Origin | None:
+        """Where it was loaded from, as long as it is what was loaded."""
+        if self.origin is None:
+            return None
+        same = all(getattr(self, name) is value for name, value in self.origin.content.items())
+        return self.origin if same else None
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the manifest that it was loaded from, "" while it is not saved."""
+        return self._saved_as.hash if self._saved_as else ""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The packages that saved it, or the installed ones while it is not saved."""
+        return dict(self._saved_as.versions) if self._saved_as else installed_versions(self.saved_with)
+
+    def _check_thresholds(self) -> None:
+        for kind in ("rule_out", "rule_in"):
+            choice = getattr(self, kind)
+            if not isinstance(choice, ThresholdChoice) or choice.kind != kind:
+                raise InputError(f"{kind} must be a {kind} ThresholdChoice, got {choice!r}")
+
+    def _papers(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "hash": self.hash,
+            "thresholds": {kind: getattr(self, kind).to_dict() for kind in ("rule_out", "rule_in")},
+            "metrics": json_ready(self.metrics, "metrics"),
+            "training": json_ready(self.training, "training"),
+            "card": json_ready(self.card, "card"),
+            "versions": self.versions,
+        }
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """A classifier with everything it takes to use it and to judge it.
+class Model(_Common):
+    """A classifier of histograms with everything it takes to use it and to judge it.
 
     Parameters
     ----------
@@ -36,44 +96,39 @@ class Model:
         The classifier, e.g. ``"xgboost"``; it appears in every row of a worklist.
     estimator : scikit-learn estimator
         Fitted on two classes, the sick one last: counts ``(n, rows, 256)`` to ``predict_proba``.
-    recipe : Recipe, or its zones
+    recipe : Recipe
         What is extracted from an image: how the lungs are divided, and which bands are added.
     rule_out, rule_in : ThresholdChoice
         The two thresholds, certified or not.
     metrics, training, card : mapping, optional
-        Test results; where the training data came from (fingerprint, counts, classes, settings); the model
-        card. Anything JSON can hold, NumPy numbers included.
-
-    Attributes
-    ----------
-    versions : dict
-        The packages that saved it, or the installed ones while it is not saved.
-    hash : str
-        SHA-256 over the saved manifest, "" while it is not saved. ``dataclasses.replace`` makes a new model,
-        whose hash is "" again.
+        Test results; what it was trained on and how; the model card. Anything JSON can hold, NumPy numbers included.
+    origin : Origin, optional
+        Set by the loader.
     """
+
+    kind: ClassVar[str] = "histogram"
+    packages: ClassVar[tuple[str, ...]] = ("scikit-learn", "xgboost")
+    saved_with: ClassVar[tuple[str, ...]] = ("numpy", "scikit-learn", "xgboost", "skops")
 
     name: str
     estimator: Any
     recipe: Recipe
     rule_out: ThresholdChoice
     rule_in: ThresholdChoice
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    card: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(init=False, default_factory=lambda: installed_versions())
-    hash: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InputError(f"name must be a text that is not empty, got {self.name!r}")
-        for kind in ("rule_out", "rule_in"):
-            choice = getattr(self, kind)
-            if not isinstance(choice, ThresholdChoice) or choice.kind != kind:
-                raise InputError(f"{kind} must be a {kind} ThresholdChoice, got {choice!r}")
-        object.__setattr__(self, "recipe", as_recipe(self.recipe))  # refuses an unknown division
+        self._check_thresholds()
+        if not isinstance(self.recipe, Recipe):
+            raise InputError(f"recipe must be a Recipe, such as Recipe(6) for six zones, got {self.recipe!r}")
         if not hasattr(self.estimator, "predict_proba"):
             raise InputError(f"estimator must have predict_proba, got {type(self.estimator).__name__}")
+
+    @property
+    def n_rows(self) -> int:
+        """How many histograms stand for one image."""
+        return len(self.recipe.names)
 
     @cached_property
     def familiarity(self) -> OutOfDistribution | None:
@@ -88,46 +143,17 @@ class Model:
         return found
 
     def unfamiliar(self, counts: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Tell which images' lungs are unlike all that the model was trained on: it must not judge them.
-
-        Parameters
-        ----------
-        counts : ndarray of int, shape (n, rows, 256)
-
-        Returns
-        -------
-        ndarray of bool, shape (n,)
-            All False where the model does not know.
-        """
+        """Tell which counts (n, rows, 256) are unlike all that it was trained on, (n,); False where it cannot know."""
         if self.familiarity is None or not len(counts):
             return np.zeros(len(counts), bool)
         return self.familiarity.outside(reference_quantiles(counts, self.recipe))
 
-    @property
-    def n_rows(self) -> int:
-        """How many histograms stand for one image."""
-        return len(self.recipe.names)
-
     def score(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Score images by their histograms.
+        """Return the probability of being sick, float64 (n,), of images by their counts, int (n, rows, 256).
 
-        Parameters
-        ----------
-        counts : ndarray of int, shape (n, rows, 256)
-            As :func:`~histcxr.features.extraction.extract_features` gives them for the same recipe.
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-            The probability of being sick, higher is sicker. As the classifier gives it: whoever decides by it
-            checks that it is a number in [0, 1].
-
-        Raises
-        ------
-        InputError
-            Counts of another shape, or not whole numbers.
-        ModelError
-            The classifier does not know two classes, or gives another number of scores than images.
+        As the classifier gives it: whoever decides by it checks that it is a number in [0, 1]. Other counts raise
+        :class:`~histcxr.exceptions.InputError`, a classifier of other than two classes
+        :class:`~histcxr.exceptions.ModelError`.
         """
         counts = np.asarray(counts)
         if counts.ndim != 3 or counts.shape[1:] != (self.n_rows, BINS) or counts.dtype.kind not in "iu":
@@ -144,19 +170,8 @@ class Model:
             )
         return probabilities[:, 1]
 
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """What its scores depend on."""
-        return ("scikit-learn", "xgboost")
-
-    def fingerprint(self) -> str:
-        """Return its hash: that of its folder if it was loaded, else the one that saving would give."""
-        from histcxr.store.folder import model_hash  # which knows this class
-
-        return model_hash(self)
-
     def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.int64]:
-        """Count one image's lungs by the model's recipe; see :func:`~histcxr.features.measuring.count_lungs`."""
+        """Count one image's lungs, int64 (rows, 256); see :func:`~histcxr.features.measuring.count_lungs`."""
         return count_lungs(pixels, lungs, name, recipe=self.recipe)
 
     def describe_input(self) -> dict[str, Any]:
@@ -176,20 +191,132 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """Return everything but the weights, ready for JSON."""
-        return {
-            "name": self.name,
-            "hash": self.hash,
-            "recipe": {**self.recipe.to_dict(), "input": INPUT, "bins": BINS},
-            "thresholds": {"rule_out": self.rule_out.to_dict(), "rule_in": self.rule_in.to_dict()},
-            "metrics": json_ready(self.metrics),
-            "training": json_ready(self.training),
-            "card": json_ready(self.card),
-            "versions": dict(self.versions),
+        recipe = {
+            **self.recipe.to_dict(),
+            "input": "pixels of the lung mask, counted by grey level",
+            "bins": BINS,
         }
+        return {"name": self.name, "recipe": recipe, **self._papers()}
+
+    def probe(self) -> NDArray[np.int64]:
+        """Make counts (8, rows, 256) that belong to nobody, to compare scores before saving and after loading."""
+        grey, row = np.arange(BINS), np.arange(self.n_rows)[None, :, None]
+        image = np.arange(8)[:, None, None]
+        centre = 60 + (37 * image + 11 * row) % 120
+        width = 12 + (5 * image + 3 * row) % 30
+        # Inverted parabolas, bells in whole numbers: no rounding could differ elsewhere.
+        counts = np.maximum(0, 400 - (400 * (grey - centre) ** 2) // (2 * width) ** 2).astype(np.int64)
+        if isinstance(self.recipe.zones, str):  # "1+2", "1+6": each channel's first row is the others' sum
+            channels = counts.reshape(len(counts), -1, len(zone_names(self.recipe.zones)), BINS)
+            channels[:, :, 0] = channels[:, :, 1:].sum(axis=2)
+        return counts
 
 
-def installed_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Return the versions of histcxr, Python and the packages given: those that a saved model depends on."""
+@dataclass(frozen=True, eq=False)
+class ReferenceModel(_Common):
+    """A network that sees the image itself, with everything it takes to use it and to judge it.
+
+    Parameters
+    ----------
+    classifier : ReferenceClassifier
+        Fitted on the numbers of the classes, with its ``inputs``.
+    classes : tuple of str
+        Names of the classes, the normal one first.
+    normal : str
+        The label that means normal.
+    rule_out, rule_in, metrics, training, card, origin
+        As of :class:`Model`.
+    """
+
+    kind: ClassVar[str] = "network"
+    packages: ClassVar[tuple[str, ...]] = ("numpy", "keras", "tensorflow", "tensorflow-cpu", "torch", "jax")
+    saved_with: ClassVar[tuple[str, ...]] = (*packages, "skops")
+
+    classifier: ReferenceClassifier
+    classes: tuple[str, ...]
+    normal: str
+    rule_out: ThresholdChoice
+    rule_in: ThresholdChoice
+
+    def __post_init__(self) -> None:
+        self._check_thresholds()
+        if not isinstance(self.classifier.inputs, InputSettings):
+            raise InputError("classifier must say how its images were prepared; its inputs are None")
+        numbers = self.classifier.classes_.tolist()
+        if numbers != list(range(len(self.classes))):
+            raise InputError(f"classes must name the classifier's {numbers}, got {self.classes}")
+
+    @property
+    def name(self) -> str:
+        """The architecture."""
+        return str(self.classifier.architecture)
+
+    @property
+    def inputs(self) -> InputSettings:
+        """How images are prepared for it."""
+        inputs: InputSettings = self.classifier.inputs  # type: ignore[assignment]  # __post_init__ made sure
+        return inputs
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the probability of each class, shape (n, k), of images (n, size, size)."""
+        if not len(pixels):
+            return np.empty((0, len(self.classes)))
+        return self.classifier.predict_proba(pixels)
+
+    def score(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the probability of being sick, whatever the disease; higher is sicker."""
+        return sick_score(self.probabilities(pixels))
+
+    def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.uint8]:
+        """Read of one image what the network sees, (size, size); see :func:`~histcxr.reference.images.lung_square`.
+
+        Lungs are needed for the region ``"full"``, too: the same images are refused as by histogram models.
+        """
+        return lung_square(pixels, lungs, name, settings=self.inputs)
+
+    def unfamiliar(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Tell which images are unlike all that it was trained on: a network cannot, so none of them, shape (n,)."""
+        return np.zeros(len(pixels), bool)
+
+    def describe_input(self) -> dict[str, Any]:
+        """Return what is read from an image, ready for the head of an audit trail."""
+        return {"inputs": self.inputs.to_dict()}
+
+    def caveats(self, found: int, segmenter: str | None) -> tuple[str, ...]:
+        """Say what a reader of its scores must know; see :class:`~histcxr.store.judges.Judge`."""
+        notes = [
+            f"{self.name} is a network and has no check of what it was trained on: lungs unlike all of its training "
+            "images get a score like any others"
+        ]
+        certified = load_segmenter().digest if self.training.get("lungs") == "found" else None
+        if self.inputs.region != "full" and found and segmenter != certified:
+            notes.append(
+                f"the lungs of {found} images were found by a network, and the thresholds were certified with other "
+                "masks: certify them anew with histcxr reference calibrate --lungs found"
+            )
+        return tuple(notes)
+
+    def describe(self) -> dict[str, Any]:
+        """Return everything but the network itself, ready for JSON."""
+        about = {"name": self.name, "classes": list(self.classes), "normal": self.normal}
+        return {**about, **self.describe_input(), **self._papers()}
+
+    def probe(self) -> NDArray[np.uint8]:
+        """Make images (2, size, size) that show nobody, to compare scores before saving and after loading."""
+        row, column = np.indices((self.inputs.size, self.inputs.size))
+        waves = [(row * row // 7 + 3 * column) % 256, (5 * row + column * column // 11) % 256]
+        return np.stack(waves).astype(np.uint8)
+
+
+def sick_score(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probability of any class but the first, shape (n,)."""
+    if probabilities.shape[1] == 2:
+        return probabilities[:, 1]
+    return np.asarray(1.0 - probabilities[:, 0]).clip(0.0, 1.0)
+
+
+def installed_versions(packages: Sequence[str] = Model.saved_with) -> dict[str, str]:
+    """Return the versions of histcxr, Python and those of the packages that are installed."""
     found = {"histcxr": __version__, "python": platform.python_version()}
     for package in packages:
         try:
@@ -199,36 +326,10 @@ def installed_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def probe_counts(recipe: Recipe, n: int = 8) -> NDArray[np.int64]:
-    """Make histograms that belong to nobody, for comparing a model's scores before saving and after loading.
-
-    Bell curves whose centre and width change from image to image and from row to row, in plain arithmetic, so
-    that they are the same everywhere.
-
-    Returns
-    -------
-    ndarray of int64, shape (n, rows, 256)
-    """
-    grey = np.arange(BINS)
-    image = np.arange(n)[:, None, None]
-    row = np.arange(len(recipe.names))[None, :, None]
-    centre = 60 + (37 * image + 11 * row) % 120
-    width = 12 + (5 * image + 3 * row) % 30
-    # An inverted parabola instead of exp(): whole numbers only, no rounding that could differ.
-    counts = np.maximum(0, 400 - (400 * (grey - centre) ** 2) // (2 * width) ** 2).astype(np.int64)
-    if isinstance(recipe.zones, str):  # "1+2", "1+6": the first row of each channel is the sum of the others
-        channels = counts.reshape(n, -1, len(zone_names(recipe.zones)), BINS)
-        channels[:, :, 0] = channels[:, :, 1:].sum(axis=2)
-    return counts
-
-
 def json_ready(value: Any, name: str = "value") -> Any:
     """Turn mappings, sequences and NumPy numbers into plain JSON values; NaN and infinities become None.
 
-    Raises
-    ------
-    InputError
-        Something that JSON cannot hold; the message says where it sits.
+    :class:`~histcxr.exceptions.InputError` says where something sits that JSON cannot hold.
     """
     if value is None or isinstance(value, str | bool | int):
         return value

@@ -7,12 +7,14 @@ prediction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, is_dataclass, replace
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.checks import whole_number
 from histcxr.exceptions import InputError, ModelError
 
 
@@ -28,61 +30,32 @@ def walk_objects(root: object) -> Iterator[Any]:
         if id(item) in seen or isinstance(item, str | bytes | int | float | bool | type | None):
             continue
         seen.add(id(item))
-        children: list[Any]
-        if isinstance(item, dict):
-            children = list(item.values())
-        elif isinstance(item, list | tuple):
-            children = list(item)
+        if isinstance(item, list | tuple):
+            stack.extend(reversed(item))
+        elif isinstance(item, dict):
+            stack.extend(reversed(item.values()))
         elif isinstance(item, np.ndarray):
-            children = list(item.ravel()) if item.dtype == object else []
+            stack.extend(reversed(item.ravel()) if item.dtype == object else ())
         else:
             yield item
-            children = list(vars(item).values()) if hasattr(item, "__dict__") else []
-        stack.extend(reversed(children))
+            stack.extend(reversed(getattr(item, "__dict__", {}).values()))
 
 
 def check_structure(estimator: object) -> None:
     """Check every tree, support vector machine, neighbour search and network inside ``estimator``.
 
-    Raises
-    ------
-    ModelError
-        If an index or a shape inside the weights cannot be right; the message names the part.
+    :class:`~histcxr.exceptions.ModelError` names a part in which an index or a shape cannot be right.
     """
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.svm import SVC
-    from sklearn.tree._tree import Tree
-
-    from histcxr.models.gaussian_svc import GaussianSVC
-    from histcxr.models.lenet import LeNetClassifier
-
     for part in walk_objects(estimator):
-        if isinstance(part, Tree):
-            _check_tree(part)
-        elif isinstance(part, SVC) and hasattr(part, "support_vectors_"):
-            _check_svc(part)
-        elif isinstance(part, KNeighborsClassifier) and hasattr(part, "_fit_X"):
-            _check_neighbours(part)
-        elif isinstance(part, GaussianSVC) and hasattr(part, "support_vectors_"):
-            _check_gaussian_svc(part)
-        elif isinstance(part, LeNetClassifier) and hasattr(part, "members_"):
-            _check_lenet(part)
+        check, fitted = _CHECKS.get(type(part).__name__, (None, ""))
+        if check is not None and hasattr(part, fitted):
+            check(part)
 
 
 def check_booster(document: Any, name: str) -> None:
-    """Check that an XGBoost model is one of plain trees for two classes whose indices stay in their arrays.
+    """Check that an XGBoost model, read as JSON from the file ``name``, has plain trees for two classes.
 
-    Parameters
-    ----------
-    document : dict
-        The decoded file (:func:`~histcxr.store.ubjson.read_ubjson`).
-    name : str
-        The file, for the message.
-
-    Raises
-    ------
-    ModelError
-        Something in it cannot be right.
+    :class:`~histcxr.exceptions.ModelError` where an index leaves its array, or something else cannot be right.
     """
     try:
         _check_learner(document["learner"], name)
@@ -103,6 +76,8 @@ def _check_learner(learner: dict[str, Any], name: str) -> None:
     if any(len(part) for part in model.get("cats", {}).values()):
         _refuse(name, "splits on categories, which histograms do not have")
     trees, outputs = model["trees"], _whole(model["tree_info"])
+    if len(trees) > _MOST_TREES:
+        _refuse(name, f"has {len(trees)} trees, more than {_MOST_TREES}")
     if int(model["gbtree_model_param"]["num_trees"]) != len(trees) or outputs.shape != (len(trees),):
         _refuse(name, "counts its trees wrongly")
     if outputs.any():
@@ -123,10 +98,21 @@ def _check_boosted_tree(tree: dict[str, Any], n_features: int, name: str) -> Non
         _refuse(name, "has a tree whose arrays differ in length")
     if _whole(tree["split_type"]).any() or any(len(tree[key]) for key in _CATEGORY_ARRAYS):
         _refuse(name, "splits on categories, which histograms do not have")
-    left, right, feature = (_whole(tree[key]) for key in ("left_children", "right_children", "split_indices"))
+    left, right, feature, parents = (
+        _whole(tree[key]) for key in ("left_children", "right_children", "split_indices", "parents")
+    )
     _check_nodes(left, right, feature, n_features, name)
+    inner = np.flatnonzero(left != -1)
+    if (
+        parents[0] != _NO_PARENT
+        or (parents[left[inner]] != inner).any()
+        or (parents[right[inner]] != inner).any()
+    ):
+        _refuse(name, "has nodes whose parents are others")
 
 
+_MOST_TREES = 100_000
+_NO_PARENT = 2**31 - 1  # what XGBoost writes for the root
 _CATEGORY_ARRAYS = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
 _NODE_ARRAYS = (
     "base_weights",
@@ -174,29 +160,6 @@ def _check_nodes(
         _refuse(name, "asks for features that do not exist")
 
 
-def _check_svc(svc: Any) -> None:
-    name = "the support vector machine"
-    vectors = np.asarray(svc.support_vectors_)
-    counts = np.asarray(svc._n_support)
-    if vectors.ndim != 2 or vectors.shape[1] != svc.n_features_in_ or svc._sparse:
-        _refuse(name, f"has support vectors of shape {vectors.shape} for {svc.n_features_in_} features")
-    n = len(vectors)
-    if counts.shape != (2,) or counts.min() < 0 or counts.sum() != n or len(svc.support_) != n:
-        _refuse(name, "counts its support vectors wrongly")
-    for attribute, shape in (
-        ("_dual_coef_", (1, n)),
-        ("dual_coef_", (1, n)),
-        ("_intercept_", (1,)),
-        ("intercept_", (1,)),
-    ):
-        if np.shape(getattr(svc, attribute)) != shape:
-            _refuse(name, f"has {attribute} of shape {np.shape(getattr(svc, attribute))}, must be {shape}")
-    if np.size(svc._probA) not in (0, 1) or np.size(svc._probA) != np.size(svc._probB):
-        _refuse(name, "has probability coefficients that do not fit")
-    if np.shape(svc.classes_) != (2,) or svc.kernel not in ("linear", "poly", "rbf", "sigmoid"):
-        _refuse(name, "has a kernel or classes that do not fit")
-
-
 def _check_gaussian_svc(svc: Any) -> None:
     name = "the support vector machine"
     vectors, coefficients = np.asarray(svc.support_vectors_), np.asarray(svc.dual_coef_)
@@ -237,8 +200,8 @@ def _check_neighbours(knn: Any) -> None:
 
 def _check_lenet(lenet: Any) -> None:
     """Check that the weights are those of the graph: ONNX Runtime is given what is written from them."""
-    from histcxr.models.lenet_graph import LeNetGraph
-    from histcxr.models.lenet_inputs import REPRESENTATIONS
+    from histcxr.models.lenet_network import LeNetGraph
+    from histcxr.models.lenet_training import REPRESENTATIONS
 
     name = "the 1-D LeNet"
     try:
@@ -267,7 +230,74 @@ def _check_lenet(lenet: Any) -> None:
         _refuse(name, "has a smoothing or classes that do not fit")
 
 
-def _refuse(part: str, problem: str) -> None:
+def _check_network(network: Any) -> None:
+    """Check settings and arrays against the network that our own code builds, before Keras is given any array."""
+    from histcxr.reference.architectures import build_architecture
+    from histcxr.reference.classifier import ReferenceClassifier, get_weights
+
+    name = "the network"
+    parameters = ReferenceClassifier().get_params(deep=False)
+    for parameter, default in parameters.items():  # what an earlier version did not know yet
+        vars(network).setdefault(parameter, default)
+    for attribute in vars(network):  # what was fitted ends in _; anything else could stand before a method
+        if attribute not in parameters and (attribute.startswith("_") or not attribute.endswith("_")):
+            _refuse(name, f"has {attribute!r:.80}, which no network has")
+    try:
+        for part in walk_objects(network):
+            if is_dataclass(part) and not isinstance(part, type):
+                replace(part)  # skops does not ask the constructor, which refuses wrong settings
+        _check_size(network)
+        wanted = get_weights(build_architecture(**network.graph_))
+    except (InputError, TypeError, ValueError, AttributeError, KeyError) as error:
+        _refuse(name, f"has settings that cannot be ({error})")
+    if not isinstance(network.weights_, dict) or list(network.weights_) != list(wanted):
+        _refuse(name, "has weights of other names")
+    for key, model in wanted.items():
+        array = network.weights_[key]
+        if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (model.shape, model.dtype):
+            _refuse(name, f"has {key} that is not {model.dtype} of shape {model.shape}")
+        if not np.isfinite(array).all():
+            _refuse(name, "has numbers that are not finite")
+
+
+def _check_size(network: Any) -> None:
+    """Refuse what would fill the memory, before the network is built."""
+    from histcxr.reference.images import LARGEST_SIDE
+
+    graph, classes = network.graph_, network.classes_
+    size = whole_number(graph["size"], "size", least=1, most=LARGEST_SIDE)
+    if network.image_shape_ != (size, size) or network.n_features_in_ != size**2:
+        raise InputError(f"size must be that of the images; got {size}")
+    whole_number(network.views, "views", least=1, most=_MOST_VIEWS)
+    n_classes = whole_number(graph["n_classes"], "n_classes", least=2, most=_MOST_CLASSES)
+    if np.shape(classes) != (n_classes,) or classes.dtype.kind not in "biu":
+        raise InputError(f"classes must be {n_classes} numbers")
+    for part in ("head", "options"):
+        layers = {} if graph[part] is None else asdict(graph[part])
+        numbers = [n for value in layers.values() for n in (value if isinstance(value, tuple) else (value,))]
+        if len(numbers) > _MOST_NUMBERS or any(isinstance(n, int) and n > _MOST_UNITS for n in numbers):
+            raise InputError(
+                f"{part} must have layers of at most {_MOST_UNITS} units; got {graph[part]!r:.200}"
+            )
+
+
+# Beyond any real network.
+_MOST_CLASSES = 1000
+_MOST_UNITS = 1 << 12
+_MOST_NUMBERS = 64
+_MOST_VIEWS = 1000
+
+# By the class's name, wherever it lives: the check, and what a fitted one has.
+_CHECKS: dict[str, tuple[Callable[[Any], None], str]] = {
+    "Tree": (_check_tree, "children_left"),
+    "KNeighborsClassifier": (_check_neighbours, "_fit_X"),
+    "GaussianSVC": (_check_gaussian_svc, "support_vectors_"),
+    "LeNetClassifier": (_check_lenet, "members_"),
+    "ReferenceClassifier": (_check_network, "weights_"),
+}
+
+
+def _refuse(part: str, problem: str) -> NoReturn:
     raise ModelError(
         f"{part} {problem}: the weights are damaged or were built to do harm; get the model again"
     )

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from histcxr.decision.intervals import patient_bootstrap
 from histcxr.exceptions import InputError
-from histcxr.reference.classes import undersample
 from histcxr.reference.gradcam import even_share, grad_cam, share_inside
-from histcxr.reference.inputs import read_images, read_lung_squares
-from histcxr.store.network import ReferenceModel, sick_score
+from histcxr.reference.images import read_images, read_lung_squares, undersample
+from histcxr.store.model import ReferenceModel, sick_score
 
 __all__ = ["Explanation", "draw_images", "explain_images", "file_manifest"]
 
@@ -105,7 +104,7 @@ def explain_images(
         raise InputError(f"target must be one of {', '.join(model.classes)}; got {target!r}")
     if lungs is None:
         lungs = "either" if model.inputs.region == "full" else str(model.training.get("lungs", "given"))
-    images = read_images(manifest, **model.inputs.to_dict(), lungs=lungs, n_jobs=n_jobs)
+    images = read_images(manifest, model.inputs, lungs=lungs, n_jobs=n_jobs)
     if not images.usable.any():
         reasons = ", ".join(sorted(set(images.table["reason"])))
         raise InputError(f"data must hold at least one usable radiograph, got none: {reasons}")

@@ -11,7 +11,7 @@ import pandas as pd
 from histcxr.data.manifest import read_manifest
 from histcxr.decision.thresholds import certify
 from histcxr.exceptions import InputError
-from histcxr.store.network import ReferenceModel, sick_score
+from histcxr.store.model import ReferenceModel, sick_score
 from histcxr.study.network_cohort import pixel_hashes
 from histcxr.study.network_evaluate import only_split, unseen_images
 from histcxr.study.network_train import ON_VAL

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.data.splits import patient_groups
 from histcxr.exceptions import InputError
-from histcxr.reference.inputs import MAX_BYTES, InputSettings, read_images
+from histcxr.reference.images import MAX_BYTES, InputSettings, read_images
 from histcxr.study.cohort import PARTS, Cohort, split_cohort
 
 __all__ = ["StudyImages", "pixel_hashes", "read_study", "split_study"]
@@ -76,7 +76,7 @@ def read_study(
     normal : str
         The label that means normal.
     max_bytes, n_jobs, progress
-        As in :func:`~histcxr.reference.inputs.read_images`.
+        As in :func:`~histcxr.reference.images.read_images`.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def read_study(
         lungs = "given" if (manifest["mask"].astype(str) != "").any() else "found"
     images = read_images(
         manifest,
-        **settings.to_dict(),
+        settings,
         lungs=lungs,
         max_bytes=max_bytes,
         n_jobs=n_jobs,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import HistcxrWarning, InputError
-from histcxr.store.network import ReferenceModel, sick_score
+from histcxr.store.model import ReferenceModel, sick_score
 from histcxr.study.class_figures import class_figures, class_numbers
 from histcxr.study.evaluate import measure
 from histcxr.study.network_cohort import StudyImages, read_study

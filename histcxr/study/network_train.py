@@ -22,13 +22,12 @@ from histcxr.data.manifest import read_manifest
 from histcxr.decision.thresholds import certify
 from histcxr.exceptions import InputError
 from histcxr.networks.backend import import_neural
+from histcxr.reference.architectures import HeadOptions
 from histcxr.reference.augmentation import PUBLISHED, STRENGTHS
-from histcxr.reference.classes import class_targets, undersample
 from histcxr.reference.classifier import ReferenceClassifier
-from histcxr.reference.heads import HeadOptions
-from histcxr.reference.preparation import InputSettings
+from histcxr.reference.images import InputSettings, class_targets, undersample
 from histcxr.reference.registry import find_architecture
-from histcxr.store.network import ReferenceModel, sick_score
+from histcxr.store.model import ReferenceModel, sick_score
 from histcxr.study.class_figures import class_figures, class_numbers
 from histcxr.study.evaluate import measure
 from histcxr.study.network_cohort import StudyImages, pixel_hashes, read_study, split_study
@@ -48,7 +47,7 @@ class ReferenceSettings:
     architecture : str
         One of :data:`~histcxr.reference.registry.ARCHITECTURES`.
     region, equalise, blur
-        What it sees; see :class:`~histcxr.reference.preparation.InputSettings`.
+        What it sees; see :class:`~histcxr.reference.images.InputSettings`.
     size, epochs, batch_size, learning_rate : optional
         None: what the architecture was published with.
     classes : {2, "all"}

@@ -23,7 +23,7 @@ from typing import Any
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
-from histcxr.store import Judge, installed_versions, load_judge
+from histcxr.store import Judge, installed_versions, load_model, model_hash
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
 from histcxr.worklist.judging import Measured, Verdict, judge, measure_images, signature
 from histcxr.worklist.rows import Row, WorklistFile, printable, writer_for
@@ -121,7 +121,7 @@ def triage(
     make_writer = writer_for(target, uids=uids)
     _check_places(os.path.abspath(os.fspath(inputs)), target, trail_path, overwrite)
     stream = find_inputs(inputs, masks)
-    used = load_judge(model) if isinstance(model, str | os.PathLike) else model
+    used = load_model(model) if isinstance(model, str | os.PathLike) else model
     finder = _finder(segment, segmenter)
     header = _header(used, finder, inputs, masks, batch_size, uids)
     label = f"{used.name} {header['model']['hash'][:12]}"
@@ -313,7 +313,7 @@ def _header(
     return {
         "histcxr": packages.pop("histcxr"),
         "packages": packages,
-        "model": {"name": model.name, "hash": model.fingerprint()},
+        "model": {"name": model.name, "hash": model_hash(model)},
         **model.describe_input(),
         "segmenter": None if segmenter is None else segmenter.digest,
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},

@@ -18,9 +18,9 @@ from histcxr.data.masks import read_mask
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.phantoms.studies import write_study
 from histcxr.reference.architectures import build_architecture
-from histcxr.reference.inputs import read_images
+from histcxr.reference.images import read_images
 from histcxr.reference.registry import ARCHITECTURES, PARAMETERS
-from histcxr.store.network import load_reference
+from histcxr.store import load_model
 from histcxr.study.network_calibrate import calibrate_reference
 from histcxr.study.network_evaluate import evaluate_reference
 
@@ -39,7 +39,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     write_study(folder / "study", n_patients=200, size=(64, 64), mask_size=(64, 64), seed=1)
     result = histcxr("reference", "train", folder / "study", *TINY, *PROMISE,
-                     "-o", folder / "net.reference", "--json", folder / "train.json")  # fmt: skip
+                     "-o", folder / "net.histcxr", "--json", folder / "train.json")  # fmt: skip
     assert result.exit_code == 0, result.output
     (folder / "train.txt").write_text(result.output)
     return folder
@@ -61,18 +61,18 @@ def test_train_prints_its_figures_and_writes_them_as_json(home):
 
 def test_train_draws_curves_beside_the_network(home):
     for name in ("history.png", "test.png"):
-        assert cv2.imread(str(home / "net.reference" / "plots" / name)).std() > 1
+        assert cv2.imread(str(home / "net.plots" / name)).std() > 1
 
 
 def test_a_network_is_not_replaced_by_accident_and_that_is_said_before_training(home):
-    result = histcxr("reference", "train", home / "study", "--epochs", "50", "-o", home / "net.reference")
+    result = histcxr("reference", "train", home / "study", "--epochs", "50", "-o", home / "net.histcxr")
     assert result.exit_code == 2
-    assert "is there already" in result.output
+    assert "choose another name or ask to overwrite it" in result.output
     assert histcxr("reference", "train", home / "study", "-o", home / "study").exit_code == 2
 
 
 def test_evaluate_measures_what_train_measured(home):
-    result = histcxr("reference", "evaluate", home / "study", "-m", home / "net.reference",
+    result = histcxr("reference", "evaluate", home / "study", "-m", home / "net.histcxr",
                      "--by", "findings", "--json", home / "evaluate.json")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "findings=consolidation" in result.output
@@ -83,15 +83,13 @@ def test_evaluate_measures_what_train_measured(home):
 
 
 def test_nobody_is_measured_who_was_trained_on(home):
-    result = histcxr(
-        "reference", "evaluate", home / "study", "-m", home / "net.reference", "--split", "train"
-    )
+    result = histcxr("reference", "evaluate", home / "study", "-m", home / "net.histcxr", "--split", "train")
     assert result.exit_code == 2
     assert "has not seen, got none" in result.output
 
 
 def test_explain_tells_the_share_inside_the_lungs(home, tmp_path):
-    result = histcxr("reference", "explain", home / "study", "-m", home / "net.reference", "-o", tmp_path / "maps",
+    result = histcxr("reference", "explain", home / "study", "-m", home / "net.histcxr", "-o", tmp_path / "maps",
                      "--images", "6", "--maps", "--target", "sick", "--json", tmp_path / "x.json")  # fmt: skip
     assert result.exit_code == 0, result.output
     said = json.loads((tmp_path / "x.json").read_text())
@@ -113,7 +111,7 @@ def test_explain_tells_the_share_inside_the_lungs(home, tmp_path):
 
 def test_explain_takes_single_files(home, tmp_path):
     image = read_manifest(home / "study")["image"].iloc[0]
-    result = histcxr("reference", "explain", image, "-m", home / "net.reference", "-o", tmp_path, "--lungs", "either",
+    result = histcxr("reference", "explain", image, "-m", home / "net.histcxr", "-o", tmp_path, "--lungs", "either",
                      "--layer", "conv1")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "layer conv1" in result.output
@@ -129,7 +127,7 @@ def test_explain_takes_single_files(home, tmp_path):
 )
 def test_explain_names_what_there_is(home, tmp_path, option, value, message):
     result = histcxr(
-        "reference", "explain", home / "study", "-m", home / "net.reference", "-o", tmp_path, option, value
+        "reference", "explain", home / "study", "-m", home / "net.histcxr", "-o", tmp_path, option, value
     )
     assert result.exit_code == 2
     assert message in result.output
@@ -144,14 +142,14 @@ def test_every_label_as_a_class_on_full_images_equally_many_of_each(home, tmp_pa
     table.to_csv(tmp_path / "three.csv", index=False)
     result = histcxr("reference", "train", tmp_path / "three.csv", *TINY, "--classes", "all", "--region", "full",
                      "--undersample", "--augment", "none", "--held-out", "val", "--json", tmp_path / "t.json",
-                     "-o", tmp_path / "three.reference")  # fmt: skip
+                     "-o", tmp_path / "three.histcxr")  # fmt: skip
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "t.json").read_text())
     assert list(report["learnt_from"]) == ["Normal", "Lung_Opacity", "Other"]
     assert len(set(report["learnt_from"].values())) == 1
     assert np.shape(report["test"]["classes"]["matrix"]) == (3, 3)
     assert not report["threshold"]["certified"]  # the val part said when to stop
-    again = histcxr("reference", "evaluate", tmp_path / "three.csv", "-m", tmp_path / "three.reference",
+    again = histcxr("reference", "evaluate", tmp_path / "three.csv", "-m", tmp_path / "three.histcxr",
                     "--json", tmp_path / "e.json")  # fmt: skip
     assert again.exit_code == 0, again.output
     overall = json.loads((tmp_path / "e.json").read_text())["overall"]
@@ -181,9 +179,9 @@ def test_the_listed_parameters_are_those_of_the_network(name):
 
 
 def test_without_keras_one_line_says_what_to_install(home, tmp_path):
-    network = ["-m", str(home / "net.reference")]
+    network = ["-m", str(home / "net.histcxr")]
     commands = [
-        ["train", str(home / "study"), "-o", str(tmp_path / "n.reference")],
+        ["train", str(home / "study"), "-o", str(tmp_path / "n.histcxr")],
         ["evaluate", str(home / "study"), *network],
         ["explain", str(home / "study"), *network, "-o", str(tmp_path / "maps")],
         ["list"],
@@ -208,13 +206,13 @@ def test_without_keras_one_line_says_what_to_install(home, tmp_path):
 
 def test_a_wrong_json_path_does_not_cost_the_training(home, tmp_path):
     result = histcxr("reference", "train", home / "study", *TINY, *PROMISE,
-                     "-o", tmp_path / "kept.reference", "--json", tmp_path / "nowhere" / "x.json")  # fmt: skip
+                     "-o", tmp_path / "kept.histcxr", "--json", tmp_path / "nowhere" / "x.json")  # fmt: skip
     assert result.exit_code != 0
-    assert histcxr("reference", "evaluate", home / "study", "-m", tmp_path / "kept.reference").exit_code == 0
+    assert histcxr("reference", "evaluate", home / "study", "-m", tmp_path / "kept.histcxr").exit_code == 0
 
 
 def test_evaluate_draws_the_whole_and_each_group(home, tmp_path):
-    result = histcxr("reference", "evaluate", home / "study", "-m", home / "net.reference",
+    result = histcxr("reference", "evaluate", home / "study", "-m", home / "net.histcxr",
                      "--by", "findings", "-o", tmp_path / "plots")  # fmt: skip
     assert result.exit_code == 0, result.output
     drawn = sorted(path.name for path in (tmp_path / "plots").iterdir())
@@ -226,7 +224,7 @@ def test_evaluate_draws_the_whole_and_each_group(home, tmp_path):
 
 def test_two_explanations_do_not_mix(home, tmp_path):
     image = read_manifest(home / "study")["image"][0]
-    call = ["reference", "explain", image, "-m", home / "net.reference", "-o", tmp_path, "--lungs", "either"]
+    call = ["reference", "explain", image, "-m", home / "net.histcxr", "-o", tmp_path, "--lungs", "either"]
     assert histcxr(*call, "--maps").exit_code == 0
     (tmp_path / "mine.txt").write_text("kept")
     again = histcxr(*call)
@@ -238,7 +236,7 @@ def test_two_explanations_do_not_mix(home, tmp_path):
 
 
 def test_other_masks_than_in_training_are_warned_of(home):
-    network = load_reference(home / "net.reference")
+    network = load_model(home / "net.histcxr")
     # No lungs may be found in phantoms as small as these.
     with pytest.warns(HistcxrWarning, match="cannot be recognised"), contextlib.suppress(InputError):
         evaluate_reference(network, home / "study", lungs="found")
@@ -248,11 +246,11 @@ def test_other_masks_than_in_training_are_warned_of(home):
 
 
 def test_calibrating_on_the_same_patients_gives_the_same_thresholds(home, tmp_path):
-    result = histcxr("reference", "calibrate", home / "study", "-m", home / "net.reference", *PROMISE,
-                     "-o", tmp_path / "again.reference", "--json", tmp_path / "t.json")  # fmt: skip
+    result = histcxr("reference", "calibrate", home / "study", "-m", home / "net.histcxr", *PROMISE,
+                     "-o", tmp_path / "again.histcxr", "--json", tmp_path / "t.json")  # fmt: skip
     assert result.exit_code == 0, result.output
-    before, again = (load_reference(folder / name) for folder, name in
-                     ((home, "net.reference"), (tmp_path, "again.reference")))  # fmt: skip
+    before, again = (load_model(folder / name) for folder, name in
+                     ((home, "net.histcxr"), (tmp_path, "again.histcxr")))  # fmt: skip
     assert (again.rule_out, again.rule_in) == (before.rule_out, before.rule_in)
     assert json.loads((tmp_path / "t.json").read_text())["rule_out"] == before.rule_out.to_dict()
     assert not again.metrics
@@ -260,19 +258,19 @@ def test_calibrating_on_the_same_patients_gives_the_same_thresholds(home, tmp_pa
 
 def test_calibrating_with_views_certifies_what_is_scored_then(home, tmp_path):
     study = read_manifest(home / "study")
-    network = load_reference(home / "net.reference")
+    network = load_model(home / "net.histcxr")
     seen_twice = calibrate_reference(
         network, study, views=2, sensitivity=0.8, specificity=0.8, confidence=0.8
     )
     val = study[study["split"] == "val"]
-    scores = seen_twice.score(read_images(val, **network.inputs.to_dict()).pixels)
+    scores = seen_twice.score(read_images(val, network.inputs).pixels)
     assert seen_twice.rule_out.threshold in scores
     assert network.classifier.views == 1
     assert seen_twice.classifier.views == 2
 
 
 def test_nobody_is_calibrated_on_who_was_trained_on(home, tmp_path):
-    result = histcxr("reference", "calibrate", home / "study", "-m", home / "net.reference", "--split", "train",
-                     "-o", tmp_path / "x.reference")  # fmt: skip
+    result = histcxr("reference", "calibrate", home / "study", "-m", home / "net.histcxr", "--split", "train",
+                     "-o", tmp_path / "x.histcxr")  # fmt: skip
     assert result.exit_code == 2
     assert "has not seen, got none" in result.output

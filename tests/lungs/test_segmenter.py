@@ -8,8 +8,7 @@ import pytest
 from histcxr.exceptions import ModelError, Reason, UnjudgeableError
 from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter, network_input
 from histcxr.lungs.training import dice
-from histcxr.lungs.unet import WIDTHS
-from histcxr.lungs.unet_onnx import write_onnx
+from histcxr.lungs.unet import WIDTHS, write_onnx
 from histcxr.phantoms.not_chests import TRANSFORMS
 
 FIRST, SIZE = 10_000, (200, 180)  # seeds that the network has not seen

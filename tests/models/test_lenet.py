@@ -1,6 +1,7 @@
 import copy
 import pickle
 import random
+import subprocess
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.models.lenet import LeNetClassifier
@@ -154,7 +156,10 @@ def test_flat_and_three_dimensional_counts_are_one(fitted, data):
 def test_learning_curves_are_kept_and_the_best_epoch_won(fitted):
     assert len(fitted.history_) == len(fitted.best_epochs_) == 2
     for history, best in zip(fitted.history_, fitted.best_epochs_, strict=True):
-        assert set(history) == {"loss", "val_loss", "val_auc", "learning_rate"}
+        assert set(history) == {
+            *("loss", "accuracy", "learning_rate"),
+            *("val_loss", "val_accuracy", "val_auc"),
+        }
         assert len({len(curve) for curve in history.values()}) == 1
         assert best == int(np.argmin(history["val_loss"]))
         assert history["loss"][-1] < history["loss"][0]
@@ -193,7 +198,7 @@ def test_class_weights_move_the_scores(data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_seeds": 0}, "n_seeds must be an integer of at least 1; got 0"),
+        ({"n_seeds": 0}, "n_seeds must be a whole number of at least 1, got 0"),
         ({"filters": ()}, "filters must name at least one"),
         ({"filters": (4, 0)}, "filters must be integers of at least 1"),
         ({"kernel_size": (3, 3, 3)}, "kernel_size must be one number, or 2"),
@@ -202,7 +207,7 @@ def test_class_weights_move_the_scores(data):
         ({"pooling": "sum"}, "pooling must be one of"),
         ({"representation": "raw"}, "representation must be one of"),
         ({"scale": "best"}, "scale must be 'raw' or 'own'"),
-        ({"epochs": 0}, "epochs must be an integer"),
+        ({"epochs": 0}, "epochs must be a whole number"),
         ({"learning_rate": 0}, "learning_rate must be above 0"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
         ({"label_smoothing": 1}, "label_smoothing must be"),
@@ -252,6 +257,75 @@ def test_joined_bins_are_those_of_a_coarser_histogram(data):
     plain = LeNetClassifier(**settings).fit(coarse, labels, groups=patients)
     assert joined.graph_ == plain.graph_
     np.testing.assert_array_equal(joined.predict_proba(counts), plain.predict_proba(coarse))
-    for width in (0, 3, 512, 2.0, True):
-        with pytest.raises(InputError, match="bin_width must be an integer that divides the 256 bins; got"):
+    for width, message in (
+        (0, "at least 1"),
+        (3, "divide the 256 bins; got 3"),
+        (512, "divide"),
+        (2.0, "whole"),
+    ):
+        with pytest.raises(InputError, match=f"bin_width must .*{message}"):
             LeNetClassifier(**settings, bin_width=width).fit(counts, labels)
+
+
+# A row of zeros is an image without a counted pixel, which is refused; these checks make such rows, or
+# forget that an estimator may ask for numbers that are not negative.
+EXPECTED = {
+    "check_estimators_dtypes": "holds images without a single count",
+    "check_fit2d_1feature": "holds images without a single count",
+    "check_class_weight_classifiers": "ignores the tag positive_only",
+}
+
+
+@parametrize_with_checks(
+    [
+        LeNetClassifier(
+            filters=(8,),
+            batch_norm=False,
+            kernel_size=3,
+            dense=(16,),
+            dense_dropout=0,
+            epochs=12,
+            batch_size=32,
+            learning_rate=0.03,
+            shift=0,
+            gamma=0,
+            contrast=0,
+            validation_fraction=0,
+            random_state=0,
+        )
+    ],
+    expected_failed_checks=lambda estimator: EXPECTED,
+)
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+CODE = """
+import sys
+import numpy as np
+sys.modules["keras"] = sys.modules["tensorflow"] = sys.modules["onnx"] = None
+import pickle
+model = pickle.loads(open(sys.argv[1], "rb").read())
+np.save(sys.argv[2], model.predict_proba(np.load(sys.argv[3])))
+"""
+
+
+def test_importing_the_classifier_imports_no_network_package():
+    code = (
+        "import sys, histcxr.models.lenet, histcxr.models.keras_tuning; "
+        "print([m for m in ('keras', 'tensorflow', 'onnx', 'onnxruntime', 'keras_tuner') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_a_loaded_model_scores_without_keras_tensorflow_or_onnx(tmp_path):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(5, (40, 1, 64))
+    model = LeNetClassifier(filters=(2,), kernel_size=3, dense=(4,), epochs=2, random_state=0)
+    model.fit(counts, np.arange(40) % 2)
+    (tmp_path / "model").write_bytes(pickle.dumps(model))
+    np.save(tmp_path / "counts.npy", counts)
+    arguments = [str(tmp_path / name) for name in ("model", "scores.npy", "counts.npy")]
+    subprocess.run([sys.executable, "-c", CODE, *arguments], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), model.predict_proba(counts))

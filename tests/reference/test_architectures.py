@@ -7,20 +7,18 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import InputError
-from histcxr.reference.architectures import (
-    ARCHITECTURES,
-    ConvOptions,
-    HeadOptions,
-    LeNetOptions,
-    RecurrentOptions,
-    ResidualOptions,
-    build_architecture,
+from histcxr.reference.architectures import HeadOptions, build_architecture
+from histcxr.reference.backbones import (
+    BACKBONES,
+    PREPROCESSED,
+    backbone_of,
     last_convolution,
     layer_names,
     unfreeze,
 )
-from histcxr.reference.backbones import BACKBONES, PREPROCESSED, backbone_of
 from histcxr.reference.gradcam import grad_cam
+from histcxr.reference.registry import ARCHITECTURES
+from histcxr.reference.small_networks import ConvOptions, LeNetOptions, RecurrentOptions, ResidualOptions
 
 keras = pytest.importorskip("keras")
 
@@ -57,6 +55,15 @@ LAST = {
 }
 
 
+#: One network of each family; the others take minutes and stand under a marker.
+QUICK = ("cnn3", "lenet5", "cnn-lstm", "resnet-small", "mobilenet")
+
+
+def one_of_each(names, quick=QUICK):
+    """Return names for a test, marked where they are not quick."""
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.all_networks) for n in names]
+
+
 def greys(side, n=2, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, side, side)).astype(np.uint8)
 
@@ -88,7 +95,7 @@ def train_step(model, images):
     return model.train_on_batch(images[..., None].astype(np.float32), targets[:, None] if single else targets)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", one_of_each(ARCHITECTURES))
 def test_it_builds_is_saved_scores_is_explained_and_learns(name, tmp_path):
     architecture = ARCHITECTURES[name]
     images = greys(architecture.min_size)
@@ -146,7 +153,7 @@ def test_resnet_small_is_small():
     assert 300_000 < build_architecture("resnet-small").count_params() < 1_200_000
 
 
-@pytest.mark.parametrize("name", ["cnn4", "cnn3", "lenet5-tuned", "cnn-lstm", "mobilenet"])
+@pytest.mark.parametrize("name", one_of_each(["cnn4", "cnn3", "lenet5-tuned", "cnn-lstm", "mobilenet"]))
 def test_more_classes_sum_to_one(name):
     found = scores(build_architecture(name, size=32, n_classes=4), greys(32))
     assert found.shape == (2, 4)
@@ -217,6 +224,7 @@ def test_unfreezing_the_last_layers(tmp_path):
         unfreeze(build_architecture("cnn4", size=16), "all")
 
 
+@pytest.mark.all_networks
 @pytest.mark.parametrize("from_scratch", [False, True])
 def test_batch_norms_stay_as_they_are_unless_trained_from_scratch(from_scratch, tmp_path):
     model = build_architecture("resnet50v2", size=32, unfrozen="all" if from_scratch else 0)
@@ -259,7 +267,7 @@ def test_weights_come_from_files(tmp_path, suffix):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5"])
+@pytest.mark.parametrize("suffix", one_of_each([".h5", ".keras", ".weights.h5"], [".h5"]))
 def test_published_efficientnet_weights_meet_the_scale_they_were_learnt_with(tmp_path, suffix):
     mean, spread = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     published = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(32, 32, 3))

@@ -1,8 +1,5 @@
 import copy
 import gc
-import hashlib
-import io
-import json
 import pickle
 import random
 import sys
@@ -14,20 +11,16 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
-from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError, ModelError
-from histcxr.reference import validation
-from histcxr.reference.architectures import ARCHITECTURES, ConvOptions, HeadOptions, build_architecture
+from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
+from histcxr.networks import fit, training
+from histcxr.reference.architectures import HeadOptions, build_architecture
 from histcxr.reference.augmentation import Augmentation, seen_again
 from histcxr.reference.backbones import backbone_of
 from histcxr.reference.classifier import ReferenceClassifier, get_weights
-from histcxr.reference.preparation import InputSettings
-from histcxr.reference.saving import (
-    classifier_from_parts,
-    classifier_to_parts,
-    load_classifier,
-    save_classifier,
-)
-from histcxr.reference.training import Stage, TrainingData, TrainingOptions, _binary_loss, train_network
+from histcxr.reference.images import InputSettings
+from histcxr.reference.registry import ARCHITECTURES
+from histcxr.reference.small_networks import ConvOptions
+from histcxr.store.weights import weights_from_bytes, weights_to_bytes
 
 keras = pytest.importorskip("keras")
 
@@ -93,7 +86,8 @@ def test_curves_tell_of_the_weights_that_were_kept(fitted, study):
     assert curves["val_loss"][best] == pytest.approx(expected, abs=1e-5)
     assert curves["val_accuracy"][best] == np.mean(scores.argmax(axis=1) == truth)
     assert curves["val_auc"][best] == pytest.approx(roc_auc_score(truth, scores[:, 1]))
-    np.testing.assert_allclose(curves["learning_rate"], 0.01 * 0.5 * (1 + np.cos(np.pi * np.arange(8) / 8)))
+    expected = 0.01 * 0.5 * (1 + np.cos(np.pi * np.arange(8) / 8))
+    np.testing.assert_allclose(curves["learning_rate"], expected, rtol=1e-5)
 
 
 def test_class_weights_count_in_training(study):
@@ -121,18 +115,18 @@ def test_augments_what_is_learned_from_and_nothing_else(study, monkeypatch):
     images, target, patients = study
     number = {image.tobytes(): row for row, image in enumerate(images)}
     changed, judged = set(), []
-    apply, scores = Augmentation.apply, validation.class_scores
+    apply, scores = Augmentation.apply, training.class_scores
 
     def spy(self, image, rng):
         changed.add(number[image.tobytes()])
         return apply(self, image, rng)
 
     def judge(model, batch):
-        judged.append([number[image.tobytes()] for image in batch])  # a KeyError if one was augmented
+        judged.append([number[image.tobytes()] for image in batch[..., 0]])  # a KeyError if one was augmented
         return scores(model, batch)
 
     monkeypatch.setattr(Augmentation, "apply", spy)
-    monkeypatch.setattr(validation, "class_scores", judge)
+    monkeypatch.setattr(training, "class_scores", judge)
     classifier = tiny(epochs=2, augmentation=Augmentation()).fit(images, target, groups=patients)
     held = set(classifier.validation_rows_)
     assert changed == set(range(len(images))) - held
@@ -161,23 +155,8 @@ def test_neighbours_and_batches_do_not_change_scores(fitted, others, monkeypatch
     together = fitted.predict_proba(images)
     alone = np.concatenate([fitted.predict_proba(image[None]) for image in images[:5]])
     np.testing.assert_allclose(alone, together[:5], atol=1e-5)
-    monkeypatch.setattr(validation, "_JUDGED_IMAGES", 6)
+    monkeypatch.setattr(fit, "_JUDGED_ROWS", 6)
     np.testing.assert_allclose(fitted.predict_proba(images), together, atol=1e-5)
-
-
-def test_large_images_are_judged_few_at_a_time(monkeypatch):
-    class Model:
-        sizes: list = []
-
-        def predict_on_batch(self, batch):
-            self.sizes.append(len(batch))
-            return batch.mean(axis=(1, 2)) / 255
-
-    images = np.random.default_rng(0).integers(0, 256, (11, 30, 30)).astype(np.uint8)
-    monkeypatch.setattr(validation, "_JUDGED_PIXELS", 4 * 900)
-    scores = validation.class_scores(Model(), images)
-    assert Model.sizes == [4, 4, 4]
-    np.testing.assert_allclose(scores[:, 1], images.mean(axis=(1, 2)) / 255)
 
 
 def test_three_classes(others):
@@ -191,9 +170,6 @@ def test_three_classes(others):
     np.testing.assert_allclose(scores.sum(axis=1), 1)
     assert np.mean(classifier.predict(new) == np.array(["Normal", "COVID", "Viral"])[truth]) > 0.8
     assert np.isfinite(classifier.history_["val_auc"]).all()
-    meta, weights = classifier_to_parts(classifier)
-    again = classifier_from_parts(json.loads(json.dumps(meta)), weights)
-    np.testing.assert_array_equal(again.predict(new), classifier.predict(new))
 
 
 def test_named_validation_is_what_is_held_out(study):
@@ -219,47 +195,7 @@ def test_without_validation_all_epochs_are_run_on_everything(study):
     assert classifier.best_epoch_ == 2
     assert [epoch["epoch"] for epoch in seen] == [1, 2, 3]
     assert set(classifier.history_) == {"stage", "learning_rate", "loss", "accuracy", "seconds"}
-    assert classifier.history_["learning_rate"] == [0.01] * 3
-
-
-class Judged:
-    """Stands in for judging: losses as they are given."""
-
-    def __init__(self, losses):
-        self.losses = iter(losses)
-
-    def __call__(self, model, images, targets, rows, weights):
-        return {"val_loss": next(self.losses), "val_accuracy": 0.5, "val_auc": 0.5}
-
-
-def run_training(monkeypatch, losses, stages, *, ends=None, **settings):
-    monkeypatch.setattr("histcxr.reference.training.judge", Judged(losses))
-    images, target, _ = chests(8, seed=0)
-    model = build_architecture("cnn4", size=SIDE, options=TINY)
-    options = TrainingOptions(**({"epochs": 6, "batch_size": 8, "patience": 2} | settings))
-    data = TrainingData(images, target, np.arange(12), np.arange(12, 16))
-    kept = [] if ends is None else ends
-
-    def keep(values):
-        assert values["epoch"] == len(kept) + 1
-        kept.append(model.get_weights())
-
-    training = train_network(model, data, options, stages, seed=0, on_epoch=keep)
-    for ours, best in zip(model.get_weights(), kept[training.best_epoch], strict=True):
-        np.testing.assert_array_equal(ours, best)
-    return training
-
-
-def test_stops_early_and_restores_the_best_weights(monkeypatch):
-    training = run_training(monkeypatch, [3, 1, 2, 1.5, 0], [Stage(0.01)])
-    assert training.history["val_loss"] == [3, 1, 2, 1.5]
-    assert training.best_epoch == 1
-
-
-def test_without_patience_all_epochs_are_run_and_the_best_is_kept(monkeypatch):
-    training = run_training(monkeypatch, [3, 1, 2, 2, 2, 2], [Stage(0.01)], patience=None)
-    assert training.history["val_loss"] == [3, 1, 2, 2, 2, 2]
-    assert training.best_epoch == 1
+    np.testing.assert_allclose(classifier.history_["learning_rate"], 0.01)
 
 
 @pytest.mark.parametrize(
@@ -271,35 +207,13 @@ def test_patience_is_the_architectures_unless_given(monkeypatch, study, architec
     class SeenError(Exception):
         pass
 
-    def stop(model, data, options, stages, **_):
-        raise SeenError(options.patience)
+    def stop(model, data, stages, **_):
+        raise SeenError(stages[0].patience)
 
-    monkeypatch.setattr("histcxr.reference.classifier.train_network", stop)
+    monkeypatch.setattr("histcxr.reference.classifier.train_classes", stop)
     with pytest.raises(SeenError) as seen:
         ReferenceClassifier(architecture, patience=given).fit(images, target, groups=patients)
     assert seen.value.args == (used,)
-
-
-def test_a_plateau_lowers_the_rate(monkeypatch):
-    training = run_training(monkeypatch, [3, 4, 5, 2, 6, 7], [Stage(0.01)], patience=4, schedule="plateau")
-    np.testing.assert_allclose(training.history["learning_rate"], [0.01] * 3 + [0.003] * 3)
-
-
-@pytest.mark.parametrize(("second", "best"), [([0.5, 0.8], 3), ([5], 1)])
-def test_the_second_stage_starts_from_the_best_and_must_improve_on_it(monkeypatch, second, best):
-    at_start, ends = [], []
-
-    def prepare(model):
-        at_start.append(model.get_weights())
-
-    stages = [Stage(0.01), Stage(0.001, prepare)]
-    # A patience of one ends the first stage with its third epoch.
-    training = run_training(monkeypatch, [3, 1, 2, *second], stages, patience=1, ends=ends)
-    assert training.history["stage"] == [1, 1, 1, *[2] * len(second)]
-    assert training.history["learning_rate"] == [0.01] * 3 + [0.001] * len(second)
-    assert training.best_epoch == best
-    for ours, kept in zip(at_start[0], ends[1], strict=True):
-        np.testing.assert_array_equal(ours, kept)
 
 
 def test_a_lost_loss_says_what_to_do(study):
@@ -358,11 +272,11 @@ def test_lets_the_images_go(study):
         ({"size": 32}, r"X must have images of 32 x 32 pixels, as size says; got shape \(80, 16, 16\)"),
         ({"inputs": InputSettings(24)}, "as the size of inputs says"),
         ({"inputs": "lungs"}, "inputs must be InputSettings or None"),
-        ({"epochs": 0}, "epochs must be an integer"),
-        ({"patience": 1.5}, "patience must be an integer"),
+        ({"epochs": 0}, "epochs must be a whole number"),
+        ({"patience": 1.5}, "patience must be a whole number"),
         ({"learning_rate": -1}, "learning_rate must be above 0"),
         ({"second_stage_learning_rate": 1e-4}, "second_stage_learning_rate is of use with the weights"),
-        ({"schedule": "steps"}, "schedule must be 'cosine', 'plateau' or None"),
+        ({"schedule": "steps"}, "schedule must be 'cosine', 'warmup', 'plateau' or None"),
         ({"schedule": "plateau", "patience": None}, "schedule='plateau' takes a patience"),
         ({"schedule": "plateau", "validation_fraction": 0}, "schedule='plateau' takes held-out images"),
         ({"augmentation": "all"}, "augmentation must be an Augmentation, 'published' or None; got 'all'"),
@@ -429,122 +343,34 @@ def test_fine_tuning_has_two_stages_and_trains_what_it_says(tmp_path):
     before = get_weights(start)
     changed = [name for name, value in before.items() if (value != classifier.weights_[name]).any()]
     assert changed == list(before)[-2:]
-    again = classifier_from_parts(*classifier_to_parts(classifier))
+    again = weights_from_bytes(weights_to_bytes(classifier))
     np.testing.assert_allclose(again.predict_proba(images), classifier.predict_proba(images), atol=1e-6)
 
 
 def test_frozen_or_from_scratch_is_one_stage():
     for settings in ({"weights": None, "unfrozen": "all"}, {"weights": "imagenet", "unfrozen": 0}):
         stages = ReferenceClassifier("vgg16", **settings)._stages(ARCHITECTURES["vgg16"])
-        assert [stage.learning_rate for stage in stages] == [1e-3]
+        assert [options.learning_rate for options in stages] == [1e-3]
     two = ReferenceClassifier("vgg16", weights="imagenet", unfrozen="all", second_stage_learning_rate=1e-6)
-    assert [stage.learning_rate for stage in two._stages(ARCHITECTURES["vgg16"])] == [1e-3, 1e-6]
+    assert [options.learning_rate for options in two._stages(ARCHITECTURES["vgg16"])] == [1e-3, 1e-6]
 
 
-def test_saved_and_loaded_scores_are_equal(fitted, others, tmp_path):
+def test_saved_and_loaded_scores_are_equal(fitted, others):
     inputs = InputSettings(SIDE, "hidden", equalise=True)
-    marked = copy.deepcopy(fitted).set_params(inputs=inputs, class_weight={False: 1.0, True: 2.0})
-    folder = save_classifier(marked, tmp_path / "deep" / "net")
-    loaded = load_classifier(folder)
-    np.testing.assert_array_equal(loaded.predict_proba(others[0]), fitted.predict_proba(others[0]))
-    np.testing.assert_array_equal(loaded.predict(others[0]), fitted.predict(others[0]))
-    assert loaded.get_params() == marked.get_params()
-    assert loaded.inputs == inputs
-    assert loaded.history_ == fitted.history_
-    assert loaded.best_epoch_ == fitted.best_epoch_
-    assert sorted(path.name for path in folder.iterdir()) == ["network.json", "weights.npz"]
-    assert classifier_to_parts(loaded) == classifier_to_parts(marked)
-    save_classifier(fitted, folder)  # replaces
-    assert load_classifier(folder).inputs is None
-
-
-def repacked(weights, change):
-    """Return weights with a change to the table of arrays, and the hash that goes with them."""
-    with np.load(io.BytesIO(weights)) as file:
-        arrays = dict(file)
-    change(arrays)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda a: a.pop("0000/kernel"), "0000/kernel is missing"),
-        (lambda a: a.update(evil=np.zeros(2)), "evil is no part of it"),
-        (lambda a: a.update({"0001/bias": np.zeros(5, np.float32)}), r"0001/bias is .* of shape \(5,\)"),
-        (lambda a: a.update({"0001/bias": np.zeros(4)}), "0001/bias is float64"),
-        (lambda a: a.update({"0001/bias": np.full(4, np.nan, np.float32)}), "0001/bias is not"),
-        (lambda a: a.update({"0001/bias": np.zeros(9999)}), "0001/bias is too large"),
-        (lambda a: a.update({"0001/bias": np.array([print] * 4)}), "0001/bias is object"),
-    ],
-)
-def test_foreign_weights_are_refused(fitted, change, message):
-    meta, weights = classifier_to_parts(fitted)
-    weights = repacked(weights, change)
-    with pytest.raises(ModelError, match="were? not those that were saved|are not those that were saved"):
-        classifier_from_parts(meta, weights)
-    with pytest.raises(ModelError, match=message):
-        classifier_from_parts(meta | {"weights_sha256": hashlib.sha256(weights).hexdigest()}, weights)
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (("graph", "name"), "os.system", "architecture must be one of"),
-        (("graph", "size"), 10**6, "size must be a whole number of pixels up to"),
-        (("graph", "size"), 24, "is .* of shape|the weights must be those of the network"),
-        (("graph", "n_classes"), 3, "classes must be a list of 3"),
-        (("graph", "options"), {"kind": "Popen", "args": "ls"}, "a table must be one of .* got 'Popen'"),
-        (("graph", "options", "filters"), [10**9], "options must have layers of at most"),
-        (("graph", "options", "filters"), "many", "filters must be a tuple"),
-        (("graph", "extra"), 1, "settings are damaged"),
-        (("classes",), [True, False], "classes must be different and in order"),
-        (("classes",), [0, "a"], "classes must be all numbers"),
-        (("parameters", "cost"), 1, "got also cost"),
-        (("parameters", "augmentation", "zoom"), 7, "zoom must be"),
-        (("history",), 3, "settings are damaged"),
-        (("format",), 2, "of format 1; it says 2"),
-    ],
-)
-def test_foreign_settings_are_refused(fitted, tmp_path, path, value, message):
-    folder = save_classifier(fitted, tmp_path)
-    meta = json.loads((folder / "network.json").read_text())
-    place = meta
-    for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = value
-    (folder / "network.json").write_text(json.dumps(meta))
-    with pytest.raises(ModelError, match=message):
-        load_classifier(folder)
-
-
-def test_damaged_folders_are_refused(fitted, tmp_path):
-    with pytest.raises(ModelError, match="no network can be read here"):
-        load_classifier(tmp_path)
-    folder = save_classifier(fitted, tmp_path)
-    whole = (folder / "weights.npz").read_bytes()
-    (folder / "weights.npz").write_bytes(whole[:-100])
-    with pytest.raises(ModelError, match="not those that were saved"):
-        load_classifier(folder)
-    meta = json.loads((folder / "network.json").read_text())
-    with pytest.raises(ModelError, match="the weights are damaged"):
-        classifier_from_parts(meta | {"weights_sha256": hashlib.sha256(b"no").hexdigest()}, b"no")
-    for text in ("{", "[1]"):
-        (folder / "network.json").write_text(text)
-        with pytest.raises(ModelError, match="is damaged|must hold a table"):
-            load_classifier(folder)
-
-
-def test_our_binary_loss_is_that_of_keras():
-    truth = np.array([[0.0], [1.0], [1.0], [0.0]], np.float32)
-    scores = np.array([[0.2], [0.9], [0.0], [1.0]], np.float32)
-    ours = keras.ops.convert_to_numpy(_binary_loss(keras)(truth, scores))
-    np.testing.assert_allclose(
-        ours, keras.ops.convert_to_numpy(keras.losses.binary_crossentropy(truth, scores)), rtol=1e-4
+    marked = copy.deepcopy(fitted).set_params(
+        inputs=inputs, class_weight={0: 1.0, 1: 2.0}, augmentation=Augmentation(), random_state=0
     )
-    assert np.isnan(keras.ops.convert_to_numpy(_binary_loss(keras)(truth, scores * np.nan))).all()
+    marked.classes_ = np.arange(2)
+    files = weights_to_bytes(marked)
+    loaded = weights_from_bytes(files)
+    np.testing.assert_array_equal(loaded.predict_proba(others[0]), fitted.predict_proba(others[0]))
+    assert loaded.get_params() == marked.get_params()
+    assert (loaded.history_, loaded.best_epoch_) == (fitted.history_, fitted.best_epoch_)
+    assert fitted.validation_rows_ is not None
+    assert loaded.validation_rows_ is None
+    assert weights_to_bytes(loaded) == files
+    marked.random_state = np.random.RandomState(3)
+    assert weights_from_bytes(weights_to_bytes(marked)).random_state is None
 
 
 def test_scores_are_means_over_views_and_know_no_neighbours(study, others):

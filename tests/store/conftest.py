@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier
 
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
+from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.store import Model, save_model
 
@@ -38,7 +39,7 @@ def made_of(estimator, study, name="small", **papers):
     return Model(
         name,
         pipeline,
-        2,
+        Recipe(2),
         rule_out_threshold(np.repeat(scores[sick == 1], 2)),
         rule_in_threshold(scores[sick == 0], specificity=0.99),
         **papers,
@@ -49,6 +50,19 @@ def made_of(estimator, study, name="small", **papers):
 def make_model(study):
     """Turn an estimator into a fitted model."""
     return lambda estimator, **papers: made_of(estimator, study, **papers)
+
+
+@pytest.fixture(scope="session")
+def make_booster():
+    """Train a booster on the study, or whatever XGBoost's settings make of it."""
+
+    def train(study, **settings):
+        counts, sick = study
+        features = counts.reshape(len(counts), -1)[:, ::16]
+        fit = {"eval_set": [(features, sick)], "verbose": False}
+        return XGBClassifier(n_estimators=6, n_jobs=1, **settings).fit(features, sick, **fit).get_booster()
+
+    return train
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +107,7 @@ def forge():
 
     def seal(folder: Path, edit=None, **files: bytes) -> Path:
         for name, content in files.items():
-            (folder / name.replace("__", "-").replace("_", ".")).write_bytes(content)
+            (folder / name.replace("_", ".")).write_bytes(content)
         path = folder / "manifest.json"
         manifest = json.loads(path.read_text())
         for name, facts in manifest["files"].items():

@@ -16,14 +16,12 @@ from histcxr.files.writing import write_image
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.phantoms.anatomy import make_phantom
 from histcxr.store import load_model, save_model
-from histcxr.store.boxed import boxed_model
-from histcxr.store.model import probe_counts
 
 
 def test_it_is_small_and_certified():
     folder = resources.files("histcxr.store").joinpath("boxed.histcxr")
     assert sum(len(file.read_bytes()) for file in folder.iterdir()) <= 5_000_000
-    model = boxed_model()
+    model = load_model()
     assert model.rule_out.certified
     assert model.rule_in.certified
     assert model.rule_out.target == model.rule_out.confidence == 0.95
@@ -31,7 +29,7 @@ def test_it_is_small_and_certified():
 
 def test_it_belongs_to_the_network_in_the_package():
     """Its thresholds were certified with the masks of this network and no other."""
-    training = boxed_model().training
+    training = load_model().training
     assert training["lungs"] == "either"
     assert training["segmenter"] == load_segmenter().digest
 
@@ -54,8 +52,8 @@ def test_its_card_names_data_figures_and_limits():
 
 
 def test_it_scores_between_0_and_1_and_knows_what_it_does_not_know():
-    model = boxed_model()
-    counts = probe_counts(model.recipe)
+    model = load_model()
+    counts = model.probe()
     scores = model.score(counts)
     assert ((scores >= 0) & (scores <= 1)).all()
     assert model.familiarity is not None
@@ -83,8 +81,8 @@ def test_triage_needs_a_folder_and_nothing_else(incoming, tmp_path, monkeypatch)
 
 def test_triage_loads_no_tensorflow(incoming, tmp_path):
     code = (
-        "import sys\nfrom histcxr.store.boxed import boxed_model\nfrom histcxr.worklist.engine import triage\n"
-        "triage(sys.argv[1], boxed_model(), sys.argv[2])\n"
+        "import sys\nfrom histcxr import load_model, triage\n"
+        "triage(sys.argv[1], load_model(), sys.argv[2])\n"
         "print(sorted({'tensorflow', 'keras', 'torch', 'jax'} & set(sys.modules)))"
     )
     arguments = [sys.executable, "-c", code, str(incoming), str(tmp_path / "w.csv")]
@@ -92,10 +90,11 @@ def test_triage_loads_no_tensorflow(incoming, tmp_path):
     assert done.stdout.strip() == "[]"
 
 
-def test_damaged_landmarks_are_refused_when_the_model_is_read(tmp_path):
-    model = boxed_model()
+def test_damaged_landmarks_are_refused_when_the_model_is_saved_or_read(tmp_path):
+    model = load_model("boxed")
+    assert model is load_model()
     few = {**model.training["familiarity"], "centre": [1.0], "whitening": [[1.0]]}
     damaged = dataclasses.replace(model, training={**model.training, "familiarity": few})
-    path = save_model(damaged, tmp_path / "damaged.histcxr")
     with pytest.raises(ModelError, match="landmarks"):
-        load_model(path)
+        save_model(damaged, tmp_path / "damaged.histcxr")
+    assert not any(tmp_path.iterdir())

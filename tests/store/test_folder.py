@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
 
-import histcxr.store.folder as folder_module
 from histcxr.decision.thresholds import rule_out_threshold
-from histcxr.exceptions import HistcxrWarning, InputError, ModelError
+from histcxr.exceptions import HistcxrWarning, InputError, ModelError, OutputError
 from histcxr.features.recipe import Recipe
-from histcxr.store import Model, load_model, model_hash, save_model
+from histcxr.store import load_model, model_hash, save_model
 
-FILES = ["manifest.json", "manifest.sha256", "estimator.skops", "booster-0.ubj"]
+FILES = ["manifest.json", "manifest.sha256", "estimator.skops", "booster-0.json.gz"]
 
 
 class Bomb:
@@ -50,7 +49,7 @@ def test_folder_holds_the_expected_files_and_digest(saved):
     digest = hashlib.sha256(raw).hexdigest()
     assert load_model(saved).hash == digest
     assert (saved / "manifest.sha256").read_text() == f"{digest}  manifest.json\n"
-    assert json.loads(raw)["format_version"] == 1
+    assert json.loads(raw)["format_version"] == 2
 
 
 def test_saving_is_deterministic(model, saved, tmp_path):
@@ -130,9 +129,9 @@ def test_a_threshold_that_contradicts_its_patients_is_refused_even_with_right_ha
         load_model(forge(saved, promise_more))
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None, [1]])
+@pytest.mark.parametrize("version", [1, 0, "2", None, [2]])
 def test_a_foreign_format_version_is_named(saved, forge, version):
-    with pytest.raises(ModelError, match=r"format version .* this histcxr reads 1; install the histcxr"):
+    with pytest.raises(ModelError, match=r"format version .* this histcxr reads 2; install the histcxr"):
         load_model(forge(saved, lambda manifest: manifest.update(format_version=version)))
 
 
@@ -144,7 +143,9 @@ def test_another_histogram_recipe_is_refused(saved, forge):
         load_model(forge(saved, other))
 
 
-@pytest.mark.parametrize("name", ["model.pkl", "estimator.joblib", ".hidden", "booster-1.ubj", "__init__.py"])
+@pytest.mark.parametrize(
+    "name", ["model.pkl", "estimator.joblib", ".hidden", "booster-1.json.gz", "__init__.py"]
+)
 def test_a_planted_file_is_refused_and_nothing_runs(saved, tmp_path, name):
     marker = tmp_path / "ran"
     (saved / name).write_bytes(pickle.dumps(Bomb(marker)))
@@ -153,7 +154,7 @@ def test_a_planted_file_is_refused_and_nothing_runs(saved, tmp_path, name):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", ["estimator.skops", "booster-0.ubj", "manifest.json"])
+@pytest.mark.parametrize("name", ["estimator.skops", "booster-0.json.gz", "manifest.json"])
 def test_a_pickle_in_place_of_a_file_never_runs(saved, tmp_path, forge, name):
     """Also with right hashes: the formats themselves cannot run it."""
     marker = tmp_path / "ran"
@@ -195,9 +196,9 @@ def test_a_listed_path_outside_the_folder_is_refused(saved, forge, listed):
 @pytest.mark.parametrize("size", [0, -1, 1 << 60, 2.5, "9", None])
 def test_absurd_sizes_are_refused(saved, forge, size):
     def claim(manifest):
-        manifest["files"]["booster-0.ubj"]["bytes"] = size
+        manifest["files"]["booster-0.json.gz"]["bytes"] = size
 
-    with pytest.raises(ModelError, match=r"booster-0\.ubj: is listed with"):
+    with pytest.raises(ModelError, match=r"booster-0\.json\.gz: is listed with"):
         load_model(forge(saved, claim))
 
 
@@ -213,18 +214,18 @@ def test_links_inside_are_refused(saved, tmp_path, name):
     outside = tmp_path / name
     (saved / name).rename(outside)
     (saved / name).symlink_to(outside)
-    with pytest.raises(ModelError, match=rf"{name}: is a link"):
+    with pytest.raises(ModelError, match=rf"{name}: is no plain file"):
         load_model(saved)
 
 
 def test_a_pipe_or_folder_in_place_of_a_file_is_refused(saved):
-    (saved / "booster-0.ubj").unlink()
-    os.mkfifo(saved / "booster-0.ubj")
-    with pytest.raises(ModelError, match="not a plain file"):
+    (saved / "booster-0.json.gz").unlink()
+    os.mkfifo(saved / "booster-0.json.gz")
+    with pytest.raises(ModelError, match="is no plain file"):
         load_model(saved)
-    (saved / "booster-0.ubj").unlink()
-    (saved / "booster-0.ubj").mkdir()
-    with pytest.raises(ModelError, match="not a plain file"):
+    (saved / "booster-0.json.gz").unlink()
+    (saved / "booster-0.json.gz").mkdir()
+    with pytest.raises(ModelError, match="is no plain file"):
         load_model(saved)
 
 
@@ -322,8 +323,8 @@ def test_a_failed_save_leaves_the_old_model(plain_model, saved, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder_module.os, "fsync", full)
-    with pytest.raises(ModelError, match="cannot write the model .No space left"):
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
         save_model(plain_model, saved, overwrite=True)
     monkeypatch.undo()
     assert load_model(saved).name == "xgboost"
@@ -338,42 +339,8 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(make_model, tmp_path):
 
 def test_papers_must_be_json(plain_model, tmp_path):
     odd = dataclasses.replace(plain_model, card={"when": object()})
-    with pytest.raises(InputError, match=r"model\['card'\]\['when'\] must be something that JSON can hold"):
+    with pytest.raises(InputError, match=r"card\['when'\] must be something that JSON can hold"):
         save_model(odd, tmp_path / "m")
-
-
-# --- the model itself ----------------------------------------------------------------------------------
-
-
-def test_counts_are_checked(plain_model, study):
-    counts = study[0]
-    assert plain_model.score(counts[:0]).shape == (0,)
-    for wrong in (counts[:, :1], counts[0], counts.astype(float), counts[..., :-1]):
-        with pytest.raises(InputError, match=r"counts must be whole numbers of shape \(n, 2, 256\)"):
-            plain_model.score(wrong)
-
-
-def test_fields_are_checked(plain_model):
-    for change, message in (
-        ({"name": " "}, "name must be a text"),
-        ({"rule_in": plain_model.rule_out}, "rule_in must be a rule_in ThresholdChoice"),
-        ({"recipe": 5}, "zones"),
-        ({"estimator": object()}, "predict_proba"),
-    ):
-        with pytest.raises(InputError, match=message):
-            dataclasses.replace(plain_model, **change)
-
-
-def test_a_classifier_of_three_classes_cannot_score(study):
-    class Three:
-        def predict_proba(self, counts):
-            return np.full((len(counts), 3), 1 / 3)
-
-    scores = np.linspace(0, 1, 80)
-    rule_in = dataclasses.replace(rule_out_threshold(scores), kind="rule_in")
-    model = Model("three", Three(), 2, rule_out_threshold(scores), rule_in)
-    with pytest.raises(ModelError, match=r"gave shape \(120, 3\), must be \(120, 2\)"):
-        model.score(study[0])
 
 
 def test_a_fresh_process_scores_the_same_and_says_nothing(model, saved, study, tmp_path):

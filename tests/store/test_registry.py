@@ -5,6 +5,7 @@ import pytest
 
 from histcxr.decision.thresholds import certify
 from histcxr.features.histograms import ZONES
+from histcxr.features.recipe import Recipe
 from histcxr.models.registry import CLASSIFIERS, make_classifier
 from histcxr.store import Model, load_model, save_model
 from histcxr.store.structure import walk_objects
@@ -33,7 +34,7 @@ def test_round_trip_gives_the_same_bits(name, zones, study, tmp_path):
         classifier.set_params(classifier__cv=2, classifier__estimator__epochs=2)
     classifier.fit(counts, sick)
     chosen = certify(classifier.predict_proba(counts)[:, 1], sick, None)
-    model = Model(name, classifier, zones, chosen.rule_out, chosen.rule_in)
+    model = Model(name, classifier, Recipe(zones), chosen.rule_out, chosen.rule_in)
     loaded = load_model(save_model(model, tmp_path / "m"))
     unseen = counts + np.random.default_rng(1).poisson(20, counts.shape)
     expected = model.score(unseen)

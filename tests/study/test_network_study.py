@@ -11,8 +11,8 @@ from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import InputError
 from histcxr.phantoms.studies import write_study
 from histcxr.reference.augmentation import STRENGTHS
-from histcxr.reference.preparation import InputSettings
-from histcxr.store.network import sick_score
+from histcxr.reference.images import InputSettings
+from histcxr.store.model import sick_score
 from histcxr.study.class_figures import class_figures, class_numbers
 from histcxr.study.cohort import Cohort
 from histcxr.study.explain import Explanation, draw_images

@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
+from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.phantoms.dicom_files import encode_dicom
 from histcxr.store import Model, save_model
@@ -66,7 +67,9 @@ def model():
     pipeline = make_pipeline(HistogramFeatures(n_quantiles=8), StandardScaler(), LogisticRegression())
     pipeline.fit(counts, sick)
     scores = pipeline.predict_proba(counts)[:, 1]
-    return Model("linear", pipeline, 1, rule_out_threshold(scores[1::2]), rule_in_threshold(scores[::2]))
+    return Model(
+        "linear", pipeline, Recipe(1), rule_out_threshold(scores[1::2]), rule_in_threshold(scores[::2])
+    )
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from histcxr.exceptions import InputError, ModelError, OutputError, Reason
 from histcxr.features import measuring
 from histcxr.phantoms.studies import write_broken_files, write_unusual_files
 from histcxr.store import Model, load_model
+from histcxr.store.model import Origin
 from histcxr.worklist import engine
 from histcxr.worklist.engine import triage
 from histcxr.worklist.rows import unguarded
@@ -259,9 +260,8 @@ def test_a_bug_in_one_image_stays_with_that_image(study, model, tmp_path, monkey
 
 def hashed(model, estimator) -> Model:
     """A model around a classifier that cannot be saved."""
-    fake = Model("fake", estimator, 1, model.rule_out, model.rule_in)
-    object.__setattr__(fake, "hash", "f" * 64)
-    return fake
+    origin = Origin("f" * 64, {}, {})
+    return Model("fake", estimator, model.recipe, model.rule_out, model.rule_in, origin=origin)
 
 
 @pytest.mark.parametrize("score", [np.nan, np.inf, -1.0, 1.5])

@@ -44,7 +44,7 @@ class Scripted:
 
 def scripted(model, scores):
     """The model with other scores; image i is the one whose first bin counts i."""
-    fake = Model("scripted", Scripted(scores), 1, model.rule_out, model.rule_in)
+    fake = Model("scripted", Scripted(scores), model.recipe, model.rule_out, model.rule_in)
     batch = [Measured(np.concatenate([[[i]], COUNTS[:, 1:]], axis=1)) for i in range(len(scores))]
     return fake, batch
 
@@ -80,7 +80,7 @@ def test_a_wrong_number_of_scores_is_no_score(model):
         def predict_proba(self, counts):
             return np.zeros((1, 2)) if len(counts) == 1 else np.zeros((len(counts) - 1, 2))
 
-    fake = Model("short", Short(), 1, model.rule_out, model.rule_in)
+    fake = Model("short", Short(), model.recipe, model.rule_out, model.rule_in)
     assert [one.score for one in judge(fake, [Measured(COUNTS)] * 3)] == [0.0] * 3
 
 
@@ -89,7 +89,7 @@ def test_a_stop_is_not_swallowed(model):
         def predict_proba(self, counts):
             raise KeyboardInterrupt
 
-    fake = Model("stopped", Stopped(), 1, model.rule_out, model.rule_in)
+    fake = Model("stopped", Stopped(), model.recipe, model.rule_out, model.rule_in)
     with pytest.raises(KeyboardInterrupt):
         judge(fake, [Measured(COUNTS)])
 

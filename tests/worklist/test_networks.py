@@ -18,7 +18,7 @@ from histcxr.files.writing import encode_image, write_image, write_mask
 from histcxr.phantoms.dicom_files import encode_dicom
 from histcxr.phantoms.not_chests import draw_not_chest
 from histcxr.phantoms.studies import make_phantom, write_broken_files
-from histcxr.store.network import save_reference
+from histcxr.store import model_hash, save_model
 from histcxr.worklist.engine import triage
 
 
@@ -33,7 +33,7 @@ def scores(path):
 
 @pytest.fixture(scope="module")
 def saved(network, tmp_path_factory):
-    return save_reference(network, tmp_path_factory.mktemp("net") / "net.reference")
+    return save_model(network, tmp_path_factory.mktemp("net") / "net.histcxr")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_every_input_has_one_row_and_the_scores_are_the_networks_own(incoming, s
 def test_the_audit_trail_says_what_was_judged_by_what(incoming, saved, network, tmp_path):
     triage(incoming, saved, tmp_path / "w.csv")
     header = json.loads((tmp_path / "w.csv.audit.jsonl").read_text().splitlines()[0])
-    assert header["model"] == {"name": "cnn3", "hash": network.fingerprint()}
+    assert header["model"] == {"name": "cnn3", "hash": model_hash(network)}
     assert header["inputs"] == network.inputs.to_dict()
     assert "recipe" not in header
     assert "keras" in header["packages"]
@@ -181,7 +181,7 @@ def test_the_command_takes_either_kind_of_model(incoming, saved, tmp_path):
     assert json.loads((tmp_path / "w.json").read_text())["model"].startswith("cnn3 ")
     again = histcxr(*arguments)
     assert "15 rows were already there" in again.output
-    assert "NAME.reference" in histcxr("triage", "--help").output
+    assert "also of a network" in histcxr("triage", "--help").output
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_without_keras_the_command_says_what_to_install(incoming, saved, tmp_pat
 def test_a_histogram_model_needs_no_keras(study, saved_model, tmp_path):
     code = (
         "import sys; from histcxr import triage; triage(*sys.argv[1:])\n"
-        "assert not {'keras', 'tensorflow', 'histcxr.store.network'} & set(sys.modules)"
+        "assert not {'keras', 'tensorflow', 'histcxr.reference.classifier'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", code, str(study), str(saved_model), str(tmp_path / "w.csv")]
     done = subprocess.run(command, capture_output=True, text=True)

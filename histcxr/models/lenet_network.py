@@ -1,8 +1,8 @@
 """The layers of the 1-D LeNet: convolution blocks over the bins of a histogram, then dense layers.
 
 The graph is described by plain numbers (:class:`LeNetGraph`), from which Keras builds it for training
-(:func:`build_lenet`) and :mod:`histcxr.models.onnx_export` writes it for prediction. It follows LeNet-5
-(LeCun et al., 1998, "Gradient-based learning applied to document recognition") in one dimension.
+(:func:`build_lenet`) and :func:`write_onnx` writes it for prediction, without Keras. It follows LeNet-5 (LeCun et al.,
+1998, "Gradient-based learning applied to document recognition") in one dimension.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
-from histcxr.networks.backend import import_neural
+from histcxr.networks.backend import import_neural, seeded
+from histcxr.networks.fit import Weights
+from histcxr.networks.onnx_model import EPSILON, GraphWriter, fold_norm
 
-__all__ = ["ACTIVATIONS", "POOLINGS", "LeNetGraph", "Weights", "build_lenet", "get_weights", "set_weights"]
-
-#: Weights of one network by layer and variable: ``"conv1/kernel"``, ``"norm1/moving_mean"``, ``"output/bias"``.
-Weights = dict[str, NDArray[np.float32]]
+__all__ = ["ACTIVATIONS", "POOLINGS", "LeNetGraph", "build_lenet", "run_session", "write_onnx"]
 
 ACTIVATIONS = ("relu", "tanh")
 POOLINGS = ("max", "average")
 
-#: Added to a variance before its root is taken, by Keras and in the ONNX file alike.
-EPSILON = 1e-3
+# Options of which one number may stand for all convolution blocks.
+_PER_BLOCK = ("kernel_size", "pool_size", "conv_dropout")
 
 
 @dataclass(frozen=True)
@@ -93,35 +92,13 @@ class LeNetGraph:
             raise InputError(f"pooling must be one of {', '.join(POOLINGS)}; got {self.pooling!r}")
 
     @classmethod
-    def from_options(
-        cls,
-        bins: int,
-        channels: int,
-        *,
-        filters: Sequence[int],
-        kernel_size: int | Sequence[int],
-        pool_size: int | Sequence[int],
-        conv_dropout: float | Sequence[float],
-        dense: Sequence[int],
-        dense_dropout: float | Sequence[float],
-        activation: str,
-        pooling: str,
-        batch_norm: bool,
-    ) -> LeNetGraph:
-        """Build the description from options in which one number may stand for all layers."""
-        filters, dense = _values("filters", filters), _values("dense", dense)
+    def from_options(cls, bins: int, channels: int, **options: Any) -> LeNetGraph:
+        """Build the description from options in which one number may stand for all layers of a kind."""
+        blocks, layers = _values("filters", options["filters"]), _values("dense", options["dense"])
+        each = {name: _values(name, options[name], len(blocks)) for name in _PER_BLOCK}
+        rates = _values("dense_dropout", options["dense_dropout"], len(layers) + 1)
         return cls(
-            bins=bins,
-            channels=channels,
-            filters=filters,
-            kernel_size=_values("kernel_size", kernel_size, len(filters)),
-            pool_size=_values("pool_size", pool_size, len(filters)),
-            conv_dropout=_values("conv_dropout", conv_dropout, len(filters)),
-            dense=dense,
-            dense_dropout=_values("dense_dropout", dense_dropout, len(dense) + 1),
-            activation=activation,
-            pooling=pooling,
-            batch_norm=bool(batch_norm),
+            bins, channels, **options | each | {"filters": blocks, "dense": layers, "dense_dropout": rates}
         )
 
     def lengths(self) -> tuple[int, ...]:
@@ -182,51 +159,30 @@ def _values(name: str, value: Any, n: int | None = None) -> tuple[Any, ...]:
 def build_lenet(graph: LeNetGraph, *, seed: int, name: str = "lenet") -> Any:
     """Build the network in Keras, with weights drawn from ``seed`` alone (no global generator is touched).
 
-    Parameters
-    ----------
-    graph : LeNetGraph
-    seed : int
-        Of the initial weights and of the dropout.
-    name : str, default="lenet"
-        Of the Keras model.
-
     Returns
     -------
     keras.Model
         ``(n, bins, channels)`` float32 to ``(n, 1)`` scores between 0 and 1. The layer before the last gives
         the logit.
-
-    Raises
-    ------
-    MissingDependencyError
-        When Keras or its backend is not installed.
     """
     keras = import_neural("keras", "to build a LeNet")
-    layers = keras.layers
-    seeds = map(
-        int, np.random.SeedSequence(seed).generate_state(2 * (len(graph.filters) + len(graph.dense) + 1))
-    )
+    with seeded(seed):
+        inputs = keras.Input((graph.bins, graph.channels), name="histograms")
+        logit = _add_layers(keras.layers, inputs, graph)
+        return keras.Model(inputs, keras.layers.Activation("sigmoid", name="score")(logit), name=name)
 
-    def start() -> Any:
-        return keras.initializers.GlorotUniform(seed=next(seeds) >> 1)
+
+def _add_layers(layers: Any, x: Any, graph: LeNetGraph) -> Any:
+    """Put the layers up to the logit on top of histograms."""
 
     def drop(x: Any, rate: float, name: str) -> Any:
-        own = next(seeds) >> 1
-        return layers.Dropout(rate, seed=own, name=name)(x) if rate else x
+        return layers.Dropout(rate, name=name)(x) if rate else x
 
     pooling = layers.MaxPooling1D if graph.pooling == "max" else layers.AveragePooling1D
-    inputs = keras.Input((graph.bins, graph.channels), name="histograms")
-    x = inputs
     blocks = zip(graph.filters, graph.kernel_size, graph.pool_size, graph.conv_dropout, strict=True)
     for i, (filters, width, pool, rate) in enumerate(blocks, start=1):
-        x = layers.Conv1D(
-            filters,
-            width,
-            padding="same",
-            use_bias=not graph.batch_norm,
-            kernel_initializer=start(),
-            name=f"conv{i}",
-        )(x)
+        biased = not graph.batch_norm
+        x = layers.Conv1D(filters, width, padding="same", use_bias=biased, name=f"conv{i}")(x)
         if graph.batch_norm:
             x = layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=f"norm{i}")(x)
         x = layers.Activation(graph.activation, name=f"conv{i}_{graph.activation}")(x)
@@ -237,33 +193,91 @@ def build_lenet(graph: LeNetGraph, *, seed: int, name: str = "lenet") -> Any:
     *rates, last_rate = graph.dense_dropout
     for i, (units, rate) in enumerate(zip(graph.dense, rates, strict=True), start=1):
         x = drop(x, rate, f"dense{i}_dropout")
-        x = layers.Dense(units, activation=graph.activation, kernel_initializer=start(), name=f"dense{i}")(x)
-    x = drop(x, last_rate, "output_dropout")
-    logit = layers.Dense(1, kernel_initializer=start(), name="output")(x)
-    return keras.Model(inputs, layers.Activation("sigmoid", name="score")(logit), name=name)
+        x = layers.Dense(units, activation=graph.activation, name=f"dense{i}")(x)
+    return layers.Dense(1, name="output")(drop(x, last_rate, "output_dropout"))
 
 
-def get_weights(model: Any) -> Weights:
-    """Return a network's weights as float32 arrays by name."""
-    return {
-        f"{layer.name}/{variable.name}": np.array(value, dtype=np.float32)
-        for layer in model.layers
-        for variable, value in zip(layer.weights, layer.get_weights(), strict=True)
-    }
+def write_onnx(graph: LeNetGraph, members: Sequence[Weights]) -> bytes:
+    """Write networks of one graph as one ONNX model, whose score is the mean of theirs.
 
+    It is the same from every backend. Batch normalisation is folded into the convolution before it.
 
-def set_weights(model: Any, weights: Mapping[str, NDArray[np.float32]]) -> None:
-    """Put weights by name into a network of the same graph.
+    Returns
+    -------
+    bytes
+        An ONNX model with one input ``histograms``, float32 ``(n, channels, bins)`` in the representation
+        that the network was trained on, and one output ``score``, float32 ``(n, 1)``.
 
     Raises
     ------
     InputError
-        When a weight is missing.
+        When there is no network, or a weight is missing or of another shape than the graph's.
     """
-    graph_names = [f"{layer.name}/{variable.name}" for layer in model.layers for variable in layer.weights]
-    missing = [name for name in graph_names if name not in weights]
-    if missing:
-        raise InputError(f"weights must hold {', '.join(missing)} for this graph; they are missing")
-    for layer in model.layers:
-        if layer.weights:
-            layer.set_weights([weights[f"{layer.name}/{variable.name}"] for variable in layer.weights])
+    if not members:
+        raise InputError("members must hold the weights of at least one network; got none")
+    for weights in members:
+        graph.check_weights(weights)
+    writer = GraphWriter()
+    scores = [
+        _write_network(writer, f"member{i}", graph, weights) for i, weights in enumerate(members, start=1)
+    ]
+    writer.node("Mean", scores, "score")
+    return writer.model("lenet", {"histograms": ["n", graph.channels, graph.bins]}, {"score": ["n", 1]})
+
+
+def _write_network(writer: GraphWriter, name: str, graph: LeNetGraph, weights: Weights) -> str:
+    """Add one network; return the name of its score."""
+    activation = {"relu": "Relu", "tanh": "Tanh"}[graph.activation]
+    pooling = {"max": "MaxPool", "average": "AveragePool"}[graph.pooling]
+    counting = {} if graph.pooling == "max" else {"count_include_pad": 0}
+    x, lengths = "histograms", graph.lengths()
+    for i, (width, pool) in enumerate(zip(graph.kernel_size, graph.pool_size, strict=True), start=1):
+        at = f"{name}/conv{i}"
+        kernel: NDArray[Any] = weights[f"conv{i}/kernel"].transpose(2, 1, 0)
+        bias: NDArray[Any]
+        if graph.batch_norm:
+            parts = ("gamma", "beta", "moving_mean", "moving_variance")
+            kernel, bias = fold_norm(kernel, {part: weights[f"norm{i}/{part}"] for part in parts})
+        else:
+            bias = weights[f"conv{i}/bias"]
+        x = writer.layer("Conv", x, at, kernel, bias, kernel_shape=[width], pads=_pads(width - 1))
+        x = writer.node(activation, [x], f"{at}/{graph.activation}")
+        if pool > 1:
+            pads = _pads(-lengths[i - 1] % pool)
+            options = {"kernel_shape": [pool], "strides": [pool], "pads": pads, **counting}
+            x = writer.node(pooling, [x], f"{name}/pool{i}", **options)
+    x = writer.node("Flatten", [x], f"{name}/flatten", axis=1)
+    for i in range(1, len(graph.dense) + 2):
+        layer = f"dense{i}" if i <= len(graph.dense) else "output"
+        kernel = weights[f"{layer}/kernel"]
+        if i == 1:
+            # Keras flattens (bins, filters); here the filters come first.
+            shape = (lengths[-1], graph.filters[-1], -1)
+            kernel = kernel.reshape(shape).transpose(1, 0, 2).reshape(kernel.shape)
+        at = f"{name}/{layer}"
+        x = writer.layer("Gemm", x, at, kernel, weights[f"{layer}/bias"])
+        if layer != "output":
+            x = writer.node(activation, [x], f"{at}/{graph.activation}")
+    return writer.node("Sigmoid", [x], f"{name}/score")
+
+
+def _pads(total: int) -> list[int]:
+    """Share padding out as Keras's ``"same"`` does: the odd one at the end."""
+    return [total // 2, total - total // 2]
+
+
+def run_session(session: Any, histograms: NDArray[np.float32], batch_size: int = 256) -> NDArray[np.float64]:
+    """Score histograms.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+    histograms : ndarray of float32, shape (n, channels, bins)
+    batch_size : int, default=256
+        Rows run at a time: bounds the memory for activations.
+    """
+    scores = np.empty(len(histograms), np.float64)
+    for start in range(0, len(histograms), batch_size):
+        part = np.ascontiguousarray(histograms[start : start + batch_size], np.float32)
+        scores[start : start + batch_size] = session.run(["score"], {"histograms": part})[0][:, 0]
+    return scores

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import InputError, ModelError
-from histcxr.models.lenet_graph import LeNetGraph, build_lenet, get_weights, set_weights
-from histcxr.models.lenet_inputs import REPRESENTATIONS, histogram_tensor
-from histcxr.models.onnx_export import run_session, write_onnx
-from histcxr.networks.onnx_session import open_session
+from histcxr.models.lenet_network import LeNetGraph, build_lenet, run_session, write_onnx
+from histcxr.networks.fit import get_weights, set_weights
+from histcxr.networks.onnx_model import open_session
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("onnxruntime")
@@ -133,64 +132,3 @@ def test_weights_come_from_the_seed_alone():
     del one["output/bias"]
     with pytest.raises(InputError, match="weights must hold output/bias"):
         set_weights(build_lenet(graph, seed=0), one)
-
-
-@pytest.mark.parametrize("representation", sorted(REPRESENTATIONS))
-@pytest.mark.parametrize("scale", ["raw", "own"])
-def test_inputs_do_not_depend_on_the_number_of_pixels(representation, scale):
-    counts = np.random.default_rng(0).poisson(3, (5, 2, 256))
-    small, large = (
-        histogram_tensor(c, representation, scale=scale, smoothing=1.5) for c in (counts, counts * 7)
-    )
-    assert small.dtype == np.float32
-    assert small.shape == (5, 2, 256)
-    np.testing.assert_allclose(small, large, atol=1e-5)
-    assert 0.3 < np.abs(small).mean() < 3
-
-
-def test_inputs_are_the_formulas_and_areas_show_only_when_asked_for():
-    counts = np.random.default_rng(0).poisson(3, (4, 2, 256)).astype(float)
-    counts[:, 1] *= 3
-    density = counts / counts.sum(axis=2, keepdims=True)
-    np.testing.assert_allclose(histogram_tensor(counts, "density"), 256 * density, rtol=1e-6)
-    np.testing.assert_allclose(histogram_tensor(counts, "sqrt"), np.sqrt(256 * density), rtol=1e-6)
-    cumulative = histogram_tensor(counts, "cumulative")
-    np.testing.assert_allclose(cumulative, 2 * np.cumsum(density, axis=2) - 1, atol=1e-6)
-    with_areas = histogram_tensor(counts, "density", areas=True)
-    shares = counts.sum(axis=2) / counts.sum(axis=(1, 2))[:, None]
-    np.testing.assert_allclose(
-        with_areas.sum(axis=2) / with_areas.sum(axis=(1, 2))[:, None], shares, rtol=1e-5
-    )
-
-
-def test_a_missing_zone_takes_the_distribution_of_the_others_and_an_empty_image_is_refused():
-    counts = np.random.default_rng(0).poisson(3, (2, 3, 256))
-    counts[1, 2] = 0
-    tensor = histogram_tensor(counts, "density")
-    whole = counts[1].sum(axis=0) / counts[1].sum()
-    np.testing.assert_allclose(tensor[1, 2], 256 * whole, rtol=1e-5)
-    with pytest.raises(InputError, match="image 1 has none"):
-        histogram_tensor(counts * np.array([1, 0])[:, None, None])
-
-
-def test_own_scale_undoes_a_linear_change_of_intensity():
-    rng = np.random.default_rng(0)
-    pixels = rng.normal(100, 10, 200_000)
-    one, other = (np.bincount(p.round().astype(int), minlength=256) for p in (pixels, 2 * pixels - 60))
-    tensor = histogram_tensor(np.stack([one, other])[:, None], "density", scale="own", smoothing=4)
-    np.testing.assert_allclose(tensor[0, 0], tensor[1, 0], atol=0.08)
-    raw = histogram_tensor(np.stack([one, other])[:, None], "density", smoothing=4)
-    assert np.abs(raw[0, 0] - raw[1, 0]).max() > 1
-
-
-def test_sizes_remain_visible_only_where_they_are_asked_for():
-    counts = np.random.default_rng(0).poisson(30, (4, 3, 256))
-    larger = counts * np.array([1, 2, 5])[:, None]
-    for areas, same_larger, same_uneven in ((False, True, True), (True, True, False), ("size", False, False)):
-        found, twice, uneven = (
-            histogram_tensor(values, "density", areas=areas) for values in (counts, 2 * counts, larger)
-        )
-        assert np.allclose(found, twice) == same_larger
-        assert np.allclose(found, uneven) == same_uneven
-    with pytest.raises(InputError, match="areas must be False, True or 'size'; got 'lungs'"):
-        histogram_tensor(counts, areas="lungs")

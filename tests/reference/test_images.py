@@ -11,12 +11,11 @@ from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.extraction import extract_features
 from histcxr.files.writing import write_image, write_mask
 from histcxr.phantoms.studies import make_phantom, write_broken_files, write_study
-from histcxr.reference.inputs import (
+from histcxr.reference.images import (
     REGIONS,
     InputSettings,
     ReferenceImages,
     class_targets,
-    prepare_image,
     read_images,
 )
 
@@ -43,7 +42,7 @@ def test_regions_are_what_numpy_says(phantom):
     pixels, mask = phantom.image, phantom.mask
     expected = {"lungs": np.where(mask, pixels, 0), "hidden": np.where(mask, 0, pixels), "full": pixels}
     for region in REGIONS:
-        prepared = prepare_image(pixels, mask, size=96, region=region)
+        prepared = InputSettings(size=96, region=region).prepare(pixels, mask)
         np.testing.assert_array_equal(prepared, expected[region])
         assert prepared.dtype == np.uint8
         assert not np.shares_memory(prepared, pixels)
@@ -67,20 +66,20 @@ def test_what_is_not_seen_influences_nothing(phantom, region, equalise, blur):
 
 def test_a_full_image_needs_no_mask_and_ignores_one(phantom):
     np.testing.assert_array_equal(
-        prepare_image(phantom.image, None, size=40, region="full"),
-        prepare_image(phantom.image, phantom.mask, size=40, region="full"),
+        InputSettings(size=40, region="full").prepare(phantom.image, None),
+        InputSettings(size=40, region="full").prepare(phantom.image, phantom.mask),
     )
 
 
 def test_equalising_a_full_image_is_opencvs(phantom):
     dull = (phantom.image // 4 + 50).astype(np.uint8)
-    prepared = prepare_image(dull, None, size=96, region="full", equalise=True)
+    prepared = InputSettings(size=96, region="full", equalise=True).prepare(dull, None)
     np.testing.assert_array_equal(prepared, cv2.equalizeHist(dull))
 
 
 def test_equalising_spreads_the_visible_pixels_alone(phantom):
     dull = (phantom.image // 4 + 50).astype(np.uint8)
-    prepared = prepare_image(dull, phantom.mask, size=96, equalise=True)
+    prepared = InputSettings(size=96, equalise=True).prepare(dull, phantom.mask)
     assert not prepared[~phantom.mask].any()
     lungs = prepared[phantom.mask]
     assert (lungs.min(), lungs.max()) == (0, 255)
@@ -91,33 +90,35 @@ def test_equalising_spreads_the_visible_pixels_alone(phantom):
 
 def test_one_level_stays_as_it_is(phantom):
     flat = np.full_like(phantom.image, 77)
-    prepared = prepare_image(flat, phantom.mask, size=96, equalise=True)
+    prepared = InputSettings(size=96, equalise=True).prepare(flat, phantom.mask)
     np.testing.assert_array_equal(prepared, np.where(phantom.mask, 77, 0))
 
 
 def test_shrinking_averages_areas():
     pixels = np.random.default_rng(0).integers(0, 256, (64, 32)).astype(np.uint8)
     means = pixels.reshape(16, 4, 16, 2).mean(axis=(1, 3))
-    prepared = prepare_image(pixels, None, size=16, region="full")
+    prepared = InputSettings(size=16, region="full").prepare(pixels, None)
     assert np.abs(prepared - means).max() <= 0.5 + 1e-6
 
 
 def test_one_side_shrinks_by_area_while_the_other_grows():
     stripes = np.zeros((8, 64), np.uint8)
     stripes[:, ::2] = 200  # their mean is 100 wherever areas are averaged
-    np.testing.assert_array_equal(prepare_image(stripes, None, size=16, region="full"), 100)
+    np.testing.assert_array_equal(InputSettings(size=16, region="full").prepare(stripes, None), 100)
 
 
 def test_blur_is_of_the_square(phantom):
-    square = prepare_image(phantom.image, phantom.mask, size=48)
+    square = InputSettings(size=48).prepare(phantom.image, phantom.mask)
     expected = cv2.GaussianBlur(square, (5, 5), 0)
-    np.testing.assert_array_equal(prepare_image(phantom.image, phantom.mask, size=48, blur=True), expected)
+    np.testing.assert_array_equal(
+        InputSettings(size=48, blur=True).prepare(phantom.image, phantom.mask), expected
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": 7}, "size must be a whole number of pixels from 8 to 2048; got 7"),
+        ({"size": 7}, "size must be a whole number from 8 to 2048, got 7"),
         ({"size": 32.0}, "size must be"),
         ({"size": True}, "size must be"),
         ({"region": "heart"}, "region must be one of lungs, hidden, full; got 'heart'"),
@@ -131,13 +132,14 @@ def test_blur_is_of_the_square(phantom):
 )
 def test_wrong_arguments_are_named(phantom, change, message):
     arguments = {"pixels": phantom.image, "mask": phantom.mask, "size": 32} | change
+    pixels, mask = arguments.pop("pixels"), arguments.pop("mask")
     with pytest.raises(InputError, match=message):
-        prepare_image(arguments.pop("pixels"), arguments.pop("mask"), **arguments)
+        InputSettings(**arguments).prepare(pixels, mask)
 
 
 @pytest.mark.parametrize("region", REGIONS)
 def test_every_row_stays_and_is_its_image(study, region):
-    images = read_images(study, size=32, region=region)
+    images = read_images(study, InputSettings(size=32, region=region))
     assert len(images) == len(study)
     pd.testing.assert_frame_equal(images.table[list(study.columns)], study)
     assert 0 < images.usable.sum() < len(study)
@@ -150,26 +152,26 @@ def test_every_row_stays_and_is_its_image(study, region):
 
 @pytest.mark.parametrize("region", ["lungs", "hidden"])
 def test_refuses_what_histograms_refuse(study, region):
-    images, features = read_images(study, size=16, region=region), extract_features(study)
+    images, features = read_images(study, InputSettings(size=16, region=region)), extract_features(study)
     pd.testing.assert_series_equal(images.table.reason, features.table.reason)
     pd.testing.assert_series_equal(images.table.detail, features.table.detail)
 
 
 def test_a_full_image_does_without_its_mask(study):
-    images = read_images(study.drop(columns="mask"), size=16, region="full")
+    images = read_images(study.drop(columns="mask"), InputSettings(size=16, region="full"))
     reasons = set(images.table.reason)
     assert {"truncated", "blank"} <= reasons
     assert not any(reason.startswith("mask") for reason in reasons)
 
 
 def test_threads_change_nothing(study):
-    one, three = (read_images(study, size=24, n_jobs=n) for n in (1, 3))
+    one, three = (read_images(study, InputSettings(size=24), n_jobs=n) for n in (1, 3))
     np.testing.assert_array_equal(one.pixels, three.pixels)
     pd.testing.assert_frame_equal(one.table, three.table)
 
 
 def test_an_empty_manifest_gives_no_images(study):
-    assert len(read_images(study.iloc[:0], size=16)) == 0
+    assert len(read_images(study.iloc[:0], InputSettings(size=16))) == 0
 
 
 def test_too_many_bytes_are_refused_before_reading(study):
@@ -177,13 +179,13 @@ def test_too_many_bytes_are_refused_before_reading(study):
     with pytest.raises(
         InputError, match="10 images of 100 x 100 pixels take 100000 bytes, and max_bytes is 99999"
     ):
-        read_images(nowhere, size=100, max_bytes=99_999)
-    assert not read_images(nowhere, size=100, max_bytes=100_000).usable.any()
+        read_images(nowhere, InputSettings(size=100), max_bytes=99_999)
+    assert not read_images(nowhere, InputSettings(size=100), max_bytes=100_000).usable.any()
 
 
 def test_missing_columns_are_named(study):
-    with pytest.raises(InputError, match="columns image and mask; missing: mask"):
-        read_images(study[["image"]], size=16)
+    with pytest.raises(InputError, match="columns image, mask; missing: mask"):
+        read_images(study[["image"]], InputSettings(size=16))
 
 
 @pytest.mark.parametrize("said", [True, "True", 1])
@@ -191,22 +193,22 @@ def test_more_than_lungs_of_lungs_alone_is_a_trap(study, said):
     marked = study.assign(lungs_only=said)
     for region in ("full", "hidden"):
         with pytest.warns(HistcxrWarning, match=f"region='{region}': {len(study)} of {len(study)}"):
-            read_images(marked, size=16, region=region)
-    read_images(marked, size=16)  # a warning would be an error here
-    read_images(study.assign(lungs_only=False), size=16, region="full")
+            read_images(marked, InputSettings(size=16, region=region))
+    read_images(marked, InputSettings(size=16))  # a warning would be an error here
+    read_images(study.assign(lungs_only=False), InputSettings(size=16, region="full"))
 
 
 def test_nothing_beside_hidden_lungs_is_a_reason(tmp_path, phantom):
     write_image(tmp_path / "a.png", np.where(phantom.mask, phantom.image, 0).astype(np.uint8))
     write_mask(tmp_path / "m.png", phantom.mask)
     table = pd.DataFrame({"image": [str(tmp_path / "a.png")], "mask": [str(tmp_path / "m.png")]})
-    assert read_images(table, size=16).usable.all()
-    hidden = read_images(table, size=16, region="hidden").table.iloc[0]
+    assert read_images(table, InputSettings(size=16)).usable.all()
+    hidden = read_images(table, InputSettings(size=16, region="hidden")).table.iloc[0]
     assert (hidden.reason, hidden.detail) == ("blank", "there is nothing outside of the lungs")
 
 
 def test_select_keeps_pixels_and_rows_together(study):
-    images = read_images(study, size=16)
+    images = read_images(study, InputSettings(size=16))
     usable = images.select(images.usable)
     np.testing.assert_array_equal(usable.pixels, images.pixels[images.usable])
     assert list(usable.table.image) == list(study.image[images.usable])
@@ -239,7 +241,7 @@ def test_more_classes_are_the_labels_normal_first():
     [
         (labels(Normal=1, COVID=1, Viral=1), 4, "the table has 3: Normal 1, COVID 1, Viral 1"),
         (labels(A=1, B=1, C=1), 3, "one of them 'Normal'"),
-        (labels(Normal=1), 1, "classes must be a whole number from 2"),
+        (labels(Normal=1), 1, "classes must be a whole number of at least 2"),
         (pd.DataFrame({"image": []}), 2, "missing: label"),
         (pd.DataFrame({"label": ["", "Normal"]}), 2, "labels must not be blank"),
     ],

@@ -1,0 +1,239 @@
+"""Training of a network that tells classes apart: in stages, judged on held-out rows by loss, accuracy and AUC."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_auc_score
+from sklearn.utils.validation import column_or_1d
+
+from histcxr.exceptions import InputError
+from histcxr.networks.backend import import_neural
+from histcxr.networks.fit import FitOptions, Fitted, fit_network, make_batches, on_logits, outputs
+
+__all__ = ["TrainingData", "class_scores", "judge_scores", "named_part", "train_classes"]
+
+# Keras's own bound for probabilities in a logarithm.
+_EPSILON: Final = 1e-7
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a network is trained on.
+
+    Parameters
+    ----------
+    inputs : ndarray, shape (n, ...)
+    targets : ndarray of int, shape (n,)
+        The number of each row's class, from 0.
+    rows : ndarray of int
+        What to learn from.
+    held_out : ndarray of int or None
+        What to judge by, never augmented; without any, all epochs are run.
+    weights : ndarray of float, shape (n,), optional
+        Of each row in the loss, training and validation alike.
+    augment : callable, optional
+        ``augment(rows, epoch)`` returns these rows of the inputs, changed.
+    """
+
+    inputs: NDArray[Any]
+    targets: NDArray[np.integer]
+    rows: NDArray[np.integer]
+    held_out: NDArray[np.integer] | None = None
+    weights: NDArray[np.floating] | None = None
+    augment: Callable[[NDArray[np.intp], int], NDArray[Any]] | None = None
+
+    def batch(self, rows: NDArray[np.intp], epoch: int, _: int) -> tuple[NDArray[Any], ...]:
+        """Return inputs, targets and, where there are any, weights of some rows, as Keras takes them."""
+        inputs = self.inputs[rows] if self.augment is None else self.augment(rows, epoch)
+        batch = inputs, self.targets[rows][:, None].astype(np.float32)
+        return batch if self.weights is None else (*batch, self.weights[rows].astype(np.float32))
+
+    def judge(self, model: Any) -> dict[str, float]:
+        """Return loss, accuracy and AUC on what is held out; see :func:`judge_scores`."""
+        held = self.held_out
+        weights = None if self.weights is None else self.weights[held]
+        return judge_scores(class_scores(model, self.inputs[held]), self.targets[held], weights)
+
+
+def train_classes(
+    model: Any,
+    data: TrainingData,
+    stages: Sequence[FitOptions],
+    *,
+    seed: int,
+    thaw: Callable[[], Any] | None = None,
+    entry: Any = None,
+    label_smoothing: float = 0.0,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Fitted:
+    """Train a network and leave the weights of its best epoch in it.
+
+    Each stage starts from the best weights so far; where it does not improve on them, they stay.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From inputs to ``(n, classes)`` probabilities, or ``(n, 1)`` of the second of two classes.
+    data : TrainingData
+    stages : sequence of FitOptions
+        One for each part of training.
+    seed : int
+        Of the order of rows. No global generator is touched.
+    thaw : callable, optional
+        Called before every stage but the first, e.g. to unfreeze layers.
+    entry : keras.layers.Layer, optional
+        What inputs go through first in training, e.g. to be changed at random.
+    label_smoothing : float, default=0
+        Share of each label moved to one half, of two classes with one probability.
+    on_epoch : callable, optional
+        Called with each epoch's values, e.g. to show progress.
+
+    Returns
+    -------
+    Fitted
+        Its history tells of ``stage`` (from 1), ``accuracy`` and what :func:`judge_scores` gives, too.
+
+    Raises
+    ------
+    HistcxrError
+        When the loss is no longer a number.
+    """
+    keras = import_neural("keras", "to train a network")
+    trained, ops = on_logits(model), keras.ops
+    single = trained.output_shape[-1] == 1
+    if entry is not None:
+        inputs = keras.Input(model.input_shape[1:])
+        trained = keras.Model(inputs, trained(entry(inputs)))
+
+    def accuracy(truth: Any, logits: Any) -> Any:
+        found = logits > 0 if single else ops.argmax(logits, axis=-1, keepdims=True)
+        return ops.cast(ops.equal(ops.cast(found, "float32"), truth), "float32")
+
+    history: dict[str, list[float]] = {}
+    best, kept = Fitted({}, 0), None
+    for number, options in enumerate(stages, start=1):
+        if thaw is not None and number > 1:
+            thaw()
+
+        def note(values: dict[str, float], number: int = number) -> None:
+            if on_epoch is not None:
+                on_epoch({"stage": float(number), **values})
+
+        if single:
+            loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+        else:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        done = len(history.get("loss", ()))
+        batches = make_batches(data.batch, data.rows, options.batch_size, seed=seed, first_epoch=done)
+        fitted = fit_network(
+            trained,
+            batches,
+            options,
+            loss=loss,
+            metrics=[accuracy],
+            judge=None if data.held_out is None else lambda: data.judge(model),
+            on_epoch=note,
+            first_epoch=done,
+        )
+        numbers = [float(number)] * len(fitted.history["loss"])
+        for name, values in {"stage": numbers, **fitted.history}.items():
+            history.setdefault(name, []).extend(values)
+        if data.held_out is None or fitted.best_loss < best.best_loss:
+            best, kept = fitted, model.get_weights()
+        else:
+            model.set_weights(kept)
+    return Fitted(history, best.best_epoch)
+
+
+def class_scores(model: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the probability of each class, shape ``(n, classes)``; each row adds up to 1.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Gives probabilities ``(n, classes)``, or ``(n, 1)`` of the second of two classes.
+    inputs : ndarray, shape (n, ...)
+        See :func:`~histcxr.networks.fit.outputs`.
+    """
+    scores = outputs(model, inputs)
+    if scores.shape[1] == 1:
+        return np.concatenate([1.0 - scores, scores], axis=1)
+    return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+
+
+def judge_scores(
+    scores: NDArray[np.floating], truth: NDArray[np.integer], weights: NDArray[np.floating] | None = None
+) -> dict[str, float]:
+    """Judge class probabilities of held-out rows.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (n, classes)
+    truth : ndarray of int, shape (n,)
+        The number of each row's class, from 0.
+    weights : ndarray, shape (n,), optional
+        Of the rows in the loss.
+
+    Returns
+    -------
+    dict
+        ``val_loss``, the weighted mean of the negative log likelihood, ``val_accuracy``, and ``val_auc``, of more
+        than two classes the mean of each against the rest (NaN where a class is missing).
+    """
+    likelihood = np.clip(scores[np.arange(len(truth)), truth], _EPSILON, 1.0)
+    auc = math.nan
+    if np.isfinite(scores).all() and len(np.unique(truth)) == scores.shape[1]:
+        positive = scores[:, 1] if scores.shape[1] == 2 else scores
+        auc = float(roc_auc_score(truth, positive, multi_class="ovr"))
+    return {
+        "val_loss": float(np.average(-np.log(likelihood), weights=weights)),
+        "val_accuracy": float(np.mean(scores.argmax(axis=1) == truth)),
+        "val_auc": auc,
+    }
+
+
+def named_part(
+    targets: NDArray[np.integer], groups: ArrayLike | None, validation: ArrayLike
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Hold out the rows that were named, after a look at them.
+
+    Parameters
+    ----------
+    targets : ndarray of int, shape (n,)
+    groups : array-like, shape (n,) or None
+        Patients.
+    validation : array-like of bool, shape (n,)
+        Which rows to hold out.
+
+    Returns
+    -------
+    (rows to learn from, rows held out)
+
+    Raises
+    ------
+    InputError
+        When a side lacks a class, or a patient is on both.
+    """
+    held = column_or_1d(validation)
+    if held.dtype != bool:
+        raise InputError(f"validation must be an array of bool; got dtype {held.dtype}")
+    classes = len(np.unique(targets))
+    for name, part in (("the part to learn from", ~held), ("the validation part", held)):
+        found = len(np.unique(targets[part]))
+        if found < classes:
+            raise InputError(f"{name} must hold every class; got {found} of {classes}")
+    if groups is not None:
+        patients = column_or_1d(groups)
+        shared = np.intersect1d(patients[held], patients[~held])
+        if len(shared):
+            raise InputError(
+                f"validation must not divide a patient; {len(shared)} have images on both sides, the first is "
+                f"{shared[0]!r}"
+            )
+    return np.flatnonzero(~held), np.flatnonzero(held)

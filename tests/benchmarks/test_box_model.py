@@ -1,0 +1,111 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def box():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        import box_certificates
+        import box_model
+
+        yield box_model, box_certificates
+    for name in ("box_model", "box_certificates"):
+        sys.modules.pop(name, None)
+
+
+def rows(origin, *patients):
+    """One image of each patient, given as name, label and split."""
+    table = pd.DataFrame(patients, columns=["patient_id", "label", "split"])
+    return table.assign(image=[f"{origin}/{i}.png" for i in range(len(table))], mask="mask.png", source="")
+
+
+def test_who_is_certified_trains_nothing_and_is_seen_whole(box, monkeypatch):
+    model, _ = box
+    tables = {
+        "radiography": rows(
+            "radiography",
+            ("tested", "Normal", "train"),
+            ("certified", "Normal", "train"),
+            ("lungs", "Normal", "val"),
+            ("learnt", "COVID", "test"),
+        ),
+        "covid_full": rows(
+            "covid_full",
+            ("tested", "Normal", "test"),
+            ("certified", "Normal", "val"),
+            ("certified", "Normal", "train"),
+            ("learnt", "COVID", "train"),
+        ),
+        "chest_xray": rows("chest_xray", ("child", "NORMAL", "train"), ("other", "PNEUMONIA", "val")),
+    }
+    monkeypatch.setattr(model, "read_manifest", lambda path, **_: tables[Path(path).name].copy())
+    joined = model.joined_manifest("data")
+    parts = {part: set(group["patient_id"]) for part, group in joined.groupby("split")}
+    assert parts == {"train": {"lungs", "child"}, "val": {"certified", "other"}, "test": {"tested", "learnt"}}
+    assert set(joined.loc[joined["split"] == "val", "origin"]) == {"covid_full", "chest_xray"}
+    assert "NORMAL" not in set(joined["label"])
+    assert (joined.loc[joined["origin"] != "radiography", "mask"] == "").all()
+
+
+def judged(certificates):
+    """Twelve hundred patients with two images each, half of them sick, sicker the higher the score."""
+    rng = np.random.default_rng(0)
+    sick = np.arange(1200) % 2 == 0
+    scores = np.clip(rng.normal(0.35 + 0.3 * np.repeat(sick, 2), 0.1), 0, 1)
+    table = pd.DataFrame(
+        {
+            "patient_id": np.repeat([f"p{i}" for i in range(1200)], 2),
+            "label": np.repeat(np.where(sick, np.where(np.arange(1200) % 4, "COVID", "TB"), "Normal"), 2),
+            "age_group": "adult",
+            "view": np.repeat(np.where(np.arange(1200) % 3, "AP", ""), 2),
+            "origin": "covid_full",
+            "source": "",
+            "sex": "",
+        }
+    )
+    counts = rng.integers(0, 9, (len(table), 112, 256))
+    return certificates.Judged(table, counts, scores, table.iloc[:3].assign(reason="lungs_not_found"))
+
+
+def test_promises_are_kept_where_they_were_made_and_refused_ones_are_not_ruled_out(box):
+    _, certificates = box
+    val = judged(certificates)
+    groups = certificates.certify_within_groups(val)
+    assert set(groups.rule_out.groups["label"]) == {"COVID", "TB"}
+    figures = certificates.promises(val, groups)
+    for name in ("all", "label COVID", "label TB", "view AP"):
+        assert figures[name]["sensitivity"]["value"] >= 0.95
+        assert (
+            figures[name]["rule_in_specificity"] is None
+            or figures[name]["rule_in_specificity"]["value"] > 0.95
+        )
+    assert figures["all"]["specificity"]["value"] > 0.5
+    assert figures["all"]["sick"] == 600
+    assert figures["all"]["refused"] == 0  # both patients have another image, which was judged
+    unseen = val.refused.assign(patient_id=["x", "x", "y"], label="TB")
+    worse = certificates.promises(certificates.Judged(val.table, val.counts, val.scores, unseen), groups)
+    assert worse["label TB"]["refused"] == 2
+    assert worse["label TB"]["sensitivity"] == figures["label TB"]["sensitivity"]
+    assert worse["label TB"]["sensitivity_of_all"]["value"] > worse["label TB"]["sensitivity"]["value"]
+    assert "label COVID" in certificates.promises_table(worse)
+
+
+def test_a_site_knows_its_own_patients(box):
+    model, certificates = box
+    val = judged(certificates)
+    site = certificates.site_reference(model.RECIPE, val)
+    names, values = certificates.describe_sites(val.counts, model.RECIPE)
+    assert values.shape == (len(val.table), len(names)) == (2400, 7 * 16 + 3 * 6)
+    assert len(set(names)) == len(names)
+    assert "covid_full / COVID / AP" in site.groups
+    for rows_, differs in ((values, False), (values + 1, True)):
+        folder = site.sketch()
+        folder.add(site.project(rows_))
+        assert site.test(folder).differs is differs

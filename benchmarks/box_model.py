@@ -58,7 +58,7 @@ RECIPE = Recipe("1+6", "full")
 # Quantiles a row; main components for the kernel; its width, times the number of features.
 _QUANTILES = 12
 _COMPONENTS = 200
-_GAMMA = 0.78
+_GAMMA = 0.25
 
 SOURCES = [
     {
@@ -166,12 +166,12 @@ def members() -> dict[str, dict[str, Any]]:
     both = BothSides(scaled, zones=RECIPE.zones, bands=RECIPE.bands)
     shared = {"features": both, "classifier__views": 2}
     machine = {
-        "C": 3.0,
+        "C": 10.0,
         "gamma": _GAMMA / (len(RECIPE.names) * _QUANTILES),
         "n_components": _COMPONENTS,
     }
     trees = {
-        "n_estimators": 400,
+        "n_estimators": 600,
         "learning_rate": 0.05,
         "max_depth": 3,
         "min_child_weight": 8,

@@ -17,8 +17,7 @@ from typing import Any
 import pandas as pd
 
 from histcxr.data.manifest import is_sick, read_manifest
-from histcxr.reports.evaluation import auc_text
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import auc_text, markdown_table
 from histcxr.study.cohort import select_rows
 from histcxr.study.evaluate import evaluate
 from histcxr.study.train import train

@@ -20,7 +20,7 @@ from histcxr.features import curves
 from histcxr.features.extraction import extract_features
 from histcxr.features.histograms import BINS, zone_names
 from histcxr.features.recipe import Recipe
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import markdown_table
 from histcxr.store import Model
 
 #: Columns to certify within.

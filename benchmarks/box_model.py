@@ -37,8 +37,7 @@ from histcxr.data.splits import patient_groups, split_patients
 from histcxr.exceptions import RadiographError
 from histcxr.features.band_features import BandFeatures, BothSides
 from histcxr.features.recipe import Recipe
-from histcxr.reports.evaluation import auc_text, training_report
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import auc_text, markdown_table, training_report
 from histcxr.store import Model, save_model
 from histcxr.study.evaluate import evaluate
 from histcxr.study.train import train
@@ -191,7 +190,8 @@ def measured(
     """Measure on full test radiographs, whose figures come first, and within groups of these and of lungs alone."""
     full, figures, overall = _full(manifest), {}, {}
     for kind, rows in {"": full, "lungs only, ": ~full}.items():
-        result = evaluate(model, manifest[rows], by=GROUPS, cache=reading.cache, n_jobs=reading.n_jobs)
+        table = manifest[rows].reset_index(drop=True)
+        result = evaluate(model, table, by=GROUPS, cache=reading.cache, n_jobs=reading.n_jobs)
         overall = overall or result["overall"]
         figures[f"{kind}all"] = {**_brief(result["overall"]), "refused": result["refused"]}
         figures |= {

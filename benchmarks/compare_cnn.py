@@ -22,9 +22,10 @@ import reference_costs
 import reference_pairs
 
 from histcxr.data.manifest import read_manifest
-from histcxr.reports.tables import interval_text, markdown_table
-from histcxr.store import Model, ReferenceModel, load_model
-from histcxr.study.network_evaluate import only_split
+from histcxr.reports.text import interval_text, markdown_table
+from histcxr.store import Model, load_model
+from histcxr.store.model import ReferenceModel
+from histcxr.study.cohort import only_split
 
 FEW = 64  # images for the peak of memory
 

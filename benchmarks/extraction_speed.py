@@ -31,7 +31,7 @@ import pandas as pd
 
 from histcxr.data.manifest import read_manifest
 from histcxr.features.extraction import extract_features
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import markdown_table
 
 PEERS = Path(__file__).with_name("first_order_peers.py")
 PEER_IMAGES = 60

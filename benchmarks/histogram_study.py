@@ -44,7 +44,7 @@ from histogram_study_results import Results, describe
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.models.registry import make_classifier
 from histcxr.networks.backend import import_neural
-from histcxr.study.cohort import read_cohort, split_cohort
+from histcxr.study.cohort import Reading, read_cohort, split_cohort
 
 LEARNING_REGIONS = ("zones", "whole")
 LEARNERS = ("xgboost", "svm", "lenet", report.AUGMENTED)
@@ -267,7 +267,7 @@ def run(options: argparse.Namespace) -> None:
         report.import_matplotlib()  # before the work, not after it
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, options.jobs)))
     effort = models.QUICK if options.quick else models.FULL
-    cohort = read_cohort(options.data, recipe=regions.RECIPE, cache=options.cache, n_jobs=options.jobs)
+    cohort = read_cohort(options.data, regions.RECIPE, Reading(cache=options.cache, n_jobs=options.jobs))
     parts, _ = split_cohort(cohort, seed=options.seed)
     for name, part in parts.items():
         part.require_both_classes(f"the {name} part of {options.data}", "Normal")

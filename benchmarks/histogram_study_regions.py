@@ -69,7 +69,7 @@ class Sample:
     @classmethod
     def of(cls, cohort: Cohort) -> Sample:
         """Take over a cohort, in half of the memory."""
-        return cls(cohort.counts.astype(np.int32), cohort.sick, cohort.patients)
+        return cls(cohort.values.astype(np.int32), cohort.sick, cohort.patients)
 
     def region(self, region: Region) -> Sample:
         """Return the counts of one region, from those of :data:`RECIPE`."""

@@ -12,7 +12,7 @@ from histogram_study_regions import REGIONS, REPRESENTATIONS
 from histogram_study_robustness import ANY_DISTRIBUTION, REFERENCE
 
 from histcxr.exceptions import MissingDependencyError
-from histcxr.reports.tables import interval_text, markdown_table
+from histcxr.reports.text import interval_text, markdown_table
 
 AUGMENTED = "lenet+augmentation"
 Records = dict[str, dict[str, Any]]

@@ -71,7 +71,7 @@ def describe(data: str, parts: Mapping[str, Cohort], effort: Effort, seed: int) 
     digest = hashlib.blake2b(digest_size=16)
     for part, cohort in parts.items():
         digest.update(part.encode())
-        digest.update(np.ascontiguousarray(cohort.counts).tobytes())
+        digest.update(np.ascontiguousarray(cohort.values).tobytes())
         digest.update(cohort.sick.tobytes())
         digest.update("\n".join(map(str, cohort.patients)).encode())
     images = {

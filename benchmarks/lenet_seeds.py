@@ -21,8 +21,8 @@ from histcxr.decision.auc import auc
 from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.features.recipe import Recipe
 from histcxr.models.lenet import LeNetClassifier
-from histcxr.reports.tables import interval_text, markdown_table
-from histcxr.study.cohort import Cohort, read_cohort, split_cohort
+from histcxr.reports.text import interval_text, markdown_table
+from histcxr.study.cohort import Cohort, Reading, read_cohort, split_cohort
 
 
 def scores_by_network(fitted: LeNetClassifier, cohort: Cohort) -> np.ndarray:
@@ -31,7 +31,7 @@ def scores_by_network(fitted: LeNetClassifier, cohort: Cohort) -> np.ndarray:
     scores = []
     for member in members:
         fitted.members_ = [member]
-        scores.append(fitted.predict_proba(cohort.counts)[:, 1])
+        scores.append(fitted.predict_proba(cohort.values)[:, 1])
     fitted.members_ = members
     return np.stack(scores)
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json")
     options = parser.parse_args(arguments)
     recipe = Recipe(int(options.zones) if options.zones.isdigit() else options.zones, options.bands)
-    cohort = read_cohort(options.data, recipe=recipe, cache=options.cache, n_jobs=options.jobs)
+    cohort = read_cohort(options.data, recipe, Reading(cache=options.cache, n_jobs=options.jobs))
     parts, _ = split_cohort(cohort, seed=options.seed)
     network = LeNetClassifier(
         n_seeds=options.networks,
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.epochs is not None:
         network.set_params(epochs=options.epochs)
     start = time.perf_counter()
-    network.fit(parts["train"].counts, parts["train"].sick, groups=parts["train"].patients)
+    network.fit(parts["train"].values, parts["train"].sick, groups=parts["train"].patients)
     seconds = time.perf_counter() - start
     rows = []
     for part in ("val", "test"):

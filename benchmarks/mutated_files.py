@@ -36,7 +36,7 @@ from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.broken_files import huge_png, palette_png
 from histcxr.phantoms.dicom_files import SYNTAXES, encode_dicom, lut_item
 from histcxr.phantoms.mutations import MUTATIONS
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import markdown_table
 
 SECONDS = 5  # a file may take
 BYTES = 2**30  # a process may take

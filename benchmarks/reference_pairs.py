@@ -20,9 +20,9 @@ from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
 from histcxr.reference.images import read_images
-from histcxr.store import Model, ReferenceModel
-from histcxr.study.cohort import histogram_hashes
-from histcxr.study.network_cohort import pixel_hashes
+from histcxr.store import Model
+from histcxr.store.model import ReferenceModel
+from histcxr.study.cohort import image_hashes
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def score_all(
         features = extract_features(manifest, model.recipe, lungs=lungs, cache=cache)
         usable &= features.usable
         by_model[name] = model.score(features.counts)
-        seen |= _seen(model.training, histogram_hashes(features.counts), patients)
+        seen |= _seen(model.training, image_hashes(features.counts), patients)
     read: dict[Any, Any] = {}
     for name, network in references.items():
         if network.inputs not in read:
@@ -91,7 +91,7 @@ def score_all(
         images = read[network.inputs]
         usable &= images.usable
         by_model[name] = network.score(images.pixels)
-        seen |= _seen(network.training, pixel_hashes(images.pixels), patients)
+        seen |= _seen(network.training, image_hashes(images.pixels), patients)
     fresh = np.array([patient not in seen for patient in patients], bool)
     keep = usable & fresh
     notes = []

@@ -25,8 +25,8 @@ from histcxr.data.manifest import read_manifest
 from histcxr.data.radiograph import read_radiograph
 from histcxr.files.writing import write_image
 from histcxr.phantoms.not_chests import KINDS, TRANSFORMS, draw_not_chest
-from histcxr.reports.tables import markdown_table
-from histcxr.store import BOXED, Model, load_model
+from histcxr.reports.text import markdown_table
+from histcxr.store import Model, load_model
 from histcxr.worklist.engine import triage
 
 COLLECTIONS = ("covid_full", "chest_xray")
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json")
     given = parser.parse_args(arguments)
 
-    model = load_model(given.model or BOXED)
+    model = load_model(given.model or "boxed")
     test = read_test(given.data)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)

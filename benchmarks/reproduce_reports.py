@@ -30,8 +30,8 @@ from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
 from histcxr.reference.architectures import HeadOptions, build_architecture
 from histcxr.reference.registry import find_architecture
-from histcxr.reports.tables import markdown_table
-from histcxr.study.cohort import select_rows
+from histcxr.reports.text import markdown_table
+from histcxr.study.cohort import Reading, select_rows
 from histcxr.study.network_train import ReferenceSettings, train_reference
 from histcxr.study.train import train
 
@@ -114,7 +114,7 @@ def why_not(row: Row, manifests: Mapping[str, pd.DataFrame]) -> str | None:
 
 def run_network(row: Row, manifest: pd.DataFrame, settings: ReferenceSettings, jobs: int) -> dict[str, Any]:
     """Train a row's network; return its report."""
-    return train_reference(_rows_of(row, manifest), settings, n_jobs=jobs).report
+    return train_reference(_rows_of(row, manifest), settings, reading=Reading(n_jobs=jobs)).report
 
 
 def run_histogram(row: Row, classifier: str, manifest: pd.DataFrame, jobs: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from histcxr.lungs.disturbances import DISTURBANCES
 from histcxr.lungs.pairs import MaskedRadiographs, read_pairs, with_masks
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.lungs.training import dice
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import markdown_table
 
 
 def disturbed_scores(segmenter: Segmenter, pairs: MaskedRadiographs, name: str) -> np.ndarray:

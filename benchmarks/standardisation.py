@@ -49,7 +49,7 @@ from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.files.writing import encode_image
 from histcxr.models.registry import make_classifier
-from histcxr.reports.tables import interval_text, markdown_table
+from histcxr.reports.text import interval_text, markdown_table
 
 RECIPE = Recipe(6, "travel")
 ZONES = 6

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import markdown_table
 from histcxr.store import load_model
 from histcxr.worklist.engine import triage
 

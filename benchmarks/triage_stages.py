@@ -29,7 +29,7 @@ from histcxr.features.recipe import Recipe, band_histograms
 from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.phantoms.dicom_files import encode_dicom
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import markdown_table
 from histcxr.store import load_model
 from histcxr.worklist.engine import triage
 

@@ -26,7 +26,7 @@ _PUBLIC = {
     "rule_in_threshold": "histcxr.decision.thresholds",
     "ThresholdChoice": "histcxr.decision.thresholds",
     "train": "histcxr.study.train",
-    "calibrate": "histcxr.study.train",
+    "calibrate": "histcxr.study.certify",
     "evaluate": "histcxr.study.evaluate",
     "triage": "histcxr.worklist.engine",
     "load_model": "histcxr.store",

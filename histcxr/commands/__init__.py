@@ -13,20 +13,21 @@ import click
 from histcxr import __version__
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 
-# command -> (module, one line for the list of commands)
+# command -> (module of histcxr.commands, its function, one line for the list of commands)
 COMMANDS = {
-    "demo": ("histcxr.commands.demo", "Show the whole chain on made-up radiographs."),
-    "extract": ("histcxr.commands.extract", "Reduce a folder of radiographs to lung histograms."),
-    "train": ("histcxr.commands.train", "Train, tune and certify classifiers; save the best."),
-    "tune": ("histcxr.commands.tune", "Search for a classifier's settings; resumable."),
-    "evaluate": ("histcxr.commands.evaluate", "Measure a saved model on labelled radiographs."),
-    "calibrate": ("histcxr.commands.calibrate", "Certify a saved model's thresholds on your own patients."),
-    "reference": ("histcxr.commands.reference", "Train and explain networks that see the whole image."),
-    "segment": ("histcxr.commands.segment", "Find the lungs in a folder of radiographs."),
-    "segment-train": ("histcxr.commands.segment_train", "Train the network that finds lungs."),
-    "triage": ("histcxr.commands.triage", "Sort a folder into rule_out, review and rule_in."),
-    "report": ("histcxr.commands.report", "Write DICOM Structured Reports of a triage; they name patients."),
-    "models": ("histcxr.commands.models", "List the classifiers, or show a saved model's card."),
+    "demo": ("demo", "command", "Show the whole chain on made-up radiographs."),
+    "extract": ("extract", "command", "Reduce a folder of radiographs to lung histograms."),
+    "train": ("train", "command", "Train, tune and certify classifiers; save the best."),
+    "tune": ("tune", "command", "Search for a classifier's settings; resumable."),
+    "calibrate": ("calibrate", "command", "Certify a saved model's thresholds on your own patients."),
+    "evaluate": ("evaluate", "command", "Measure a saved model, or compare two, on labelled radiographs."),
+    "triage": ("triage", "triage", "Sort a folder into rule_out, review and rule_in."),
+    "report": ("triage", "report", "Write DICOM Structured Reports of a triage; they name patients."),
+    "explain": ("explain", "command", "Show where a network looks."),
+    "segment": ("segment", "segment", "Find the lungs in a folder of radiographs."),
+    "segment-train": ("segment", "segment_train", "Train the network that finds lungs."),
+    "reference": ("reference", "command", "Train networks that see the whole image, beside the histograms."),
+    "models": ("models", "command", "List the classifiers, or show a saved model's card."),
 }
 
 
@@ -58,13 +59,14 @@ class LazyGroup(click.Group):
         """Import the module of one command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        module, function, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), function)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (*_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; histcxr's own errors and warnings become messages, errors with an exit code."""

@@ -2,66 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from histcxr.commands import options
 
 
 @click.command()
-@options.data_argument()
-@options.model_option()
-@click.option("--split", default="test", show_default=True, help="Which split of DATA; 'all' for every row.")
+@options.manifest_options()
+@options.model_option(two=True)
+@options.output_option("Draw a network's confusion matrix and ROC curves into this folder.")
+@options.split_option()
 @click.option(
     "--by", multiple=True, metavar="COLUMN", help="Also within each value of this column; repeatable."
 )
-@click.option(
-    "--prevalence", type=float, default=None, help="Share of sick patients where PPV and NPV should hold."
-)
-@options.lungs_option("either", "given", "found", default="either")
-@options.normal_option()
-@options.where_option()
-@options.dicom_options
-@click.option("--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder.")
-@options.jobs_option()
+@click.option("--prevalence", type=float, help="Share of sick patients where PPV and NPV should hold.")
+@options.reading_options(lungs="either")
 @options.json_option()
-def command(
-    data: str,
-    model: str | None,
-    split: str,
-    by: tuple[str, ...],
-    prevalence: float | None,
-    lungs: str,
-    normal: str,
-    where: dict[str, list[str]],
-    dicom_tags: bool,
-    salt: str,
-    cache: str | None,
-    jobs: int,
-    json_file: str | None,
-) -> None:
+def command(models: tuple[str, ...], output: str | None, json_file: str | None, **how: Any) -> None:
     """Measure a saved model on DATA, a folder or CSV of labelled radiographs, with lung masks or without.
+
+    Two models, of histograms or networks, are compared on the same patients.
 
     \b
     Example:  histcxr evaluate study -m model.histcxr --by source
+              histcxr evaluate study -m model.histcxr -m network.histcxr
     """
-    from histcxr.data.manifest import read_manifest
-    from histcxr.reports.evaluation import evaluation_report
-    from histcxr.study.cohort import select_rows
-    from histcxr.study.evaluate import evaluate
+    from histcxr.files.decoding import muted_decoders
+    from histcxr.reports.plots import plot_evaluation
+    from histcxr.reports.text import comparison_report, evaluation_report
+    from histcxr.study.evaluate import compare, evaluate
 
-    loaded = options.read_model(model, instead=f"use histcxr reference evaluate {data} -m {model}")
-    manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)
-    result = evaluate(
-        loaded,
-        select_rows(manifest, where),
-        split=None if split == "all" else split,
-        by=by,
-        prevalence=prevalence,
-        lungs=lungs,
-        normal=normal,
-        cache=cache,
-        n_jobs=jobs,
-        progress=options.show_progress(),
-    )
-    click.echo(evaluation_report(result))
+    if len(models) > 2:
+        raise click.UsageError(f"give one model, or two to compare; got {len(models)}")
+    with muted_decoders():  # a network's backend greets on the terminal
+        loaded = [options.read_model(path) for path in models or (None,)]
+        if output is not None and (len(loaded) > 1 or "inputs" not in loaded[0].describe_input()):
+            raise click.UsageError("pictures are drawn of the calls of one network: leave out --output")
+        if len(loaded) > 1:
+            result = compare(loaded, how.pop("data"), options.take_reading(how), **how)
+        else:
+            result = evaluate(loaded[0], **how)
+    click.echo(comparison_report(result) if len(loaded) > 1 else evaluation_report(result))
     options.write_json(json_file, result)
+    if output is not None:
+        click.echo(f"\nDrew {plot_evaluation(result, output)}")

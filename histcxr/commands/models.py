@@ -11,25 +11,24 @@ from histcxr.commands import options
 @click.argument("model", required=False)
 @options.json_option()
 def command(model: str | None, json_file: str | None) -> None:
-    """List the classifiers, or show the card of a saved MODEL; "boxed" is the one that comes with histcxr.
+    """List the classifiers, or show the card of a saved MODEL of either kind; "boxed" comes with histcxr.
 
     \b
     Example:  histcxr models
               histcxr models boxed
               histcxr models model.histcxr
     """
-    from histcxr.reports.tables import markdown_table
+    from histcxr.files.decoding import muted_decoders
+    from histcxr.models.registry import describe_classifiers
+    from histcxr.reports.card import model_card
+    from histcxr.reports.text import markdown_table
 
     if model is None:
-        from histcxr.models.registry import describe_classifiers
-
         rows = describe_classifiers()
         click.echo(markdown_table(rows))
         options.write_json(json_file, {"classifiers": rows})
         return
-    from histcxr.reports.card import model_card
-    from histcxr.store import BOXED
-
-    description = options.read_model(None if model == BOXED else model).describe()
+    with muted_decoders():  # a network's backend greets on the terminal
+        description = options.read_model(model).describe()
     click.echo(model_card(description))
     options.write_json(json_file, description)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-SALT_VARIABLE = "HISTCXR_SALT"
 if TYPE_CHECKING:
-    from histcxr.store import Judge, Model, ReferenceModel
+    from pathlib import Path
 
+    from histcxr.store.judges import SavedModel
+    from histcxr.study.cohort import Reading
+
+SALT_VARIABLE = "HISTCXR_SALT"
 ZONES = ("1", "2", "6", "1+2", "1+6")
 
 
@@ -32,48 +35,109 @@ def output_option(help_text: str, *, required: bool = False) -> Any:
     return click.option("-o", "--output", type=click.Path(), required=required, help=help_text)
 
 
-def model_option(*, networks: bool = False) -> Any:
-    """A saved model, or the one in the box; where it may, a network that sees the image itself."""
-    kinds = "NAME.histcxr, also of a network" if networks else "NAME.histcxr"
+def model_option(*, two: bool = False) -> Any:
+    """A saved model of either kind, by default the one in the box; or two to compare."""
     return click.option(
         "-m",
         "--model",
+        "models" if two else "model",
         type=click.Path(exists=True),
-        help=f"A saved model ({kinds}); by default the one that comes with histcxr.",
+        multiple=two,
+        help="A saved model, of histograms or a network; by default the one that comes with histcxr."
+        + (" Give two to compare them on the same patients." if two else ""),
     )
 
 
-def read_model(
-    path: str | None, *, instead: str = "histcxr triage and histcxr reference take networks"
-) -> Model:
-    """Load the model that was named, or the one in the box; say what to do with a network ``instead``."""
-    from histcxr.exceptions import InputError
-    from histcxr.store import BOXED, Model, load_model
-
-    model = load_model(BOXED if path is None else path)
-    if not isinstance(model, Model):
-        raise InputError(f"{path} is a reference network, and this command takes histogram models; {instead}")
-    return model
+def overwrite_option() -> Any:
+    """Whether a saved model may be replaced."""
+    return click.option("--overwrite", is_flag=True, help="Replace a model that is already there.")
 
 
-def read_network(path: str) -> ReferenceModel:
-    """Load the network that was named."""
-    from histcxr.exceptions import InputError
-    from histcxr.store import ReferenceModel, load_model
+def read_model(path: str | None) -> SavedModel:
+    """Load the model of either kind that was named, or the one in the box."""
+    from histcxr.store import load_model
 
-    model = load_model(path)
-    if not isinstance(model, ReferenceModel):
-        raise InputError(
-            f"{path} is a histogram model, and this command takes networks; histcxr evaluate takes it"
-        )
-    return model
+    return load_model() if path is None else load_model(path)
 
 
-def read_judge(path: str | None) -> Judge:
-    """Load the model or the network that was named, or the model in the box."""
-    from histcxr.store import BOXED, load_model
+def write_model(model: SavedModel, path: str, *, overwrite: bool) -> Path:
+    """Save a model of either kind, and say so."""
+    from histcxr.store import save_model
 
-    return load_model(BOXED if path is None else path)
+    saved = save_model(model, path, overwrite=overwrite)
+    click.echo(f"Saved {model.name} to {saved}")
+    return saved
+
+
+def manifest_options(*, labels: bool = True) -> Any:
+    """DATA read as a manifest: the rows wanted, with facts from DICOM files where wanted."""
+
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def with_manifest(
+            *args: Any, data: str, where: Any, dicom_tags: bool, salt: str, **others: Any
+        ) -> Any:
+            from histcxr.data.manifest import read_manifest
+            from histcxr.study.cohort import select_rows
+
+            manifest = read_manifest(data, require_labels=labels, dicom_tags=dicom_tags, salt=salt)
+            return function(*args, data=select_rows(manifest, where), **others)
+
+        return data_argument()(where_option()(dicom_options(with_manifest)))
+
+    return decorate
+
+
+def reading_options(*, lungs: str | None = None, normal: str | None = None, squares: bool = False) -> Any:
+    """How images are read, as ``lungs, normal, cache, n_jobs, progress``: two defaults, and whether squares alone are.
+
+    Squares are not kept, so there is no ``--cache``.
+    """
+
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def with_reading(*args: Any, jobs: int, **others: Any) -> Any:
+            given = {"cache": None, **others, "n_jobs": jobs, "progress": show_progress()}
+            return function(*args, **given)
+
+        for option in (
+            jobs_option(),
+            *([] if squares else [cache_option()]),
+            normal_option(normal),
+            lungs_option("given", "found", "either", default=lungs),
+        ):
+            with_reading = option(with_reading)
+        return with_reading
+
+    return decorate
+
+
+def take_reading(options: dict[str, Any]) -> Reading:
+    """Take what :func:`reading_options` gave out of the options of a command."""
+    from histcxr.study.cohort import Reading
+
+    return Reading(**{name: options.pop(name) for name in ("lungs", "normal", "cache", "n_jobs", "progress")})
+
+
+def split_option() -> Any:
+    """Which part of the data."""
+    return click.option(
+        "--split", default="test", show_default=True, help="Which split of DATA; 'all' for every row."
+    )
+
+
+def balancing_options(function: Any) -> Any:
+    """Two ways to make classes count alike in training."""
+    for option in (
+        click.option(
+            "--class-weight",
+            type=click.Choice(["balanced"]),
+            help="Weigh classes so that each counts alike in training.",
+        ),
+        click.option("--undersample", is_flag=True, help="Learn from equally many images of each class."),
+    ):
+        function = option(function)
+    return function
 
 
 def zones_option() -> Any:
@@ -102,14 +166,10 @@ def recipe_options(function: Any) -> Any:
 
     @functools.wraps(function)
     def with_recipe(*args: Any, zones: str | None, bands: str | None, **others: Any) -> Any:
-        if bands is None:
-            bands = "travel" if zones is None else ""
-        return function(
-            *args,
-            zones=_zones(zones) if zones is not None else 6,
-            bands="" if bands == "none" else bands,
-            **others,
-        )
+        from histcxr.study.train import usual_recipe
+
+        division, filters = usual_recipe(None if zones is None else _zones(zones), bands)
+        return function(*args, zones=division, bands="" if filters in (False, "none") else filters, **others)
 
     with_recipe = click.option(
         "--bands",
@@ -193,21 +253,33 @@ def seed_option() -> Any:
     )
 
 
-def normal_option() -> Any:
+def normal_option(default: str | None = "Normal") -> Any:
     """The label that means normal."""
     return click.option(
         "--normal",
-        default="Normal",
+        default=default,
         show_default=True,
-        help="The label that means normal; all others are sick.",
+        help="The label that means normal; all others are sick."
+        + ("" if default else "  [default: the model's]"),
     )
 
 
-def where_option(
-    name: str = "--where", help_text: str = "Use only these rows, e.g. --where source=rsna."
-) -> Any:
+def cache_option() -> Any:
+    """Where counts are kept."""
+    return click.option(
+        "--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder."
+    )
+
+
+def where_option() -> Any:
     """Keep the rows of a manifest whose column has a value; repeatable."""
-    return click.option(name, multiple=True, metavar="COLUMN=VALUE", callback=_pairs, help=help_text)
+    return click.option(
+        "--where",
+        multiple=True,
+        metavar="COLUMN=VALUE",
+        callback=_pairs,
+        help="Use only these rows, e.g. --where source=rsna.",
+    )
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, list[str]]:
@@ -273,11 +345,5 @@ def write_bytes(path: str, content: bytes) -> None:
 
 def write_json(path: str | None, content: dict[str, Any]) -> None:
     """Write ``content`` to ``path`` if there is one, as strict JSON (no NaN, no Infinity)."""
-    if path is None:
-        return
-    text = json.dumps(content, indent=2, allow_nan=False)
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise click.FileError(path, hint=error.strerror or str(error)) from error
+    if path is not None:
+        write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

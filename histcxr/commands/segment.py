@@ -1,4 +1,4 @@
-"""``histcxr segment``."""
+"""``histcxr segment`` and ``histcxr segment-train``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from histcxr.commands import options
 @click.option("--overwrite", is_flag=True, help="Write into a folder that exists.")
 @options.jobs_option()
 @options.json_option()
-def command(
+def segment(
     data: str, output: str, segmenter: str | None, overwrite: bool, jobs: int, json_file: str | None
 ) -> None:
     """Find the lungs in every radiograph of DATA, a folder, a CSV or one file.
@@ -38,3 +38,59 @@ def command(
     for code, count in sorted(summary.reasons.items()):
         click.echo(f"  {count} without lungs: {code}")
     options.write_json(json_file, summary.to_dict())
+
+
+@click.command("segment-train")
+@click.argument("data", type=click.Path(exists=True), nargs=-1, required=True)
+@options.output_option("The file to write (NAME.onnx).", required=True)
+@click.option("--masks", default="mask", show_default=True, help="The column of DATA that names the masks.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=24, show_default=True, help="Passes through the data."
+)
+@click.option(
+    "--finishing",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="Further passes, half of the pictures as they are.",
+)
+@options.seed_option()
+@options.jobs_option()
+@options.json_option()
+def segment_train(
+    data: tuple[str, ...],
+    output: str,
+    masks: str,
+    epochs: int,
+    finishing: int,
+    seed: int,
+    jobs: int,
+    json_file: str | None,
+) -> None:
+    """Train the network that finds lungs on DATA: one or more folders or CSVs of radiographs with lung masks.
+
+    Patients of any test split are never trained on; the Dice coefficient is measured on them.
+
+    \b
+    Example:  histcxr segment-train study -o lungs.onnx
+              histcxr triage incoming -m model.histcxr --segmenter lungs.onnx
+    """
+    from histcxr.files.decoding import muted_decoders
+    from histcxr.lungs.building import build_segmenter
+    from histcxr.lungs.training import SegmenterOptions
+
+    def show(entry: dict[str, float | int | None]) -> None:
+        score = "" if entry["dice"] is None else f", Dice coefficient on validation {entry['dice']:.4f}"
+        click.echo(f"epoch {entry['epoch']}: loss {entry['loss']:.4f}{score}", err=True)
+
+    settings = SegmenterOptions(epochs=epochs, finishing=finishing, seed=seed)
+    with muted_decoders():
+        model, about = build_segmenter(data, masks, settings, n_jobs=jobs, progress=show)
+    options.write_bytes(output, model)
+    for group, figures in about.get("test", {}).items():
+        click.echo(
+            f"{group}: Dice coefficient {figures['dice']:.4f} (5th percentile {figures['dice_5th']:.4f}) over "
+            f"{figures['images']} test radiographs, {figures['refused']} of them refused"
+        )
+    click.echo(f"Saved to {output} ({len(model) / 1e6:.2f} MB)")
+    options.write_json(json_file, about)

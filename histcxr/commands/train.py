@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from histcxr.commands import options
 
 
 @click.command()
-@options.data_argument()
+@options.manifest_options()
 @options.output_option("Save the model with the best cross-validated AUC here (NAME.histcxr).")
 @click.option(
     "--classifier",
@@ -29,40 +31,16 @@ from histcxr.commands import options
     type=click.Path(exists=True),
     help="Use what `histcxr tune` found, its folder; repeatable.",
 )
-@options.lungs_option("given", "found", "either")
-@options.normal_option()
-@options.where_option()
-@options.dicom_options
-@click.option("--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder.")
+@options.balancing_options
+@options.reading_options(normal="Normal")
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For XGBoost."
 )
-@click.option("--overwrite", is_flag=True, help="Replace a model that is already there.")
+@options.overwrite_option()
 @options.seed_option()
-@options.jobs_option()
 @options.json_option()
 def command(
-    data: str,
-    output: str | None,
-    classifiers: tuple[str, ...],
-    zones: int | str,
-    bands: str,
-    sensitivity: float,
-    specificity: float,
-    confidence: float,
-    trials: int | None,
-    tuned: tuple[str, ...],
-    lungs: str | None,
-    normal: str,
-    where: dict[str, list[str]],
-    dicom_tags: bool,
-    salt: str,
-    cache: str | None,
-    device: str,
-    overwrite: bool,
-    seed: int,
-    jobs: int,
-    json_file: str | None,
+    output: str | None, tuned: tuple[str, ...], overwrite: bool, json_file: str | None, **how: Any
 ) -> None:
     """Train classifiers on DATA, a folder or CSV of labelled radiographs, with lung masks or without.
 
@@ -73,40 +51,17 @@ def command(
     Example:  histcxr train study -o model.histcxr
               histcxr train study --classifier all --zones 6
     """
-    from histcxr.data.manifest import read_manifest
     from histcxr.features.recipe import Recipe
     from histcxr.files.decoding import muted_decoders
-    from histcxr.reports.evaluation import training_report
-    from histcxr.store import save_model
-    from histcxr.study.cohort import select_rows
+    from histcxr.reports.text import training_report
     from histcxr.study.train import train
     from histcxr.study.tune import read_all_settings
 
-    manifest = read_manifest(data, require_labels=True, dicom_tags=dicom_tags, salt=salt)
+    found = read_all_settings(tuned, Recipe(how["zones"], how["bands"]))
     with muted_decoders():  # TensorFlow, too, greets on the terminal
-        result = train(
-            select_rows(manifest, where),
-            classifiers=classifiers,
-            zones=zones,
-            bands=bands,
-            sensitivity=sensitivity,
-            specificity=specificity,
-            confidence=confidence,
-            trials=trials,
-            tuned={
-                name: settings.parameters
-                for name, settings in read_all_settings(tuned, Recipe(zones, bands)).items()
-            },
-            lungs=lungs,
-            normal=normal,
-            cache=cache,
-            device=device,
-            seed=seed,
-            n_jobs=jobs,
-            progress=options.show_progress(),
-        )
+        result = train(tuned={name: one.parameters for name, one in found.items()}, **how)
     click.echo(training_report(result.report))
     options.write_json(json_file, result.report)
     if output is not None:
-        path = save_model(result.best, output, overwrite=overwrite)
-        click.echo(f"\nSaved {result.best.name} to {path}")
+        click.echo()
+        options.write_model(result.best, output, overwrite=overwrite)

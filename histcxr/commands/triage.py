@@ -1,4 +1,4 @@
-"""``histcxr triage``."""
+"""``histcxr triage``, and ``histcxr report`` about a triage."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import click
 
 from histcxr.commands import options
 
+NAMED = 5  # files that the terminal names for each reason
+
 
 @click.command()
 @options.data_argument()
-@options.model_option(networks=True)
+@options.model_option()
 @click.option(
     "-o",
     "--output",
@@ -44,7 +46,7 @@ from histcxr.commands import options
 @options.jobs_option()
 @options.json_option()
 @click.pass_context
-def command(
+def triage(
     ctx: click.Context,
     data: str,
     model: str | None,
@@ -71,14 +73,14 @@ def command(
     Exit codes:  0 all judged, 3 some files need attention, 2 wrong usage, 1 failure
     """
     from histcxr.files.decoding import muted_decoders
-    from histcxr.reports.evaluation import triage_report
-    from histcxr.worklist.engine import triage
+    from histcxr.reports.text import triage_report
+    from histcxr.worklist.engine import triage as sort_folder
 
     # What a decoder has to say of a broken file stands in its row; a network's backend only greets.
     with muted_decoders():
-        result = triage(
+        result = sort_folder(
             data,
-            options.read_judge(model),
+            options.read_model(model),
             output,
             masks=masks,
             segment=not no_segment,
@@ -92,3 +94,42 @@ def command(
     click.echo(triage_report(summary), err=True)
     options.write_json(json_file, summary)
     ctx.exit(summary["exit_code"])
+
+
+@click.command()
+@click.argument("worklist", type=click.Path(exists=True, dir_okay=False))
+@options.output_option("A new or empty folder for the reports and reports.csv.", required=True)
+@click.option(
+    "--audit",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The audit trail.  [default: WORKLIST.audit.jsonl]",
+)
+@options.json_option()
+@click.pass_context
+def report(ctx: click.Context, worklist: str, output: str, audit: str | None, json_file: str | None) -> None:
+    """Write one DICOM Structured Report for each study of a finished triage.
+
+    THE REPORTS NAME THE PATIENTS: name, number, birth date, sex and study are copied from the images, so that an
+    archive can file them. Keep them where the images may be kept. Nothing else that histcxr writes does so.
+
+    WORKLIST and its audit trail must be as `histcxr triage` left them, and the images where it found them. OUTPUT gets
+    SR000001.dcm and so on, and reports.csv: for each row of WORKLIST its report, or why it is in none (a PNG belongs
+    to no study). Needs pip install 'histcxr[report-dicom]'.
+
+    \b
+    Example:     histcxr report worklist.csv -o reports
+    Exit codes:  0 every file is in a report, 3 some are not, 2 wrong usage, 1 failure
+    """
+    from histcxr.worklist.study_reports import TABLE, write_study_reports
+
+    result = write_study_reports(worklist, output, audit=audit)
+    click.echo(f"{result.reports} reports about {result.images} of {result.total} files in {output}")
+    for reason, files in result.left_out.items():
+        names = ", ".join(files[:NAMED])
+        more = f" and {len(files) - NAMED} more in {TABLE}" if len(files) > NAMED else ""
+        click.echo(f"  {len(files)} left out: {reason}: {names}{more}")
+    click.echo(
+        "For research use only. The reports name the patients: keep them where the images may be kept."
+    )
+    options.write_json(json_file, result.to_dict())
+    ctx.exit(result.exit_code)

@@ -68,8 +68,8 @@ def command(
     from histcxr.data.manifest import read_manifest
     from histcxr.features.recipe import Recipe
     from histcxr.files.decoding import muted_decoders
-    from histcxr.reports.evaluation import search_report
     from histcxr.reports.plots import require_matplotlib
+    from histcxr.reports.text import search_report
     from histcxr.store.model import json_ready
     from histcxr.study.cohort import select_rows
     from histcxr.study.tune import search_settings, write_search

@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 from histcxr.checks import whole_number
 from histcxr.data.manifest import is_sick
 from histcxr.data.radiograph import check_lungs, read_radiograph
-from histcxr.data.splits import patient_groups
 from histcxr.exceptions import HistcxrWarning, InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.extraction import LUNGS
 from histcxr.features.measuring import checked_histogram, measure_image
@@ -37,7 +36,6 @@ __all__ = [
     "lung_square",
     "read_images",
     "read_lung_squares",
-    "undersample",
 ]
 
 #: What of an image the network sees: the lungs, everything but the lungs, or everything.
@@ -391,54 +389,3 @@ def class_targets(
 def _require(table: pd.DataFrame, name: str, *columns: str) -> None:
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(f"{name} must have the columns {', '.join(columns)}; missing: {', '.join(missing)}")
-
-
-def undersample(
-    table: pd.DataFrame, *, per_class: int | None = None, by: str = "label", seed: int = 0
-) -> NDArray[np.intp]:
-    """Draw equally many images of each class, without replacement and from as many patients as possible.
-
-    Patients are drawn first: every patient of a class gives one image before any gives a second. So the images
-    drawn differ as much as they can; a patient with many does not fill the sample.
-
-    Parameters
-    ----------
-    table : DataFrame
-        With the columns ``by``, ``patient_id`` and ``image`` (an image without a patient is its own).
-    per_class : int, optional
-        Images of each class. None: as many as the smallest class has.
-    by : str, default="label"
-        The column that holds the class.
-    seed : int, default=0
-        Equal seeds give equal draws.
-
-    Returns
-    -------
-    ndarray of int
-        Positions of the rows drawn, ascending.
-
-    Raises
-    ------
-    InputError
-        When a column is missing, there is no row, or a class has fewer images than asked for.
-    """
-    _require(table, "table", by, "patient_id", "image")
-    if table.empty:
-        raise InputError("table must have rows; it has none")
-    codes, names = pd.factorize(table[by], use_na_sentinel=False)
-    sizes = np.bincount(codes)
-    wanted = int(sizes.min()) if per_class is None else whole_number(per_class, "per_class", least=1)
-    if wanted > sizes.min():
-        smallest = names[int(sizes.argmin())]
-        raise InputError(
-            f"per_class must be at most {sizes.min()}, the number of images of {smallest!r}; got {wanted}"
-        )
-    patients = pd.factorize(patient_groups(table))[0]
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for code in range(len(sizes)):
-        rows = generator.permutation(np.flatnonzero(codes == code))
-        # The patients' turns: 0 for the first image of each, in random order within a turn.
-        turns = pd.Series(patients[rows]).groupby(patients[rows]).cumcount().to_numpy()
-        drawn.append(rows[np.argsort(turns, kind="stable")[:wanted]])
-    return np.sort(np.concatenate(drawn))

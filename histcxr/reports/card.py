@@ -8,30 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from histcxr.reports.evaluation import auc_text, thresholds_report
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.text import REGIONS, auc_text, classes_report, markdown_table, thresholds_report
 
 
 def model_card(description: Mapping[str, Any]) -> str:
-    """Write the card of a model as Markdown.
-
-    Parameters
-    ----------
-    description : mapping
-        What ``Model.describe()`` returns.
-
-    Returns
-    -------
-    str
-    """
-    training = description["training"]
-    parts = [training[part] for part in ("train", "val", "test") if part in training]
+    """Write the card of a model of either kind, from what its ``describe`` returns, as Markdown."""
+    training, card = description["training"], description.get("card", {})
+    names = [part for part in ("train", "val", "test") if part in training]
+    rows = [{"part": name, **_flat(training[name])} for name in names]
     lines = [
         f"# {description['name']}",
         "",
-        f"Hash `{description['hash'] or 'not saved'}`; input: {description['recipe']['input']}, "
-        f"{description['recipe']['bins']} bins, zones {description['recipe']['zones']}"
-        + (f", bands {', '.join(bands)}." if (bands := description["recipe"].get("bands")) else "."),
+        f"Hash `{description['hash'] or 'not saved'}`; {_input_text(description)}",
         "",
         "## Intended use",
         "Research on the triage of frontal chest radiographs, sick against normal. Not a medical device. The score "
@@ -42,30 +30,14 @@ def model_card(description: Mapping[str, Any]) -> str:
         thresholds_report(description["thresholds"]),
         "",
         "## Data",
+        markdown_table(rows, list(dict.fromkeys(key for row in rows for key in row)))
+        if rows
+        else "Not recorded.",
     ]
-    if parts:
-        names = [part for part in ("train", "val", "test") if part in training]
-        rows = [{"part": name, **_flat(about)} for name, about in zip(names, parts, strict=True)]
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        lines += [
-            markdown_table(rows, columns),
-            "",
-            f"Fingerprint of the training data: `{training['fingerprint']}`.",
-        ]
-    else:
-        lines.append("Not recorded.")
+    if "fingerprint" in training:
+        lines += ["", f"Fingerprint of the training data: `{training['fingerprint']}`."]
     lines += [f"- {note}" for note in training.get("notes", ())]
-    lines += ["", "## Figures"]
-    test = description["metrics"].get("test")
-    if test is None:
-        lines.append("None for these thresholds; measure them with `histcxr evaluate`.")
-    else:
-        lines.append(
-            f"On {test['images']} test images ({test['sick']} sick): AUC {auc_text(test)}, accuracy "
-            f"{test['accuracy']:.3f} at a score of 0.5; at the rule-out threshold sensitivity "
-            f"{test['sensitivity']:.3f} and specificity {test['specificity']:.3f}."
-        )
-    card = description.get("card", {})
+    lines += ["", "## Figures", _figures_text(description["metrics"].get("test"))]
     if groups := card.get("groups"):
         rows = [
             {
@@ -80,11 +52,8 @@ def model_card(description: Mapping[str, Any]) -> str:
         ]
         lines += ["", "By group, at the rule-out threshold:", "", markdown_table(rows)]
     if sources := card.get("sources"):
-        lines += [
-            "",
-            "## Sources",
-            *(f"- {one['name']}: {one['what']}. {one['licence']}." for one in sources),
-        ]
+        lines += ["", "## Sources"]
+        lines += [f"- {one['name']}: {one['what']}. {one['licence']}." for one in sources]
     lines += [
         "",
         "## Limits",
@@ -96,6 +65,29 @@ def model_card(description: Mapping[str, Any]) -> str:
         ", ".join(f"{name} {version}" for name, version in description["versions"].items()),
     ]
     return "\n".join(lines)
+
+
+def _input_text(description: Mapping[str, Any]) -> str:
+    if "inputs" in description:
+        inputs = description["inputs"]
+        return (
+            f"input: {REGIONS[inputs['region']]} at {inputs['size']} x {inputs['size']} pixels; classes "
+            f"{', '.join(description['classes'])}."
+        )
+    recipe = description["recipe"]
+    bands = f", bands {', '.join(recipe['bands'])}." if recipe.get("bands") else "."
+    return f"input: {recipe['input']}, {recipe['bins']} bins, zones {recipe['zones']}{bands}"
+
+
+def _figures_text(test: Mapping[str, Any] | None) -> str:
+    if test is None:
+        return "None for these thresholds; measure them with `histcxr evaluate`."
+    text = (
+        f"On {test['images']} test images ({test['sick']} sick): AUC {auc_text(test)}, accuracy "
+        f"{test['accuracy']:.3f} at a score of 0.5; at the rule-out threshold sensitivity "
+        f"{test['sensitivity']:.3f} and specificity {test['specificity']:.3f}."
+    )
+    return f"{text}\n\n{classes_report(test['classes'])}" if "classes" in test else text
 
 
 def _value(value: float | None) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from histcxr.exceptions import MissingDependencyError
+from histcxr.files.writing import write_error
 
-__all__ = ["plot_trials", "require_matplotlib"]
+__all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_trials", "require_matplotlib"]
 
 _BLUE, _RED, _GREY = "#1f5fa8", "#b3261e", "#767676"
 
@@ -33,31 +37,89 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def plot_trials(trials: pd.DataFrame, path: Path) -> Path:
-    """Draw the trials of a search: the score of each, the best so far, and what each cost.
-
-    Parameters
-    ----------
-    trials : DataFrame
-        As :attr:`histcxr.models.tuning.TuningResult.trials`: ``classifier, trial, status, score, images, seconds``.
-    path : Path
-        The picture to write; its suffix names the format.
-
-    Returns
-    -------
-    Path
-        The same.
-    """
+def _figure(height: float) -> Any:
     require_matplotlib()
     from matplotlib.figure import Figure
 
+    return Figure(figsize=(9, height), layout="constrained")
+
+
+def plot_trials(trials: pd.DataFrame, path: Path) -> Path:
+    """Draw the trials of a search (:attr:`histcxr.models.tuning.TuningResult.trials`): score and cost of each."""
     names = list(dict.fromkeys(trials["classifier"]))
-    figure = Figure(figsize=(9, 0.6 + 2.9 * len(names)), layout="constrained")
+    figure = _figure(0.6 + 2.9 * len(names))
     axes = figure.subplots(len(names), 2, squeeze=False, width_ratios=(3, 2))
     for (left, right), name in zip(axes, names, strict=True):
         _draw_classifier(left, right, name, trials[trials["classifier"] == name])
     figure.savefig(path, dpi=130)
     return path
+
+
+def plot_history(report: Mapping[str, Any], path: Path) -> Path:
+    """Draw loss and accuracy by epoch: ``history`` of :func:`~histcxr.study.network_train.train_reference`'s report."""
+    history = report["history"]
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    figure = _figure(3.4)
+    for axis, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axis.plot(epochs, history[name], "o-", ms=3, color=_BLUE, label="training")
+        if f"val_{name}" in history:
+            axis.plot(epochs, history[f"val_{name}"], "o-", ms=3, color=_RED, label="held out")
+            axis.axvline(report["best_epoch"], color=_GREY, ls=":", lw=1, label="kept")
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize="small")
+    figure.savefig(path, dpi=130)
+    return path
+
+
+def plot_calls(figures: Mapping[str, Any], path: Path) -> Path:
+    """Draw confusion matrix and ROC curves of :func:`~histcxr.study.evaluate.class_figures`."""
+    figure = _figure(4)
+    left, right = figure.subplots(1, 2)
+    matrix, names = np.asarray(figures["matrix"]), figures["names"]
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        left.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
+    left.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    left.set_yticks(range(len(names)), names)
+    left.set_xlabel("called")
+    left.set_ylabel("truth")
+    areas = {row["class"]: row["auc"] for row in figures["classes"]}
+    for name, curve in figures["roc"].items():
+        right.plot(curve["fpr"], curve["tpr"], label=f"{name}, AUC {areas[name]:.3f}")
+    right.plot([0, 1], [0, 1], color=_GREY, ls=":", lw=1)
+    right.set_xlabel("1 - specificity")
+    right.set_ylabel("sensitivity")
+    right.grid(alpha=0.25)
+    if figures["roc"]:
+        right.legend(fontsize="small", loc="lower right")
+    figure.savefig(path, dpi=130)
+    return path
+
+
+def plot_evaluation(result: Mapping[str, Any], folder: str | os.PathLike[str]) -> str:
+    """Draw what :func:`histcxr.evaluate` found of a network, as a whole and of each group; name the pictures.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written.
+    """
+    parts = {"all": result["overall"]}
+    for column, groups in result["groups"].items():
+        parts |= {f"{column}-{value or 'unknown'}": figures for value, figures in groups.items()}
+    files = {name: Path(folder) / (re.sub(r"[^\w.-]+", "_", name) + ".png") for name in parts}
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, figures in parts.items():
+            plot_calls(figures["classes"], files[name])
+    except OSError as error:
+        raise write_error(folder, error) from error
+    return ", ".join(map(str, files.values()))
 
 
 def _draw_classifier(left: Any, right: Any, name: str, table: pd.DataFrame) -> None:

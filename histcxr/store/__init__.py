@@ -17,7 +17,7 @@ bytes and back, :mod:`~histcxr.store.structure` checks what the bytes contain, a
 """
 
 from histcxr.store.folder import BOXED, check_place, load_model, model_hash, save_model
-from histcxr.store.judges import Judge
+from histcxr.store.judges import Judge, SavedModel
 from histcxr.store.model import Model, ReferenceModel, installed_versions
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Judge",
     "Model",
     "ReferenceModel",
+    "SavedModel",
     "check_place",
     "installed_versions",
     "load_model",

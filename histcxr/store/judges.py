@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.features.measuring import Lungs, Pixels
 
-__all__ = ["Judge"]
+if TYPE_CHECKING:
+    from histcxr.store.model import Model, ReferenceModel
+
+__all__ = ["Judge", "SavedModel"]
+
+#: What can be trained, certified, measured and saved: :class:`Judge` says what triage needs of either.
+SavedModel: TypeAlias = "Model | ReferenceModel"
 
 
 class Judge(Protocol):

@@ -1,27 +1,49 @@
-"""What a model is worth on patients whose truth is known: figures with intervals, as a whole and by group."""
+"""What models are worth on patients whose truth is known: figures with intervals, as a whole, by group, by class."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.metrics import (
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    roc_curve,
+)
 
-from histcxr.data.manifest import read_manifest
+from histcxr.data.manifest import is_sick
 from histcxr.decision.auc import auc
+from histcxr.decision.auc import compare as compare_scores
 from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.decision.drawers import confusion, evaluate_decisions
 from histcxr.decision.reliability import brier_score, expected_calibration_error
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError, Reason
 from histcxr.store import Model
-from histcxr.study.cohort import Cohort, leave_out, read_cohort
+from histcxr.store.judges import SavedModel
+from histcxr.store.model import sick_score
+from histcxr.study.cohort import (
+    Cohort,
+    Data,
+    Reading,
+    labelled_manifest,
+    normal_label,
+    only_split,
+    unseen_cohort,
+)
 
-# An AUC of fewer patients than this of either class is noise.
-MIN_CLASS = 10
+#: An AUC of fewer images than this of either class is noise.
+MIN_CLASS: Final = 10
+
+#: Points of a ROC curve that are kept: more than a plot can show.
+_POINTS: Final = 200
 
 
 def measure(
@@ -53,15 +75,13 @@ def measure(
         ``confusion_at_rule_out`` (by image, sick from the certified threshold on; None without one), ``brier``,
         ``calibration_error``, and ``decisions`` with every figure of the drawers and its interval.
     """
-    sick = cohort.sick
-    enough = min(int(sick.sum()), int((~sick).sum())) >= MIN_CLASS
-    area = auc(scores, sick, patient_ids=cohort.patients) if enough else None
-    point = (
-        specificity_at_sensitivity(scores, sick, sensitivity=0.95, patient_ids=cohort.patients)
-        if enough
-        else None
-    )
+    sick, area, point = cohort.sick, None, None
+    if _enough(sick):
+        area = auc(scores, sick, patient_ids=cohort.patients)
+        found = specificity_at_sensitivity(scores, sick, sensitivity=0.95, patient_ids=cohort.patients)
+        point = {name: getattr(found.specificity, name) for name in ("value", "low", "high")}
     decisions = evaluate_decisions(scores, sick, cohort.patients, rule_out, rule_in, prevalence=prevalence)
+    called = confusion(scores >= rule_out.threshold, sick).to_dict() if rule_out.certified else None
     return {
         "images": len(cohort),
         "sick": int(sick.sum()),
@@ -71,32 +91,146 @@ def measure(
         "auc_high": area.high if area else None,
         "sensitivity": decisions.sensitivity.value if decisions.sensitivity else None,
         "specificity": decisions.specificity.value if decisions.specificity else None,
-        "specificity_at_95": {
-            "value": point.specificity.value,
-            "low": point.specificity.low,
-            "high": point.specificity.high,
-        }
-        if point
-        else None,
+        "specificity_at_95": point,
         "confusion": confusion(scores >= 0.5, sick).to_dict(),
-        "confusion_at_rule_out": confusion(scores >= rule_out.threshold, sick).to_dict()
-        if rule_out.certified
-        else None,
+        "confusion_at_rule_out": called,
         "brier": brier_score(scores, sick),
         "calibration_error": expected_calibration_error(scores, sick),
         "decisions": decisions.to_dict(),
     }
 
 
+def class_numbers(labels: pd.Series[Any], classes: Sequence[str], normal: str) -> NDArray[np.int64]:
+    """Turn labels into the numbers of a network's classes, of which the first is normal.
+
+    Raises
+    ------
+    InputError
+        When a network of several classes does not know a label.
+    """
+    sick = is_sick(labels, normal)
+    if len(classes) == 2:
+        return sick.astype(np.int64)
+    numbers = {name: number for number, name in enumerate(classes)}
+    names = labels.astype(str).str.strip().where(sick, classes[0])
+    unknown = sorted(set(names) - set(numbers))
+    if unknown:
+        raise InputError(
+            f"label must be one of the network's classes {', '.join(classes)}; got also {', '.join(unknown)}"
+        )
+    return np.array([numbers[name] for name in names], np.int64)
+
+
+def class_figures(
+    targets: NDArray[np.integer], probabilities: NDArray[np.float64], names: Sequence[str]
+) -> dict[str, Any]:
+    """Count calls of the most probable of k classes: targets are numbers (n,), probabilities (n, k).
+
+    Returns
+    -------
+    dict
+        ``names``, ``accuracy``, ``balanced_accuracy`` (mean recall of the classes there are), ``macro_f1``, ``loss``
+        (mean negative log likelihood), ``matrix`` (rows: truth, columns: calls), ``classes`` (per class ``images,
+        precision, recall, f1, auc``, the last against the rest, None where it does not exist) and ``roc`` (per class
+        ``fpr`` and ``tpr``; of two classes the second one alone); ready for JSON. A precision without any call is 0.
+    """
+    numbers = np.arange(len(names))
+    calls = probabilities.argmax(axis=1)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        targets, calls, labels=numbers, zero_division=0
+    )
+    there = np.unique(targets)
+    counted = {"images": support, "precision": precision, "recall": recall, "f1": f1}
+    classes: list[dict[str, Any]] = []
+    curves = {}
+    for number, name in enumerate(names):
+        own = targets == number
+        defined = 0 < own.sum() < len(own)
+        area = float(roc_auc_score(own, probabilities[:, number])) if defined else None
+        figures = {key: values[number].item() for key, values in counted.items()}
+        classes.append({"class": name, **figures, "auc": area})
+        if defined and (len(names) > 2 or number == 1):
+            fpr, tpr, _ = roc_curve(own, probabilities[:, number])
+            kept = np.unique(np.linspace(0, len(fpr) - 1, min(_POINTS, len(fpr))).round().astype(int))
+            curves[name] = {"fpr": np.round(fpr[kept], 5).tolist(), "tpr": np.round(tpr[kept], 5).tolist()}
+    return {
+        "names": list(names),
+        "accuracy": float(np.mean(calls == targets)),
+        "balanced_accuracy": float(np.mean(recall[there])),
+        "macro_f1": float(np.mean(f1[there])),
+        "loss": float(log_loss(targets, probabilities, labels=numbers)),
+        "matrix": confusion_matrix(targets, calls, labels=numbers).tolist(),
+        "classes": classes,
+        "roc": curves,
+    }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A cohort as one model judged it: probabilities (n, k), the normal class first.
+
+    ``seen`` counts images that were left out because the model was trained or certified on their patients.
+    """
+
+    model: SavedModel
+    cohort: Cohort
+    probabilities: NDArray[np.float64]
+    seen: int = 0
+
+    @classmethod
+    def of(cls, model: SavedModel, cohort: Cohort, seen: int = 0) -> Judged:
+        """Score the images that the model does not refuse; those it does count as unusable.
+
+        Raises
+        ------
+        InputError
+            It refuses all of them.
+        """
+        strange = model.unfamiliar(cohort.values)
+        if strange.any():
+            unusable = {**cohort.unusable, Reason.UNLIKE_TRAINING.value: int(strange.sum())}
+            cohort = replace(cohort.part(~strange), unusable=unusable)
+        if not len(cohort):
+            raise InputError(
+                f"not one of {len(strange)} images has lungs like those that the model was trained on"
+            )
+        if isinstance(model, Model):
+            scores = model.score(cohort.values)
+            return cls(model, cohort, np.column_stack([1 - scores, scores]), seen)
+        return cls(model, cohort, model.probabilities(cohort.values), seen)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """The probability of being sick, shape (n,)."""
+        return sick_score(self.probabilities)
+
+    def part(self, keep: NDArray[np.bool_]) -> Judged:
+        """Return the images where ``keep`` is true."""
+        return replace(self, cohort=self.cohort.part(keep), probabilities=self.probabilities[keep])
+
+    def figures(self, prevalence: float | None = None) -> dict[str, Any]:
+        """Return what :func:`measure` does, and of a network ``classes`` as :func:`class_figures` does."""
+        model, cohort = self.model, self.cohort
+        found = measure(self.scores, cohort, model.rule_out, model.rule_in, prevalence=prevalence)
+        if not isinstance(model, Model):
+            targets = class_numbers(cohort.table["label"], model.classes, cohort.normal)
+            found["classes"] = class_figures(targets, self.probabilities, model.classes)
+        return found
+
+    def about(self) -> dict[str, Any]:
+        """Name the model, ready for JSON."""
+        return {"name": self.model.name, "hash": self.model.hash, **self.model.describe_input()}
+
+
 def evaluate(
-    model: Model,
-    data: str | PathLike[str] | pd.DataFrame,
+    model: SavedModel,
+    data: Data,
     *,
     split: str | None = "test",
     by: Sequence[str] = (),
     prevalence: float | None = None,
     lungs: str = "either",
-    normal: str = "Normal",
+    normal: str | None = None,
     cache: str | PathLike[str] | None = None,
     n_jobs: int = 1,
     progress: bool = False,
@@ -105,89 +239,138 @@ def evaluate(
 
     Parameters
     ----------
-    model : Model
+    model : Model or ReferenceModel
     data : path or DataFrame
         A folder, a CSV, or a manifest. Images that trained the model or certified its thresholds are left
         out, with their patients.
     split : str or None
-        The part of the data; None, or data that names no split: all of it.
+        The part of the data; None, "all", or data that name no split: all of it.
     by : sequence of str
         Manifest columns: measure also within each of their values.
     prevalence : float, optional
-        Share of sick patients where NPV and PPV should hold.
+        As in :func:`measure`.
     lungs : {"either", "given", "found"}
-        Whose lung masks; ``"either"`` does what triage does: the network's where none is given.
-    normal, cache, n_jobs, progress
+        Whose lung masks; ``"either"`` does what triage does: the segmenter's where none is given.
+    normal : str, optional
+        The label that means normal; by default the one that did in training.
+    cache, n_jobs, progress
         As in :func:`histcxr.train`.
 
     Returns
     -------
     dict
-        ``overall`` and ``groups[COLUMN][VALUE]`` as :func:`measure` gives them, ``unusable`` (images that
+        ``overall`` and ``groups[COLUMN][VALUE]`` as :meth:`Judged.figures` gives them, ``unusable`` (images that
         could not be judged, by reason: in a triage they go to review), ``refused`` (their share), ``seen`` (images
-        left out),
-        ``model``, ``split`` and ``thresholds``; ready for JSON.
+        left out), ``model``, ``split`` and ``thresholds``; ready for JSON.
 
     Raises
     ------
     InputError
-        No such part or column, or nothing left to measure on.
+        No such part or column, a label that a network does not know, or nothing left to measure on.
     """
-    manifest = data if isinstance(data, pd.DataFrame) else read_manifest(data, require_labels=True)
-    named = manifest["split"].astype(str)
-    if split is not None and (named != "").any():
-        manifest = manifest.loc[(named == split).to_numpy()].reset_index(drop=True)
-        if not len(manifest):
-            raise InputError(f"data must hold radiographs of split {split!r}, got {sorted(set(named))}")
-    cohort = read_cohort(
-        manifest,
-        recipe=model.recipe,
-        lungs=lungs,
-        normal=normal,
-        cache=cache,
-        n_jobs=n_jobs,
-        progress=progress,
+    manifest = only_split(labelled_manifest(data), split)
+    _check_columns(by, manifest)
+    judged = Judged.of(
+        model, *unseen_cohort(model, manifest, Reading(lungs, normal, cache, n_jobs, progress))
     )
-    seen = model.training.get("seen", {})
-    cohort, left_out = leave_out(cohort, [*seen.get("train", ()), *seen.get("val", ())])
-    if not len(cohort):
-        raise InputError(
-            f"data must hold radiographs of split {split!r} that the model has not seen, got none "
-            f"({left_out} were left out because it has)"
-        )
-    strange = model.unfamiliar(cohort.counts)
-    unusable = dict(cohort.unusable)
-    if strange.any():
-        unusable[Reason.UNLIKE_TRAINING.value] = int(strange.sum())
-        cohort = cohort.part(~strange)
-        if not len(cohort):
-            raise InputError(
-                f"not one of {len(strange)} images has lungs like those that the model was trained on"
-            )
-    unknown = [column for column in by if column not in cohort.table]
-    if unknown:
-        raise InputError(
-            f"by must name columns of the data, got {unknown}; it has {', '.join(cohort.table.columns)}"
-        )
-    scores = model.score(cohort.counts)
-
-    def figures(keep: NDArray[np.bool_]) -> dict[str, Any]:
-        return measure(scores[keep], cohort.part(keep), model.rule_out, model.rule_in, prevalence=prevalence)
-
-    groups = {
-        column: {
-            str(value): figures((cohort.table[column] == value).to_numpy())
-            for value in sorted(cohort.table[column].unique(), key=str)
-        }
-        for column in by
-    }
+    unusable = dict(judged.cohort.unusable)
     return {
-        "model": {"name": model.name, "hash": model.hash},
+        "model": judged.about(),
         "split": split or "all",
-        "overall": figures(np.ones(len(cohort), dtype=bool)),
-        "groups": groups,
+        "overall": judged.figures(prevalence),
+        "groups": _by_group(judged.cohort.table, by, lambda keep: judged.part(keep).figures(prevalence)),
         "unusable": unusable,
-        "refused": sum(unusable.values()) / (sum(unusable.values()) + len(cohort)),
-        "seen": left_out,
+        "refused": sum(unusable.values()) / (sum(unusable.values()) + len(judged.cohort)),
+        "seen": judged.seen,
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
     }
+
+
+def compare(
+    models: Sequence[SavedModel],
+    data: Data,
+    reading: Reading | None = None,
+    *,
+    split: str | None = "test",
+    by: Sequence[str] = (),
+    prevalence: float | None = None,
+    sensitivity: float = 0.95,
+) -> dict[str, Any]:
+    """Compare two models of any kind on the same patients: those that neither has seen and neither refuses.
+
+    Specificities are compared where each model's threshold is the highest that reaches ``sensitivity`` on these images.
+
+    Returns
+    -------
+    dict
+        ``models`` (of each ``name``, ``hash``, its input, its figures on these patients in ``overall``, and its own
+        ``seen`` and ``unusable``), ``split``, ``left_out`` (images that one of the two has seen or refuses),
+        ``overall`` and ``groups[COLUMN][VALUE]``: ``n_images``, ``n_patients``, ``sensitivity``, ``auc`` and
+        ``specificity`` (each ``first``, ``second``, their ``difference`` with its paired interval, and ``p_value``;
+        None of fewer than 10 sick or normal images); ready for JSON.
+
+    Raises
+    ------
+    InputError
+        Not two models, as :func:`evaluate`, or too few images in common.
+    """
+    if len(models) != 2:
+        raise InputError(f"models must be two to compare, got {len(models)}")
+    manifest = only_split(labelled_manifest(data), split).reset_index(drop=True)
+    _check_columns(by, manifest)
+    how = reading or Reading("either")
+    how = replace(how, normal=how.normal or normal_label(models[0]))
+    both = [Judged.of(model, *unseen_cohort(model, manifest, how)) for model in models]
+    common = both[0].cohort.table.index.intersection(both[1].cohort.table.index)
+    first, second = (judged.part(judged.cohort.table.index.isin(common)) for judged in both)
+    if not _enough(first.cohort.sick):
+        raise InputError(
+            f"the models must have at least {MIN_CLASS} sick and {MIN_CLASS} normal images in common that neither has "
+            f"seen or refuses, got {int(first.cohort.sick.sum())} sick of {len(common)}"
+        )
+
+    def difference(keep: NDArray[np.bool_]) -> dict[str, Any] | None:
+        part = first.cohort.part(keep)
+        return _difference(first.scores[keep], second.scores[keep], part, sensitivity)
+
+    return {
+        "models": [
+            {**part.about(), "overall": part.figures(prevalence), "seen": one.seen, "unusable": one.cohort.unusable}
+            for part, one in zip((first, second), both, strict=True)
+        ],
+        "split": split or "all",
+        "left_out": len(manifest) - len(common),
+        "overall": difference(np.ones(len(common), bool)),
+        "groups": _by_group(first.cohort.table, by, difference),
+    }  # fmt: skip
+
+
+def _difference(
+    first: NDArray[np.float64], second: NDArray[np.float64], cohort: Cohort, sensitivity: float
+) -> dict[str, Any] | None:
+    """Compare two sets of scores (n,) of one cohort; None of too few."""
+    if not _enough(cohort.sick):
+        return None
+    return compare_scores(first, second, cohort.sick, cohort.patients, sensitivity=sensitivity).to_dict()
+
+
+def _by_group(
+    table: pd.DataFrame, by: Sequence[str], figures: Callable[[NDArray[np.bool_]], Any]
+) -> dict[str, dict[str, Any]]:
+    groups = {column: sorted(table[column].unique(), key=str) for column in by}
+    return {
+        column: {str(value): figures((table[column] == value).to_numpy()) for value in values}
+        for column, values in groups.items()
+    }
+
+
+def _check_columns(by: Sequence[str], table: pd.DataFrame) -> None:
+    unknown = [column for column in by if column not in table]
+    if unknown:
+        raise InputError(
+            f"by must name columns of the data, got {unknown}; it has {', '.join(table.columns)}"
+        )
+
+
+def _enough(sick: NDArray[np.bool_]) -> bool:
+    return min(int(sick.sum()), int((~sick).sum())) >= MIN_CLASS

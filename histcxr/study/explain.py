@@ -1,25 +1,34 @@
-"""Where a network looks: Grad-CAM maps of labelled radiographs, and how much of them lies inside the lungs."""
+"""Where a network looks: Grad-CAM maps of radiographs, and how much of them lies inside the lungs."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histcxr.data.manifest import read_manifest
+from histcxr.data.splits import undersample
 from histcxr.decision.intervals import patient_bootstrap
 from histcxr.exceptions import InputError
-from histcxr.reference.gradcam import even_share, grad_cam, share_inside
-from histcxr.reference.images import read_images, read_lung_squares, undersample
-from histcxr.store.model import ReferenceModel, sick_score
-
-__all__ = ["Explanation", "draw_images", "explain_images", "file_manifest"]
+from histcxr.files.writing import write_error, write_image
+from histcxr.reference.backbones import last_convolution
+from histcxr.reference.gradcam import even_share, grad_cam, overlay, save_grid, share_inside
+from histcxr.reference.images import read_images, read_lung_squares
+from histcxr.store import Model
+from histcxr.store.judges import SavedModel
+from histcxr.store.model import sick_score
+from histcxr.study.cohort import only_split, select_rows
 
 # Fewer maps than this have no interval worth showing.
-_MIN_MAPS = 10
+_MIN_MAPS: Final = 10
+# What an explanation leaves in its folder beside the overlays.
+_FILES: Final = ("grid.png", "shares.csv", "maps.npy")
 
 
 @dataclass(frozen=True)
@@ -36,11 +45,14 @@ class Explanation:
         ``image, label, patient_id``, ``score`` (of being sick), ``called`` (the most probable class), ``explained``
         (the class that the map speaks for), ``inside`` (share of the map's mass inside the lungs; NaN where the map
         is empty or the lungs are not known) and ``even`` (that of an even map).
+    layer : str
+        Whose maps.
     """
 
     pixels: NDArray[np.uint8]
     maps: NDArray[np.float32]
     table: pd.DataFrame
+    layer: str
 
     def summary(self, *, seed: int = 0) -> list[dict[str, Any]]:
         """Return the mean shares, of all images and by label, ready for JSON.
@@ -55,19 +67,65 @@ class Explanation:
         rows = [_row("all", self.table, seed)]
         return rows + [_row(name, self.table[self.table["label"] == name], seed) for name in names if name]
 
+    def write(self, folder: str | os.PathLike[str], *, maps: bool) -> list[str]:
+        """Write overlays, grid, table and, where wanted, maps in place of an earlier explanation; say what.
 
-def draw_images(manifest: pd.DataFrame, per_class: int, *, seed: int = 0) -> pd.DataFrame:
-    """Draw so many images of each label at most, from as many patients as possible; none is a label, too."""
-    parts = []
-    for _, rows in manifest.groupby("label", sort=True):
-        if len(rows) > per_class:
-            rows = rows.iloc[undersample(rows, per_class=per_class, seed=seed)]
-        parts.append(rows)
+        Raises
+        ------
+        OutputError
+            The folder cannot be written.
+        """
+        place = Path(folder)
+        labels = [label or "unknown" for label in self.table["label"]]
+        try:
+            for file in earlier_files(place):
+                file.unlink()
+            (place / "overlays").mkdir(parents=True, exist_ok=True)
+            for row, (pixels, cam) in enumerate(zip(self.pixels, self.maps, strict=True)):
+                stem = Path(self.table["image"].iloc[row]).stem
+                write_image(place / "overlays" / f"{row:04d}-{stem}.png", overlay(pixels, cam)[..., ::-1])
+            save_grid(place / "grid.png", list(self.pixels), list(self.maps), labels)
+            self.table.to_csv(place / "shares.csv", index=False)
+            if maps:
+                np.save(place / "maps.npy", self.maps, allow_pickle=False)
+        except OSError as error:
+            raise write_error(place, error) from error
+        return ["grid.png", f"overlays ({len(self.table)})", "shares.csv", *(["maps.npy"] if maps else [])]
+
+
+def earlier_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the files of an earlier explanation: two in one folder could not be told apart."""
+    place = Path(folder)
+    return [
+        *(place / "overlays").glob("*.png"),
+        *(place / name for name in _FILES if (place / name).exists()),
+    ]
+
+
+def images_to_explain(
+    paths: Sequence[str], *, split: str, where: Mapping[str, Sequence[str]], per_label: int, seed: int = 0
+) -> pd.DataFrame:
+    """Return the manifest of what is to be explained: image files, or a draw from one folder or CSV.
+
+    Of a folder or CSV ``per_label`` images of each label at most, from as many patients as possible; none is a label,
+    too.
+    """
+    if not any(os.path.isdir(path) or path.lower().endswith(".csv") for path in paths):
+        files = [os.path.abspath(path) for path in paths]
+        nothing = dict.fromkeys(("mask", "label", "patient_id", "source", "split"), "")
+        return pd.DataFrame({"image": files, **nothing})
+    if len(paths) > 1:
+        raise InputError("DATA must be one folder, one CSV, or any number of image files")
+    manifest = only_split(select_rows(read_manifest(paths[0]), where), split)
+    parts = [
+        rows if len(rows) <= per_label else rows.iloc[undersample(rows, per_class=per_label, seed=seed)]
+        for _, rows in manifest.groupby("label", sort=True)
+    ]
     return pd.concat(parts).reset_index(drop=True)
 
 
 def explain_images(
-    model: ReferenceModel,
+    model: SavedModel,
     manifest: pd.DataFrame,
     *,
     layer: str | None = None,
@@ -88,7 +146,7 @@ def explain_images(
         The class; by default the one that is predicted for each image.
     lungs : {"given", "found", "either"}, optional
         Whose lung masks, for what the network sees and for the shares alike. By default as it was trained; a network
-        of full images takes the network's that comes with histcxr where there is no mask.
+        of full images, or one whose data have no masks, takes the segmenter's where there is none.
     n_jobs : int
 
     Returns
@@ -98,19 +156,26 @@ def explain_images(
     Raises
     ------
     InputError
-        No such layer or class, or not one usable image.
+        A histogram model, no such layer or class, or not one usable image.
     """
+    if isinstance(model, Model):
+        raise InputError(
+            f"{model.name} is a histogram model, of which there is nothing to explain yet but its card: histcxr models"
+        )
     if target is not None and target not in model.classes:
         raise InputError(f"target must be one of {', '.join(model.classes)}; got {target!r}")
     if lungs is None:
-        lungs = "either" if model.inputs.region == "full" else str(model.training.get("lungs", "given"))
+        bare = not (manifest["mask"] != "").any()
+        trained = str(model.training.get("lungs", "given"))
+        lungs = "either" if bare or model.inputs.region == "full" else trained
     images = read_images(manifest, model.inputs, lungs=lungs, n_jobs=n_jobs)
     if not images.usable.any():
         reasons = ", ".join(sorted(set(images.table["reason"])))
         raise InputError(f"data must hold at least one usable radiograph, got none: {reasons}")
     images = images.select(images.usable)
-    network = model.classifier.to_keras()
     number = None if target is None else model.classes.index(target)
+    network = model.classifier.to_keras()
+    layer = layer or last_convolution(network)
     maps = grad_cam(network, images.pixels, layer=layer, target=number)
     probabilities = model.probabilities(images.pixels)
     called = np.array(model.classes, dtype=object)[probabilities.argmax(axis=1)]
@@ -129,15 +194,7 @@ def explain_images(
             "even": [even_share(s) if there else np.nan for s, there in zip(squares, known, strict=True)],
         }
     )
-    return Explanation(images.pixels, maps, table)
-
-
-def file_manifest(paths: tuple[str, ...]) -> pd.DataFrame:
-    """Return a manifest of single files without labels."""
-    files = [os.path.abspath(path) for path in paths]
-    return pd.DataFrame(
-        {"image": files, "mask": "", "label": "", "patient_id": "", "source": "", "split": ""}
-    )
+    return Explanation(images.pixels, maps, table, layer)
 
 
 def _row(label: str, table: pd.DataFrame, seed: int) -> dict[str, Any]:
@@ -146,13 +203,8 @@ def _row(label: str, table: pd.DataFrame, seed: int) -> dict[str, Any]:
     if not len(known):
         return row | dict.fromkeys(("inside", "even", "difference", "low", "high"))
     gaps = (known["inside"] - known["even"]).to_numpy()
-    row |= {
-        "inside": float(known["inside"].mean()),
-        "even": float(known["even"].mean()),
-        "difference": float(gaps.mean()),
-        "low": None,
-        "high": None,
-    }
+    row |= {"inside": float(known["inside"].mean()), "even": float(known["even"].mean())}
+    row |= {"difference": float(gaps.mean()), "low": None, "high": None}
     if len(known) >= _MIN_MAPS and np.ptp(gaps) > 0:
         # One stratum: whoever was drawn may be drawn again.
         estimate = patient_bootstrap(

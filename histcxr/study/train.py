@@ -1,12 +1,12 @@
-"""From labelled radiographs to a model that may be trusted: fit, calibrate, certify, evaluate once, save.
+"""From labelled radiographs to a model that may be trusted: fit, certify, measure once, report.
 
 Each part of the data has one use. Training patients fit, tune and calibrate the scores (by cross-validation
 among them); validation patients certify the thresholds and nothing else; test patients are scored once.
+Networks that see the image take the same road in :mod:`histcxr.study.network_train`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from histcxr.decision.out_of_distribution import MIN_RADIOGRAPHS, OutOfDistribution, fit_out_of_distribution
-from histcxr.decision.thresholds import certify
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.curves import reference_quantiles
 from histcxr.features.histograms import Zones
@@ -26,9 +25,19 @@ from histcxr.lungs.segmenter import load_segmenter
 from histcxr.models.registry import CLASSIFIERS, stack_members
 from histcxr.models.tuning import TuningResult, tune
 from histcxr.networks.backend import neural_problem
+from histcxr.reference.images import InputSettings
 from histcxr.store import Model
-from histcxr.study.cohort import Cohort, histogram_hashes, leave_out, read_cohort, split_cohort
-from histcxr.study.evaluate import measure
+from histcxr.study.certify import Promise
+from histcxr.study.cohort import (
+    Cohort,
+    Data,
+    Reading,
+    balanced_rows,
+    image_hashes,
+    read_cohort,
+    split_cohort,
+)
+from histcxr.study.evaluate import Judged
 
 # Largest difference between sick and normal in the share of given masks that passes without a note.
 MAX_MASK_DIFFERENCE = 0.05
@@ -57,17 +66,28 @@ class TrainingResult:
     trials: dict[str, pd.DataFrame]
 
 
+@dataclass(frozen=True)
+class Divided:
+    """Labelled radiographs in their three parts, and what a report says of them."""
+
+    cohort: Cohort
+    parts: dict[str, Cohort]
+    about: dict[str, Any]
+
+
 def train(
-    data: str | PathLike[str] | pd.DataFrame,
+    data: Data,
     *,
-    classifiers: str | Sequence[str] = ("xgboost",),
-    zones: Zones = 1,
-    bands: bool | str = False,
+    classifiers: str | Sequence[str] = "stack",
+    zones: Zones | None = None,
+    bands: bool | str | None = None,
     sensitivity: float = 0.95,
     specificity: float = 0.95,
     confidence: float = 0.95,
     trials: int | None = None,
     tuned: Mapping[str, Mapping[str, Any]] | None = None,
+    undersample: bool | int = False,
+    class_weight: str | None = None,
     lungs: str | None = None,
     normal: str = "Normal",
     cache: str | PathLike[str] | None = None,
@@ -85,11 +105,11 @@ def train(
     classifiers : str or sequence of str
         Names from the registry, or ``"all"`` that can be trained here. A stack consists of the others, where two
         or more are named; alone, of its usual members for the recipe.
-    zones : {1, 2, 6, "1+2", "1+6"}
-        How the lungs are divided.
-    bands : bool or str
+    zones : {1, 2, 6, "1+2", "1+6"}, optional
+        How the lungs are divided; by default 6.
+    bands : bool or str, optional
         Filtered images to count beside the intensity: none, ``"travel"`` (or True) or ``"full"``; see
-        :mod:`histcxr.features.recipe`.
+        :mod:`histcxr.features.bands`. By default ``"travel"``, and none where zones are given.
     sensitivity, specificity, confidence : float in (0, 1)
         What rule_out and rule_in promise.
     trials : int, optional
@@ -98,9 +118,14 @@ def train(
     tuned : mapping, optional
         Classifier to parameters found before (:attr:`~histcxr.models.tuning.TuningResult.parameters`), which take
         the place of its defaults. It is not searched again.
+    undersample : bool or int
+        Learn from equally many images of each class, or from so many, drawn patient by patient without replacement.
+        What is familiar is learnt from all of them, and the other parts keep their mixture.
+    class_weight : "balanced" or None
+        Weigh classes so that each counts alike.
     lungs : {"given", "found", "either"}, optional
-        Whose lung masks: the data's, the network's for every image, or the network's where the data have none. By
-        default the data's where they have any. Where sick and normal differ in whose they are, a note says so.
+        Whose lung masks; see :class:`~histcxr.study.cohort.Reading`. Where sick and normal differ in whose they are,
+        a note says so.
     normal : str
         The label that means normal; every other one is sick.
     cache : path, optional
@@ -120,148 +145,77 @@ def train(
         Unknown classifier, missing labels, or a part of the data without both classes.
     """
     names = classifier_names(classifiers)
+    zones, bands = usual_recipe(zones, bands)
     recipe = Recipe(zones, bands)
-    idle = sorted(set(tuned or {}) - set(order_of_training(names, recipe)))
+    order = order_of_training(names, recipe)
+    idle = sorted(set(tuned or {}) - set(order))
     if idle:
         raise InputError(
             f"tuned must be for classifiers that are trained, got {', '.join(idle)} besides {names}"
         )
-    cohort = read_cohort(
-        data, recipe=recipe, lungs=lungs, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress
-    )
-    parts, notes = split_cohort(cohort, seed=seed)
-    for part, members in parts.items():
-        members.require_both_classes(f"the {part} part", normal)
-    notes = [*notes, *one_class_sources(parts["train"]), *unequal_masks(parts["train"])]
-    about: dict[str, Any] = {part: members.describe() for part, members in parts.items()}
-    about |= {"unusable": dict(cohort.unusable), "fingerprint": fingerprint(parts["train"]), "notes": notes}
-    settings = {"normal": normal, "seed": seed, "zones": zones, "bands": list(recipe.bands)}
-    familiar = _familiarity(parts, recipe)
-    settings["lungs"] = cohort.lungs
-    if cohort.lungs != "given":
-        settings["segmenter"] = load_segmenter().digest
-    if familiar is None:
-        about["notes"] = [
-            *notes,
-            f"fewer than {MIN_RADIOGRAPHS} training or validation images: no image will be "
-            "refused for being unlike them",
-        ]
-    else:
-        settings["familiarity"] = familiar.to_dict()
-    promise = {"sensitivity": sensitivity, "specificity": specificity, "confidence": confidence}
-
-    models: dict[str, Model] = {}
-    figures: dict[str, dict[str, Any]] = {}
+    divided = divide(data, recipe, Reading(lungs, normal, cache, n_jobs, progress), seed)
+    learnt = divided.parts["train"]
+    settings: dict[str, Any] = {
+        "normal": normal,
+        "seed": seed,
+        "zones": zones,
+        "bands": list(recipe.bands),
+    }
+    if undersample is not False:
+        rows = balanced_rows(learnt, np.where(learnt.sick, "sick", "normal"), undersample, seed)
+        learnt = learnt.part(np.isin(np.arange(len(learnt)), rows))
+        settings["learnt_from"] = {"normal": int((~learnt.sick).sum()), "sick": int(learnt.sick.sum())}
+    if class_weight is not None:
+        settings["class_weight"] = class_weight
+    settings |= _lungs_and_familiarity(divided, recipe)
+    promise = Promise(sensitivity, specificity, confidence)
     results: dict[str, TuningResult] = {}
-    for name in order_of_training(names, recipe):
-        stacked = None
-        if name == "stack":
-            stacked = {member: results[member] for member in members_of_stack(names, recipe)}
+    for name in order:
+        members = members_of_stack(names, recipe) if name == "stack" else []
         known = (tuned or {}).get(name)
         results[name] = tune(
             name,
-            parts["train"].counts,
-            parts["train"].sick.astype(np.int64),
-            parts["train"].patients,
+            learnt.values,
+            learnt.sick.astype(np.int64),
+            learnt.patients,
             zones=zones,
             bands=bands,
             n_trials=trials if known is None else 0,
             defaults=known,
-            members=stacked,
+            members={member: results[member] for member in members} or None,
             random_state=seed,
             n_jobs=n_jobs,
             device=device,
+            class_weight=class_weight,
             refit=name in names,
         )
-        if name in names:
-            models[name], figures[name] = _finish(
-                name, results[name], recipe, parts, about, settings, promise
-            )
-    best = max(names, key=lambda name: figures[name]["cross_validated_auc"])
-    figures = {name: figures[name] for name in names}
-    settings.pop("familiarity", None)
-    report = {"classifiers": figures, "best": best, **settings, "data": about}
-    if familiar is not None:
-        refused = float(models[best].unfamiliar(parts["test"].counts).mean())
-        report["refused"] = {"val": familiar.false_alarms, "test": refused}
-    trial_tables = {name: result.trials for name, result in results.items()}
-    return TrainingResult(models, models[best], report, trial_tables)
+    models = {name: _finish(results[name], recipe, divided, settings, promise) for name in names}
+    figures = {name: _figures(models[name], results[name]) for name in names}
+    best = models[max(names, key=lambda name: figures[name]["cross_validated_auc"])]
+    report = {"classifiers": figures, "best": best.name, **settings, "data": divided.about}
+    if (familiar := report.pop("familiarity", None)) is not None:
+        refused = float(best.unfamiliar(divided.parts["test"].values).mean())
+        report["refused"] = {"val": OutOfDistribution.from_dict(familiar).false_alarms, "test": refused}
+    return TrainingResult(models, best, report, {name: result.trials for name, result in results.items()})
 
 
-def calibrate(
-    model: Model,
-    data: str | PathLike[str] | pd.DataFrame,
-    *,
-    sensitivity: float = 0.95,
-    specificity: float = 0.95,
-    confidence: float = 0.95,
-    split: str | None = None,
-    lungs: str = "either",
-    normal: str = "Normal",
-    cache: str | PathLike[str] | None = None,
-    n_jobs: int = 1,
-    progress: bool = False,
-) -> Model:
-    """Certify a model's thresholds anew, on patients like those it will judge.
+def divide(data: Data, what: Recipe | InputSettings, reading: Reading, seed: int) -> Divided:
+    """Read labelled radiographs and divide them into train, val and test, each with both classes."""
+    cohort = read_cohort(data, what, reading)
+    parts, notes = split_cohort(cohort, seed=seed)
+    for part, members in parts.items():
+        members.require_both_classes(f"the {part} part")
+    about: dict[str, Any] = {part: members.describe() for part, members in parts.items()}
+    about |= {"unusable": dict(cohort.unusable), "fingerprint": parts["train"].fingerprint()}
+    about["notes"] = [*notes, *one_class_sources(parts["train"]), *unequal_masks(parts["train"])]
+    return Divided(cohort, parts, about)
 
-    Parameters
-    ----------
-    model : Model
-    data : path or DataFrame
-        Labelled radiographs. Images that the model was trained on are left out, with their patients.
-    sensitivity, specificity, confidence : float in (0, 1)
-        What rule_out and rule_in promise.
-    split : str, optional
-        Use this part of the data only. By default ``val`` where the data names one, otherwise all.
-    lungs : {"either", "given", "found"}
-        Whose lung masks; ``"either"`` does what triage does: the network's where none is given.
-    normal, cache, n_jobs, progress
-        As in :func:`train`.
 
-    Returns
-    -------
-    Model
-        The same classifier with new thresholds. Its test figures are gone: they belonged to the old ones.
-
-    Raises
-    ------
-    InputError
-        No such part, one class only, or too few patients for any certificate (the message says how many).
-    """
-    cohort = read_cohort(
-        data,
-        recipe=model.recipe,
-        lungs=lungs,
-        normal=normal,
-        cache=cache,
-        n_jobs=n_jobs,
-        progress=progress,
-    )
-    named = cohort.table["split"].astype(str)
-    part = split if split is not None else "val" if (named == "val").any() else None
-    if part is not None:
-        cohort = cohort.part((named == part).to_numpy())
-    cohort, left_out = leave_out(cohort, model.training.get("seen", {}).get("train", ()))
-    what = "the calibration patients" + (f" (split {part})" if part else "")
-    cohort.require_both_classes(what, normal)
-    chosen = certify(
-        model.score(cohort.counts),
-        cohort.sick,
-        cohort.patients,
-        sensitivity=sensitivity,
-        specificity=specificity,
-        confidence=confidence,
-    )
-    if not chosen.rule_out.certified and not chosen.rule_in.certified:
-        raise InputError(f"{chosen.rule_out.message}; {chosen.rule_in.message}")
-    calibration = {
-        **cohort.describe(),
-        "trained_on_and_left_out": left_out,
-        "fingerprint": fingerprint(cohort),
-    }
-    seen = {**model.training.get("seen", {}), "val": sorted(set(histogram_hashes(cohort.counts)))}
-    training = {**model.training, "val": calibration, "seen": seen}
-    return replace(model, rule_out=chosen.rule_out, rule_in=chosen.rule_in, metrics={}, training=training)
+def usual_recipe(zones: Zones | None = None, bands: bool | str | None = None) -> tuple[Zones, bool | str]:
+    """Return what is counted: by default the recipe that travels best; zones alone mean zones alone."""
+    if bands is None:
+        bands = "travel" if zones is None else False
+    return 6 if zones is None else zones, bands
 
 
 def classifier_names(classifiers: str | Sequence[str]) -> list[str]:
@@ -334,68 +288,49 @@ def unequal_masks(cohort: Cohort) -> list[str]:
     ]
 
 
-def fingerprint(cohort: Cohort) -> str:
-    """Return one SHA-256 for a set of labelled images, whatever their order."""
-    labelled = sorted(
-        f"{code} {int(sick)}" for code, sick in zip(histogram_hashes(cohort.counts), cohort.sick, strict=True)
-    )
-    return hashlib.sha256("\n".join(labelled).encode()).hexdigest()
-
-
-def _familiarity(parts: Mapping[str, Cohort], recipe: Recipe) -> OutOfDistribution | None:
-    """Learn what the training patients' lungs look like; None of too few."""
-    if min(len(parts["train"]), len(parts["val"])) < MIN_RADIOGRAPHS:
-        return None
-    return fit_out_of_distribution(
-        *(reference_quantiles(parts[part].counts, recipe) for part in ("train", "val"))
-    )
+def _lungs_and_familiarity(divided: Divided, recipe: Recipe) -> dict[str, Any]:
+    """Say whose masks were used, and what the lungs look like; add a note where there are too few to tell."""
+    settings: dict[str, Any] = {"lungs": divided.cohort.lungs}
+    if divided.cohort.lungs != "given":
+        settings["segmenter"] = load_segmenter().digest
+    learnt, val = (divided.parts[part].values for part in ("train", "val"))
+    if min(len(learnt), len(val)) < MIN_RADIOGRAPHS:
+        divided.about["notes"].append(
+            f"fewer than {MIN_RADIOGRAPHS} training or validation images: no image will be refused for being unlike "
+            "them"
+        )
+        return settings
+    familiar = fit_out_of_distribution(reference_quantiles(learnt, recipe), reference_quantiles(val, recipe))
+    return {**settings, "familiarity": familiar.to_dict()}
 
 
 def _finish(
-    name: str,
-    tuned: TuningResult,
-    recipe: Recipe,
-    parts: Mapping[str, Cohort],
-    about: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    promise: Mapping[str, float],
-) -> tuple[Model, dict[str, Any]]:
+    tuned: TuningResult, recipe: Recipe, divided: Divided, settings: Mapping[str, Any], promise: Promise
+) -> Model:
     """Certify a fitted classifier on the validation patients and measure it on the test patients."""
+    parts = divided.parts
     training = {
         **settings,
-        **about,
+        **divided.about,
         "parameters": {key: str(value) for key, value in tuned.parameters.items()},
         "cross_validated_auc": tuned.score,
-        "seen": {part: sorted(set(histogram_hashes(parts[part].counts))) for part in ("train", "val")},
+        "seen": {part: sorted(set(image_hashes(parts[part].values))) for part in ("train", "val")},
     }
-    chosen = certify(_scores(name, tuned, parts["val"]), parts["val"].sick, parts["val"].patients, **promise)
-    model = Model(
-        name=name,
-        estimator=tuned.estimator,
-        recipe=recipe,
-        rule_out=chosen.rule_out,
-        rule_in=chosen.rule_in,
-        training=training,
-    )
+    scores = tuned.estimator.predict_proba(parts["val"].values)[:, 1]
+    chosen = promise.certify(scores, parts["val"])
+    model = Model(tuned.name, tuned.estimator, recipe, *chosen, training=training)
     # What triage would refuse is not measured, as it would not be judged; the report counts it.
-    judged = parts["test"].part(~model.unfamiliar(parts["test"].counts))
-    test = measure(_scores(name, tuned, judged), judged, chosen.rule_out, chosen.rule_in)
-    model = replace(model, metrics={"test": test})
-    trials = tuned.trials
-    return model, {
-        "test": test,
-        "threshold": chosen.rule_out.to_dict(),
-        "rule_in_threshold": chosen.rule_in.to_dict(),
+    return replace(model, metrics={"test": Judged.of(model, parts["test"]).figures()})
+
+
+def _figures(model: Model, tuned: TuningResult) -> dict[str, Any]:
+    return {
+        "test": model.metrics["test"],
+        "threshold": model.rule_out.to_dict(),
+        "rule_in_threshold": model.rule_in.to_dict(),
         "fit_seconds": round(tuned.seconds, 2),
         "cross_validated_auc": tuned.score,
-        "parameters": training["parameters"],
-        "trials": len(trials),
-        "failed_trials": int((trials["status"] != "ok").sum()),
+        "parameters": model.training["parameters"],
+        "trials": len(tuned.trials),
+        "failed_trials": int((tuned.trials["status"] != "ok").sum()),
     }
-
-
-def _scores(name: str, tuned: TuningResult, cohort: Cohort) -> np.ndarray:
-    scores = np.asarray(tuned.estimator.predict_proba(cohort.counts), dtype=np.float64)[:, 1]
-    if not np.isfinite(scores).all():
-        raise InputError(f"{name} gave {int((~np.isfinite(scores)).sum())} scores that are not numbers")
-    return scores

@@ -19,7 +19,7 @@ from histcxr.models.registry import usual_trials
 from histcxr.models.tuning import TuningResult, tune
 from histcxr.reports.plots import plot_trials
 from histcxr.store.model import json_ready
-from histcxr.study.cohort import read_cohort, split_cohort
+from histcxr.study.cohort import Reading, read_cohort, split_cohort
 
 __all__ = ["Settings", "read_all_settings", "read_settings", "search_settings", "write_search"]
 
@@ -101,13 +101,13 @@ def search_settings(
     """
     recipe = Recipe(zones, bands)
     usual_trials(classifier, zones=zones, bands=bands)  # an unknown name is refused before any image is read
-    cohort = read_cohort(data, recipe=recipe, normal=normal, cache=cache, n_jobs=n_jobs, progress=progress)
+    cohort = read_cohort(data, recipe, Reading(None, normal, cache, n_jobs, progress))
     parts, _ = split_cohort(cohort, seed=seed)
     part = parts["train"]
-    part.require_both_classes("the train part", normal)
+    part.require_both_classes("the train part")
     return tune(
         classifier,
-        part.counts,
+        part.values,
         part.sick.astype(np.int64),
         part.patients,
         zones=zones,

@@ -16,6 +16,7 @@ from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import InputError
 from histcxr.phantoms.studies import write_study
 from histcxr.store import save_model
+from histcxr.study.certify import Promise
 from histcxr.study.network_train import ReferenceSettings, train_reference
 from histcxr.study.train import train
 
@@ -41,7 +42,7 @@ def home(tmp_path_factory):
     data = write_study(folder / "study", n_patients=160, size=(64, 64), mask_size=(64, 64), seed=1)
     model = train(data, classifiers="knn", zones=1, trials=0, **PROMISE).best
     settings = ReferenceSettings("cnn3", size=32, epochs=1, held_out=0.0)
-    network = train_reference(data, settings, **PROMISE).model
+    network = train_reference(data, settings, Promise(**PROMISE)).model
     save_model(model, folder / "knn.histcxr")
     save_model(network, folder / "net.histcxr")
     return SimpleNamespace(folder=folder, data=data, model=model, network=network)

@@ -41,7 +41,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def samples(study, data):
-    parts, _ = split_cohort(read_cohort(data, recipe=study.regions.RECIPE))
+    parts, _ = split_cohort(read_cohort(data, study.regions.RECIPE))
     return {name: study.regions.Sample.of(part) for name, part in parts.items()}
 
 

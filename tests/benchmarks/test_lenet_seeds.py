@@ -49,7 +49,7 @@ def test_scores_by_network_average_to_the_classifiers_own():
     counts, sick = np.random.default_rng(0).poisson(5, (60, 1, 32)), np.arange(60) % 2 == 1
     settings = {"filters": (2,), "kernel_size": 3, "dense": (4,), "epochs": 2, "random_state": 0}
     network = LeNetClassifier(**settings, n_seeds=2).fit(counts, sick)
-    cohort = Cohort(counts, sick, np.arange(60).astype(object), None, {})
+    cohort = Cohort(None, sick, np.arange(60).astype(object), counts)
     found = lenet_seeds.scores_by_network(network, cohort)
     assert found.shape == (2, 60)
     np.testing.assert_allclose(found.mean(axis=0), network.predict_proba(counts)[:, 1], atol=1e-6)

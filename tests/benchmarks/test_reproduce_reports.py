@@ -12,7 +12,7 @@ import pytest
 
 from histcxr.exceptions import InputError
 from histcxr.phantoms.studies import write_study
-from histcxr.study.class_figures import class_figures
+from histcxr.study.evaluate import class_figures
 
 pytest.importorskip("keras")
 

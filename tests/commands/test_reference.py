@@ -1,4 +1,4 @@
-"""The commands of ``histcxr reference`` as a person would chain them, on one small phantom study."""
+"""The commands of networks as a person would chain them, on one small phantom study."""
 
 import contextlib
 import json
@@ -21,8 +21,8 @@ from histcxr.reference.architectures import build_architecture
 from histcxr.reference.images import read_images
 from histcxr.reference.registry import ARCHITECTURES, PARAMETERS
 from histcxr.store import load_model
-from histcxr.study.network_calibrate import calibrate_reference
-from histcxr.study.network_evaluate import evaluate_reference
+from histcxr.study.certify import calibrate
+from histcxr.study.evaluate import evaluate
 
 pytest.importorskip("keras")
 
@@ -72,7 +72,7 @@ def test_a_network_is_not_replaced_by_accident_and_that_is_said_before_training(
 
 
 def test_evaluate_measures_what_train_measured(home):
-    result = histcxr("reference", "evaluate", home / "study", "-m", home / "net.histcxr",
+    result = histcxr("evaluate", home / "study", "-m", home / "net.histcxr",
                      "--by", "findings", "--json", home / "evaluate.json")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "findings=consolidation" in result.output
@@ -83,13 +83,13 @@ def test_evaluate_measures_what_train_measured(home):
 
 
 def test_nobody_is_measured_who_was_trained_on(home):
-    result = histcxr("reference", "evaluate", home / "study", "-m", home / "net.histcxr", "--split", "train")
+    result = histcxr("evaluate", home / "study", "-m", home / "net.histcxr", "--split", "train")
     assert result.exit_code == 2
     assert "has not seen, got none" in result.output
 
 
 def test_explain_tells_the_share_inside_the_lungs(home, tmp_path):
-    result = histcxr("reference", "explain", home / "study", "-m", home / "net.histcxr", "-o", tmp_path / "maps",
+    result = histcxr("explain", home / "study", "-m", home / "net.histcxr", "-o", tmp_path / "maps",
                      "--images", "6", "--maps", "--target", "sick", "--json", tmp_path / "x.json")  # fmt: skip
     assert result.exit_code == 0, result.output
     said = json.loads((tmp_path / "x.json").read_text())
@@ -111,7 +111,7 @@ def test_explain_tells_the_share_inside_the_lungs(home, tmp_path):
 
 def test_explain_takes_single_files(home, tmp_path):
     image = read_manifest(home / "study")["image"].iloc[0]
-    result = histcxr("reference", "explain", image, "-m", home / "net.histcxr", "-o", tmp_path, "--lungs", "either",
+    result = histcxr("explain", image, "-m", home / "net.histcxr", "-o", tmp_path, "--lungs", "either",
                      "--layer", "conv1")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "layer conv1" in result.output
@@ -126,9 +126,7 @@ def test_explain_takes_single_files(home, tmp_path):
     ],
 )
 def test_explain_names_what_there_is(home, tmp_path, option, value, message):
-    result = histcxr(
-        "reference", "explain", home / "study", "-m", home / "net.histcxr", "-o", tmp_path, option, value
-    )
+    result = histcxr("explain", home / "study", "-m", home / "net.histcxr", "-o", tmp_path, option, value)
     assert result.exit_code == 2
     assert message in result.output
 
@@ -149,7 +147,7 @@ def test_every_label_as_a_class_on_full_images_equally_many_of_each(home, tmp_pa
     assert len(set(report["learnt_from"].values())) == 1
     assert np.shape(report["test"]["classes"]["matrix"]) == (3, 3)
     assert not report["threshold"]["certified"]  # the val part said when to stop
-    again = histcxr("reference", "evaluate", tmp_path / "three.csv", "-m", tmp_path / "three.histcxr",
+    again = histcxr("evaluate", tmp_path / "three.csv", "-m", tmp_path / "three.histcxr",
                     "--json", tmp_path / "e.json")  # fmt: skip
     assert again.exit_code == 0, again.output
     overall = json.loads((tmp_path / "e.json").read_text())["overall"]
@@ -181,15 +179,16 @@ def test_the_listed_parameters_are_those_of_the_network(name):
 def test_without_keras_one_line_says_what_to_install(home, tmp_path):
     network = ["-m", str(home / "net.histcxr")]
     commands = [
-        ["train", str(home / "study"), "-o", str(tmp_path / "n.histcxr")],
+        ["reference", "train", str(home / "study"), "-o", str(tmp_path / "n.histcxr")],
         ["evaluate", str(home / "study"), *network],
         ["explain", str(home / "study"), *network, "-o", str(tmp_path / "maps")],
-        ["list"],
+        ["models", str(home / "net.histcxr")],
+        ["reference", "list"],
     ]
     code = (
         "import json, sys\nsys.modules['keras'] = sys.modules['tensorflow'] = None\n"
         "from click.testing import CliRunner\nfrom histcxr.commands import main\n"
-        "results = [CliRunner().invoke(main, ['reference', *one]) for one in json.loads(sys.argv[1])]\n"
+        "results = [CliRunner().invoke(main, one) for one in json.loads(sys.argv[1])]\n"
         "print(json.dumps([[one.exit_code, one.output] for one in results]))"
     )
     done = subprocess.run(
@@ -208,11 +207,11 @@ def test_a_wrong_json_path_does_not_cost_the_training(home, tmp_path):
     result = histcxr("reference", "train", home / "study", *TINY, *PROMISE,
                      "-o", tmp_path / "kept.histcxr", "--json", tmp_path / "nowhere" / "x.json")  # fmt: skip
     assert result.exit_code != 0
-    assert histcxr("reference", "evaluate", home / "study", "-m", tmp_path / "kept.histcxr").exit_code == 0
+    assert histcxr("evaluate", home / "study", "-m", tmp_path / "kept.histcxr").exit_code == 0
 
 
 def test_evaluate_draws_the_whole_and_each_group(home, tmp_path):
-    result = histcxr("reference", "evaluate", home / "study", "-m", home / "net.histcxr",
+    result = histcxr("evaluate", home / "study", "-m", home / "net.histcxr",
                      "--by", "findings", "-o", tmp_path / "plots")  # fmt: skip
     assert result.exit_code == 0, result.output
     drawn = sorted(path.name for path in (tmp_path / "plots").iterdir())
@@ -224,7 +223,7 @@ def test_evaluate_draws_the_whole_and_each_group(home, tmp_path):
 
 def test_two_explanations_do_not_mix(home, tmp_path):
     image = read_manifest(home / "study")["image"][0]
-    call = ["reference", "explain", image, "-m", home / "net.histcxr", "-o", tmp_path, "--lungs", "either"]
+    call = ["explain", image, "-m", home / "net.histcxr", "-o", tmp_path, "--lungs", "either"]
     assert histcxr(*call, "--maps").exit_code == 0
     (tmp_path / "mine.txt").write_text("kept")
     again = histcxr(*call)
@@ -239,14 +238,14 @@ def test_other_masks_than_in_training_are_warned_of(home):
     network = load_model(home / "net.histcxr")
     # No lungs may be found in phantoms as small as these.
     with pytest.warns(HistcxrWarning, match="cannot be recognised"), contextlib.suppress(InputError):
-        evaluate_reference(network, home / "study", lungs="found")
+        evaluate(network, home / "study", lungs="found")
     with warnings.catch_warnings():
         warnings.simplefilter("error", HistcxrWarning)
-        evaluate_reference(network, home / "study", lungs="either")
+        evaluate(network, home / "study", lungs="either")
 
 
 def test_calibrating_on_the_same_patients_gives_the_same_thresholds(home, tmp_path):
-    result = histcxr("reference", "calibrate", home / "study", "-m", home / "net.histcxr", *PROMISE,
+    result = histcxr("calibrate", home / "study", "-m", home / "net.histcxr", *PROMISE,
                      "-o", tmp_path / "again.histcxr", "--json", tmp_path / "t.json")  # fmt: skip
     assert result.exit_code == 0, result.output
     before, again = (load_model(folder / name) for folder, name in
@@ -259,9 +258,7 @@ def test_calibrating_on_the_same_patients_gives_the_same_thresholds(home, tmp_pa
 def test_calibrating_with_views_certifies_what_is_scored_then(home, tmp_path):
     study = read_manifest(home / "study")
     network = load_model(home / "net.histcxr")
-    seen_twice = calibrate_reference(
-        network, study, views=2, sensitivity=0.8, specificity=0.8, confidence=0.8
-    )
+    seen_twice = calibrate(network, study, views=2, sensitivity=0.8, specificity=0.8, confidence=0.8)
     val = study[study["split"] == "val"]
     scores = seen_twice.score(read_images(val, network.inputs).pixels)
     assert seen_twice.rule_out.threshold in scores
@@ -270,7 +267,52 @@ def test_calibrating_with_views_certifies_what_is_scored_then(home, tmp_path):
 
 
 def test_nobody_is_calibrated_on_who_was_trained_on(home, tmp_path):
-    result = histcxr("reference", "calibrate", home / "study", "-m", home / "net.histcxr", "--split", "train",
+    result = histcxr("calibrate", home / "study", "-m", home / "net.histcxr", "--split", "train",
                      "-o", tmp_path / "x.histcxr")  # fmt: skip
     assert result.exit_code == 2
     assert "has not seen, got none" in result.output
+
+
+def test_a_network_and_a_histogram_model_are_compared_on_the_same_patients(home, tmp_path):
+    trained = histcxr("train", home / "study", "--classifier", "knn", "--zones", "1", "--trials", "0", *PROMISE,
+                      "-o", tmp_path / "knn.histcxr")  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    models = ["-m", tmp_path / "knn.histcxr", "-m", home / "net.histcxr"]
+    result = histcxr("evaluate", home / "study", *models, "--by", "findings", "--json", tmp_path / "c.json")
+    assert result.exit_code == 0, result.output
+    said = json.loads((tmp_path / "c.json").read_text())
+    single = json.loads((home / "train.json").read_text())["test"]
+    assert said["overall"]["n_images"] == single["images"]
+    assert said["overall"]["auc"]["second"] == pytest.approx(single["auc"])
+    gap = said["overall"]["auc"]["difference"]
+    assert f"{gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})" in result.output
+    assert "B: cnn3" in result.output
+    assert histcxr("evaluate", home / "study", *models, *models).exit_code == 2
+
+
+def test_pictures_are_of_networks(home, tmp_path):
+    result = histcxr("evaluate", home / "study", "-o", tmp_path / "plots")
+    assert result.exit_code == 2
+    assert "pictures are drawn of the calls of one network" in result.output
+
+
+def test_the_card_of_a_network(home):
+    card = histcxr("models", home / "net.histcxr").output
+    report = json.loads((home / "train.json").read_text())
+    for part in (
+        "# cnn3",
+        "the lungs only at 32 x 32 pixels; classes normal, sick",
+        "certified: sensitivity of at least 80 % at 80 % confidence",
+        "| train |",
+        f"AUC {report['test']['auc']:.3f}",
+        "called sick",
+        "not a medical device",
+    ):
+        assert part.lower() in card.lower()
+
+
+def test_a_histogram_model_has_no_map(home, tmp_path):
+    result = histcxr("explain", home / "study", "-o", tmp_path / "maps")
+    assert result.exit_code == 2
+    assert "is a histogram model, of which there is nothing to explain yet but its card" in result.output
+    assert not (tmp_path / "maps").exists()

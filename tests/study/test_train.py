@@ -1,3 +1,4 @@
+import inspect
 import json
 import shutil
 
@@ -7,39 +8,27 @@ import pandas as pd
 import pytest
 
 import histcxr
+from histcxr.commands.train import command
 from histcxr.decision.thresholds import rule_out_threshold
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.features.recipe import Recipe
 from histcxr.files.writing import write_image
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.models.registry import CLASSIFIERS
-from histcxr.phantoms.studies import write_study
 from histcxr.study.cohort import read_cohort, select_rows
-from histcxr.study.evaluate import measure
-from histcxr.study.train import (
-    calibrate,
-    classifier_names,
-    fingerprint,
-    members_of_stack,
-    order_of_training,
-    train,
-)
+from histcxr.study.train import classifier_names, members_of_stack, order_of_training, train, usual_recipe
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    return write_study(folder, n_patients=800, size=(64, 64), mask_size=(80, 80), repeats=0.1, seed=3)
-
-
-@pytest.fixture(scope="module")
-def manifest(study):
-    return histcxr.read_manifest(study)
-
-
-@pytest.fixture(scope="module")
-def result(manifest):
-    return train(manifest, classifiers=["knn", "svm"], zones=6, trials=0, n_jobs=2)
+def test_without_arguments_it_is_the_command(tmp_path):
+    assert usual_recipe() == (6, "travel")
+    assert usual_recipe(1) == (1, False)
+    assert usual_recipe("1+6", "full") == ("1+6", "full")
+    defaults = {name: one.default for name, one in inspect.signature(train).parameters.items()}
+    options = command.make_context("train", [str(tmp_path)]).params
+    assert options["classifiers"] == (defaults["classifiers"],) == ("stack",)
+    for name in ("zones", "bands", "sensitivity", "specificity", "confidence", "trials", "undersample", "lungs",
+                 "class_weight", "normal", "device", "seed"):  # fmt: skip
+        assert options[name] == defaults[name], name
 
 
 def test_report_holds_what_scripts_rely_on(result):
@@ -60,9 +49,9 @@ def test_best_is_chosen_by_cross_validation_alone(result):
 
 
 def test_threshold_is_the_certificate_of_the_validation_patients(result, manifest):
-    val = read_cohort(select_rows(manifest, {"split": ["val"]}), recipe=Recipe(6))
+    val = read_cohort(select_rows(manifest, {"split": ["val"]}), Recipe(6))
     model = result.models["knn"]
-    scores, highest = model.score(val.counts), {}
+    scores, highest = model.score(val.values), {}
     for patient, score, sick in zip(val.patients, scores, val.sick, strict=True):
         if sick:
             highest[patient] = max(score, highest.get(patient, -1))
@@ -70,11 +59,11 @@ def test_threshold_is_the_certificate_of_the_validation_patients(result, manifes
 
 
 def test_test_figures_are_those_of_the_test_patients(result, manifest):
-    test = read_cohort(select_rows(manifest, {"split": ["test"]}), recipe=Recipe(6))
+    test = read_cohort(select_rows(manifest, {"split": ["test"]}), Recipe(6))
     model = result.models["knn"]
-    judged = test.part(~model.unfamiliar(test.counts))
+    judged = test.part(~model.unfamiliar(test.values))
     figures = result.report["classifiers"]["knn"]["test"]
-    assert figures["accuracy"] == np.mean((model.score(judged.counts) >= 0.5) == judged.sick)
+    assert figures["accuracy"] == np.mean((model.score(judged.values) >= 0.5) == judged.sick)
     assert figures["images"] == len(judged)
     assert result.report["refused"]["test"] == pytest.approx(1 - len(judged) / len(test), abs=1e-9)
     assert len(judged) > 0.95 * len(test)
@@ -115,38 +104,14 @@ def test_lungs_found_by_the_network(manifest):
 
 def test_same_seed_same_scores(manifest, result):
     again = train(manifest, classifiers="svm", zones=6, trials=0)
-    test = read_cohort(select_rows(manifest, {"split": ["test"]}), recipe=Recipe(6))
-    np.testing.assert_array_equal(again.best.score(test.counts), result.models["svm"].score(test.counts))
-
-
-def test_calibrate_moves_the_promise_and_drops_old_figures(result, manifest):
-    model = result.models["knn"]
-    moved = calibrate(model, manifest, sensitivity=0.8, specificity=0.9, confidence=0.9)
-    assert moved.rule_out.target == 0.8
-    assert moved.rule_in.target == 0.9
-    assert moved.rule_out.threshold > model.rule_out.threshold
-    assert moved.metrics == {}
-    assert moved.training["val"]["images"] == model.training["val"]["images"]
-
-
-def test_calibrate_never_uses_training_patients(result, manifest):
-    train_rows = select_rows(manifest, {"split": ["train"]})
-    with pytest.raises(InputError, match="must hold sick and normal radiographs, got 0 sick of 0"):
-        calibrate(result.models["knn"], train_rows)
-    everything = calibrate(result.models["knn"], manifest.assign(split=""))
-    assert everything.training["val"]["trained_on_and_left_out"] == len(train_rows)
-
-
-def test_calibrate_refuses_too_few(result, manifest):
-    few = manifest[manifest["split"] == "val"].groupby("label").head(20)
-    with pytest.raises(InputError, match="takes at least 59 sick calibration patients, got"):
-        calibrate(result.models["knn"], few)
+    test = read_cohort(select_rows(manifest, {"split": ["test"]}), Recipe(6))
+    np.testing.assert_array_equal(again.best.score(test.values), result.models["svm"].score(test.values))
 
 
 def test_uncertified_is_said_and_rules_nobody_out(manifest):
     small = manifest[manifest["split"] != "val"]
     val = manifest[manifest["split"] == "val"].groupby("label").head(25)
-    result = train(pd.concat([small, val], ignore_index=True), classifiers="knn", trials=0)
+    result = train(pd.concat([small, val], ignore_index=True), classifiers="knn", zones=1, trials=0)
     threshold = result.report["classifiers"]["knn"]["threshold"]
     assert threshold["threshold"] is None
     assert "takes at least 59" in threshold["message"]
@@ -155,9 +120,9 @@ def test_uncertified_is_said_and_rules_nobody_out(manifest):
 
 def test_one_class_only_is_refused(manifest):
     with pytest.raises(InputError, match="the train part must hold sick and normal radiographs"):
-        train(select_rows(manifest, {"label": ["Normal"]}), classifiers="knn", trials=0)
+        train(select_rows(manifest, {"label": ["Normal"]}), classifiers="knn", zones=1, trials=0)
     with pytest.raises(InputError, match="is 'healthy' the label"):
-        train(manifest, classifiers="knn", trials=0, normal="healthy")
+        train(manifest, classifiers="knn", zones=1, trials=0, normal="healthy")
 
 
 def test_names(monkeypatch):
@@ -206,50 +171,16 @@ def test_a_stack_trained_alone_tunes_its_members_unseen(manifest):
 def test_sources_of_one_class_are_pointed_out(manifest):
     mixed = manifest.assign(source=np.where(manifest.index % 2, "a", "b"))
     assert not any(
-        "source" in note for note in train(mixed, classifiers="knn", trials=0).report["data"]["notes"]
+        "source" in note
+        for note in train(mixed, classifiers="knn", zones=1, trials=0).report["data"]["notes"]
     )
     sick = manifest["label"] != "Normal"
     entangled = mixed.assign(source=mixed["source"].where(~sick | (mixed["source"] == "a"), "c"))
-    notes = train(entangled, classifiers="knn", trials=0).report["data"]["notes"]
+    notes = train(entangled, classifiers="knn", zones=1, trials=0).report["data"]["notes"]
     assert [note.partition(":")[0].split()[5:] for note in notes if "learn the source" in note] == [
         ["source", "b", "are", "normal"],
         ["source", "c", "are", "sick"],
     ]
-
-
-def test_fingerprint_knows_labels_but_not_order(manifest):
-    cohort = read_cohort(manifest.head(30), recipe=Recipe(1))
-    order = np.random.default_rng(0).permutation(30)
-    shuffled = read_cohort(manifest.head(30).iloc[order].reset_index(drop=True), recipe=Recipe(1))
-    assert fingerprint(cohort) == fingerprint(shuffled)
-    flipped = manifest.head(30).assign(label=["Normal"] * 30)
-    assert fingerprint(read_cohort(flipped, recipe=Recipe(1))) != fingerprint(cohort)
-
-
-def test_evaluate_agrees_with_training_and_groups_add_up(result, manifest):
-    model = result.models["knn"]
-    view = manifest.assign(view=np.where(np.arange(len(manifest)) % 3 == 0, "AP", "PA"))
-    evaluated = histcxr.evaluate(model, view, by=["view"])
-    assert evaluated["overall"] == result.report["classifiers"]["knn"]["test"]
-    assert (
-        sum(group["images"] for group in evaluated["groups"]["view"].values())
-        == evaluated["overall"]["images"]
-    )
-    json.dumps(evaluated, allow_nan=False)
-
-
-def test_evaluate_leaves_out_what_the_model_has_seen(result, manifest):
-    evaluated = histcxr.evaluate(result.models["knn"], manifest, split=None)
-    assert evaluated["seen"] == int((manifest["split"] != "test").sum())
-    refused = evaluated["unusable"].get("unlike_training", 0)
-    assert evaluated["overall"]["images"] + refused == int((manifest["split"] == "test").sum())
-
-
-def test_evaluate_refuses_what_is_not_there(result, manifest):
-    with pytest.raises(InputError, match="must name columns of the data"):
-        histcxr.evaluate(result.models["knn"], manifest, by=["hospital"])
-    with pytest.raises(InputError, match="got none"):
-        histcxr.evaluate(result.models["knn"], manifest, split="train")
 
 
 def test_bands_go_all_the_way(manifest, tmp_path):
@@ -263,24 +194,16 @@ def test_bands_go_all_the_way(manifest, tmp_path):
     assert summary.unjudged == 0
 
 
-def test_specificity_at_95_is_read_off_the_test_images(manifest, result):
-    test = read_cohort(select_rows(manifest, {"split": ["test"]}), recipe=Recipe(6))
-    scores = result.models["svm"].score(test.counts)
-    point = result.report["classifiers"]["svm"]["test"]["specificity_at_95"]
-    ordered = np.sort(scores[test.sick])[::-1]
-    threshold = ordered[int(np.ceil(0.95 * len(ordered))) - 1]
-    assert point["value"] == np.mean(scores[~test.sick] < threshold)
-    assert point["low"] <= point["value"] <= point["high"]
-
-
-def test_the_calls_at_the_certified_threshold_are_counted_by_image(manifest, result):
-    test = read_cohort(select_rows(manifest, {"split": ["test"]}), recipe=Recipe(6))
-    model = result.models["svm"]
-    test = test.part(~model.unfamiliar(test.counts))  # refused ones are not measured
-    counts = result.report["classifiers"]["svm"]["test"]["confusion_at_rule_out"]
-    ruled_out = model.score(test.counts) < model.rule_out.threshold
-    assert counts["tn"] == (ruled_out & ~test.sick).sum()
-    assert counts["fn"] == (ruled_out & test.sick).sum()
-    assert sum(counts.values()) == len(ruled_out)
-    refused = rule_out_threshold([0.5] * 10)
-    assert measure(model.score(test.counts), test, refused, model.rule_in)["confusion_at_rule_out"] is None
+def test_classes_can_be_made_to_count_alike(manifest):
+    rows = np.where((manifest["split"] == "train") & (manifest["label"] != "Normal"), manifest.index % 3, 0)
+    few = manifest[rows == 0].reset_index(drop=True)
+    plain = train(few, classifiers="svm", zones=1, trials=0)
+    drawn = train(few, classifiers="svm", zones=1, trials=0, undersample=True)
+    counts = drawn.report["learnt_from"]
+    assert counts["sick"] == counts["normal"] == plain.report["data"]["train"]["sick"]
+    assert drawn.report["data"] == plain.report["data"]
+    weighed = train(few, classifiers="svm", zones=1, trials=0, class_weight="balanced")
+    assert weighed.best.training["class_weight"] == "balanced"
+    test = read_cohort(select_rows(few, {"split": ["test"]}), Recipe(1))
+    means = [one.best.score(test.values).mean() for one in (plain, drawn, weighed)]
+    assert means[0] < min(means[1:]) - 0.05

@@ -9,7 +9,7 @@ from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.features.recipe import Recipe
 from histcxr.phantoms.studies import write_study
 from histcxr.reports import plots
-from histcxr.reports.evaluation import search_report
+from histcxr.reports.text import search_report
 from histcxr.study.tune import read_all_settings, read_settings, search_settings, write_search
 
 

@@ -181,28 +181,6 @@ def test_the_command_takes_either_kind_of_model(incoming, saved, tmp_path):
     assert json.loads((tmp_path / "w.json").read_text())["model"].startswith("cnn3 ")
     again = histcxr(*arguments)
     assert "15 rows were already there" in again.output
-    assert "also of a network" in histcxr("triage", "--help").output
-
-
-@pytest.mark.parametrize(
-    ("command", "advice"),
-    [
-        (("evaluate", "STUDY"), "use histcxr reference evaluate"),
-        (("calibrate", "STUDY", "-o", "x.histcxr"), "histcxr reference calibrate certifies"),
-        (("models",), "histcxr triage and histcxr reference take networks"),
-    ],
-    ids=["evaluate", "calibrate", "models"],
-)
-def test_commands_for_histograms_say_what_to_use_instead(saved, tmp_path, command, advice):
-    phantom = make_phantom(1)
-    for label in ("Normal", "Sick"):
-        write_image(tmp_path / "study" / label / "1.png", phantom.image)
-    words = [tmp_path / "study" if word == "STUDY" else word for word in command]
-    result = histcxr(*words, *([] if command[0] == "models" else ["-m"]), saved)
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.output.splitlines() if line.startswith("Error")]
-    assert f"{saved} is a reference network" in line
-    assert advice in line
 
 
 def test_without_keras_the_command_says_what_to_install(incoming, saved, tmp_path, monkeypatch):

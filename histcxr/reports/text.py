@@ -1,0 +1,378 @@
+"""The reports that commands print: tables that are Markdown too, figures with their intervals, what they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from histcxr.models.tuning_result import TuningResult
+
+_BEST_TRIALS = 10
+REGIONS = {"lungs": "the lungs only", "hidden": "everything but the lungs", "full": "the full image"}
+
+_TEST_ROW_MEANS = (
+    "Accuracy calls sick at a score of 0.5; sensitivity and specificity are at the rule-out threshold, the next",
+    "column is the specificity where the test images themselves reach 95 % sensitivity.",
+)
+
+DISCLAIMER = "Research software, not a medical device."
+
+
+def markdown_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
+    """Lay out rows as an aligned Markdown table, numbers to the right, floats with three decimals.
+
+    Columns are those of the first row unless they are given; a missing key is an empty cell.
+    """
+    columns = list(columns) if columns is not None else list(rows[0]) if rows else []
+    cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
+    numeric = [any(isinstance(row.get(column), int | float) for row in rows) for column in columns]
+    widths = [max(3, len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
+
+    def line(values: Sequence[str]) -> str:
+        padded = [
+            value.rjust(width) if right else value.ljust(width)
+            for value, width, right in zip(values, widths, numeric, strict=True)
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rules = [
+        "-" * (width + 1) + (":" if right else "-") for width, right in zip(widths, numeric, strict=True)
+    ]
+    return "\n".join([line(columns), f"|{'|'.join(rules)}|", *(line(row) for row in cells)])
+
+
+def interval_text(value: float, low: float, high: float) -> str:
+    """Write an estimate with its interval, ``0.912 (0.897-0.925)``."""
+    return f"{value:.3f} ({low:.3f}-{high:.3f})"
+
+
+def auc_text(figures: Mapping[str, Any]) -> str:
+    """Write the AUC with its interval, or why there is none."""
+    if figures["auc"] is None:
+        return "too few patients"
+    return interval_text(figures["auc"], figures["auc_low"], figures["auc_high"])
+
+
+def training_report(report: Mapping[str, Any]) -> str:
+    """Lay out the report of :func:`histcxr.train`: one row a classifier, then the promises and the notes."""
+    data = report["data"]
+    rows = [
+        {
+            **_test_row(name, figures["test"]),
+            "cross-validated AUC": figures["cross_validated_auc"],
+            "fit seconds": f"{figures['fit_seconds']:.1f}",
+        }
+        for name, figures in report["classifiers"].items()
+    ]
+    bands = f", bands {', '.join(report['bands'])}. " if report["bands"] else ". "
+    lines = [
+        f"Lungs in zones {report['zones']}{bands}{_parts_text(data)}",
+        *([f"Learnt from {_counts_text(report['learnt_from'])}."] if "learnt_from" in report else []),
+        "",
+        markdown_table(rows),
+        "",
+        *_TEST_ROW_MEANS,
+        f"Best by cross-validation: {report['best']}.",
+        *_promises(report["classifiers"][report["best"]]),
+    ]
+    failed = {name: figures["failed_trials"] for name, figures in report["classifiers"].items()}
+    lines += [f"Note: {count} trials of {name} failed." for name, count in failed.items() if count]
+    if "refused" in report:
+        lines.append(
+            f"Lungs unlike the training ones are refused: {100 * report['refused']['val']:.1f} % of the validation "
+            f"images, {100 * report['refused']['test']:.1f} % of the test images."
+        )
+    return _closed([*lines, *_data_notes(data)])
+
+
+def network_report(report: Mapping[str, Any]) -> str:
+    """Lay out the report of :func:`histcxr.study.network_train.train_reference`."""
+    test, inputs, history = report["test"], report["inputs"], report["history"]
+    best = report["best_epoch"] - 1
+    stopped = (
+        f"best epoch {report['best_epoch']} with validation loss {history['val_loss'][best]:.3f} and accuracy "
+        f"{history['val_accuracy'][best]:.3f}"
+        if "val_loss" in history
+        else "none held out to stop early"
+    )
+    lines = [
+        f"{report['architecture']}, {report['parameters']:,} parameters, on {REGIONS[inputs['region']]} at "
+        f"{inputs['size']} x {inputs['size']} pixels",
+        _parts_text(report["data"]),
+        f"Learnt from {_counts_text(report['learnt_from'])} in {report['fit_seconds']:.0f} s, {report['epochs']} "
+        f"epochs; {stopped}.",
+        "",
+        markdown_table([_test_row(report["architecture"], test)]),
+        "",
+        *_TEST_ROW_MEANS,
+        "",
+        classes_report(test["classes"]),
+        "",
+        *_promises(report),
+    ]
+    return _closed([*lines, *_data_notes(report["data"])])
+
+
+def search_report(result: TuningResult) -> str:
+    """Lay out what a search found: its best trials, the failed ones, and the settings to use."""
+    table = result.trials
+    fine = table[table["status"] == "ok"].sort_values(["images", "score"], ascending=False, kind="stable")
+    failed = table[table["status"] == "failed"]
+    rows = [
+        {
+            **{key: row[key] for key in ("classifier", "trial")},
+            "AUC": float(row["score"]),
+            "images": int(row["images"]),
+            "seconds": f"{row['seconds']:.1f}",
+        }
+        for _, row in fine.head(_BEST_TRIALS).iterrows()
+    ]
+    lines = [
+        f"{len(table)} trials in {result.seconds:.0f} s"
+        + (f"; the best {len(rows)}:" if len(table) > len(rows) else ":"),
+        "",
+        markdown_table(rows),
+        "",
+        f"{result.name}: cross-validated AUC {result.score:.4f}"
+        + (" with" if result.parameters else " with the defaults, which no trial beat"),
+        *(
+            f"  {key.removeprefix('classifier__estimator__')} = {value}"
+            for key, value in result.parameters.items()
+        ),
+    ]
+    lines += [
+        f"Failed: {row['classifier']} trial {row['trial']}: {row['error']}" for _, row in failed.iterrows()
+    ]
+    if result.not_tried:
+        lines.append(
+            f"Note: time ended before {result.not_tried} trials; the same command goes on with them."
+        )
+    return "\n".join(lines)
+
+
+def evaluation_report(result: Mapping[str, Any]) -> str:
+    """Lay out the result of :func:`histcxr.evaluate`, for a network with its figures by class."""
+    overall = result["overall"]
+    decisions = overall["decisions"]
+    drawers = [
+        {
+            "drawer": drawer,
+            "share of patients": estimate_text(share),
+            "images": decisions["images"][drawer],
+        }
+        for drawer, share in decisions["shares"].items()
+    ]
+    named = {"all": overall, **_by_name(result["groups"])}
+    lines = [
+        f"{result['model']['name']} on {overall['images']} images ({overall['sick']} sick), split {result['split']}",
+        "",
+        markdown_table([_figures_row("patients", name, figures) for name, figures in named.items()]),
+        "",
+        "Sensitivity and specificity are at the rule-out threshold, by patient; accuracy at a score of 0.5, by image.",
+        "",
+        markdown_table(drawers),
+        "",
+        f"Ruled out although sick: {decisions['missed']} patients. NPV {estimate_text(decisions['npv'])}.",
+        f"Ruled in although normal: {decisions['false_alarms']} patients. PPV {estimate_text(decisions['ppv'])}.",
+        thresholds_report(result["thresholds"]),
+    ]
+    lines += [
+        f"Note: {count} images go to review unjudged: {code}." for code, count in result["unusable"].items()
+    ]
+    lines.append(f"Not judged in all: {100 * result['refused']:.1f} % of the images.")
+    if result["seen"]:
+        lines.append(
+            f"Note: {result['seen']} images were left out: the model was trained or certified on their patients."
+        )
+    for name, figures in named.items():
+        # Of two classes, the table above says of the groups what there is to say.
+        if "classes" in figures and (name == "all" or len(figures["classes"]["names"]) > 2):
+            lines += ["", *([] if name == "all" else [name, ""]), classes_report(figures["classes"])]
+    return _closed(lines)
+
+
+def comparison_report(result: Mapping[str, Any]) -> str:
+    """Lay out the result of :func:`histcxr.study.evaluate.compare`."""
+    models, overall = result["models"], result["overall"]
+    names = [f"{letter}: {model['name']}" for letter, model in zip("AB", models, strict=True)]
+    rows = [
+        {
+            "patients": name,
+            "images": figures["n_images"],
+            "AUC, A - B (95 % interval)": _gap_text(figures["auc"]["difference"]),
+            "specificity, A - B (95 % interval)": _gap_text(figures["specificity"]["difference"]),
+        }
+        if figures
+        else {"patients": name, "AUC, A - B (95 % interval)": "too few patients"}
+        for name, figures in {"all": overall, **_by_name(result["groups"])}.items()
+    ]
+    lines = [
+        f"{names[0]} and {names[1]} on the same {overall['n_images']} images of {overall['n_patients']} patients, "
+        f"split {result['split']}",
+        "",
+        markdown_table(
+            [_figures_row("model", name, model["overall"]) for name, model in zip(names, models, strict=True)]
+        ),
+        "",
+        "Sensitivity and specificity are at each model's own rule-out threshold, by patient.",
+        "",
+        markdown_table(rows, list(rows[0])),
+        "",
+        f"Specificity: where each model reaches {100 * overall['sensitivity']:g} % sensitivity on these images, "
+        f"{overall['specificity']['first']:.3f} and {overall['specificity']['second']:.3f}. Intervals are paired, by "
+        "patient.",
+        f"Left out of both: {result['left_out']} images that one of the two has seen or refuses.",
+    ]
+    for name, model in zip(names, models, strict=True):
+        reasons = [f"{count} {code}" for code, count in model["unusable"].items()]
+        lines.append(f"  {name}: " + ", ".join([f"{model['seen']} seen", *reasons]))
+    return _closed(lines)
+
+
+def thresholds_report(thresholds: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say what the two thresholds promise."""
+    return "\n".join(
+        f"{kind}: "
+        + (f"score {sign} {choice['threshold']:.4f}, " if choice["certified"] else "nobody, ")
+        + str(choice["message"])
+        for kind, sign, choice in (
+            ("rule_out", "<", thresholds["rule_out"]),
+            ("rule_in", ">", thresholds["rule_in"]),
+        )
+    )
+
+
+def triage_report(summary: Mapping[str, Any]) -> str:
+    """Say what a triage did: drawers, what needs attention, where the files are."""
+    total = summary["total"]
+    lines = [f"{total} inputs, each with one row in {summary['output']}"]
+    for drawer in ("rule_out", "review", "rule_in"):
+        count = summary["drawers"][drawer]
+        share = f"{100 * count / total:5.1f} %" if total else ""
+        lines.append(f"  {drawer:<9} {count:>7}  {share}")
+    if summary["unjudged"]:
+        lines.append(f"Could not be judged, so in review: {summary['unjudged']}")
+        lines += [f"  {count:>5}  {code}" for code, count in summary["reasons"].items()]
+    lines += [
+        f"Skipped {count} {ext or 'other'} files, which are not images"
+        for ext, count in summary["skipped"].items()
+    ]
+    if summary["resumed"]:
+        lines.append(f"{summary['resumed']} rows were already there from an earlier run")
+    lines += [str(note) for note in summary.get("notes", ())]
+    return _closed([*lines, f"Audit trail: {summary['audit']}"])
+
+
+def classes_report(figures: Mapping[str, Any]) -> str:
+    """Lay out figures by class and the confusion matrix, one row a class."""
+    rows = [
+        {**about, **{f"called {name}": n for name, n in zip(figures["names"], calls, strict=True)}}
+        for about, calls in zip(figures["classes"], figures["matrix"], strict=True)
+    ]
+    return (
+        f"{markdown_table(rows)}\nBy class: accuracy {figures['accuracy']:.3f}, balanced accuracy "
+        f"{figures['balanced_accuracy']:.3f}, macro F1 {figures['macro_f1']:.3f}, loss {figures['loss']:.3f}."
+    )
+
+
+def explanation_report(result: Mapping[str, Any]) -> str:
+    """Lay out where a network looks: the share of its maps inside the lungs beside that of an even map."""
+    rows = [
+        {
+            "label": row["label"] or "unknown",
+            "images": row["images"],
+            "share inside the lungs": row["inside"],
+            "of an even map": row["even"],
+            "difference (95 % interval)": _gap_text({**row, "value": row["difference"]}),
+        }
+        for row in result["shares"]
+    ]
+    lines = [
+        f"Grad-CAM of {result['model']['name']}, layer {result['layer']}, on "
+        f"{REGIONS[result['model']['inputs']['region']]}; for {result['target'] or 'the predicted class'}",
+        "",
+        markdown_table(rows),
+        "",
+        f"Pictures in {result['output']}: {', '.join(result['pictures'])}.",
+    ]
+    return _closed(lines)
+
+
+def estimate_text(estimate: Mapping[str, Any] | None) -> str:
+    """Write an estimate, or that there is nobody to count."""
+    if not estimate:
+        return "nobody to count"
+    return interval_text(estimate["value"], estimate["low"], estimate["high"])
+
+
+def _gap_text(gap: Mapping[str, Any]) -> str:
+    """Write a difference with its interval, where they exist."""
+    if gap["value"] is None:
+        return "no map inside known lungs"
+    interval = "" if gap["low"] is None else f" ({gap['low']:+.3f} to {gap['high']:+.3f})"
+    return f"{gap['value']:+.3f}{interval}"
+
+
+def _by_name(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        f"{column}={value or 'unknown'}": figures
+        for column, values in groups.items()
+        for value, figures in values.items()
+    }
+
+
+def _figures_row(title: str, name: str, figures: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        title: name,
+        "images": figures["images"],
+        "sick": figures["sick"],
+        "accuracy": figures["accuracy"],
+        "AUC (95 % interval)": auc_text(figures),
+        "sensitivity": estimate_text(figures["decisions"]["sensitivity"]),
+        "specificity": estimate_text(figures["decisions"]["specificity"]),
+    }
+
+
+def _test_row(name: str, test: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "classifier": name,
+        "test accuracy": test["accuracy"],
+        "AUC (95 % interval)": auc_text(test),
+        "sensitivity": test["sensitivity"],
+        "specificity": test["specificity"],
+        "at 95 % sensitivity": estimate_text(test["specificity_at_95"]),
+    }
+
+
+def _promises(figures: Mapping[str, Any]) -> list[str]:
+    return [
+        f"  rule_out: {figures['threshold']['message']}",
+        f"  rule_in:  {figures['rule_in_threshold']['message']}",
+    ]
+
+
+def _data_notes(data: Mapping[str, Any]) -> list[str]:
+    unusable = [
+        f"Note: {count} images could not be used: {code}." for code, count in data["unusable"].items()
+    ]
+    return [*unusable, *(f"Note: {note}." for note in data["notes"])]
+
+
+def _parts_text(data: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{part}: {data[part]['images']} images, {data[part]['patients']} patients, {data[part]['sick']} sick"
+        for part in ("train", "val", "test")
+    )
+
+
+def _counts_text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _closed(lines: Iterable[str]) -> str:
+    return "\n".join([*lines, DISCLAIMER])
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

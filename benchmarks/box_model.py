@@ -9,7 +9,8 @@ radiographs are taken, patient by patient, so that the collection does not betra
 
 Thresholds are certified on full radiographs of validation patients alone, the kind that will be judged, and of these
 on what triage would judge. A patient who is a test patient in one collection is one in all; else who is a validation
-patient among the full radiographs is one in all, and his lungs-only pictures are left out; everybody else trains.
+patient among the full radiographs is one in all, and his lungs-only pictures are left out; everybody else trains,
+but for COVID patients in excess of the normal ones, who certify.
 Training images that show a radiograph of validation or test again, under whatever patient, are left out as well.
 
 Equal data, seed and versions give equal scores.
@@ -44,6 +45,9 @@ from histcxr.study.train import train
 
 #: Collections, and whether they hold lungs only.
 COLLECTIONS = {"radiography": True, "covid_full": False, "chest_xray": False}
+
+#: Collections whose surplus of one class certifies: few of their sick are left for it otherwise.
+SURPLUS_CERTIFIES = ("covid_full",)
 
 #: Columns to measure within.
 GROUPS = ("origin", "source", "age_group", "view", "sex")
@@ -107,11 +111,16 @@ def joined_manifest(data: str) -> pd.DataFrame:
         column for column in joined if joined[column].dtype == object or str(joined[column].dtype) == "str"
     ]
     joined[texts] = joined[texts].fillna("")
-    return joined[full | (joined["split"] != "val")].reset_index(drop=True)
+    return _certified_whole(joined)
 
 
 def _full(manifest: pd.DataFrame) -> pd.Series:
     return ~manifest["origin"].map(COLLECTIONS).astype(bool)
+
+
+def _certified_whole(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Drop lungs-only pictures of validation patients."""
+    return manifest[_full(manifest) | (manifest["split"] != "val")].reset_index(drop=True)
 
 
 def without_twins(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -136,19 +145,26 @@ def without_twins(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def balanced(manifest: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Drop training patients of the commoner class until each collection has as many sick as normal images."""
+    """Let as many sick as normal images of each collection train, by taking out patients of the commoner class.
+
+    They are drawn at random. Those of :data:`SURPLUS_CERTIFIES` become validation patients, the others are dropped.
+    """
+    manifest = manifest.copy()
     sick = pd.Series(is_sick(manifest["label"]), index=manifest.index)
     rng = np.random.default_rng(seed)
     keep = np.ones(len(manifest), bool)
-    for _, rows in manifest[manifest["split"] == "train"].groupby("origin"):
+    for origin, rows in manifest[manifest["split"] == "train"].groupby("origin"):
         many = bool(sick[rows.index].sum() * 2 > len(rows))
         common = rows[sick[rows.index] == many]
         excess = len(common) - (len(rows) - len(common))
         sizes = common["patient_id"].value_counts().sort_index()
         order = rng.permutation(sizes.index.to_numpy(dtype=object))
         surplus = order[: int(np.searchsorted(np.cumsum(sizes[order]), excess, side="right"))]
-        keep[common.index[common["patient_id"].isin(surplus)]] = False
-    return manifest[keep].reset_index(drop=True)
+        if origin in SURPLUS_CERTIFIES:
+            manifest.loc[manifest["patient_id"].isin(surplus), "split"] = "val"
+        else:
+            keep[common.index[common["patient_id"].isin(surplus)]] = False
+    return _certified_whole(manifest[keep])
 
 
 def members() -> dict[str, dict[str, Any]]:
@@ -238,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     reading = Reading(given.cache, given.jobs)
 
-    manifest = balanced(without_twins(joined_manifest(given.data)), given.seed)
+    manifest = without_twins(balanced(joined_manifest(given.data), given.seed))
     full = manifest[_full(manifest)]
     settings = members()
     result = train(

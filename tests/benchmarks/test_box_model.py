@@ -54,6 +54,35 @@ def test_who_is_certified_trains_nothing_and_is_seen_whole(box, monkeypatch):
     assert (joined.loc[joined["origin"] != "radiography", "mask"] == "").all()
 
 
+def test_as_many_sick_as_normal_train_and_surplus_covid_certifies(box):
+    model, _ = box
+    sick = [(f"c{i}", "COVID", "train") for i in range(8)]
+    normal = [(f"n{i}", "Normal", "train") for i in range(5)]
+    table = pd.concat(
+        [
+            rows("covid_full", *sick, *normal).assign(origin="covid_full"),
+            rows("chest_xray", *[(f"k{i}", "PNEUMONIA", "train") for i in range(4)]).assign(
+                origin="chest_xray"
+            ),
+            rows("chest_xray", ("k9", "Normal", "train")).assign(origin="chest_xray"),
+            rows("radiography", *sick, *[(f"r{i}", "Normal", "train") for i in range(8)]).assign(
+                origin="radiography"
+            ),
+        ],
+        ignore_index=True,
+    )
+    found = model.balanced(table)
+    train, val = (found[found["split"] == part] for part in ("train", "val"))
+    assert train.groupby("origin")["label"].value_counts()["covid_full"].to_dict() == {
+        "COVID": 5,
+        "Normal": 5,
+    }
+    assert (train["origin"] == "chest_xray").sum() == 2
+    assert set(val["origin"]) == {"covid_full"}
+    assert len(val) == 3
+    assert not set(val["patient_id"]) & set(train["patient_id"])
+
+
 def judged(certificates):
     """Twelve hundred patients with two images each, half of them sick, sicker the higher the score."""
     rng = np.random.default_rng(0)

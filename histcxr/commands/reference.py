@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,11 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
     show_default=True,
     help="Sick against normal, or every label.",
 )
+@click.option(
+    "--tuned",
+    type=click.Path(exists=True),
+    help="Use what `histcxr tune` found for this architecture, its folder; what is given here comes first.",
+)
 @options.balancing_options
 @click.option(
     "--held-out",
@@ -134,6 +140,7 @@ def train(
     output: str | None,
     classes: str,
     overwrite: bool,
+    tuned: str | None,
     seed: int,
     json_file: str | None,
     **how: Any,
@@ -153,12 +160,21 @@ def train(
     from histcxr.store import check_place
     from histcxr.study.certify import Promise
     from histcxr.study.network_train import ReferenceSettings, train_reference
+    from histcxr.study.tune import read_tuned
 
     if output is not None:
         check_place(output, overwrite)
     reading = options.take_reading(how)
     promise = Promise(**{name: how.pop(name) for name in ("sensitivity", "specificity", "confidence")})
     settings = ReferenceSettings(classes=2 if classes == "2" else "all", **how)
+    if tuned is not None:
+        found = read_tuned([tuned], settings.inputs())
+        if settings.architecture not in found:
+            raise click.UsageError(
+                f"--tuned holds settings of {', '.join(found)}, not of {settings.architecture}"
+            )
+        chosen = found[settings.architecture].items()
+        settings = replace(settings, **{name: v for name, v in chosen if getattr(settings, name) is None})
     with muted_decoders():  # TensorFlow, too, greets on the terminal
         import_neural("keras", "to train a reference network")
         show = _say_epoch if reading.progress else None

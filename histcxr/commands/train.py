@@ -55,11 +55,11 @@ def command(
     from histcxr.files.decoding import muted_decoders
     from histcxr.reports.text import training_report
     from histcxr.study.train import train
-    from histcxr.study.tune import read_all_settings
+    from histcxr.study.tune import read_tuned
 
-    found = read_all_settings(tuned, Recipe(how["zones"], how["bands"]))
+    found = read_tuned(tuned, Recipe(how["zones"], how["bands"]))
     with muted_decoders():  # TensorFlow, too, greets on the terminal
-        result = train(tuned={name: one.parameters for name, one in found.items()}, **how)
+        result = train(tuned=found, **how)
     click.echo(training_report(result.report))
     options.write_json(json_file, result.report)
     if output is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from histcxr.commands import options
@@ -14,20 +16,34 @@ from histcxr.commands import options
     "--output",
     type=click.Path(file_okay=False),
     required=True,
-    help="Folder for trials.csv, best.json and trials.png. A search found there is gone on with.",
+    help="Folder for trials.csv, best.json and trials.png. A network's search found there is gone on with.",
 )
-@click.option("--classifier", required=True, help="knn, svm, random-forest, xgboost, lenet or stack.")
-@options.recipe_options
-@click.option("--trials", type=click.IntRange(min=0), default=None, help="Settings to try; by default a few.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), help="Begin no trial after this time."
+    "--classifier",
+    required=True,
+    help="knn, svm, random-forest, xgboost, lenet, or a network of `histcxr reference list`.",
+)
+@options.recipe_options
+@click.option(
+    "--region",
+    type=click.Choice(["lungs", "hidden", "full"]),
+    help="What a reference network sees.  [default: lungs]",
+)
+@click.option("--weights", help="Where a reference network's backbone starts: imagenet, or a file.")
+@click.option("--epochs", type=click.IntRange(min=1), help="A reference network's, at most.")
+@click.option("--trials", "n_trials", type=click.IntRange(min=0), help="Settings to try; by default a few.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="For networks: begin no trial after this time.",
 )
 @click.option(
     "--search",
+    "method",
     type=click.Choice(["halving", "random", "hyperband", "bayesian"]),
-    help="halving or random; for the lenet hyperband, random or bayesian.  [default: the first]",
+    help="halving or random; for networks hyperband, random or bayesian.  [default: the first]",
 )
-@click.option("--plot/--no-plot", default=True, show_default=True, help="Draw the trials (extra report).")
+@options.lungs_option("given", "found", "either")
 @options.normal_option()
 @options.where_option()
 @click.option("--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder.")
@@ -43,21 +59,22 @@ def command(
     classifier: str,
     zones: int | str,
     bands: str,
-    trials: int | None,
-    seconds: float | None,
-    search: str | None,
-    plot: bool,
+    region: str | None,
+    weights: str | None,
+    epochs: int | None,
+    lungs: str | None,
     normal: str,
     where: dict[str, list[str]],
     cache: str | None,
-    device: str,
     seed: int,
     jobs: int,
     json_file: str | None,
+    **search: Any,
 ) -> None:
-    """Search for the settings of a classifier on DATA's training patients.
+    """Search for the settings of a classifier or a reference network on DATA's training patients.
 
-    What it finds is for ``histcxr train --tuned FOLDER``. Broken off, the same command goes on where it stopped.
+    What it finds is for ``--tuned FOLDER`` of ``histcxr train`` or ``histcxr reference train``. Broken off, the same
+    command goes on where a network's search stopped.
 
     \b
     Example:  histcxr tune study --classifier lenet --zones 6 --trials 30 -o lenet-search
@@ -66,43 +83,47 @@ def command(
     from pathlib import Path
 
     from histcxr.data.manifest import read_manifest
+    from histcxr.exceptions import MissingDependencyError
     from histcxr.features.recipe import Recipe
     from histcxr.files.decoding import muted_decoders
-    from histcxr.reports.plots import require_matplotlib
+    from histcxr.models.tuning import TuningOptions
+    from histcxr.reference.registry import ARCHITECTURES
+    from histcxr.reports.plots import plot_trials
     from histcxr.reports.text import search_report
     from histcxr.store.model import json_ready
     from histcxr.study.cohort import select_rows
-    from histcxr.study.tune import search_settings, write_search
+    from histcxr.study.network_train import ReferenceSettings
+    from histcxr.study.tune import describe_search, search_settings, write_search
 
-    if plot:
-        require_matplotlib()  # before the search rather than after it
+    how = TuningOptions(
+        directory=Path(output) / "search",
+        random_state=seed,
+        recipe=Recipe(zones, bands),
+        n_jobs=jobs,
+        **search,
+    )
+    given = {"region": region, "weights": weights, "epochs": epochs}
+    own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if own and classifier not in ARCHITECTURES:
+        raise click.UsageError(f"--{' and --'.join(own)}: for reference networks only")
+    network = ReferenceSettings(classifier, **own) if classifier in ARCHITECTURES else None
     with muted_decoders():  # TensorFlow, too, greets on the terminal
         result = search_settings(
             select_rows(read_manifest(data, require_labels=True), where),
-            classifier,
-            zones=zones,
-            bands=bands,
-            trials=trials,
-            seconds=seconds,
-            search=search,
-            directory=Path(output) / "search",
+            network or classifier,
+            how,
+            lungs=lungs,
             normal=normal,
             cache=cache,
-            device=device,
-            seed=seed,
-            n_jobs=jobs,
             progress=options.show_progress(),
         )
-    paths = write_search(result, Recipe(zones, bands), output, plot=plot)
+    paths = write_search(result, network.inputs() if network else how.recipe, output)
     click.echo(search_report(result))
+    try:
+        paths.append(plot_trials(result.trials, Path(output) / "trials.png"))
+    except MissingDependencyError as error:
+        click.echo(f"Note: no picture was drawn: {error}")
     click.echo("\nWrote " + ", ".join(str(path) for path in paths))
-    options.write_json(
-        json_file,
-        {
-            "classifier": result.name,
-            "cross_validated_auc": result.score,
-            "seconds": result.seconds,
-            "not_tried": result.not_tried,
-            "trials": json_ready(options.table_rows(result.trials)),
-        },
-    )
+    more = {"seconds": result.seconds, "not_tried": result.not_tried}
+    trials = json_ready(options.table_rows(result.trials))
+    options.write_json(json_file, {**describe_search(result), **more, "trials": trials})

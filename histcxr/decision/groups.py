@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from histcxr.checks import bool_vector, open_unit, real_vector
 from histcxr.decision.patients import patient_codes, patient_labels, patient_scores
 from histcxr.decision.thresholds import (
+    REVIEW,
     RULE_IN,
     RULE_OUT,
     ThresholdChoice,
@@ -132,6 +133,28 @@ class GroupCertificates(NamedTuple):
 
     rule_out: GroupThresholds
     rule_in: GroupThresholds
+
+    def decide(self, scores: ArrayLike, known: Mapping[str, ArrayLike]) -> NDArray[np.str_]:
+        """Put each score (n,) into a drawer by its own thresholds; see :func:`~histcxr.decision.thresholds.decide`."""
+        values = real_vector(scores, finite=False)
+        low, high = (thresholds.limits(known, values.size) for thresholds in self)
+        usable = np.isfinite(values)
+        drawers = np.full(values.shape, REVIEW, dtype="<U8")
+        drawers[usable & (values < low)] = RULE_OUT
+        drawers[usable & (values > high) & (values >= low)] = RULE_IN
+        return drawers
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the thresholds, ready for JSON."""
+        return {kind: thresholds.to_dict() for kind, thresholds in self._asdict().items()}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> GroupCertificates:
+        """Read what :meth:`to_dict` gave; InputError where it is damaged."""
+        try:
+            return cls(*(GroupThresholds.from_dict(stored[kind]) for kind in (RULE_OUT, RULE_IN)))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"the thresholds of groups are damaged ({error!r})") from error
 
 
 def certify_groups(

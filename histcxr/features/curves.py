@@ -18,6 +18,9 @@ _Floats = NDArray[np.float64]
 
 # Levels of the quantiles by which a model knows what lungs look like; they are stored with it.
 _REFERENCE_LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+# Levels of the quantiles by which one site is told from another: of both lungs, and of grey levels in each zone.
+_SITE_LEVELS = np.array([0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98])
+_SITE_ZONE_LEVELS = np.array([0.1, 0.5, 0.9])
 
 
 def levels(n: int) -> _Floats:
@@ -126,3 +129,49 @@ def reference_quantiles(counts: NDArray[np.integer], recipe: Recipe) -> _Floats:
     zones = counts[:, : len(zone_names(recipe.zones))].astype(np.float64)
     found = quantiles(fill_empty(zones, zones.sum(axis=1)), _REFERENCE_LEVELS)
     return found.reshape(len(counts), zones.shape[1] * len(_REFERENCE_LEVELS))
+
+
+def site_numbers(counts: NDArray[np.integer], recipe: Recipe) -> _Floats:
+    """Return what tells one scanner or hospital from another in a recipe's counts (n, rows, 256): an array (n, d).
+
+    Seven quantiles of both lungs in each channel, and three of the grey levels in each zone; :func:`site_names` names
+    them. See :mod:`histcxr.decision.site`.
+    """
+    recipe.check_counts(counts)
+    names = zone_names(recipe.zones)
+    channels = counts.reshape(len(counts), -1, len(names), counts.shape[-1]).astype(np.float64)
+    whole = channels[:, :, 0] if names[0] == "lungs" else channels.sum(axis=2)
+    zones = fill_empty(channels[:, 0], whole[:, 0])
+    found = quantiles(whole, _SITE_LEVELS), quantiles(zones, _SITE_ZONE_LEVELS)
+    return np.concatenate([one.reshape(len(counts), one.shape[1] * one.shape[2]) for one in found], axis=1)
+
+
+def site_names(recipe: Recipe) -> tuple[str, ...]:
+    """Name the numbers of :func:`site_numbers`."""
+    both = [f"{band} at {at:.0%}" for band in ("intensity", *map(str, recipe.bands)) for at in _SITE_LEVELS]
+    zones = [
+        f"intensity in {zone} at {at:.0%}" for zone in zone_names(recipe.zones) for at in _SITE_ZONE_LEVELS
+    ]
+    return (*both, *zones)
+
+
+def square_numbers(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return what tells one scanner or hospital from another in squares (n, size, size): an array (n, 21).
+
+    Quantiles of the visible grey levels and of their differences from the neighbours below and to the right.
+    """
+    found = np.zeros((len(pixels), 3 * len(_SITE_LEVELS)))
+    for row, square in enumerate(pixels):
+        seen, grey = square > 0, square.astype(np.float64)
+        down, right = seen[1:] & seen[:-1], seen[:, 1:] & seen[:, :-1]
+        parts = grey[seen], np.diff(grey, axis=0)[down], np.diff(grey, axis=1)[right]
+        found[row] = np.concatenate(
+            [np.quantile(one, _SITE_LEVELS) if one.size else 0 * _SITE_LEVELS for one in parts]
+        )
+    return found
+
+
+def square_names() -> tuple[str, ...]:
+    """Name the numbers of :func:`square_numbers`."""
+    kinds = ("intensity", "vertical difference", "horizontal difference")
+    return tuple(f"{kind} at {at:.0%}" for kind in kinds for at in _SITE_LEVELS)

@@ -8,10 +8,9 @@ images.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
@@ -131,10 +130,12 @@ def measure_batch(
     group: list[tuple[int, Pixels, str, str]] = []
     held = 0
     for index, (image, name) in enumerate(zip(images, names, strict=True)):
-        with _told(results, index):
-            pixels, sha256, name = _read_pixels(image, name, digest)
-            group.append((index, pixels, sha256, name))
-            held += pixels.size
+        decoded = _attempt(_read_pixels, image, name, digest)
+        if isinstance(decoded, UnjudgeableError):
+            results[index] = decoded
+            continue
+        group.append((index, *decoded))
+        held += decoded[0].size
         if held >= _BATCH_PIXELS:
             _measure_group(group, masks, measure, segmenter, results)
             group, held = [], 0
@@ -157,23 +158,22 @@ def _measure_group(
     ready: list[tuple[int, Pixels, str, str, Lungs]] = []
     for index, pixels, sha256, name in group:
         found = made.get(index)
-        with _told(results, index):
-            if isinstance(found, UnjudgeableError):
-                raise found
-            lungs = found.mask if found is not None else _read_lungs(masks[index], pixels, name)
-            ready.append((index, pixels, sha256, name, lungs))
+        lungs = _attempt(_read_lungs, masks[index], pixels, name) if found is None else found
+        if isinstance(lungs, UnjudgeableError):
+            results[index] = lungs
+        else:
+            ready.append((index, pixels, sha256, name, lungs.mask if isinstance(lungs, Found) else lungs))
     for index, pixels, sha256, name, lungs in ready:
-        with _told(results, index):
-            results[index] = (measure(pixels, lungs, name), sha256)
+        measured = _attempt(measure, pixels, lungs, name)
+        results[index] = measured if isinstance(measured, UnjudgeableError) else (measured, sha256)
 
 
-@contextlib.contextmanager
-def _told(results: list[Any], index: int) -> Iterator[None]:
-    """Keep the error of the block, without its traceback, whose frames would hold the pixels as long."""
+def _attempt(step: Callable[..., _T], *arguments: Any) -> _T | UnjudgeableError:
+    """Return the error without its traceback, whose frames would hold the pixels as long as it is kept."""
     try:
-        yield
+        return step(*arguments)
     except UnjudgeableError as error:
-        results[index] = type(error)(error.reason, error.path, error.detail)
+        return type(error)(error.reason, error.path, error.detail)
 
 
 def _absent(mask: _Path | bytes | Lungs) -> bool:

@@ -1,39 +1,68 @@
-"""Search for the settings of a classifier: cross-validated by patient, within a budget, failures shown."""
+"""Settings of a classifier: searched by cross-validation across patients, or taken as they are; then fitted.
+
+scikit-learn draws settings and cross-validates them. Its search classes are not used: they keep no error of a failed
+trial, raise where every drawn setting fails though the defaults are fine, and halve images, not patients.
+"""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import ParameterSampler, cross_validate
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
-from histcxr.features.filters import Band
-from histcxr.features.histograms import Zones
-from histcxr.models.fit_log import FitLog
-from histcxr.models.keras_tuning import lenet_space
-from histcxr.models.registry import (
-    CLASSIFIERS,
-    make_classifier,
-    make_stack,
-    search_space,
-    stack_members,
-    usual_trials,
-)
-from histcxr.models.search import SEARCHES, Trial, best_trial, run_search
-from histcxr.models.tuned_lenet import tuned_lenet
-from histcxr.models.tuning_result import SCORINGS, TuningResult, fit_and_cross_validate, trials_table
-from histcxr.networks.search import METHODS
-from histcxr.networks.search_folder import claim_folder, fingerprint
+from histcxr.data.splits import Fold, patient_folds
+from histcxr.exceptions import InputError
+from histcxr.features.recipe import Recipe
+from histcxr.models.out_of_fold import case_logits
+from histcxr.models.registry import make_classifier, make_stack, search_space, stack_members, usual_trials
+from histcxr.networks import search as networks
+from histcxr.networks.search import FIRST_COLUMNS, SearchOptions, Space, TuningResult
 
-__all__ = ["SCORINGS", "SEARCHES", "TuningResult", "tune"]
+__all__ = ["SEARCHES", "TuningOptions", "TuningResult", "prepare", "tune"]
+
+#: The ways to search for settings of a classifier that is no network. ``"halving"``: all on a third of the patients,
+#: the better third of them on all; only two rungs, since a kernel's best width depends on the number of images.
+SEARCHES = ("halving", "random")
+_FACTOR = 3
+_LEAST = 2  # images of each class that a fold of that third must judge
+
+# What a fit may raise over settings that do not go together; anything else is a bug and is not hidden.
+# XGBoost's and LAPACK's errors and scikit-learn's InvalidParameterError are children of ValueError.
+_FIT_ERRORS = (ArithmeticError, MemoryError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True)
+class TuningOptions(SearchOptions):
+    """How to tune: as for :class:`~histcxr.networks.search.SearchOptions` (``method`` also of SEARCHES), and:
+
+    Parameters
+    ----------
+    recipe : Recipe, optional
+        What the rows of the counts stand for.
+    space : mapping or callable, optional
+        Parameters of the pipeline, each with a list of values or a distribution of scipy.stats; for a network a
+        function from ``keras_tuner.HyperParameters`` to its parameters. None: the registry's. Not for the stack.
+    n_jobs, device, class_weight
+        As in :func:`~histcxr.models.registry.make_classifier`.
+    """
+
+    recipe: Recipe = Recipe()
+    space: Mapping[str, Any] | Space | None = None
+    n_jobs: int = 1
+    device: str = "cpu"
+    class_weight: Any = None
 
 
 def tune(
@@ -41,22 +70,10 @@ def tune(
     X: ArrayLike,
     y: ArrayLike,
     groups: ArrayLike | None = None,
+    options: TuningOptions | None = None,
     *,
-    zones: Zones = 1,
-    bands: bool | str | Iterable[str | Band] = (),
-    n_trials: int | None = None,
-    seconds: float | None = None,
-    search: str | None = None,
-    cv: int = 5,
-    scoring: str = "roc_auc",
-    space: Mapping[str, Sequence[Any] | Any] | Callable[[Any], dict[str, Any]] | None = None,
     defaults: Mapping[str, Any] | None = None,
     members: Mapping[str, TuningResult] | None = None,
-    directory: str | Path | None = None,
-    random_state: int = 0,
-    n_jobs: int = 1,
-    device: str = "cpu",
-    class_weight: Any = None,
     refit: bool = True,
 ) -> TuningResult:
     """Search for good settings of a classifier and fit it with the best.
@@ -68,264 +85,209 @@ def tune(
     ----------
     name : str
         A classifier of the registry. For ``"stack"`` each member is tuned, then the stack is built of them.
-    X : array-like, shape (n, zones, 256)
+    X : array-like, shape (n, rows, 256)
         Counts.
     y : array-like, shape (n,)
         Two classes; the one that sorts last is the positive class.
     groups : array-like, shape (n,), optional
         The patient of each image. None: every image is a patient of its own.
-    zones : {1, 2, 6, "1+2", "1+6"}, default=1
-        What the rows of the counts stand for.
-    bands : bool, str, or iterable of str or Band, default=()
-        The bands whose rows follow.
-    n_trials : int, optional
-        Settings to try besides the defaults; for the stack, per member. 0: none, only measure the defaults.
-        None: the classifier's own usual number, which is 0 with the bands that travel.
-    seconds : float, optional
-        No trial begins later than this, except the defaults'. For the stack, the members share it.
-    search : {"halving", "random"} or, for the LeNet, {"hyperband", "random", "bayesian"}, optional
-        ``"halving"``: all trials on a third of the patients, the better third of them on all.
-        ``"random"``: all trials on all patients. For the LeNet see
-        :func:`~histcxr.models.keras_tuning.tune_lenet`. None: the first.
-    cv : int, default=5
-        Folds; no patient is in two of them.
-    scoring : {"roc_auc", "average_precision"}, default="roc_auc"
-    space : mapping, or callable for the LeNet, optional
-        Parameters of the pipeline, each with a list of values or a distribution of scipy.stats. None:
-        :func:`~histcxr.models.registry.search_space`; for the LeNet
-        :func:`~histcxr.models.keras_tuning.lenet_space`. Not for the stack.
+    options : TuningOptions, optional
+        With ``n_trials=0`` the defaults are cross-validated once; so they are by default with the bands that travel.
     defaults : mapping, optional
-        Parameters of the pipeline that take the place of the registry's, e.g. those of an earlier search. Not
-        for the stack.
+        Parameters of the pipeline that take the place of the registry's. Not for the stack.
     members : mapping of str to TuningResult, optional
-        For the stack: members already tuned, which need not be tuned again.
-    directory : path-like, optional
-        Where fits are written down as they are done. A search found there is gone on with, if it was on the same
-        data with the same settings. For the stack one folder a member. None: nothing is kept.
-    random_state : int, default=0
-    n_jobs : int, default=1
-        Processes.
-    device, class_weight
-        As in :func:`~histcxr.models.registry.make_classifier`.
+        For the stack: members that need not be tuned again.
     refit : bool, default=True
         Whether to fit the best settings on all images.
-
-    Returns
-    -------
-    TuningResult
-
-    Warns
-    -----
-    HistcxrWarning
-        When some trials failed: how many, and why the first one did.
 
     Raises
     ------
     InputError
-        When an argument does not fit, a parameter of ``space`` is unknown, or there are too few patients.
+        When an argument does not fit, a parameter is unknown, or there are too few patients.
     HistcxrError
-        When every trial failed.
+        When every trial failed. When only some do, a warning says how many, and why the first one did.
     """
-    start = time.monotonic()
-    _check_arguments(name, n_trials, seconds, search, scoring, space, defaults, members)
-    target = column_or_1d(y)
-    counts = np.asarray(X)
-    check_consistent_length(counts, target, groups)
+    started = time.monotonic()
+    options = options or TuningOptions()
+    counts, target = np.asarray(X), column_or_1d(y)
+    patients = None if groups is None else column_or_1d(groups)
+    check_consistent_length(counts, target, patients)
     if len(np.unique(target)) != 2:
         raise InputError(f"y must hold two classes; got {len(np.unique(target))}")
-    patients = None if groups is None else column_or_1d(groups)
-    settings: dict[str, Any] = {
-        "zones": zones,
-        "bands": bands,
-        "random_state": random_state,
-        "n_jobs": n_jobs,
-        "device": device,
-        "class_weight": class_weight,
-    }
-    if name == "stack":
-        return _tune_stack(
-            counts,
-            target,
-            patients,
-            start,
-            settings,
-            dict(members or {}),
-            {"n_trials": n_trials, "cv": cv, "scoring": scoring},
-            seconds,
-            None if directory is None else Path(directory),
-            refit,
-        )
-    estimator = make_classifier(name, **settings)
-    known = estimator.get_params()
-    for argument, given in (("space", space), ("defaults", defaults)):
-        unknown = sorted(set(given) - set(known)) if isinstance(given, Mapping) else []
-        if unknown:
-            raise InputError(f"{argument} must name parameters of {name!r}; it has no {', '.join(unknown)}")
-    estimator.set_params(**(defaults or {}))
-    trials_wanted = usual_trials(name, zones=zones, bands=bands) if n_trials is None else int(n_trials)
-    folder = None if directory is None else Path(directory)
-    if name == "lenet":
-        return tuned_lenet(
-            estimator.set_params(classifier__cv=cv),
-            counts,
-            target,
-            patients,
-            start,
-            space if callable(space) else lenet_space,
-            dict(defaults or {}),
-            {"n_trials": trials_wanted, "method": search or METHODS[0], "seconds": seconds},
-            folder,
-            SCORINGS[scoring],
-            random_state,
-            refit,
-        )
-    if not trials_wanted and refit and folder is None and estimator["classifier"].cv == cv:
-        # Nothing to choose: the folds of the calibration give the score, too.
-        score, spread = fit_and_cross_validate(
-            estimator, counts, target, patients, SCORINGS[scoring], random_state
-        )
-        taken = time.monotonic() - start
-        table = trials_table(name, [Trial(0, {}, score, spread, len(target), taken)], [])
-        return TuningResult(name, estimator, dict(defaults or {}), score, table, 0, taken)
-    values = dict(space) if isinstance(space, Mapping) else search_space(name, zones=zones, bands=bands)
-    if folder is not None:
-        claim_folder(
-            folder,
-            {
-                "classifier": name,
-                "estimator": repr(sorted((key, str(value)) for key, value in known.items())),
-                "defaults": repr(sorted((defaults or {}).items())),
-                "folds": f"{cv} from {random_state}",
-                "scoring": scoring,
-                "data": fingerprint(counts, target, patients),
-            },
-        )
-    trials, not_tried = run_search(
-        estimator,
-        values,
-        counts,
-        target,
-        patients,
-        n_trials=trials_wanted,
-        halving=search != "random",
-        deadline=None if seconds is None else start + seconds,
-        cv=cv,
-        metric=SCORINGS[scoring],
-        random_state=random_state,
-        n_jobs=n_jobs,
-        log=FitLog(folder),
-    )
-    table = trials_table(name, trials, list(values))
-    _report_failures(name, trials)
-    best = best_trial(trials)
-    estimator.set_params(**best.parameters)
-    if refit:
-        estimator.fit(counts, target, classifier__groups=patients)
-    parameters = {**(defaults or {}), **best.parameters}
-    return TuningResult(name, estimator, parameters, best.score, table, not_tried, time.monotonic() - start)
-
-
-def _tune_stack(
-    counts: NDArray[Any],
-    target: NDArray[Any],
-    patients: NDArray[Any] | None,
-    start: float,
-    settings: dict[str, Any],
-    members: dict[str, TuningResult],
-    how: dict[str, Any],
-    seconds: float | None,
-    folder: Path | None,
-    refit: bool,
-) -> TuningResult:
-    """Tune the members that are not tuned yet, and measure and fit the stack of all."""
-    open_ = [] if members else list(stack_members(settings["zones"], settings["bands"]))
-    for place, name in enumerate(open_):
-        left = None if seconds is None else max(0.001, start + seconds - time.monotonic())
-        share = None if left is None else left / (len(open_) - place)
-        directory = None if folder is None else folder / name
-        members[name] = tune(
-            name,
-            counts,
-            target,
-            patients,
-            seconds=share,
-            directory=directory,
-            refit=False,
-            **how,
-            **settings,
-        )
-    estimator = make_stack(
-        {name: member.estimator for name, member in members.items()},
-        random_state=settings["random_state"],
-        n_jobs=settings["n_jobs"],
-        class_weight=settings["class_weight"],
-    )
-    estimator.set_params(classifier__cv=how["cv"])
-    # The stack's own folds give its score; they are those on which the members were compared.
-    fitted = clone(estimator)
-    score, _ = fit_and_cross_validate(
-        fitted, counts, target, patients, SCORINGS[how["scoring"]], settings["random_state"]
-    )
-    parameters = {
-        f"{name}__{key}": value
-        for name, member in members.items()
-        for key, value in member.parameters.items()
-    }
-    return TuningResult(
-        "stack",
-        fitted if refit else estimator,
-        parameters,
-        score,
-        pd.concat([member.trials for member in members.values()], ignore_index=True),
-        sum(member.not_tried for member in members.values()),
-        time.monotonic() - start,
-    )
-
-
-def _report_failures(name: str, trials: Sequence[Trial]) -> None:
-    failed = [trial for trial in trials if trial.error]
-    if len(failed) == len(trials):
-        raise HistcxrError(f"{name}: each of {len(trials)} trials failed; the first with: {failed[0].error}")
-    if failed:
-        warnings.warn(
-            f"{name}: {len(failed)} of {len(trials)} trials failed; the first with: {failed[0].error}",
-            HistcxrWarning,
-            stacklevel=3,
-        )
-
-
-def _check_arguments(
-    name: str,
-    n_trials: int | None,
-    seconds: float | None,
-    search: str | None,
-    scoring: str,
-    space: object,
-    defaults: object,
-    members: Mapping[str, TuningResult] | None,
-) -> None:
-    if name not in CLASSIFIERS:
-        raise InputError(f"name must be one of {', '.join(CLASSIFIERS)}; got {name!r}")
-    if n_trials is not None and (
-        not isinstance(n_trials, int | np.integer) or isinstance(n_trials, bool) or n_trials < 0
-    ):
-        raise InputError(f"n_trials must be an integer of at least 0, or None; got {n_trials!r}")
-    if seconds is not None and not seconds > 0:
-        raise InputError(f"seconds must be above 0, or None; got {seconds!r}")
-    searches = METHODS if name == "lenet" else SEARCHES
-    if search is not None and (search not in searches or name == "stack"):
-        known = "None for the stack" if name == "stack" else f"one of {', '.join(searches)} for {name!r}"
-        raise InputError(f"search must be {known}; got {search!r}")
-    if scoring not in SCORINGS:
-        raise InputError(f"scoring must be one of {', '.join(SCORINGS)}; got {scoring!r}")
-    if name == "stack" and space is not None:
-        raise InputError("space must be None for the stack: tune its members, and give them as members")
-    if name == "stack" and defaults is not None:
-        raise InputError("defaults must be None for the stack: tune its members, and give them as members")
-    if space is not None and callable(space) != (name == "lenet"):
-        raise InputError(
-            f"space must be a {'function of keras_tuner.HyperParameters' if name == 'lenet' else 'mapping'} "
-            f"for {name!r}; got {type(space).__name__}"
-        )
     if name != "stack" and members is not None:
         raise InputError(f"members are for the stack only; got them for {name!r}")
+    data = _Data(counts, target, patients)
+    if name == "stack":
+        if defaults is not None or options.space is not None:
+            raise InputError(
+                "defaults and space must be None for the stack: tune its members, and give those"
+            )
+        found = _stack(data, options, members or {})
+    else:
+        found = _choose(name, data, options, defaults or {}, refit)
+    fitted = clone(found.estimator)
+    if np.isnan(found.score):  # the folds of the calibration give it, too
+        *before, (_, classifier) = fitted.steps
+        features = Pipeline(before).fit_transform(counts) if before else counts
+        scores = classifier.fit_out_of_fold(features, target, patients)
+        folds = patient_folds(target, patients, classifier.cv, options.random_state)
+        by_fold = np.array([roc_auc_score(target[test], scores[test]) for _, test in folds])
+        found = replace(found, score=float(by_fold.mean()))
+        if not len(found.trials):
+            row = _row(name, 0, "", by_fold, len(target), time.monotonic() - started)
+            found = replace(found, trials=pd.DataFrame([row]))
+    elif refit:
+        fitted.fit(counts, target, classifier__groups=patients)
+    estimator = fitted if refit else found.estimator
+    return replace(found, estimator=estimator, seconds=time.monotonic() - started)
+
+
+def prepare(
+    name: str, options: TuningOptions, defaults: Mapping[str, Any] | None = None
+) -> tuple[Pipeline, Mapping[str, Any] | Space, int]:
+    """Return a classifier with its defaults, what is searched, and how many trials.
+
+    Raises
+    ------
+    InputError
+        What :func:`tune` refuses, as far as that can be told without data.
+    """
+    where: dict[str, Any] = {"zones": options.recipe.zones, "bands": options.recipe.bands}
+    space = options.space or search_space(name, **where)
+    networks.check_method(options.method, networks.METHODS if callable(space) else SEARCHES, name)
+    if options.seconds is not None and not callable(space):
+        raise InputError(f"seconds are for networks only; give fewer trials for {name!r}")
+    pipeline = make_classifier(
+        name,
+        **where,
+        random_state=options.random_state,
+        n_jobs=options.n_jobs,
+        device=options.device,
+        class_weight=options.class_weight,
+    )
+    for argument, given in (("space", () if callable(space) else space), ("defaults", defaults or ())):
+        unknown = sorted(set(given) - set(pipeline.get_params()))
+        if unknown:
+            raise InputError(f"{argument} must name parameters of {name!r}; it has no {', '.join(unknown)}")
+    n_trials = usual_trials(name, **where) if options.n_trials is None else options.n_trials
+    return pipeline.set_params(**(defaults or {})), space, n_trials
+
+
+class _Data(NamedTuple):
+    X: NDArray[Any]
+    target: NDArray[Any]
+    patients: NDArray[Any] | None
+
+
+def _row(
+    name: str, number: int, error: str, scores: NDArray[Any], images: int, seconds: float
+) -> dict[str, Any]:
+    figures = "failed" if error else "ok", error, float(scores.mean()), float(scores.std()), images, seconds
+    return dict(zip(FIRST_COLUMNS, (name, number, *figures), strict=True))
+
+
+def _stack(data: _Data, options: TuningOptions, members: Mapping[str, TuningResult]) -> TuningResult:
+    """Tune the members that are not tuned yet, and build the stack of all."""
+    tuned = dict(members)
+    for name in () if tuned else stack_members(options.recipe.zones, options.recipe.bands):
+        directory = None if options.directory is None else Path(options.directory) / name
+        tuned[name] = tune(name, *data, replace(options, directory=directory), refit=False)
+    stack = make_stack(
+        {name: one.estimator for name, one in tuned.items()},
+        random_state=options.random_state,
+        n_jobs=options.n_jobs,
+        class_weight=options.class_weight,
+    )
+    parameters = {
+        f"{name}__{key}": value for name, one in tuned.items() for key, value in one.parameters.items()
+    }
+    trials = pd.concat([one.trials for one in tuned.values()], ignore_index=True)
+    return TuningResult("stack", stack, parameters, float("nan"), trials)
+
+
+def _choose(
+    name: str, data: _Data, options: TuningOptions, defaults: Mapping[str, Any], refit: bool
+) -> TuningResult:
+    """Search for the settings of one classifier, or leave it at its defaults."""
+    pipeline, space, n_trials = prepare(name, options, defaults)
+    result = TuningResult(name, pipeline, dict(defaults), float("nan"), pd.DataFrame())
+    if not n_trials and (refit or callable(space)):
+        return result  # the fit gives the score
+    folds = patient_folds(data.target, data.patients, pipeline["classifier"].cv, options.random_state)
+    if callable(space):
+        network, how = pipeline["classifier"].estimator, replace(options, n_trials=n_trials)
+        found = networks.search_networks(name, network, space, *data, folds[0][1], how)
+        best = {f"classifier__estimator__{key}": value for key, value in found.parameters.items()}
+        result = replace(result, trials=found.trials, not_tried=found.not_tried)
+    else:
+        if options.directory is not None:
+            about = {"classifier": name}
+            networks.claim_folder(Path(options.directory), pipeline, options.random_state, data, about)
+        settings = [{}, *_draw(pipeline, space, n_trials, options.random_state)]
+        trials = _try(name, pipeline, settings, data, folds, options)
+        networks.report_failures(name, trials)
+        whole = trials[trials["images"] == trials["images"][trials["status"] == "ok"].max()]
+        row = whole.loc[whole["score"].idxmax()]
+        best = settings[int(row["trial"])]
+        result = replace(result, trials=trials, score=float(row["score"]))
+    return replace(result, estimator=pipeline.set_params(**best), parameters={**defaults, **best})
+
+
+def _draw(pipeline: Pipeline, space: Mapping[str, Any], n_trials: int, seed: int) -> list[dict[str, Any]]:
+    """Draw settings at random, each once and none that are the defaults."""
+    if not n_trials or not space:
+        return []
+    defaults = {key: value for key, value in pipeline.get_params().items() if key in space}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there are fewer than asked for
+        drawn = list(ParameterSampler(space, n_trials + 1, random_state=seed))
+    return [values for values in drawn if values != defaults][:n_trials]
+
+
+def _try(
+    name: str,
+    pipeline: Pipeline,
+    settings: Sequence[dict[str, Any]],
+    data: _Data,
+    folds: Sequence[Fold],
+    options: TuningOptions,
+) -> pd.DataFrame:
+    """Cross-validate settings, the first of which are the defaults; return a row each."""
+    X, target, patients = data
+    plain = clone(pipeline).set_params(classifier__cv=None, classifier__n_jobs=None)  # only the order counts
+    if options.n_jobs != 1 and "n_jobs" in plain["classifier"].estimator.get_params():
+        plain.set_params(classifier__estimator__n_jobs=1)
+    if not any(key.startswith("features") for values in settings for key in values):
+        X, plain = plain["features"].fit_transform(X), plain[1:]  # they learn nothing: once is enough
+    how = {"scoring": _auc, "n_jobs": options.n_jobs, "error_score": "raise"}
+    rows: dict[int, dict[str, Any]] = {}
+
+    def judge(number: int, folds: Sequence[Fold]) -> None:
+        started, error, scores = time.monotonic(), "", np.array([np.nan])
+        try:
+            estimator = clone(plain).set_params(**settings[number])
+            scores = cross_validate(estimator, X, target, cv=folds, **how)["test_score"]
+        except _FIT_ERRORS as problem:
+            error = networks.error_line(problem)
+        before = rows[number]["seconds"] if number in rows else 0.0
+        images, seconds = sum(len(test) for _, test in folds), before + time.monotonic() - started
+        rows[number] = _row(name, number, error, scores, images, seconds) | settings[number]
+
+    numbers = list(range(1, len(settings)))
+    # Halving: all but the defaults on a third of the patients, the better third of them on all.
+    _, part = patient_folds(target, patients, _FACTOR, options.random_state)[0]
+    third = [(np.intersect1d(train, part), np.intersect1d(test, part)) for train, test in folds]
+    fewest = min((target[test] == value).sum() for _, test in third for value in np.unique(target))
+    if options.method != "random" and len(settings) > _FACTOR and fewest >= _LEAST:
+        for number in numbers:
+            judge(number, third)
+        fine = [number for number in numbers if rows[number]["status"] == "ok"]
+        fine.sort(key=lambda number: -rows[number]["score"])
+        numbers = fine[: -(-len(fine) // _FACTOR)]
+    for number in [0, *numbers]:
+        judge(number, folds)
+    return pd.DataFrame([rows[number] for number in sorted(rows)])
+
+
+def _auc(estimator: Any, X: NDArray[Any], target: NDArray[Any]) -> float:
+    return float(roc_auc_score(target, case_logits(estimator, X)))

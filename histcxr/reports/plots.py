@@ -45,7 +45,7 @@ def _figure(height: float) -> Any:
 
 
 def plot_trials(trials: pd.DataFrame, path: Path) -> Path:
-    """Draw the trials of a search (:attr:`histcxr.models.tuning.TuningResult.trials`): score and cost of each."""
+    """Draw the trials of a search (:attr:`histcxr.networks.search.TuningResult.trials`): score and cost of each."""
     names = list(dict.fromkeys(trials["classifier"]))
     figure = _figure(0.6 + 2.9 * len(names))
     axes = figure.subplots(len(names), 2, squeeze=False, width_ratios=(3, 2))

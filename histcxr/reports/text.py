@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from histcxr.models.tuning_result import TuningResult
+from histcxr.networks.search import TuningResult
 
 _BEST_TRIALS = 10
 REGIONS = {"lungs": "the lungs only", "hidden": "everything but the lungs", "full": "the full image"}
@@ -133,7 +133,7 @@ def search_report(result: TuningResult) -> str:
         "",
         markdown_table(rows),
         "",
-        f"{result.name}: cross-validated AUC {result.score:.4f}"
+        f"{result.name}: {result.measure} {result.score:.4f}"
         + (" with" if result.parameters else " with the defaults, which no trial beat"),
         *(
             f"  {key.removeprefix('classifier__estimator__')} = {value}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.decision.site import SiteReference
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.features.measuring import Lungs, Pixels
 
@@ -61,6 +63,18 @@ class Judge(Protocol):
 
     def unfamiliar(self, measured: NDArray[Any], /) -> NDArray[np.bool_]:
         """Tell which of them (n,) are unlike all that it was trained on."""
+
+    @property
+    def site(self) -> SiteReference | None:
+        """What the certified population looks like; None where nobody knows, so that no folder is tested."""
+
+    def site_numbers(self, measured: NDArray[Any], /) -> NDArray[np.float64]:
+        """Return of several measurements what tells one site from another, (n, d)."""
+
+    def drawers(
+        self, scores: NDArray[np.float64], known: Mapping[str, NDArray[Any]] | None = None, /
+    ) -> NDArray[np.str_]:
+        """Put scores (n,) into drawers; ``known`` are the groups of each image, column to values (n,)."""
 
     def caveats(self, found: int, segmenter: str | None) -> tuple[str, ...]:
         """Say in sentences what a reader of its worklist must know.

@@ -14,10 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr import __version__
+from histcxr.decision.groups import GroupCertificates
 from histcxr.decision.out_of_distribution import OutOfDistribution
-from histcxr.decision.thresholds import ThresholdChoice
+from histcxr.decision.site import SiteReference
+from histcxr.decision.thresholds import ThresholdChoice, decide
 from histcxr.exceptions import InputError, ModelError
-from histcxr.features.curves import reference_quantiles
+from histcxr.features.curves import (
+    reference_quantiles,
+    site_names,
+    site_numbers,
+    square_names,
+    square_numbers,
+)
 from histcxr.features.histograms import BINS, zone_names
 from histcxr.features.measuring import Lungs, Pixels, count_lungs
 from histcxr.features.recipe import Recipe
@@ -67,6 +75,26 @@ class _Common:
     def versions(self) -> dict[str, str]:
         """The packages that saved it, or the installed ones while it is not saved."""
         return dict(self._saved_as.versions) if self._saved_as else installed_versions(self.saved_with)
+
+    @cached_property
+    def groups(self) -> GroupCertificates | None:
+        """Certificates within groups; None where the model has thresholds over all patients alone."""
+        stored = self.training.get("groups")
+        return None if stored is None else GroupCertificates.from_dict(stored)
+
+    @cached_property
+    def site(self) -> SiteReference | None:
+        """What the certified population looks like; None where it was not recorded."""
+        stored = self.training.get("site")
+        return None if stored is None else SiteReference.from_dict(stored)
+
+    def drawers(
+        self, scores: NDArray[np.float64], known: Mapping[str, NDArray[Any]] | None = None
+    ) -> NDArray[np.str_]:
+        """Put scores (n,) into drawers; ``known`` are the groups of each image, column to values (n,)."""
+        if self.groups is not None:
+            return self.groups.decide(scores, known or {})
+        return decide(scores, *(getattr(self, kind) for kind in ("rule_out", "rule_in")))
 
     def _check_thresholds(self) -> None:
         for kind in ("rule_out", "rule_in"):
@@ -147,6 +175,15 @@ class Model(_Common):
         if self.familiarity is None or not len(counts):
             return np.zeros(len(counts), bool)
         return self.familiarity.outside(reference_quantiles(counts, self.recipe))
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """Names of :meth:`site_numbers`."""
+        return site_names(self.recipe)
+
+    def site_numbers(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Return of counts (n, rows, 256) what tells one site from another, (n, d)."""
+        return site_numbers(counts, self.recipe)
 
     def score(self, counts: NDArray[np.integer]) -> NDArray[np.float64]:
         """Return the probability of being sick, float64 (n,), of images by their counts, int (n, rows, 256).
@@ -277,6 +314,15 @@ class ReferenceModel(_Common):
     def unfamiliar(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Tell which images are unlike all that it was trained on: a network cannot, so none of them, shape (n,)."""
         return np.zeros(len(pixels), bool)
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """Names of :meth:`site_numbers`."""
+        return square_names()
+
+    def site_numbers(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return of squares (n, size, size) what tells one site from another, (n, d)."""
+        return square_numbers(pixels)
 
     def describe_input(self) -> dict[str, Any]:
         """Return what is read from an image, ready for the head of an audit trail."""

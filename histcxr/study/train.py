@@ -23,7 +23,7 @@ from histcxr.features.histograms import Zones
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.models.registry import CLASSIFIERS, stack_members
-from histcxr.models.tuning import TuningResult, tune
+from histcxr.models.tuning import TuningOptions, TuningResult, tune
 from histcxr.networks.backend import neural_problem
 from histcxr.reference.images import InputSettings
 from histcxr.store import Model
@@ -116,7 +116,7 @@ def train(
         Settings to try for each classifier; 0 keeps its defaults; None takes its own usual number, which is 0
         with the bands that travel: a search at home finds what is best at home.
     tuned : mapping, optional
-        Classifier to parameters found before (:attr:`~histcxr.models.tuning.TuningResult.parameters`), which take
+        Classifier to parameters found before (:attr:`~histcxr.networks.search.TuningResult.parameters`), which take
         the place of its defaults. It is not searched again.
     undersample : bool or int
         Learn from equally many images of each class, or from so many, drawn patient by patient without replacement.
@@ -178,15 +178,16 @@ def train(
             learnt.values,
             learnt.sick.astype(np.int64),
             learnt.patients,
-            zones=zones,
-            bands=bands,
-            n_trials=trials if known is None else 0,
+            TuningOptions(
+                n_trials=trials if known is None else 0,
+                random_state=seed,
+                recipe=recipe,
+                n_jobs=n_jobs,
+                device=device,
+                class_weight=class_weight,
+            ),
             defaults=known,
             members={member: results[member] for member in members} or None,
-            random_state=seed,
-            n_jobs=n_jobs,
-            device=device,
-            class_weight=class_weight,
             refit=name in names,
         )
     models = {name: _finish(results[name], recipe, divided, settings, promise) for name in names}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,136 +13,136 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histcxr.exceptions import HistcxrError, InputError, OutputError
-from histcxr.features.histograms import Zones
+from histcxr.checks import whole_number
+from histcxr.data.splits import patient_folds
+from histcxr.exceptions import InputError
 from histcxr.features.recipe import Recipe
-from histcxr.models.registry import usual_trials
-from histcxr.models.tuning import TuningResult, tune
-from histcxr.reports.plots import plot_trials
+from histcxr.files.writing import write_error
+from histcxr.models.tuning import TuningOptions, prepare, tune
+from histcxr.networks.backend import import_neural
+from histcxr.networks.search import METHODS, TuningResult, check_method, search_networks
+from histcxr.reference.architectures import HeadOptions
+from histcxr.reference.images import InputSettings
+from histcxr.reference.registry import ARCHITECTURES
 from histcxr.store.model import json_ready
 from histcxr.study.cohort import Reading, read_cohort, split_cohort
+from histcxr.study.network_train import ReferenceSettings
 
-__all__ = ["Settings", "read_all_settings", "read_settings", "search_settings", "write_search"]
+__all__ = ["describe_search", "read_tuned", "search_settings", "write_search"]
 
 SETTINGS_FILE = "best.json"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a search found for one classifier and one recipe.
-
-    Attributes
-    ----------
-    classifier : str
-    recipe : Recipe
-        The histograms that the settings were found for.
-    parameters : mapping of str to value
-        Parameters of the registry's pipeline.
-    score : float
-        Their cross-validated AUC.
-    """
-
-    classifier: str
-    recipe: Recipe
-    parameters: Mapping[str, Any]
-    score: float
+_NETWORK_TRIALS = 20
 
 
 def search_settings(
     data: str | PathLike[str] | pd.DataFrame,
-    classifier: str,
+    what: str | ReferenceSettings,
+    options: TuningOptions | None = None,
     *,
-    zones: Zones = 1,
-    bands: bool | str = False,
-    trials: int | None = None,
-    seconds: float | None = None,
-    search: str | None = None,
-    directory: str | PathLike[str] | None = None,
+    lungs: str | None = None,
     normal: str = "Normal",
     cache: str | PathLike[str] | None = None,
-    device: str = "cpu",
-    seed: int = 0,
-    n_jobs: int = 1,
     progress: bool = False,
 ) -> TuningResult:
-    """Search for the settings of a classifier on the training patients of labelled radiographs.
+    """Search for settings on the training patients of labelled radiographs.
 
     Validation and test patients have no part in it, so that thresholds and figures made on them later stand.
 
     Parameters
     ----------
     data : path or DataFrame
-        Labelled radiographs with lung masks: a folder, a CSV, or a manifest.
-    classifier : str
-        A name from the registry.
-    zones, bands
-        What is counted; see :func:`histcxr.train`.
-    trials : int, optional
-        Settings to try besides the defaults; None: the classifier's own usual number.
-    seconds : float, optional
-        No trial begins later than this.
-    search : str, optional
-        The way to search; see :func:`histcxr.models.tuning.tune`.
-    directory : path, optional
-        Where trials are kept. A search found there is gone on with.
-    normal, cache, device, seed, n_jobs, progress
+        Labelled radiographs: a folder, a CSV, or a manifest.
+    what : str or ReferenceSettings
+        A classifier of the registry except the stack, or a network that sees images, of which head and learning rate
+        are searched.
+    options : TuningOptions, optional
+        By default 20 trials for a network that sees images; device and space have no meaning there.
+    lungs, normal, cache, progress
         As in :func:`histcxr.train`.
 
     Returns
     -------
     TuningResult
-        Its estimator is not fitted.
+        Its estimator is not fitted. A network that sees images is judged on a fifth of the training patients.
 
     Raises
     ------
     InputError
-        Unknown classifier or search, missing labels, a directory with another search.
+        What does not fit, before any image is read; missing labels, one class only, a directory with another search.
     HistcxrError
         Every trial failed.
+    MissingDependencyError
+        Keras, its backend or Keras Tuner is wanted and not installed.
     """
-    recipe = Recipe(zones, bands)
-    usual_trials(classifier, zones=zones, bands=bands)  # an unknown name is refused before any image is read
-    cohort = read_cohort(data, recipe, Reading(None, normal, cache, n_jobs, progress))
-    parts, _ = split_cohort(cohort, seed=seed)
-    part = parts["train"]
+    options = options or TuningOptions()
+    network = None if isinstance(what, str) else what
+    if network is None:
+        name = str(what)
+        if name == "stack":
+            raise InputError(
+                "the stack has no settings of its own: tune its members, and give train what was found"
+            )
+        neural = callable(prepare(name, options)[1])
+    else:
+        name, neural = network.architecture, True
+        n_trials = _NETWORK_TRIALS if options.n_trials is None else options.n_trials
+        options = replace(options, n_trials=whole_number(n_trials, "trials", least=1))
+        check_method(options.method, METHODS, name)
+    for package in ("keras", "keras_tuner") if neural else ():
+        import_neural(package, f"to search for the settings of {name}")
+    what_is_seen = options.recipe if network is None else network.inputs()
+    if network is not None:
+        base = network.classifier(options.random_state)
+        base.set_params(epochs=network.epochs or ARCHITECTURES[name].epochs).check()
+    cohort = read_cohort(data, what_is_seen, Reading(lungs, normal, cache, options.n_jobs, progress))
+    part = split_cohort(cohort, seed=options.random_state)[0]["train"]
     part.require_both_classes("the train part")
-    return tune(
-        classifier,
-        part.values,
-        part.sick.astype(np.int64),
-        part.patients,
-        zones=zones,
-        bands=bands,
-        n_trials=trials,
-        seconds=seconds,
-        search=search,
-        directory=None if directory is None else Path(directory),
-        random_state=seed,
-        n_jobs=n_jobs,
-        device=device,
-        refit=False,
+    sick, patients = part.sick.astype(np.int64), part.patients
+    if network is None:
+        return tune(name, part.values, sick, patients, options, refit=False)
+    held_out = patient_folds(sick, patients, 5, options.random_state)[0][1]
+    space = head_space if ARCHITECTURES[name].head else rate_space
+    return search_networks(name, base, space, part.values, sick, patients, held_out, options)
+
+
+def rate_space(values: Any) -> dict[str, Any]:
+    """Ask a ``keras_tuner.HyperParameters`` for the learning rate of a reference network."""
+    # Not in steps: Hyperband tries nothing twice, and five values would be used up before any is trained longer.
+    return {"learning_rate": values.Float("learning_rate", 1e-5, 1e-1, sampling="log", default=1e-3)}
+
+
+def head_space(values: Any) -> dict[str, Any]:
+    """Ask for two dense layers of 0 to 512 units, dropout before and after them, and the learning rate.
+
+    What the reports searched for VGG16; there 128 and 32 units with dropouts of 0 and 0.3 at a rate of 1e-3 won.
+    """
+    units = [0, 32, 64, 128, 256, 512]
+    rates = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    head = HeadOptions(
+        dense=(values.Choice("dense_1", units, default=128), values.Choice("dense_2", units, default=32)),
+        dropout=values.Choice("dropout", rates, default=0.2),
+        entry_dropout=values.Choice("entry_dropout", rates, default=0.0),
     )
+    rate = values.Choice("learning_rate", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5], default=1e-3)
+    return {"head": head, "learning_rate": rate}
+
+
+def describe_search(result: TuningResult) -> dict[str, Any]:
+    """Return what a search found, ready for JSON."""
+    parameters = {
+        key: asdict(value) if isinstance(value, HeadOptions) else value
+        for key, value in result.parameters.items()
+    }
+    score = {re.sub(r"\W", "_", result.measure.lower()): result.score}
+    return {"classifier": result.name, "parameters": json_ready(parameters), **score}
 
 
 def write_search(
-    result: TuningResult, recipe: Recipe, folder: str | PathLike[str], *, plot: bool
+    result: TuningResult, seen: Recipe | InputSettings, folder: str | PathLike[str]
 ) -> list[Path]:
-    """Write what a search found: ``trials.csv``, ``best.json``, and ``trials.png`` where wanted.
-
-    Parameters
-    ----------
-    result : TuningResult
-    recipe : Recipe
-        The histograms it was found for.
-    folder : path
-        Made where it is missing.
-    plot : bool
-        Whether to draw the trials; takes Matplotlib.
-
-    Returns
-    -------
-    list of Path
-        The files written.
+    """Write ``trials.csv`` and ``best.json``: what a search found for what is ``seen`` of an image.
 
     Raises
     ------
@@ -149,70 +150,62 @@ def write_search(
         The folder cannot be written.
     """
     target = Path(folder)
-    settings = {
-        "classifier": result.name,
-        "recipe": recipe.to_dict(),
-        "parameters": json_ready(result.parameters),
-        "cross_validated_auc": result.score,
-    }
+    content = {**describe_search(result), _kind(seen): seen.to_dict()}
     paths = [target / "trials.csv", target / SETTINGS_FILE]
     try:
         target.mkdir(parents=True, exist_ok=True)
         result.trials.to_csv(paths[0], index=False)
-        paths[1].write_text(json.dumps(settings, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        if plot:
-            paths.append(plot_trials(result.trials, target / "trials.png"))
+        paths[1].write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
+        raise write_error(target, error) from error
     return paths
 
 
-def read_settings(path: str | PathLike[str]) -> Settings:
+def read_tuned(
+    paths: Sequence[str | PathLike[str]], seen: Recipe | InputSettings
+) -> dict[str, Mapping[str, Any]]:
     """Read what :func:`write_search` wrote.
 
     Parameters
     ----------
-    path : path
-        The folder of a search, or its ``best.json``.
+    paths : sequence of path
+        The folders of searches, or their ``best.json``.
+    seen : Recipe or InputSettings
+        What the models that are trained with them see of an image.
+
+    Returns
+    -------
+    dict
+        Classifier or architecture to its parameters.
 
     Raises
     ------
     InputError
-        There is no such file, or it is none of a search.
+        A file is missing or none of a search, two are for one classifier, or one was searched for something else.
     """
-    file = Path(path)
-    file = file / SETTINGS_FILE if file.is_dir() else file
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return Settings(
-            str(content["classifier"]),
-            Recipe.from_dict(content["recipe"]),
-            dict(content["parameters"]),
-            float(content["cross_validated_auc"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, HistcxrError) as error:
-        problem = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{file} does not hold the settings of a search: {problem}") from error
-
-
-def read_all_settings(paths: Sequence[str | PathLike[str]], recipe: Recipe) -> dict[str, Settings]:
-    """Read the settings of several classifiers, all for one recipe.
-
-    Raises
-    ------
-    InputError
-        Two are for one classifier, or some are for other histograms.
-    """
-    found: dict[str, Settings] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for path in paths:
-        settings = read_settings(path)
-        if settings.recipe != recipe:
+        file = Path(path) / SETTINGS_FILE if Path(path).is_dir() else Path(path)
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            name, parameters = str(content["classifier"]), dict(content["parameters"])
+            if "head" in parameters:
+                head = parameters["head"]
+                parameters["head"] = HeadOptions(**{**head, "dense": tuple(head["dense"])})
+            other = content.get(_kind(seen))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            problem = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"{file} does not hold the settings of a search: {problem}") from error
+        if other != seen.to_dict():
             raise InputError(
-                f"{path} was searched for {settings.recipe}, and this is {recipe}; give the same zones and bands"
+                f"{path} was searched for other {'histograms' if isinstance(seen, Recipe) else 'images'} than "
+                f"{seen}; give the same {'zones and bands' if isinstance(seen, Recipe) else 'region and size'}"
             )
-        if settings.classifier in found:
-            raise InputError(
-                f"{path}: there are settings for {settings.classifier} already; give one search each"
-            )
-        found[settings.classifier] = settings
+        if name in found:
+            raise InputError(f"{path}: there are settings for {name} already; give one search each")
+        found[name] = parameters
     return found
+
+
+def _kind(seen: Recipe | InputSettings) -> str:
+    return "recipe" if isinstance(seen, Recipe) else "inputs"

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom, norm
 
 from histcxr.decision.groups import GroupThresholds, certify_groups
-from histcxr.decision.thresholds import certify, rule_out_threshold
+from histcxr.decision.thresholds import certify, decide, rule_out_threshold
 from histcxr.exceptions import InputError
 
 
@@ -109,3 +109,15 @@ def test_mistakes_are_named():
         certify_groups(np.tile(scores, 2), np.tile(sick, 2), None, {"id": np.arange(120).astype(str)})
     with pytest.raises(InputError, match="damaged"):
         GroupThresholds.from_dict({"overall": {}})
+
+
+def test_decisions_are_those_of_each_image_by_its_own_thresholds():
+    scores, sick, names = draw(np.random.default_rng(8), [500, 500, 20])
+    found = certify_groups(scores, sick, None, {"view": names})
+    again = type(found).from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+    known = {"view": np.where(np.arange(len(names)) % 3 == 0, "", names)}
+    low, high = (thresholds.limits(known, len(scores)) for thresholds in found)
+    expected = [decide([s], *limits)[0] for s, *limits in zip(scores, low, high, strict=True)]
+    assert again.decide(scores, known).tolist() == expected
+    assert set(expected) == {"rule_out", "review", "rule_in"}
+    assert again.decide([np.nan], {"view": ["g0"]}).tolist() == ["review"]

@@ -4,19 +4,39 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 
-from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, MissingDependencyError
-from histcxr.networks.search import SearchOptions, best_epoch_outcome, search_networks
+from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, MissingDependencyError, OutputError
+from histcxr.networks.search import FIRST_COLUMNS, SearchOptions, claim_folder, search_networks
 
 pytest.importorskip("keras")
 pytest.importorskip("keras_tuner")
 
+PATIENTS = np.repeat(np.arange(20), 2)
+SICK = PATIENTS % 2
+X = np.random.default_rng(0).random((40, 3))
+HELD_OUT = np.flatnonzero(PATIENTS >= 12)
+
 
 class Network(BaseEstimator):
-    """Has the parameters of a network; never trained itself."""
+    """Learns nothing: its AUC is its width over 100, its seed decides in between. Notes every fit."""
 
-    def __init__(self, rate=0.1, width=8):
+    fits = []
+
+    def __init__(self, rate=0.1, width=8, epochs=9, random_state=0):
         self.rate = rate
         self.width = width
+        self.epochs = epochs
+        self.random_state = random_state
+
+    def fit(self, X, y, *, groups=None):
+        if self.rate < 0:
+            raise ValueError(f"rate must be above 0; got {self.rate}\nand more")
+        self.fits.append((self.get_params(), len(X), groups))
+        return self
+
+    def predict_proba(self, X):
+        noise = np.random.default_rng(self.random_state).random(len(X))
+        positive = noise + self.width / 32 * SICK[HELD_OUT]
+        return np.column_stack([1 - positive, positive])
 
 
 def space(values):
@@ -28,79 +48,65 @@ def failing_space(values):
     return {"rate": values.Float("rate", -1, 1)}
 
 
-class Training:
-    """In place of a training: a score drawn from the seed, and a note of what was asked for."""
-
-    def __init__(self, scores=None):
-        self.asked = []
-        self.scores = scores
-
-    def __call__(self, model, share, seed):
-        if model.rate < 0:
-            raise ValueError(f"rate must be above 0; got {model.rate}")
-        self.asked.append((model.rate, share, seed))
-        score = np.random.default_rng(seed).random() if self.scores is None else self.scores(model)
-        return {"score": score, "epochs": round(9 * share)}
+@pytest.fixture(autouse=True)
+def fits(monkeypatch):
+    monkeypatch.setattr(Network, "fits", [])
+    return Network.fits
 
 
-def search(train, *, data="abc", space=space, base=None, **changes):
-    settings = {
-        "method": "random",
-        "n_trials": 3,
-        "seconds": None,
-        "directory": None,
-        "random_state": 0,
-        "on_trial": None,
-    }
-    return search_networks(
-        Network() if base is None else base,
-        space,
-        train,
-        SearchOptions(**settings | changes),
-        identity={"data": data},
-        n_judged=20,
-        purpose="to tune this",
-    )
+def search(*, data=X, space=space, base=None, groups=PATIENTS, **changes):
+    options = SearchOptions(**{"n_trials": 3, "method": "random", **changes})
+    return search_networks("net", base or Network(), space, data, SICK, groups, HELD_OUT, options)
 
 
-def test_hyperband_trains_the_better_ones_longer():
-    train, rows = Training(), []
-    found = search(train, method="hyperband", n_trials=13, on_trial=rows.append)
-    table = found.table
+def no_seconds(found):
+    return found.trials.drop(columns="seconds")
+
+
+def test_hyperband_trains_the_better_ones_longer(fits):
+    table = search(method="hyperband", n_trials=13).trials
     assert table.trial.tolist() == list(range(14))
-    assert [row["trial"] for row in rows] == list(range(1, 14))
-    assert table.columns.tolist() == [
-        "trial", "status", "error", "score", "epochs", "seconds", "repeats", "rate", "width",
-    ]  # fmt: skip
+    assert table.columns.tolist() == [*FIRST_COLUMNS, "epochs", "repeats", "rate", "width"]
     assert table.epochs.tolist() == [9] + [1] * 9 + [3] * 3 + [9]
+    assert [params["epochs"] for params, *_ in fits] == table.epochs.tolist()
     for row in table[table.repeats != ""].itertuples():
         assert (row.rate, row.width) == (table.rate[row.repeats], table.width[row.repeats])
         assert row.epochs == 3 * table.epochs[row.repeats]
     assert table.score[table.repeats[10:13].astype(int)].min() >= table.score[1:10].nlargest(3).min()
-    assert len({seed for _, _, seed in train.asked}) == 14
-    assert found.n_judged == 20
-    assert found.directory is None
+    assert len({params["random_state"] for params, *_ in fits}) == 14
+
+
+def test_trials_learn_from_one_part_and_are_judged_on_the_other(fits):
+    found = search()
+    assert [n for _, n, _ in fits] == [24] * 4
+    assert not set(fits[0][2]) & set(PATIENTS[HELD_OUT])
+    assert found.trials.images.tolist() == [16] * 4
+    assert search(groups=None).score == found.score
+    assert fits[-1][2] is None
 
 
 def test_the_best_trial_is_given_back_unfitted():
-    found = search(Training(lambda model: model.rate), base=Network(rate=0.01))
-    assert found.best_score == found.table.score.max() == found.best_params["rate"]
-    assert found.best_estimator.get_params() == found.best_params
-    assert found.table.score[0] == 0.01
+    found = search(base=Network(width=-32))
+    best = found.trials.loc[found.trials.score.idxmax()]
+    assert best.trial > 0
+    assert found.score == best.score > found.trials.score[0]
+    assert found.parameters == {"rate": best.rate, "width": best.width}
+    assert found.estimator.get_params() == Network(**found.parameters).get_params()
+    assert (found.name, found.measure, found.not_tried) == ("net", "AUC of held-out patients", 0)
 
 
 def test_the_base_competes():
-    base = Network(rate=0.05)
-    found = search(Training(lambda model: -model.rate), base=base)
-    assert found.best_params == {}
-    assert found.best_score == -0.05
-    assert found.best_estimator.get_params() == base.get_params()
-    assert found.best_estimator is not base
+    base = Network(width=640)
+    found = search(base=base)
+    assert found.parameters == {}
+    assert found.score == 1
+    assert found.estimator.get_params() == base.get_params()
+    assert found.estimator is not base
 
 
 def test_random_search_follows_its_seed():
-    one, same, other = (search(Training(), random_state=seed).table for seed in (1, 1, 2))
-    assert one.drop(columns="seconds").equals(same.drop(columns="seconds"))
+    one, same, other = (no_seconds(search(random_state=seed)) for seed in (1, 1, 2))
+    assert one.equals(same)
     assert not one[["rate", "width"]].equals(other[["rate", "width"]])
 
 
@@ -112,127 +118,145 @@ def test_bayesian_search_chooses_after_a_few_random_trials(monkeypatch):
     monkeypatch.setattr(
         GaussianProcessRegressor, "fit", lambda self, X, y: (fitted_on.append(len(y)), fit(self, X, y))[1]
     )
-    found = search(Training(), method="bayesian", n_trials=7)
+    found = search(method="bayesian", n_trials=7)
     assert fitted_on == [5, 6]
-    assert found.table.status.tolist() == ["ok"] * 8
+    assert found.trials.status.tolist() == ["ok"] * 8
 
 
 @pytest.mark.parametrize("method", ["hyperband", "random"])
-def test_a_search_is_gone_on_with_and_no_other_in_its_place(method, tmp_path):
+def test_a_search_is_gone_on_with_and_no_other_in_its_place(method, fits, tmp_path):
     folder = tmp_path / "search"
-    whole = search(Training(), method=method, n_trials=11).table
-    train = Training()
-    search(train, method=method, n_trials=2, directory=folder)
-    found = search(train, method=method, n_trials=11, directory=folder)
-    assert len(train.asked) == 12  # nothing is trained twice
-    assert found.directory == folder
-    assert found.table.drop(columns="seconds").equals(whole.drop(columns="seconds"))
+    whole = search(method=method, n_trials=11)
+    fits.clear()
+    search(method=method, n_trials=2, directory=folder)
+    found = search(method=method, n_trials=11, directory=folder)
+    assert len(fits) == 12  # nothing is trained twice
+    assert no_seconds(found).equals(no_seconds(whole))
     for change, name in (
-        ({"data": "abd"}, "data"),
+        ({"data": X + 1}, "data"),
+        ({"groups": PATIENTS[::-1]}, "data"),
         ({"random_state": 1}, "random_state"),
         ({"base": Network(width=16)}, "estimator"),
         ({"space": failing_space}, "space"),
+        ({"method": "bayesian"}, "method"),
     ):
         with pytest.raises(InputError, match=f"with other {name}$"):
-            search(train, method=method, directory=folder, **change)
+            search(**{"method": method, "directory": folder, **change})
 
 
-def test_a_broken_off_trial_is_run_again(tmp_path):
-    train, calls = Training(), []
+def test_a_broken_off_trial_is_run_again(fits, monkeypatch, tmp_path):
+    fit, calls = Network.fit, []
 
-    def interrupted(*arguments):
+    def interrupted(self, X, y, *, groups=None):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return train(*arguments)
+        return fit(self, X, y, groups=groups)
 
+    monkeypatch.setattr(Network, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        search(interrupted, directory=tmp_path / "search")
-    table = search(interrupted, directory=tmp_path / "search").table
+        search(directory=tmp_path / "search")
+    short = search(directory=tmp_path / "search", seconds=1e-9)
+    assert short.trials.trial.tolist() == [0, 1]  # the broken one has no score yet
+    assert short.not_tried == 2
+    found = search(directory=tmp_path / "search")
     assert len(calls) == 5  # two before, the broken one, its repetition, the last
-    assert table.drop(columns="seconds").equals(search(train).table.drop(columns="seconds"))
+    assert no_seconds(found).equals(no_seconds(search()))
 
 
 def test_failed_trials_are_reported():
-    rows = []
-    with pytest.warns(HistcxrWarning, match=r"of 6 trials failed, the last one with: .*rate must be") as seen:
-        table = search(Training(), space=failing_space, n_trials=6, on_trial=rows.append).table
-    [told] = [warning for warning in seen if warning.category is HistcxrWarning]
-    assert told.filename == __file__
+    with pytest.warns(HistcxrWarning, match=r"of 6 trials failed; the first with: ValueError: rate must be"):
+        table = search(space=failing_space, n_trials=5).trials
     failed = table[table.rate < 0]
-    assert 0 < len(failed) < 6
+    assert 0 < len(failed) < 5
     assert set(failed.status) == {"failed"}
-    assert failed.error.str.contains("ValueError: rate must be above 0; got -").all()
+    assert failed.error.str.fullmatch("ValueError: rate must be above 0; got -[^\n]*").all()
     assert failed.score.isna().all()
-    assert all("score" in row for row in rows)
-    assert set(table.status[table.rate > 0]) == {"ok"}
+    assert set(table.status[~(table.rate < 0)]) == {"ok"}
 
 
 def test_a_search_in_which_nothing_works_is_given_up():
-    rows = []
-    with pytest.raises(HistcxrError, match="the first 3 trials of the search failed, .*rate must be above 0"):
-        search(
-            Training(),
-            space=lambda values: {"rate": -values.Float("rate", 1, 2)},
-            n_trials=9,
-            on_trial=rows.append,
-        )
-    assert len(rows) == 3
+    with pytest.raises(
+        HistcxrError, match=r"the first 3 trials of the search failed, .*rate must be above 0"
+    ):
+        search(space=lambda values: {"rate": -values.Float("rate", 1, 2)}, n_trials=9)
 
 
 @pytest.mark.parametrize("method", ["hyperband", "random", "bayesian"])
 def test_no_trial_begins_when_time_is_over(method):
-    """None at all, too, where the base took all of it: a limit of 0 trials is none to Keras Tuner."""
-    found = search(Training(), method=method, n_trials=50, seconds=1e-9)
-    assert found.table.trial.tolist() == [0]
-    assert found.best_params == {}
+    found = search(method=method, n_trials=50, seconds=1e-9)
+    assert found.trials.trial.tolist() == [0]
+    assert found.parameters == {}
+    assert found.not_tried == 50
 
 
 def test_time_ends_a_search_between_trials(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("histcxr.networks.trials.time.monotonic", lambda: now[0])
+    now, fit = [0.0], Network.fit
 
-    def train(model, share, seed):
+    def slow(self, X, y, *, groups=None):
         now[0] += 10
-        return {"score": 0.5}
+        return fit(self, X, y, groups=groups)
 
-    assert search(train, n_trials=50, seconds=35).table.trial.tolist() == [0, 1, 2, 3]
+    monkeypatch.setattr(Network, "fit", slow)
+    monkeypatch.setattr("histcxr.networks.search.time.monotonic", lambda: now[0])
+    found = search(n_trials=50, seconds=35)
+    assert found.trials.trial.tolist() == [0, 1, 2, 3]
+    assert found.not_tried == 47
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "grid"}, "method must be one of hyperband, random, bayesian; got 'grid'"),
-        ({"n_trials": 0}, "n_trials must be an integer of at least 1; got 0"),
-        ({"n_trials": True}, "n_trials must be an integer of at least 1; got True"),
-        ({"random_state": -1}, "random_state must be an integer of at least 0; got -1"),
-        ({"seconds": 0}, "seconds must be above 0 or None; got 0"),
-        (
-            {"space": lambda values: {"colour": 1}},
-            "space must return parameters of Network; it has no colour",
-        ),
+        ({"method": "grid"}, "must be one of hyperband, random, bayesian for 'net'; got 'grid'"),
+        ({"n_trials": 0}, "n_trials must be a whole number of at least 1, got 0"),
+        ({"n_trials": True}, "n_trials must be a whole number of at least 0, got True"),
+        ({"random_state": -1}, "random_state must be a whole number of at least 0, got -1"),
+        ({"seconds": 0}, "seconds must be above 0, or None; got 0"),
+        ({"space": lambda values: {"colour": 1}}, "space must return parameters of 'net'; it has no colour"),
     ],
 )
-def test_wrong_arguments_are_named_before_anything_runs(change, message):
+def test_wrong_arguments_are_named_before_anything_runs(change, message, fits):
     with pytest.raises(InputError, match=message):
-        search(lambda *arguments: pytest.fail("ran"), **change)
-
-
-def test_an_oracle_takes_at_least_one_trial():
-    from histcxr.networks.trials import make_oracle
-
-    for method in ("hyperband", "random", "bayesian"):
-        with pytest.raises(InputError, match="n_trials must be an integer of at least 1; got 0"):
-            make_oracle(method, space, n_trials=0, seed=1)
-        assert make_oracle(method, space, n_trials=1, seed=1).max_trials == 1
+        search(**change)
+    assert not fits
 
 
 def test_a_missing_keras_tuner_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_tuner", None)
-    with pytest.raises(MissingDependencyError, match=r"keras_tuner is needed to tune this.*pip install"):
-        search(Training())
+    with pytest.raises(
+        MissingDependencyError, match=r"keras_tuner is needed to search for .* net .*pip install"
+    ):
+        search()
 
 
-def test_what_counts_is_the_epoch_whose_weights_are_kept():
-    history = {"loss": [0.7, 0.5, 0.4], "val_loss": [0.6, 0.4, 0.5], "val_auc": [0.6, 0.8, 0.9]}
-    assert best_epoch_outcome(history, 1) == {"score": 0.8, "val_loss": 0.4, "epochs": 3, "best_epoch": 1}
+def test_no_trial_needs_tensorboard(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # Keras Tuner's own trials would fail without it
+    assert (search().trials.status == "ok").all()
+
+
+def test_what_is_no_search_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds other files"):
+        claim_folder(tmp_path, Network(), 0, X, {})
+    (tmp_path / "search.json").write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        claim_folder(tmp_path, Network(), 0, X, {})
+    with pytest.raises(OutputError, match="cannot be written"):
+        claim_folder(tmp_path / "notes.txt" / "search", Network(), 0, X, {})
+
+
+def test_a_folder_knows_values_shapes_and_dtypes(tmp_path):
+    texts = np.array(["p1", "p2"], dtype=object)
+    data = (np.arange(12), texts)
+    claim_folder(tmp_path / "search", Network(), 0, data, {})
+    same = (np.arange(12), np.array(["p" + str(n) for n in (1, 2)], dtype=object))
+    claim_folder(tmp_path / "search", Network(), 0, same, {})
+    for other in (
+        (data[0] + 1, texts),
+        (data[0].astype(np.int32), texts),
+        (data[0].reshape(3, 4), texts),
+        (data[0], texts[::-1]),
+        (data[0], None),
+    ):
+        with pytest.raises(InputError, match="holds one with other data"):
+            claim_folder(tmp_path / "search", Network(), 0, other, {})

@@ -14,21 +14,14 @@ from histcxr.data.manifest import is_sick
 from histcxr.decision.groups import GroupCertificates, certify_groups
 from histcxr.decision.intervals import proportion
 from histcxr.decision.site import SiteReference, fit_site
-from histcxr.decision.thresholds import certify
+from histcxr.decision.thresholds import RULE_IN, RULE_OUT, certify
 from histcxr.exceptions import Reason
-from histcxr.features import curves
 from histcxr.features.extraction import extract_features
-from histcxr.features.histograms import BINS, zone_names
-from histcxr.features.recipe import Recipe
 from histcxr.reports.text import markdown_table
 from histcxr.store import Model
 
 #: Columns to certify within.
 CERTIFIED_GROUPS = ("label", "age_group", "view")
-
-# What describes a site: levels of both lungs in every channel, and of the intensity in each zone.
-_SITE_LEVELS = np.array([0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98])
-_SITE_ZONE_LEVELS = np.array([0.1, 0.5, 0.9])
 
 
 @dataclass(frozen=True)
@@ -70,8 +63,8 @@ def certified(model: Model, full: pd.DataFrame, reading: Reading) -> tuple[Model
         **model.training,
         "notes": [*model.training["notes"], note],
         "val": {**about, "not_judged": refused},
-        "groups": {"rule_out": groups.rule_out.to_dict(), "rule_in": groups.rule_in.to_dict()},
-        "site": site_reference(model.recipe, learnt, val).to_dict(),
+        "groups": groups.to_dict(),
+        "site": site_reference(model, learnt, val).to_dict(),
     }
     return replace(model, rule_out=overall.rule_out, rule_in=overall.rule_in, training=training), groups
 
@@ -103,29 +96,13 @@ def certify_within_groups(judged: Judged) -> GroupCertificates:
     return certify_groups(judged.scores, judged.sick, patients, groups)
 
 
-def site_reference(recipe: Recipe, *parts: Judged) -> SiteReference:
+def site_reference(model: Model, *parts: Judged) -> SiteReference:
     """Describe the full radiographs that the model knows, as mixtures of collections, labels and views."""
     table = pd.concat([part.table for part in parts], ignore_index=True)
-    counts = np.concatenate([part.counts for part in parts])
-    names, rows = describe_sites(counts, recipe)
+    rows = np.concatenate([model.site_numbers(part.counts) for part in parts])
     view = table["view"].where(table["view"] != "", "unknown")
     groups = (table["origin"] + " / " + table["label"] + " / " + view).to_numpy(dtype=object)
-    return fit_site(rows, groups, names)
-
-
-def describe_sites(counts: NDArray[np.int64], recipe: Recipe) -> tuple[list[str], NDArray[np.float64]]:
-    """Return names (d) and values (n, d) of what describes images by their counts: a few quantiles.
-
-    Of both lungs in every channel, in bins, and of the intensity in each zone; an empty zone has both lungs'.
-    """
-    zones = zone_names(recipe.zones)
-    cube = counts.reshape(len(counts), -1, len(zones), BINS).astype(np.float64)
-    whole = cube[:, :, 0]
-    inner = curves.fill_empty(cube[:, 0, 1:], whole[:, 0])
-    rows = [curves.quantiles(whole, _SITE_LEVELS), curves.quantiles(inner, _SITE_ZONE_LEVELS)]
-    names = [f"{channel} {level:g}" for channel in ("intensity", *recipe.bands) for level in _SITE_LEVELS]
-    names += [f"intensity {zone} {level:g}" for zone in zones[1:] for level in _SITE_ZONE_LEVELS]
-    return names, np.concatenate([one.reshape(len(counts), -1) for one in rows], axis=1)
+    return fit_site(rows, groups, model.site_names)
 
 
 def described(table: pd.DataFrame) -> dict[str, Any]:
@@ -154,9 +131,8 @@ def promises(judged: Judged, thresholds: GroupCertificates) -> dict[str, dict[st
     ``sensitivity_of_all`` (refused ones count as not ruled out), ``normal``, ``specificity`` (ruled out),
     ``rule_in_specificity`` (not ruled in).
     """
-    out = judged.scores < thresholds.rule_out.limits({}, len(judged.scores))
-    in_ = judged.scores > thresholds.rule_in.limits({}, len(judged.scores))
-    table = judged.table.assign(sick=judged.sick, out=out, in_=in_)
+    drawers = thresholds.decide(judged.scores, {})
+    table = judged.table.assign(sick=judged.sick, out=drawers == RULE_OUT, in_=drawers == RULE_IN)
     refused = judged.refused.assign(sick=is_sick(judged.refused["label"]))
     found = {}
     groups = [("all", "", "")] + [

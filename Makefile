@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NEURAL := $(VENV)/.neural
 
-.PHONY: model demo test lint types tests fix clean
+.PHONY: model demo test test-all lint types tests fix clean
 
 demo: $(READY)
 	$(BIN)/histcxr demo --output "$(OUTPUT)"
@@ -22,6 +22,10 @@ types: $(READY)
 
 tests: $(READY) $(NEURAL)
 	$(BIN)/python -m pytest -n 2
+
+# The architectures, too, that differ from those of `make test` in their size alone.
+test-all: lint types $(NEURAL)
+	$(BIN)/python -m pytest -n 2 -m "all_networks or not all_networks"
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .
@@ -41,7 +45,7 @@ $(NEURAL): $(READY)
 # Rebuilds the model in the box from DATA, a folder with radiography, covid_full and chest_xray.
 model: $(READY)
 	@test -n "$(DATA)" || { echo "name the data: make model DATA=FOLDER"; exit 2; }
-	$(BIN)/python benchmarks/box_model.py --data "$(DATA)" --output histcxr/store/boxed.histcxr
+	$(BIN)/python tools/box_model.py --data "$(DATA)" --output histcxr/store/boxed.histcxr
 
 clean:
 	rm -rf $(VENV) $(OUTPUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

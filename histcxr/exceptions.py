@@ -43,6 +43,8 @@ class Reason(StrEnum):
     NOT_A_CHEST = "not_a_chest"
     UNLIKE_TRAINING = "unlike_training"
     SCORE_INVALID = "score_invalid"
+    OTHER_IMAGE = "other_image"
+    UNCERTIFIED_SITE = "uncertified_site"
     UNEXPECTED = "unexpected"
 
     @property
@@ -83,6 +85,9 @@ _SENTENCES = {
     Reason.NOT_A_CHEST: "this does not look like an upright frontal chest radiograph; check what it shows",
     Reason.UNLIKE_TRAINING: "these lungs are unlike all that the model was trained on; a reader must judge",
     Reason.SCORE_INVALID: "the model gave no usable score for this image; report it to the model's maker",
+    Reason.OTHER_IMAGE: "another image of this patient is not ruled out; read them together",
+    Reason.UNCERTIFIED_SITE: "this folder differs from the hospitals that the thresholds were certified at; a reader "
+    "must judge, or certify the model on your own patients",
     Reason.UNEXPECTED: "an unexpected error stopped this image; report it with the detail given",
 }
 

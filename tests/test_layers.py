@@ -64,6 +64,58 @@ def test_imports_go_down_only(path):
         assert other == room or FLOOR_OF[other] > FLOOR_OF[room], f"{room} must not import {other}"
 
 
+def modules_imported(path: Path):
+    """Yield every module of the package that a file needs to run, also those imported inside functions."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            waiting += node.orelse
+            continue
+        waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "histcxr":
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if module_file(name) else node.module for name in names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "histcxr")
+
+
+def module_file(name: str) -> Path | None:
+    place = PACKAGE.parent.joinpath(*name.split("."))
+    files = (place.with_suffix(".py"), place / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+def test_no_module_imports_itself_by_a_detour():
+    """No circle anywhere, also not within a room."""
+    needs = {}
+    for path in PACKAGE.rglob("*.py"):
+        if path != PACKAGE / "__init__.py":  # which names everything, and loads it when it is asked for
+            needs[path] = {file for name in modules_imported(path) if (file := module_file(name)) != path} - {
+                None
+            }
+    while leaves := {path for path, others in needs.items() if not others & needs.keys()}:
+        for path in leaves:
+            del needs[path]
+    assert not needs, sorted(str(path.relative_to(PACKAGE)) for path in needs)
+
+
+def test_rooms_and_files_stay_small():
+    folders = [folder for folder in [PACKAGE, *PACKAGE.rglob("*")] if folder.is_dir()]
+    assert {folder.name for folder in folders if len([*folder.glob("[!_]*.py")]) > 12} == set()
+    long = {path.name for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 400}
+    assert long == set()
+
+
+def test_the_drawing_in_contributing_is_the_house():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawing = text.split("```")[1].strip().splitlines()
+    drawn = [set(line.split("  ")[0].strip().split(" | ")) for line in drawing]
+    assert drawn == FLOORS
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+    assert rooms - {"__init__"} == set().union(*FLOORS)
+
+
 def modules_after(code: str) -> set[str]:
     """Return the modules that a fresh interpreter has loaded after running ``code``."""
     output = subprocess.run(

@@ -28,19 +28,22 @@ def command() -> None:
 @options.json_option()
 def list_networks(json_file: str | None) -> None:
     """List the networks: size of the image, number of parameters, where they come from."""
-    from histcxr.reference.registry import ARCHITECTURES, PARAMETERS
+    from histcxr.reference.architectures import ARCHITECTURES
     from histcxr.reports.text import markdown_table
 
     rows = [
         {
             "name": name,
             "pixels": architecture.size,
-            "parameters": PARAMETERS[name],
+            "parameters": architecture.parameters,
             "description": architecture.description,
         }
         for name, architecture in ARCHITECTURES.items()
     ]
-    shown = [{**row, "parameters": f"{PARAMETERS[str(row['name'])] / 1e6:.1f} million"} for row in rows]
+    shown = [
+        {**row, "parameters": f"{ARCHITECTURES[str(row['name'])].parameters / 1e6:.1f} million"}
+        for row in rows
+    ]
     click.echo(markdown_table(shown))
     options.write_json(json_file, {"architectures": rows})
 

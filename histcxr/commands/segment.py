@@ -76,8 +76,7 @@ def segment_train(
               histcxr triage incoming -m model.histcxr --segmenter lungs.onnx
     """
     from histcxr.files.decoding import muted_decoders
-    from histcxr.lungs.building import build_segmenter
-    from histcxr.lungs.training import SegmenterOptions
+    from histcxr.lungs.training import SegmenterOptions, build_segmenter
 
     def show(entry: dict[str, float | int | None]) -> None:
         score = "" if entry["dice"] is None else f", Dice coefficient on validation {entry['dice']:.4f}"

@@ -42,6 +42,11 @@ NAMED = 5  # files that the terminal names for each reason
     is_flag=True,
     help="Add study_uid, series_uid and sop_uid of DICOM files: they lead back to the patient.",
 )
+@click.option(
+    "--trust-site",
+    is_flag=True,
+    help="Let drawers stand where the folder differs from the hospitals that certified the model; without a promise.",
+)
 @click.option("--overwrite", is_flag=True, help="Start anew over an earlier worklist of the same name.")
 @options.jobs_option()
 @options.json_option()
@@ -56,6 +61,7 @@ def triage(
     segmenter: str | None,
     sort: str,
     uids: bool,
+    trust_site: bool,
     overwrite: bool,
     jobs: int,
     json_file: str | None,
@@ -88,6 +94,7 @@ def triage(
             n_jobs=jobs,
             sort=sort,
             uids=uids,
+            trust_site=trust_site,
             overwrite=overwrite,
         )
     summary = result.to_dict()

@@ -87,7 +87,7 @@ def command(
     from histcxr.features.recipe import Recipe
     from histcxr.files.decoding import muted_decoders
     from histcxr.models.tuning import TuningOptions
-    from histcxr.reference.registry import ARCHITECTURES
+    from histcxr.reference.architectures import ARCHITECTURES
     from histcxr.reports.plots import plot_trials
     from histcxr.reports.text import search_report
     from histcxr.store.model import json_ready

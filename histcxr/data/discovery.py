@@ -13,7 +13,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from histcxr.data.pairing import MaskFinder, extension_of, is_image_name, is_mask_folder
@@ -22,6 +22,8 @@ from histcxr.files.reading import detail_of, kind_of, reason_of
 
 MANIFEST_NAME = "manifest.csv"
 """A list of this name in a folder is read instead of the folder."""
+
+_PATHS = ("image", "mask")
 
 DICOM_INDEX = "DICOMDIR"
 """The index of a DICOM medium has this name (PS3.10, section 8.6), lies beside images and is none."""
@@ -41,6 +43,8 @@ class InputFile:
         Absolute path of the lung mask, ``""`` when there is none.
     problem, detail : Reason or None, str
         Why it is already known that this input cannot be read, and what was found.
+    facts : dict
+        What else a list says of it, by column, empty values apart.
     """
 
     path: str
@@ -48,6 +52,7 @@ class InputFile:
     mask: str = ""
     problem: Reason | None = None
     detail: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
 
     @property
     def explanation(self) -> str:
@@ -133,7 +138,7 @@ def _listed(path: str, masks: str | None) -> Iterator[InputFile]:
     if masks is not None and not os.path.isdir(masks):
         raise InputError(f"masks must be a folder when the input is a list; {masks!r} is a file")
     seen: set[int] = set()
-    for line, image, _ in _rows(path):
+    for line, image, *_ in _rows(path):
         key = hash(image)  # numbers instead of names: long lists stay small
         if key in seen:
             raise InputError(f"every image must be listed once; {path!r} repeats {image!r} in line {line}")
@@ -146,13 +151,14 @@ def _listed(path: str, masks: str | None) -> Iterator[InputFile]:
 def _entries(path: str, masks: str | None) -> Iterator[InputFile]:
     top = os.path.dirname(path)
     inside = os.path.join(top, "")
-    finder = MaskFinder(top, masks, lambda: (image for _, image, _ in _rows(path)))
-    for _, image, mask in _rows(path):
+    finder = MaskFinder(top, masks, lambda: (image for _, image, *_ in _rows(path)))
+    for _, image, mask, facts in _rows(path):
         place = image.removeprefix(inside)
         if masks is None:
-            yield InputFile(image, place, mask)
+            yield InputFile(image, place, mask, facts=facts)
         else:
-            yield _paired(finder, image, place if place != image else os.path.basename(image))
+            found = _paired(finder, image, place if place != image else os.path.basename(image))
+            yield replace(found, facts=facts)
 
 
 def _paired(finder: MaskFinder, path: str, place: str) -> InputFile:
@@ -164,14 +170,17 @@ def _paired(finder: MaskFinder, path: str, place: str) -> InputFile:
         return InputFile(path, place, problem=error.reason, detail=error.detail)
 
 
-def _rows(path: str) -> Iterator[tuple[int, str, str]]:
-    """Line number, absolute image and absolute mask of each row of a CSV list."""
+def _rows(path: str) -> Iterator[tuple[int, str, str, dict[str, str]]]:
+    """Line number, absolute image, absolute mask and the other columns of each row of a CSV list."""
     folder = os.path.dirname(path)
     rows = read_rows(path)
     _, columns = next(rows)
     image, mask = columns.index("image"), columns.index("mask") if "mask" in columns else None
     for line, row in rows:
-        yield line, locate(row[image], folder), "" if mask is None else locate(row[mask], folder)
+        facts = {
+            name: value for name, value in zip(columns, row, strict=False) if value and name not in _PATHS
+        }
+        yield line, locate(row[image], folder), "" if mask is None else locate(row[mask], folder), facts
 
 
 def _walk(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[InputFile]:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from histcxr.exceptions import MaskError, RadiographError, Reason
 from histcxr.files.decoding import Pixels, decode_brightness
 from histcxr.files.formats import read_header
-from histcxr.files.headers import sniff
-from histcxr.files.reading import read_file
+from histcxr.files.reading import read_file, sniff
 
 MIN_AREA = 0.01
 """Smallest share of the image that two lungs cover."""

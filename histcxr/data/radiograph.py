@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from histcxr.exceptions import RadiographError, Reason
 from histcxr.files.decoding import decode_grey, grey_of
 from histcxr.files.formats import read_header
-from histcxr.files.headers import MIN_SIDE, Header, sniff
-from histcxr.files.reading import read_file
+from histcxr.files.reading import MIN_SIDE, Header, read_file, sniff
 
 MIN_LUNG_CONTRAST = 16
 """Fewest grey levels between the darkest and the brightest lung pixel of an image that can be judged."""
@@ -136,18 +135,18 @@ def read_any_header(data: bytes, path: str = "") -> Header:
     """
     if sniff(data) != "DICOM":
         return read_header(data, path)
-    from histcxr.dicom import radiograph as dicom  # with it comes pydicom, which only DICOM files need
+    from histcxr.dicom.radiograph import read  # with it comes pydicom, which only DICOM files need
 
-    return dicom.read(data, path)
+    return read(data, path)
 
 
 def _decode_any(data: bytes, header: Header, path: str) -> tuple[NDArray[Any], float]:
     """Return grey levels as decoded, and the share of coloured pixels."""
     if header.dicom is None:
         return decode_grey(data, header, path)
-    from histcxr.dicom import radiograph as dicom
+    from histcxr.dicom.pixels import decode
 
-    pixels = dicom.decode(header.dicom, path)
+    pixels = decode(header.dicom, path)
     return grey_of(pixels, path) if pixels.ndim == 3 else (pixels, 0.0)
 
 

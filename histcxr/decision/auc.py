@@ -30,10 +30,10 @@ from histcxr.decision.intervals import (
     bootstrap_p_value,
     clopper_pearson,
     draw_statistic,
+    patient_codes,
     patient_strata,
     percentiles,
 )
-from histcxr.decision.patients import patient_codes
 from histcxr.exceptions import InputError
 
 
@@ -50,15 +50,8 @@ class _Placements(NamedTuple):
     normal: FloatArray  # (patients,) sums over the patient's normal images
 
 
-def roc_auc(scores: ArrayLike, sick: ArrayLike) -> float:
-    """Return the area under the ROC curve: P(sick score > normal score), ties counted half.
-
-    Parameters as :func:`auc`; InputError where shapes or types are wrong, a score is not finite, or a class is missing.
-    """
-    return _area(*scores_and_sick(scores, sick))
-
-
 def _area(scores: FloatArray, sick: BoolArray) -> float:
+    """P(sick score > normal score), ties counted half."""
     n_sick = int(sick.sum())
     ranks = stats.rankdata(scores)[sick].sum()
     return float((ranks - n_sick * (n_sick + 1) / 2) / (n_sick * (sick.size - n_sick)))
@@ -130,12 +123,6 @@ def auc(
         image is its own patient.
     confidence : float in (0, 1)
 
-    Returns
-    -------
-    Estimate
-        An area of exactly 0 or 1, or scores that are all equal, get the bounds described in the module's
-        text instead of an interval without width.
-
     Raises
     ------
     InputError
@@ -165,24 +152,10 @@ def compare_auc(
 ) -> Comparison:
     """Compare the areas of two scores on the same images, with the correlation between them.
 
-    Parameters
-    ----------
-    scores_a, scores_b : array_like of float, shape (n,)
-    sick, patient_ids, confidence
-        As :func:`auc`.
-
-    Returns
-    -------
-    Comparison
-        Scores that order all images alike differ by exactly 0 (interval [0, 0], p-value 1). Where the
-        difference has no variance though the orders differ (both separate perfectly), the interval spans
-        what the two areas' own distribution-free bounds allow, and the p-value is the bound that this gives:
-        ``1 - confidence`` if it leaves out 0, else 1.
-
-    Raises
-    ------
-    InputError
-        As :func:`auc`, or the arrays differ in length.
+    Scores that order all images alike differ by exactly 0 (interval [0, 0], p-value 1). Where the difference has no
+    variance though the orders differ (both separate perfectly), the interval spans what the two areas' own
+    distribution-free bounds allow, and the p-value is the bound that this gives: ``1 - confidence`` if it leaves out
+    0, else 1. Parameters and errors are as for :func:`auc`; the arrays must not differ in length.
     """
     a, truth = scores_and_sick(scores_a, sick, "scores_a")
     b, _ = scores_and_sick(scores_b, sick, "scores_b")
@@ -210,15 +183,9 @@ def compare_auc(
 
 @dataclass(frozen=True)
 class ModelComparison(Record):
-    """Two models on the same patients.
+    """Two models on the same patients, first minus second.
 
-    Attributes
-    ----------
-    n_images, n_patients : int
-    sensitivity : float
-        Where the specificities are compared.
-    auc, specificity : Comparison
-        First model minus second: of the areas under the ROC curve, and of the specificities.
+    Their areas under the ROC curve, and their specificities at ``sensitivity``.
     """
 
     n_images: int
@@ -247,7 +214,7 @@ def compare(
         Higher is sicker; their scales may differ.
     sick : array_like of bool, shape (n,)
     patients : array_like, shape (n,), or None
-        Whose image it is; ``""`` or None: each image is its own patient.
+        Whose image it is, as in :func:`auc`.
     sensitivity : float in (0, 1)
         Each model's threshold is the highest that reaches it on these images, or on those of a draw.
     confidence : float in (0, 1)

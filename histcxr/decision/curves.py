@@ -1,4 +1,4 @@
-"""The ROC curve: every point of it, and the specificity where a wanted sensitivity is reached.
+"""The specificity where a wanted sensitivity is reached, and how good probabilities of being sick are.
 
 A patient is called sick where ``score >= threshold``.
 """
@@ -12,43 +12,30 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.metrics import roc_curve
 
-from histcxr.checks import BoolArray, FloatArray, open_unit, scores_and_sick
-from histcxr.decision.intervals import Estimate, Record, draw_statistic, percentiles, proportion
-
-
-def roc_table(scores: ArrayLike, sick: ArrayLike) -> pd.DataFrame:
-    """Return every point of the empirical ROC curve.
-
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-    sick : array_like of bool, shape (n,)
-
-    Returns
-    -------
-    DataFrame
-        Columns ``threshold`` (falling, +inf first: nobody is called sick), ``sensitivity``, ``specificity``.
-
-    Raises
-    ------
-    InputError
-        Shapes or types are wrong, a score is not finite, or a class is missing.
-    """
-    values, truth = scores_and_sick(scores, sick)
-    false_positive_rate, sensitivity, threshold = roc_curve(truth, values, drop_intermediate=False)
-    return pd.DataFrame(
-        {"threshold": threshold, "sensitivity": sensitivity, "specificity": 1 - false_positive_rate}
-    )
+from histcxr.checks import (
+    BoolArray,
+    FloatArray,
+    bool_vector,
+    open_unit,
+    real_vector,
+    scores_and_sick,
+    whole_number,
+)
+from histcxr.decision.intervals import (
+    Estimate,
+    Record,
+    clopper_pearson,
+    draw_statistic,
+    percentiles,
+    proportion,
+)
+from histcxr.exceptions import InputError
 
 
 @dataclass(frozen=True)
 class OperatingPoint(Record):
-    """Where a wanted sensitivity is reached on the data at hand.
-
-    From ``threshold`` on a score is called sick; ``sensitivity`` is what these data reach, at least the one wanted.
-    """
+    """Where a sensitivity is reached on the data at hand: it is at least the one wanted."""
 
     threshold: float
     sensitivity: float
@@ -84,7 +71,7 @@ def specificity_at_sensitivity(
     patient_ids : array_like, shape (n,), or None
     confidence : float in (0, 1)
     draws, seed : int
-        Of the bootstrap.
+        Of the bootstrap, of at least 100 draws.
 
     Returns
     -------
@@ -95,7 +82,7 @@ def specificity_at_sensitivity(
     Raises
     ------
     InputError
-        As :func:`roc_table`, or a number outside (0, 1).
+        Shapes or types are wrong, a score is not finite, a class is missing, or a number outside its range.
     """
     values, truth = scores_and_sick(scores, sick)
     wanted = Fraction(repr(open_unit(sensitivity, "sensitivity")))
@@ -110,3 +97,79 @@ def specificity_at_sensitivity(
     method = "patient bootstrap with Clopper-Pearson"
     span = Estimate(fixed.value, min(low, fixed.low), max(high, fixed.high), confidence, method)
     return OperatingPoint(threshold, float((values[truth] >= threshold).mean()), span)
+
+
+def _checked(probabilities: ArrayLike, sick: ArrayLike) -> tuple[FloatArray, BoolArray]:
+    values = real_vector(probabilities, "probabilities")
+    if values.size == 0 or values.min() < 0 or values.max() > 1:
+        raise InputError("probabilities must be at least one number, all in [0, 1]")
+    return values, bool_vector(sick, length=values.size)
+
+
+def brier_score(probabilities: ArrayLike, sick: ArrayLike) -> float:
+    """Return the mean squared distance of the probabilities from the truth: 0 is perfect.
+
+    Parameters and errors as :func:`reliability_table`.
+    """
+    values, truth = _checked(probabilities, sick)
+    return float(((values - truth) ** 2).mean())
+
+
+def reliability_table(
+    probabilities: ArrayLike,
+    sick: ArrayLike,
+    *,
+    bins: int = 10,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Compare predicted with observed shares of sick, bin by bin.
+
+    Parameters
+    ----------
+    probabilities : array_like of float in [0, 1], shape (n,)
+    sick : array_like of bool, shape (n,)
+    bins : int
+        Of equal width, at least 1; empty ones are left out.
+    confidence : float in (0, 1)
+
+    Returns
+    -------
+    DataFrame
+        Columns ``low``, ``high`` (the bin is low <= p < high, the last one closed), ``n``, ``predicted``
+        (mean), ``observed``, ``observed_low``, ``observed_high`` (Clopper-Pearson; they want independent patients).
+
+    Raises
+    ------
+    InputError
+        Shapes, types or values are wrong.
+    """
+    values, truth = _checked(probabilities, sick)
+    edges = np.linspace(0, 1, whole_number(bins, "bins", least=1) + 1)
+    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, edges.size - 2)
+    n = np.bincount(place, minlength=edges.size - 1)
+    hits = np.bincount(place[truth], minlength=edges.size - 1)
+    total = np.bincount(place, values, minlength=edges.size - 1)
+    full = n > 0
+    low, high = clopper_pearson(hits[full], n[full], confidence)
+    return pd.DataFrame(
+        {
+            "low": edges[:-1][full],
+            "high": edges[1:][full],
+            "n": n[full],
+            "predicted": total[full] / n[full],
+            "observed": hits[full] / n[full],
+            "observed_low": low,
+            "observed_high": high,
+        }
+    )
+
+
+def expected_calibration_error(probabilities: ArrayLike, sick: ArrayLike, *, bins: int = 10) -> float:
+    """Return the mean distance between predicted and observed shares over the bins, weighted by counts.
+
+    It depends on the bins and is above 0 even for perfect probabilities of few patients (Naeini et al., 2015).
+
+    Parameters and errors as :func:`reliability_table`.
+    """
+    table = reliability_table(probabilities, sick, bins=bins)
+    return float(np.average((table["predicted"] - table["observed"]).abs(), weights=table["n"]))

@@ -16,8 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from histcxr.checks import bool_vector, open_unit, real_vector
-from histcxr.decision.intervals import Estimate, Record, clopper_pearson, proportion
-from histcxr.decision.patients import patient_codes, patient_labels
+from histcxr.decision.intervals import (
+    Estimate,
+    Record,
+    clopper_pearson,
+    patient_codes,
+    patient_labels,
+    proportion,
+)
 from histcxr.decision.thresholds import REVIEW, RULE_IN, RULE_OUT, ThresholdChoice, decide, threshold_value
 from histcxr.exceptions import InputError
 
@@ -49,21 +55,9 @@ class Confusion(Record):
     def ppv(self, prevalence: float | None = None, confidence: float = 0.95) -> Estimate:
         """Return the positive predictive value: the share of those called sick who are sick.
 
-        Parameters
-        ----------
-        prevalence : float in (0, 1) or None
-            Share of sick where the model is used; None takes the data as they are.
-        confidence : float in (0, 1)
-
-        Returns
-        -------
-        Estimate
-            See the module's text for the interval at a stated prevalence.
-
-        Raises
-        ------
-        InputError
-            Nobody is called sick, or a class that the prevalence needs is missing.
+        ``prevalence`` is the share of sick where the model is used, and leads to the interval of the module's text;
+        None takes the data as they are. InputError is raised where nobody is called sick, or a class that the
+        prevalence needs is missing.
         """
         if prevalence is None:
             return proportion(self.tp, self.tp + self.fp, confidence=confidence, of="PPV")
@@ -108,18 +102,9 @@ def _bayes(right: float, wrong: float, weight: float) -> float:
 
 
 def confusion(positive: ArrayLike, sick: ArrayLike) -> Confusion:
-    """Count the calls against the truth.
+    """Count the calls (bool, shape (n,), e.g. ``scores >= threshold``) against the truth, alike.
 
-    Parameters
-    ----------
-    positive : array_like of bool, shape (n,)
-        Called sick, e.g. ``scores >= threshold``.
-    sick : array_like of bool, shape (n,)
-
-    Raises
-    ------
-    InputError
-        Shapes, types or lengths are wrong.
+    InputError is raised when shapes, types or lengths are wrong.
     """
     called = bool_vector(positive, "positive")
     truth = bool_vector(sick, length=called.size)
@@ -135,7 +120,6 @@ class DrawerReport(Record):
 
     Attributes
     ----------
-    n_images, n_patients, n_sick, n_normal : int
     rule_out, rule_in : float or None
         The thresholds; None: nobody is ruled out (or in).
     sensitivity : Estimate or None
@@ -150,10 +134,8 @@ class DrawerReport(Record):
         Normal among the ruled out, and sick among the ruled in.
     missed, false_alarms : int
         Sick patients ruled out, and normal patients ruled in.
-    shares : dict of str to Estimate
-        Share of the patients in each drawer.
-    images : dict of str to int
-        Images in each drawer.
+    shares, images : dict of str to Estimate, and to int
+        Share of the patients and number of images in each drawer.
     """
 
     n_images: int
@@ -197,11 +179,7 @@ def evaluate_decisions(
     prevalence : float in (0, 1) or None
         For NPV and PPV (:class:`Confusion`); None takes the patients as they are.
     confidence : float in (0, 1)
-
-    Returns
-    -------
-    DrawerReport
-        Intervals are Clopper-Pearson's over patients.
+        Of intervals by Clopper and Pearson, over patients.
 
     Raises
     ------

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from histcxr.checks import bool_vector, open_unit, real_vector
-from histcxr.decision.patients import patient_codes, patient_labels, patient_scores
+from histcxr.decision.intervals import patient_codes, patient_labels, patient_scores
 from histcxr.decision.thresholds import (
     REVIEW,
     RULE_IN,

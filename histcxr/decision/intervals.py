@@ -1,4 +1,4 @@
-"""Figures with their intervals: exact for proportions, by a bootstrap of whole patients for anything else.
+"""From images to patients, and figures with their intervals: exact for proportions, else by a bootstrap of patients.
 
 Images of one patient are drawn together, with replacement, within strata (patients with sick images only, with
 normal images only, with both), so every draw holds both classes. Bootstrap intervals are percentiles of the
@@ -13,12 +13,74 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from histcxr.checks import BoolArray, FloatArray, bool_vector, open_unit, whole_number
-from histcxr.decision.patients import patient_codes
+from histcxr.checks import BoolArray, FloatArray, bool_vector, open_unit, real_vector, whole_number
 from histcxr.exceptions import HistcxrWarning, InputError
+
+
+def patient_codes(patient_ids: ArrayLike | None, length: int) -> NDArray[np.int64]:
+    """Number the patients 0, 1, ... in the order in which they first appear: int64 (length,).
+
+    Identifiers may be anything. An unknown one (``""``, None or NaN) makes its image a patient of its own, and None
+    instead of the array does so for all of them. InputError is raised for another shape than ``(length,)``.
+    """
+    if patient_ids is None:
+        return np.arange(length)
+    ids = np.asarray(patient_ids, dtype=object)
+    if ids.shape != (length,):
+        raise InputError(f"patient_ids must have shape ({length},), one for each image, got {ids.shape}")
+    keys, _ = pd.factorize(ids)  # None and NaN become -1
+    keys = keys.astype(np.int64)
+    unknown = (keys < 0) | np.fromiter((isinstance(i, str) and i == "" for i in ids), bool, length)
+    keys[unknown] = length + np.arange(int(unknown.sum()))
+    codes, _ = pd.factorize(keys)
+    return codes.astype(np.int64)
+
+
+def patient_scores(scores: ArrayLike, patient_ids: ArrayLike | None) -> FloatArray:
+    """Reduce image scores to one a patient: the highest.
+
+    A patient is ruled out only when every image is, and ruled in as soon as one image is; so the highest
+    score decides both.
+
+    Parameters
+    ----------
+    scores : array_like of float, shape (n,)
+        NaN or infinite stands for "no usable score".
+    patient_ids : array_like, shape (n,), or None
+        See :func:`patient_codes`.
+
+    Returns
+    -------
+    ndarray of float64, shape (patients,)
+        In the order in which the patients first appear. NaN for a patient with any image that has no
+        usable score: such a patient goes to review and cannot serve to certify a threshold.
+
+    Raises
+    ------
+    InputError
+        Shapes or types are wrong.
+    """
+    values = real_vector(scores, finite=False)
+    codes = patient_codes(patient_ids, values.size)
+    usable = np.isfinite(values)
+    result = np.full(int(codes.max(initial=-1)) + 1, -np.inf)
+    np.maximum.at(result, codes[usable], values[usable])
+    result[codes[~usable]] = np.nan
+    return result
+
+
+def patient_labels(sick: ArrayLike, patient_ids: ArrayLike | None) -> BoolArray:
+    """Reduce image labels (bool, shape (n,)) to one a patient: sick as soon as one image is.
+
+    Order and errors as :func:`patient_scores`.
+    """
+    truth = bool_vector(sick)
+    codes = patient_codes(patient_ids, truth.size)
+    return np.bincount(codes[truth], minlength=int(codes.max(initial=-1)) + 1) > 0
 
 
 class Record:
@@ -31,17 +93,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Estimate(Record):
-    """A figure with its two-sided confidence interval.
-
-    Attributes
-    ----------
-    value, low, high : float
-        The figure and its interval's ends, never NaN.
-    confidence : float
-        Coverage that the interval aims at, e.g. 0.95.
-    method : str
-        How the interval was made.
-    """
+    """A figure, never NaN, with its two-sided confidence interval and how that was made."""
 
     value: float
     low: float
@@ -59,17 +111,7 @@ class Estimate(Record):
 
 @dataclass(frozen=True)
 class Comparison(Record):
-    """Two figures on the same patients.
-
-    Attributes
-    ----------
-    first, second : float
-        The figures.
-    difference : Estimate
-        ``first - second`` with its paired interval.
-    p_value : float
-        Two-sided, of the hypothesis that the difference is 0.
-    """
+    """Two figures on the same patients, ``first - second`` and the two-sided p-value of no difference."""
 
     first: float
     second: float
@@ -82,17 +124,8 @@ def clopper_pearson(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the ends of the exact interval of a proportion, elementwise.
 
-    Coverage is at least ``confidence`` for every true proportion (Clopper and Pearson, Biometrika 26, 1934).
-
-    Parameters
-    ----------
-    count, n : array_like of int, shapes that broadcast
-        Successes and trials; where ``n`` is 0 the interval is [0, 1].
-    confidence : float in (0, 1)
-
-    Returns
-    -------
-    low, high : ndarray of float64
+    Coverage is at least ``confidence`` for every true proportion (Clopper and Pearson, Biometrika 26, 1934). ``count``
+    and ``n`` are successes and trials, of shapes that broadcast; where ``n`` is 0 the interval is [0, 1].
 
     Raises
     ------
@@ -111,20 +144,9 @@ def clopper_pearson(
 
 
 def proportion(count: int, n: int, *, confidence: float = 0.95, of: str = "proportion") -> Estimate:
-    """Return ``count / n`` with its Clopper-Pearson interval.
+    """Return ``count / n`` with its Clopper-Pearson interval, ``n`` independent trials: patients, not images.
 
-    Parameters
-    ----------
-    count, n : int
-        Successes and independent trials (patients, not several images of one patient).
-    confidence : float in (0, 1)
-    of : str
-        Name of the figure, for the message.
-
-    Raises
-    ------
-    InputError
-        No trials at all: the figure is undefined.
+    ``of`` names the figure in the message of the InputError that is raised where there are no trials.
     """
     trials = whole_number(n, "n")
     if trials == 0:
@@ -160,10 +182,7 @@ def draw_statistic(
 ) -> FloatArray:
     """Return the statistic (a float or a tuple) on every draw of patients; shape (draws,) or (draws, s).
 
-    Raises
-    ------
-    InputError
-        Fewer than 100 draws, or the statistic is not finite on one.
+    InputError is raised for fewer than 100 draws, and where the statistic is not finite on one.
     """
     codes = patient_codes(patient_ids, sick.size)
     strata = patient_strata(sick, codes)
@@ -208,21 +227,14 @@ def patient_bootstrap(
     Parameters
     ----------
     statistic : callable
-        Takes the arrays, resampled alike, and returns a float.
-    *arrays : array_like, first dimension n
-        What the statistic takes, one row an image.
+        Takes the arrays (one row an image), resampled alike, and returns a float.
     sick : array_like of bool, shape (n,)
         For the strata; pass it among ``arrays`` too where the statistic wants it.
     patient_ids : array_like, shape (n,), or None
         Images of one patient are drawn together; ``""`` or None: each image its own patient.
-    draws : int
-        At least 100.
+    draws, seed : int
+        At least 100 draws.
     confidence : float in (0, 1)
-    seed : int
-
-    Returns
-    -------
-    Estimate
 
     Raises
     ------

@@ -56,13 +56,7 @@ class OutOfDistribution:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> OutOfDistribution:
-        """Restore what :meth:`to_dict` gave.
-
-        Raises
-        ------
-        InputError
-            When numbers are missing or do not fit each other.
-        """
+        """Restore what :meth:`to_dict` gave; InputError when numbers are missing or do not fit each other."""
         try:
             centre, whitening = (np.array(stored[name], np.float64) for name in ("centre", "whitening"))
             found = cls(centre, whitening, float(stored["limit"]), float(stored["false_alarms"]))
@@ -82,21 +76,11 @@ def fit_out_of_distribution(
     false_alarms: float = 0.005,
     directions: int | None = None,
 ) -> OutOfDistribution:
-    """Learn the limit from the features of radiographs.
+    """Learn the limit from the features (n, k) of radiographs of different patients.
 
-    Parameters
-    ----------
-    training, validation : ndarray of float, shape (n, k)
-        Of different patients.
-    false_alarms : float
-        Share of the validation radiographs that may be refused.
-    directions : int, optional
-        Measure in so many directions, those of the largest variance; by default in all.
-
-    Raises
-    ------
-    InputError
-        When there are fewer than :data:`MIN_RADIOGRAPHS` of either, or the share is no share.
+    ``false_alarms`` is the share of the validation radiographs that may be refused. Distances are measured in so many
+    ``directions``, those of the largest variance; by default in all. InputError is raised when there are fewer than
+    :data:`MIN_RADIOGRAPHS` of either, or the share is no share.
     """
     if min(len(training), len(validation)) < MIN_RADIOGRAPHS:
         raise InputError(

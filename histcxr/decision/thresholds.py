@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from histcxr.checks import bool_vector, open_unit, real_vector, whole_number
-from histcxr.decision.patients import patient_labels, patient_scores
+from histcxr.decision.intervals import patient_labels, patient_scores
 from histcxr.exceptions import InputError
 
 Kind = Literal["rule_out", "rule_in"]
@@ -74,22 +74,9 @@ def _errors_allowed(n: int, target: float, confidence: float) -> int:
 def errors_allowed(n: int, target: float, confidence: float) -> int:
     """Return the largest k with BinomCDF(k; n, 1 - target) <= 1 - confidence, or -1 where there is none.
 
-    Parameters
-    ----------
-    n : int
-        Calibration patients of the class that the target is about.
-    target, confidence : float in (0, 1)
-        Taken as the decimals they are written as; a tail that equals the limit counts as within it.
-
-    Returns
-    -------
-    int
-        How many of the n calibration patients may fall on the wrong side of the threshold.
-
-    Raises
-    ------
-    InputError
-        Not a whole number of patients, or a target or confidence outside (0, 1).
+    So many of n calibration patients, of the class that the target is about, may fall on the wrong side of the
+    threshold. Target and confidence are taken as the decimals they are written as; a tail that equals the limit counts
+    as within it. InputError is raised unless ``n`` is a whole number and both lie in (0, 1).
     """
     return _errors_allowed(
         whole_number(n, "n"), open_unit(target, "target"), open_unit(confidence, "confidence")
@@ -99,12 +86,8 @@ def errors_allowed(n: int, target: float, confidence: float) -> int:
 def patients_needed(target: float, confidence: float) -> int:
     """Return the fewest patients with which a threshold can be certified at all.
 
-    The smallest n with ``target ** n <= 1 - confidence``: 59 for 95 % at 95 %, 299 for 99 % at 95 %.
-
-    Raises
-    ------
-    InputError
-        A number outside (0, 1).
+    The smallest n with ``target ** n <= 1 - confidence``: 59 for 95 % at 95 %, 299 for 99 % at 95 %. InputError is
+    raised for a number outside (0, 1).
     """
     return _patients_needed(open_unit(target, "target"), open_unit(confidence, "confidence"))
 
@@ -135,11 +118,8 @@ class ThresholdChoice:
         Calibration patients: the sick for rule_out, the normal for rule_in.
     errors_allowed : int
         k of the definition; -1 where nothing could be certified.
-    target : float
-        Sensitivity (rule_out) or specificity (rule_in) that is promised.
-    confidence : float
-        With which it is promised.
-    certified : bool
+    target, confidence : float
+        Sensitivity (rule_out) or specificity (rule_in) that is promised, and with what confidence.
     needed : int
         Patients it takes at least for this target and confidence.
     message : str
@@ -177,12 +157,8 @@ class ThresholdChoice:
         """Rebuild a choice from :meth:`to_dict`, and refuse one that contradicts itself.
 
         ``errors_allowed``, ``certified`` and ``needed`` follow from the other fields. They are worked out
-        again, and a difference means that the file was changed; ``message`` is worded anew.
-
-        Raises
-        ------
-        InputError
-            Fields missing or unknown, of the wrong type, or contradicting each other.
+        again, and a difference means that the file was changed; ``message`` is worded anew. InputError is raised for
+        fields missing or unknown, of the wrong type, or contradicting each other.
         """
         names = sorted(cls.__dataclass_fields__)
         if not isinstance(fields, Mapping) or set(fields) != set(names):
@@ -224,6 +200,14 @@ def _choice(kind: Kind, threshold: float | None, n: int, target: float, confiden
     return ThresholdChoice(kind, float(threshold), n, k, target, confidence, True, needed, message)
 
 
+def _certified(kind: Kind, scores: ArrayLike, target: float, confidence: float) -> ThresholdChoice:
+    values, sign = real_vector(scores), 1.0 if kind == RULE_OUT else -1.0
+    target, confidence = open_unit(target, _NAMES[kind][0]), open_unit(confidence, "confidence")
+    k = errors_allowed(values.size, target, confidence)
+    threshold = None if k < 0 else sign * float(np.partition(sign * values, k)[k])
+    return _choice(kind, threshold, values.size, target, confidence)
+
+
 def rule_out_threshold(
     scores: ArrayLike, *, sensitivity: float = 0.95, confidence: float = 0.95
 ) -> ThresholdChoice:
@@ -241,8 +225,7 @@ def rule_out_threshold(
     Returns
     -------
     ThresholdChoice
-        With too few patients it is not certified, its threshold is -inf, and ``needed`` says how many it
-        takes.
+        With too few patients it is not certified, and its threshold is -inf.
 
     Raises
     ------
@@ -250,11 +233,7 @@ def rule_out_threshold(
         Scores not 1-D or not finite (leaving out a patient without a score would void the promise), or a
         number outside (0, 1).
     """
-    values = real_vector(scores)
-    target, confidence = open_unit(sensitivity, "sensitivity"), open_unit(confidence, "confidence")
-    k = errors_allowed(values.size, target, confidence)
-    threshold = None if k < 0 else float(np.partition(values, k)[k])
-    return _choice(RULE_OUT, threshold, values.size, target, confidence)
+    return _certified(RULE_OUT, scores, sensitivity, confidence)
 
 
 def rule_in_threshold(
@@ -267,11 +246,7 @@ def rule_in_threshold(
     calibration sets. With too few patients it is not certified and its threshold is +inf. Parameters, returns and
     errors are as there.
     """
-    values = real_vector(scores)
-    target, confidence = open_unit(specificity, "specificity"), open_unit(confidence, "confidence")
-    k = errors_allowed(values.size, target, confidence)
-    threshold = None if k < 0 else float(-np.partition(-values, k)[k])
-    return _choice(RULE_IN, threshold, values.size, target, confidence)
+    return _certified(RULE_IN, scores, specificity, confidence)
 
 
 class Certificates(NamedTuple):
@@ -301,11 +276,6 @@ def certify(
         ``""`` makes the image a patient of its own.
     sensitivity, specificity, confidence : float in (0, 1)
 
-    Returns
-    -------
-    Certificates
-        ``(rule_out, rule_in)``; either may be uncertified.
-
     Raises
     ------
     InputError
@@ -323,10 +293,7 @@ def certify(
 def threshold_value(threshold: ThresholdChoice | float, kind: Kind) -> float:
     """Return the number behind a threshold of the given kind.
 
-    Raises
-    ------
-    InputError
-        A choice of the other kind, NaN, or a number that would take everybody.
+    InputError is raised for a choice of the other kind, NaN, or a number that would take everybody.
     """
     if isinstance(threshold, ThresholdChoice):
         if threshold.kind != kind:
@@ -343,7 +310,7 @@ def threshold_value(threshold: ThresholdChoice | float, kind: Kind) -> float:
 def decide(
     scores: ArrayLike, rule_out: ThresholdChoice | float, rule_in: ThresholdChoice | float
 ) -> NDArray[np.str_]:
-    """Put each score into exactly one drawer.
+    """Put each score into exactly one drawer: str (n,).
 
     ``rule_out`` where ``score < rule_out``; ``rule_in`` where ``score > rule_in`` and ``score >= rule_out``;
     ``review`` otherwise, and for every score that is NaN or infinite. Where the thresholds cross, rule_in so
@@ -356,11 +323,6 @@ def decide(
         Float32 scores are compared as the float64 numbers they stand for.
     rule_out, rule_in : ThresholdChoice or float
         -inf for rule_out, or +inf for rule_in, means nobody.
-
-    Returns
-    -------
-    ndarray of str, shape (n,)
-        ``"rule_out"``, ``"review"`` or ``"rule_in"``.
 
     Raises
     ------

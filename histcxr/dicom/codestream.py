@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from histcxr.exceptions import Reason
-from histcxr.files.headers import refuse
+from histcxr.files.reading import refuse
 
 Kind = Literal["JPEG", "JPEG deep", "JPEG-LS", "JPEG 2000", "RLE"]
 
@@ -134,7 +134,7 @@ def _end_of_tiles(frame: bytes, position: int, path: str) -> int:
             refuse(Reason.DAMAGED, path, "the header of the compressed image is damaged")
         if (
             marker == b"\xff\x52"
-        ):  # coding style (T.800, A.6.1): levels, and code blocks in powers of two from 4 on
+        ):  # coding style (T.800, A.6.1): levels; code blocks in powers of two from 4 on
             body = frame[position + 4 : position + 2 + length]
             if len(body) < 10 or body[5] > 32 or body[6] + body[7] > 8:
                 refuse(Reason.DAMAGED, path, "the coding style of the compressed image is damaged")

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import Reason
-from histcxr.files.headers import dicom_start, refuse
+from histcxr.files.reading import dicom_start, refuse
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -35,7 +35,7 @@ from histcxr.dicom.dataset import (
 from histcxr.exceptions import Reason
 from histcxr.files import formats
 from histcxr.files.decoding import Pixels, decode_stored
-from histcxr.files.headers import refuse
+from histcxr.files.reading import refuse
 
 LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
 

@@ -15,13 +15,10 @@ import numpy as np
 
 from histcxr.dicom.codestream import Codestream
 from histcxr.dicom.dataset import DEFLATED, PIXEL_DATA, Dataset, parse, raw, text, whole
-from histcxr.dicom.pixels import DicomImage, decode, frame_of, grey_table
+from histcxr.dicom.pixels import DicomImage, frame_of, grey_table
 from histcxr.dicom.tags import check_kind, facts_of, patient_key, uids_of
 from histcxr.exceptions import Reason, UnjudgeableError
-from histcxr.files.headers import Header, check_size, refuse, sniff
-from histcxr.files.reading import read_file
-
-__all__ = ["decode", "read", "read_tags"]
+from histcxr.files.reading import Header, check_size, read_file, refuse, sniff
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")

@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 from histcxr.dicom.dataset import PIXEL_DATA, Dataset, items, parse, raw, text
 from histcxr.exceptions import InputError, Reason, UnjudgeableError
-from histcxr.files.headers import refuse, sniff
-from histcxr.files.reading import read_file
+from histcxr.files.reading import read_file, refuse, sniff
 
 BEGINNING = 2**15
 """Bytes that are read first for a file's identifiers, which stand within them in most files."""
@@ -203,16 +202,12 @@ def _age_group(dataset: Dataset) -> str:
 
 
 def patient_key(dataset: Dataset, salt: str | bytes) -> str:
-    """A pseudonym that groups the images of one patient: keyed BLAKE2b of Patient ID and its issuer.
+    """A pseudonym, 32 hexadecimal digits, that groups the images of one patient.
 
+    Keyed BLAKE2b of Patient ID and its issuer; ``""`` where the file names no patient (or only "ANONYMOUS" and so on).
     Patient IDs are short numbers: who knows how a hash without a secret was made finds them by trying all. So keep the
-    ``salt`` as one keeps a password, and use the same for all files that are to be grouped together; an empty one is
-    an :class:`~histcxr.exceptions.InputError`.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits; ``""`` where the file names no patient (or only "ANONYMOUS" and its like).
+    ``salt`` as one keeps a password, and use the same for all files that are to be grouped together; an empty one is an
+    :class:`~histcxr.exceptions.InputError`.
     """
     secret = salt.encode() if isinstance(salt, str) else bytes(salt)
     if not secret:
@@ -246,20 +241,23 @@ def read_uids(path: str | os.PathLike[str]) -> ImageUids:
     """
     try:
         data = read_file(path, BEGINNING)
-        found = uids_in(data)
+        _, found = tags_in(data)
         if not all(found) and len(data) == BEGINNING and sniff(data) == "DICOM":
-            found = uids_in(read_file(path))
+            _, found = tags_in(read_file(path))
     except UnjudgeableError:
         return ImageUids()
     return found
 
 
-def uids_in(data: bytes) -> ImageUids:
-    """Find the identifiers in a file's bytes; as :func:`read_uids` where the whole file is in memory anyway."""
+def tags_in(data: bytes) -> tuple[dict[str, str], ImageUids]:
+    """Find facts (:func:`facts_of`) and identifiers in a file's bytes; nothing where it is no readable DICOM file."""
     try:
-        return uids_of(parse(data, last=_SERIES)) if sniff(data) == "DICOM" else ImageUids()
+        if sniff(data) == "DICOM":
+            dataset = parse(data, last=_SERIES)
+            return facts_of(dataset), uids_of(dataset)
     except UnjudgeableError:
-        return ImageUids()
+        pass
+    return {}, ImageUids()
 
 
 def uids_of(dataset: Dataset) -> ImageUids:

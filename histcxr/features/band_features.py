@@ -39,7 +39,6 @@ class BandFeatures(CountsTransformer):
     n_quantiles : int, default=24
         Levels a zone and channel: ``(i + 0.5) / n_quantiles``.
     dtype : {"float64", "float32"}, default="float64"
-        Of the features.
 
     Notes
     -----
@@ -157,22 +156,17 @@ class BothSides(MetaEstimatorMixin, CountsTransformer):
     """Put the features of each image and of its mirror image side by side.
 
     A classifier that learns from the first half and scores the mean of both halves
-    (:class:`~histcxr.models.calibrated.CalibratedClassifier` with ``views=2``) does not care which lung is the
+    (:class:`~histcxr.models.out_of_fold.CalibratedClassifier` with ``views=2``) does not care which lung is the
     sick one. The mirrored image is never made: its counts follow from the image's own.
 
     Parameters
     ----------
     features : transformer
         From counts to features, such as :class:`~histcxr.features.transformers.HistogramFeatures`; learns from the
-        images alone, not from their mirror images.
+        images alone, not from their mirror images. Once fitted it is ``features_``.
     zones : {1, 2, 6, "1+2", "1+6"}, default=6
-        What the rows of the counts stand for.
     bands : bool, str, or iterable of str or Band, default=()
-        The bands whose rows follow.
-
-    Attributes
-    ----------
-    features_ : fitted transformer
+        What the rows of the counts stand for.
     """
 
     dtype = None

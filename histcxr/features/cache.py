@@ -50,17 +50,8 @@ def content_key(image: bytes, mask: bytes) -> bytes:
 class CountsCache:
     """The counts of one recipe on disk; a context manager that writes what is left when it is closed.
 
-    The folder is made where there is none. Several recipes and several processes may share it.
-
-    Raises
-    ------
-    InputError
-        When the folder cannot be made or is no folder.
-
-    Warns
-    -----
-    HistcxrWarning
-        When a part is damaged; it is removed.
+    The folder is made where there is none, or InputError raised. Several recipes and several processes may share it.
+    A part that is damaged is removed with a HistcxrWarning.
     """
 
     def __init__(self, folder: str | os.PathLike[str], recipe: Recipe) -> None:
@@ -132,10 +123,7 @@ class CountsCache:
     def fill(self, counts: NDArray[np.int64], wanted: Sequence[tuple[int, bytes]]) -> list[int]:
         """Copy kept counts into an array ``(n, rows, 256)``, given as its row and their key, part by part.
 
-        Returns
-        -------
-        list of int
-            The rows that could not be filled, because their part is gone or damaged by now.
+        The rows are returned that could not be filled, because their part is gone or damaged by now.
         """
         by_part: dict[Path, list[tuple[int, bytes]]] = {}
         lost: list[int] = []

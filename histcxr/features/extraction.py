@@ -1,7 +1,4 @@
-"""A whole manifest to counts, in parallel, and to files that other tools read.
-
-No row is lost, memory is bounded, a cache saves decoding.
-"""
+"""A whole manifest to counts, in parallel, and to files that other tools read."""
 
 from __future__ import annotations
 
@@ -126,11 +123,6 @@ def extract_features(
     ------
     InputError
         When the manifest has no such columns, zones or lungs are unknown, or the cache cannot be used.
-
-    Warns
-    -----
-    HistcxrWarning
-        When a part of the cache was damaged; its images are counted again.
     """
     recipe = as_recipe(zones, bands)
     missing = [column for column in ("image", "mask") if column not in manifest.columns]

@@ -115,14 +115,14 @@ class BandKind:
     ----------
     respond : callable
         Called with the image's :class:`LowPasses` and a scale; returns float32, shape (height, width), of which
-        only what lies inside the lungs is used. It must not look at anything but the low-passes.
+        only what lies inside the lungs is used.
     signed : bool, default=True
         Whether responses may be negative: then zero lies in bin 128, else in bin 0.
     odd : bool, default=False
         Whether responses change their sign when the image is mirrored.
     codes : tuple of int, default=()
-        For responses that are codes, without an order, from 0 up to 255: the code that each becomes when the image is
-        mirrored. Each has a bin of its own, whatever their spread. Empty: responses are measured in spreads.
+        For responses that are codes, without an order, from 0 up to 255, a bin each: the code that each becomes when
+        the image is mirrored. Empty: responses are measured in spreads.
     """
 
     respond: Callable[[LowPasses, float], _Floats]
@@ -146,11 +146,7 @@ KINDS: dict[str, BandKind] = {
 
 @dataclass(frozen=True, order=True)
 class Band:
-    """A filter of :data:`KINDS`, and its scale.
-
-    That is the standard deviation of the Gaussian, in pixels of the working image: from 0.5 to 64. InputError is raised
-    when the kind is unknown or the scale out of range.
-    """
+    """A filter of :data:`KINDS`, and its scale in pixels of the working image, from 0.5 to 64; else InputError."""
 
     kind: str
     scale: float
@@ -198,9 +194,7 @@ def as_bands(bands: bool | str | Iterable[str | Band]) -> tuple[Band, ...]:
     """Return bands for any way of asking for them.
 
     ``True`` and ``"travel"`` mean :data:`TRAVEL_BANDS`, ``"full"`` means :data:`FULL_BANDS`, ``False`` none; else
-    names or bands, also as one string with commas.
-
-    InputError is raised when a band is unknown, or named twice.
+    names or bands, also as one string with commas. InputError is raised when a band is unknown, or named twice.
     """
     names: Iterable[str | Band]
     if isinstance(bands, bool):
@@ -223,20 +217,10 @@ def filtered_images(
     mask: NDArray[np.bool_],
     bands: bool | str | Iterable[str | Band] = TRAVEL_BANDS,
 ) -> Filtered:
-    """Filter a radiograph inside its lungs.
+    """Filter a radiograph, uint8 ``(height, width)``, inside its lungs, bool of the same shape.
 
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (height, width)
-        The radiograph, lungs dark. What lies outside the mask has no influence at all.
-    mask : ndarray of bool, shape (height, width)
-        True inside the lungs; at least one pixel.
-    bands : see :func:`as_bands`
-
-    Raises
-    ------
-    InputError
-        When dtype, dimensions or shapes do not fit, the mask is empty, or a band is unknown.
+    What lies outside the mask has no influence at all; for ``bands`` see :func:`as_bands`. InputError is raised when
+    dtype, dimensions or shapes do not fit, the mask is empty, or a band is unknown.
     """
     wanted = as_bands(bands)
     check_pixels(pixels, mask)

@@ -66,7 +66,6 @@ _EXACT_FLOAT32 = 1 << 24
 # The histogram of a zone without a pixel.
 _NOTHING = np.zeros(BINS, np.float32)
 
-
 # One zone's place: its number from 0, rows and columns of the image, its mask there. No two share a pixel.
 _Piece: TypeAlias = tuple[int, slice, slice, _Mask]
 # One lung: 0 for the right and 1 for the left, columns of the image, and its mask there over all rows.
@@ -74,10 +73,7 @@ _Lung: TypeAlias = tuple[int, slice, _Mask]
 
 
 def check_zones(zones: Any) -> Zones:
-    """Return a zone setting in its one spelling.
-
-    A number may come as a string (``"6"``) or as a NumPy integer; for anything else InputError is raised.
-    """
+    """Return a zone setting, which may come as ``"6"`` or a NumPy integer, in its one spelling; else InputError."""
     found: Zones | None = None
     if isinstance(zones, str):
         found = int(zones) if zones in ("1", "2", "6") else zones
@@ -142,16 +138,9 @@ def zone_labels(mask: NDArray[np.bool_], zones: Zones = 6) -> NDArray[np.uint8]:
     named by the half it lies in; the other lung's rows are then zero. A lung's height reaches from its first
     to its last row; specks cut off by empty rows do not stretch it, and belong to the nearest third.
 
-    Returns
-    -------
-    ndarray of uint8, shape (height, width)
-        0 outside the mask, else 1 up to the number of zones, in the order of :func:`zone_names` of 1, 2 or 6; with
-        ``"1+2"`` and ``"1+6"`` the labels are those of ``2`` and ``6``.
-
-    Raises
-    ------
-    InputError
-        When the mask is no 2-D bool array or zones is unknown.
+    Labels are uint8 ``(height, width)``: 0 outside the mask, else 1 up to the number of zones, in the order of
+    :func:`zone_names` of 1, 2 or 6; with ``"1+2"`` and ``"1+6"`` those of ``2`` and ``6``. InputError is raised when
+    the mask is no 2-D bool array or zones is unknown.
     """
     parts = _parts(check_zones(zones))
     _check_array(mask, np.bool_, "mask")
@@ -261,10 +250,7 @@ def _cropped(side: int, mask: _Mask) -> list[_Lung]:
 
 
 def _split_without_gap(mask: _Mask, total: int) -> list[_Lung]:
-    """Split where no empty column helps: one lung alone, lungs that touch, a rotated patient.
-
-    One image in 200 of the public sets comes here.
-    """
+    """Split where no empty column helps, as in one image of 200: one lung, lungs that touch, a rotated patient."""
     kind = cv2.CV_16U if mask.size <= _SMALL_LABELS else cv2.CV_32S
     n, labels, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=kind)
     large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= _LUNG_SHARE * total) + 1
@@ -322,10 +308,7 @@ def _first_centres(
 
 
 def _midline(mask: _Mask, centres: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Find the line halfway between the lungs' centres, refined by two-means.
-
-    Of ``(a, b, c)``: a pixel lies beyond the line, on the image's right, where ``a * x + b * y > c``.
-    """
+    """Find the line between the lungs by two-means: a pixel lies beyond it, to the right, where a*x + b*y > c."""
     step = max(1, math.isqrt(np.count_nonzero(mask) // _MIDLINE_POINTS))
     y, x = mask[::step, ::step].nonzero()
     # Height counts half, so that two tall lungs are never divided into upper and lower.

@@ -107,20 +107,8 @@ def measure_batch(
     A group of images is decoded, then its masks, then all are measured, so that each step stays in the
     processor's caches. Groups are formed by size, so that memory stays bounded.
 
-    Parameters
-    ----------
-    images, masks, paths : sequences of one length
-        As for :func:`measure_image`, and so are the others.
-
-    Returns
-    -------
-    list
-        For each image what :func:`measure_image` returns, or the error that says why there is nothing.
-
-    Raises
-    ------
-    InputError
-        When the lengths differ, or a mask array is of the wrong type or shape.
+    Of images, masks and paths of one length, else InputError: for each image what :func:`measure_image` returns, or
+    the error that says why there is nothing.
     """
     names = [""] * len(images) if paths is None else paths
     if not len(images) == len(masks) == len(names):

@@ -31,8 +31,7 @@ from histcxr.features.histograms import (
     zone_names,
 )
 
-#: Raised whenever the same files may give other counts than before, by reading, checking or counting
-#: differently.
+#: Raised whenever the same files may give other counts than before.
 EXTRACTION_VERSION: Final = 2
 
 #: Raised whenever the same pixels and mask may give other counts of bands than before.
@@ -134,39 +133,21 @@ def band_histograms(
     zones: Zones = 6,
     bands: bool | str | Iterable[str | Band] = TRAVEL_BANDS,
 ) -> NDArray[np.int64]:
-    """Count the responses of each band in each zone, on an axis of the band's own spread.
+    """Count the responses of each band in each zone, on the axis of the module's text: int64 (n_bands, n_zones, 256).
 
-    Parameters
-    ----------
-    pixels, mask, zones
-        As for :func:`~histcxr.features.histograms.masked_histogram`.
-    bands : see :func:`histcxr.features.filters.as_bands`
-
-    Returns
-    -------
-    ndarray of int64, shape (n_bands, n_zones, 256)
-        Pixels of the working image; see the module's description for the axis. Lungs of one grey level have
-        all their counts in the bin of zero: 128, or 0 for ``mag`` and ``std``.
-
-    Raises
-    ------
-    InputError
-        When dtype, dimensions or shapes do not fit, zones or a band is unknown.
-
-    Notes
-    -----
-    The spread is taken over both lungs together, whatever the zones: so differences between zones stay.
+    Pixels, mask and zones are as for :func:`~histcxr.features.histograms.masked_histogram`, bands as for
+    :func:`histcxr.features.filters.as_bands`, and so are the errors. Pixels of the working image are counted. Lungs of
+    one grey level have all their counts in the bin of zero: 128, or 0 for ``mag`` and ``std``.
     """
     zones = check_zones(zones)
     wanted = as_bands(bands)
     check_pixels(pixels, mask)
-    n_zones = len(zone_names(zones))
-    counts = np.zeros((len(wanted), n_zones, BINS), np.int64)
+    counts = np.zeros((len(wanted), len(zone_names(zones)), BINS), np.int64)
     if not wanted or not mask.any():
         return counts
     filtered = filtered_images(pixels, mask, wanted)
     whole_first = int(isinstance(zones, str))
-    parts = n_zones - whole_first
+    parts = counts.shape[1] - whole_first
     # Labels of working pixels, from 0; offsets of their rows in one flat histogram.
     offset = (zone_labels(filtered.mask, zones)[filtered.mask].astype(np.int32) - 1) * BINS
     for row, band, image in zip(counts, wanted, filtered.values, strict=True):

@@ -56,16 +56,7 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
     A subclass stores what the rows stand for as ``zones`` and, where rows of bands follow, ``bands``. Counts may come
     as ``(n, rows, bins)`` or flat as ``(n, rows * bins)``. A zone without a pixel (a lung that is missing) takes the
     distribution of the whole lungs: the neutral guess. An image without any counted pixel has no features and is
-    refused; extraction marks such images as unusable.
-
-    Attributes
-    ----------
-    n_bins_ : int
-        Bins of a histogram.
-    n_features_in_ : int
-        Counts of an image: rows times bins.
-    feature_names_in_ : ndarray of str
-        Only when fitted on a table with named columns.
+    refused; extraction marks such images as unusable. Once fitted, ``n_bins_`` says how many bins a histogram has.
     """
 
     zones: Zones
@@ -79,11 +70,8 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Check the parameters and note the layout of the counts; ``y`` is ignored.
 
-        Raises
-        ------
-        ValueError
-            When a parameter or the counts' layout does not fit (:class:`~histcxr.exceptions.InputError`), or counts
-            are negative, missing or infinite.
+        ValueError is raised when one does not fit (:class:`~histcxr.exceptions.InputError`), or counts are negative,
+        missing or infinite.
         """
         self._check_parameters()
         if self.dtype not in (None, "float64", "float32"):
@@ -94,13 +82,7 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Compute the features, shape (n, n_features_out).
-
-        Raises
-        ------
-        ValueError
-            As for :meth:`fit`, or when an image has no counted pixel.
-        """
+        """Compute the features, shape (n, n_features_out); ValueError also when an image has no counted pixel."""
         check_is_fitted(self)
         counts = self._counts(X, reset=False)
         self._refuse_empty(counts)
@@ -112,10 +94,7 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
         return found
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
-        """Name the features after rows, not after columns, e.g. ``right_upper_quantile_0.25``.
-
-        ``input_features`` are only compared with the names seen by ``fit``.
-        """
+        """Name the features, e.g. ``right_upper_quantile_0.25``; ``input_features`` are only checked."""
         check_is_fitted(self)
         _check_feature_names_in(self, input_features, generate_names=False)
         return np.array(self._names(), dtype=object)
@@ -217,11 +196,10 @@ class HistogramFeatures(CountsTransformer):
     ignore_bins : sequence of int, default=()
         Bins to count as empty, e.g. ``(0, 255)`` where pixels of these values are an artefact of processing.
     dtype : {"float64", "float32"}, default="float64"
-        Of the features.
 
     Notes
     -----
-    How counts may come, what becomes of empty zones, and the attributes: see :class:`CountsTransformer`.
+    How counts may come, and what becomes of empty zones: see :class:`CountsTransformer`.
     """
 
     def __init__(
@@ -325,12 +303,7 @@ class LungIntensity(CountsTransformer):
 
     Features on the lungs' own scale (``HistogramFeatures(scale="own")``) are blind to both. Added as two
     numbers among many they help at home and elsewhere; raw quantiles of each zone, which hold the same, bring
-    the scanner's brightness into every feature and travel badly.
-
-    Parameters
-    ----------
-    zones : {1, 2, 6, "1+2", "1+6"}, default=1
-        The zones that the rows of the counts stand for; see :mod:`histcxr.features.histograms`.
+    the scanner's brightness into every feature and travel badly. ``zones`` are those that the rows stand for.
     """
 
     def __init__(self, zones: Zones = 1) -> None:

@@ -20,16 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import Reason
-from histcxr.files.headers import Header, refuse
+from histcxr.files.reading import Header, refuse
 
+# Every failure becomes a reason here; the libraries' own lines about it would only litter the terminal. Set once and
+# not around each call, where threads would undo each other.
 if "OPENCV_LOG_LEVEL" not in os.environ:
-    # Every failure becomes a reason here; OpenCV's own lines about it would only litter the terminal. The
-    # level is one for the whole process, so it is set once and not around each call, where threads would undo
-    # each other.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-warnings.filterwarnings(
-    "ignore", module=r"PIL\.TiffImagePlugin"
-)  # what it says of annexes, for the same reason
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 Pixels = NDArray[Any]
 """Grey levels or channels as decoded: uint8 or uint16."""
@@ -47,7 +44,6 @@ def decode_grey(data: bytes, header: Header, path: str = "") -> tuple[Pixels, fl
     Parameters
     ----------
     data : bytes
-        The file's content.
     header : Header
         What :func:`~histcxr.files.formats.read_header` returned for it.
     path : str, optional

@@ -1,6 +1,6 @@
 """The structure of PNG, JPEG, TIFF and BMP files, walked without touching pixels at a few microseconds a file.
 
-A further format is one function here, one line in :data:`_READERS` and a signature in :mod:`histcxr.files.headers`.
+A further format is one function here, one line in :data:`_READERS` and a signature in :mod:`histcxr.files.reading`.
 Every function raises :class:`~histcxr.exceptions.RadiographError` with ``truncated``, ``damaged``, ``too_large`` or
 ``unsupported``.
 
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from histcxr.exceptions import Reason
-from histcxr.files.headers import SIGNATURES, Header, check_size, exif_orientation, refuse, sniff
+from histcxr.files.reading import SIGNATURES, Header, check_size, exif_orientation, refuse, sniff
 
 
 def read_header(data: bytes, path: str = "") -> Header:
@@ -97,16 +97,10 @@ def read_png(data: bytes, path: str = "") -> Header:
     if not interlace and packed * _MAX_RATIO < needed:
         detail = f"{packed:,} bytes of image data cannot hold {width} x {height} pixels"
         refuse(Reason.TRUNCATED, path, detail)
+    stream, alpha = _without(data, annexes, position), colour in (4, 6) or transparent
+    samples = _SAMPLES[colour]
     return Header(
-        "PNG",
-        width,
-        height,
-        bits,
-        _SAMPLES[colour],
-        orientation,
-        palette=colour == 3,
-        alpha=colour in (4, 6) or transparent,
-        stream=_without(data, annexes, position),
+        "PNG", width, height, bits, samples, orientation, palette=colour == 3, alpha=alpha, stream=stream
     )
 
 
@@ -205,24 +199,8 @@ _STRIPS, _ORIENTATION, _SAMPLES_PER_PIXEL, _ROWS, _COUNTS, _PLANAR = 273, 274, 2
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_COUNTS, _FORMAT = 322, 323, 324, 325, 339
 _WANTED = frozenset({*range(254, 263), *range(273, 285), *range(322, 326), _FORMAT})
 _INTEGERS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG
-_SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}
+_BYTES = {1: (1, 2, 6, 7), 2: (3, 8), 4: (4, 9, 11, 13), 8: (5, 10, 12, 16, 17, 18)}
+_SIZES = {kind: size for size, kinds in _BYTES.items() for kind in kinds}
 _PLAIN, _LZW, _PACKBITS, _DEFLATE, _CCITT = 1, 5, 32773, (8, 32946), (2, 3, 4)
 _MAX_PAGES, _MAX_VALUES = 1000, 2**20
 

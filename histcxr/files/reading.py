@@ -1,7 +1,7 @@
-"""Reading a file's bytes safely: every way in which that fails becomes a reason, and nothing ever blocks.
+"""A file's bytes, read safely, and what they say of themselves: the format, and the facts that every header gives.
 
-A folder from a hospital holds links that lead nowhere, pipes and files without permission. Opening a pipe
-would wait for ever, so files are opened without blocking and looked at before they are read.
+A folder from a hospital holds links that lead nowhere, pipes and files without permission: every way in which reading
+fails becomes a reason. Opening a pipe would wait for ever, so files are opened without blocking and looked at first.
 """
 
 from __future__ import annotations
@@ -9,11 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from histcxr.exceptions import RadiographError, Reason
 
+MAX_PIXELS = 2**26
+"""Largest accepted image: 8192 x 8192, several times a full-field detector at 100 micrometres."""
+
+MAX_SIDE = 2**16 - 1
+"""Longest accepted side, in pixels."""
+
+MIN_SIDE = 32
+"""Shortest accepted side of a radiograph, in pixels."""
+
 MAX_FILE_BYTES = 2**29
-"""Larger files are refused unread: four times the largest image accepted (2**26 pixels) at 16 bits."""
+"""Larger files are refused unread: four times the largest image accepted at 16 bits."""
 
 _OPEN_FLAGS = os.O_RDONLY
 for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):  # each where the system knows it
@@ -58,26 +69,11 @@ def kind_of(mode: int) -> str:
 
 
 def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """Read a regular file whole, or its beginning.
+    """Read a regular file, at least one byte: whole, or its first ``most`` bytes (the system may give fewer).
 
-    Parameters
-    ----------
-    path : path-like
-        The file; symbolic links are followed.
-    most : int, optional
-        Read no more than so many bytes of a larger file (one read: the system may give fewer).
-
-    Returns
-    -------
-    bytes
-        The content, at least one byte.
-
-    Raises
-    ------
-    RadiographError
-        With the reason ``not_found`` (also a link that leads nowhere), ``link_loop``, ``permission``,
-        ``not_a_file`` (folder, pipe, socket, device), ``file_empty``, ``too_large`` or ``damaged`` (the disk
-        failed).
+    Symbolic links are followed. :class:`RadiographError` says ``not_found`` (also a link that leads nowhere),
+    ``link_loop``, ``permission``, ``not_a_file`` (folder, pipe, socket, device), ``file_empty``, ``too_large`` or
+    ``damaged`` (the disk failed).
     """
     name = os.fspath(path)
     try:
@@ -116,3 +112,145 @@ def _read_on(descriptor: int, data: bytes, name: str) -> bytes:
         if total > MAX_FILE_BYTES:
             raise RadiographError(Reason.TOO_LARGE, name, f"more than {MAX_FILE_BYTES:,} bytes")
     return b"".join(parts)
+
+
+class Header(NamedTuple):
+    """What a file declares, checked for consistency with its own length.
+
+    Attributes
+    ----------
+    format : str
+        ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"`` or ``"DICOM"``.
+    width, height : int
+        Declared size in pixels, before any turning.
+    bits : int
+        Declared bits per sample, 1 to 16.
+    channels : int
+        Samples per pixel as stored (a palette counts as 1).
+    orientation : int
+        EXIF orientation 1 to 8 that is still to be applied to the decoded pixels.
+    turned : int
+        Orientation 1 to 8 that the decoder applies by itself (TIFF).
+    palette, alpha, inverted : bool
+        Colours come from a table; the last channel is opacity; stored values run from white to black.
+    fills_silently : bool
+        What is missing at the end would be decoded as mid-grey, so the ending wants a look (sequential JPEG).
+    second_look : bool
+        OpenCV passes over damage in this compression, so another decoder must agree (TIFF).
+    stream : bytes or None
+        Bytes to decode instead of the file's own: the same image without annexes that make decoders complain.
+    dicom : object or None
+        The :class:`~histcxr.dicom.pixels.DicomImage` of a DICOM file: what its tags say of its pixels.
+    """
+
+    format: str
+    width: int
+    height: int
+    bits: int
+    channels: int
+    orientation: int = 1
+    turned: int = 1
+    palette: bool = False
+    alpha: bool = False
+    inverted: bool = False
+    fills_silently: bool = False
+    second_look: bool = False
+    stream: bytes | None = None
+    dicom: Any = None
+
+
+def refuse(reason: Reason, path: str, detail: str = "") -> NoReturn:
+    """Raise the error of an image that cannot be read."""
+    raise RadiographError(reason, path, detail)
+
+
+def check_size(width: int, height: int, path: str) -> None:
+    """Refuse sizes that no radiograph has, before memory is asked for them."""
+    if width < 1 or height < 1:
+        refuse(Reason.DAMAGED, path, f"declares {width} x {height} pixels")
+    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
+        detail = f"declares {width} x {height} pixels; the limit is {MAX_PIXELS:,} in all"
+        refuse(Reason.TOO_LARGE, path, detail)
+
+
+SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"BM", "BMP"),
+    (b"II+\x00", "BigTIFF"),
+    (b"MM\x00+", "BigTIFF"),
+    (b"GIF8", "GIF"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"%PDF", "PDF"),
+    (b"PK\x03\x04", "ZIP archive"),
+    (b"\x1f\x8b", "gzip archive"),
+    (b"\x93NUMPY", "NumPy array"),
+)
+
+
+def sniff(data: bytes) -> str:
+    """Name the format of a file by its first bytes (at least 140 of them, or all).
+
+    ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"``, ``"DICOM"``, a format that is known but not read, or ``""``.
+    """
+    if data[128:132] == b"DICM":  # first: the 128 bytes before it may be the head of a TIFF file
+        return "DICOM"
+    for signature, name in SIGNATURES:
+        # Two letters are no signature (a text may begin with "BM"), so look at the second header's size.
+        if data.startswith(signature) and (name != "BMP" or data[14:18] in _BMP_HEADER_SIZES):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"heic", b"heix", b"mif1", b"msf1"):
+        return "HEIF"
+    return "" if dicom_start(data) is None else "DICOM"
+
+
+_BMP_HEADER_SIZES = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
+
+
+def dicom_start(data: bytes) -> int | None:
+    """Where the first data element of a DICOM file begins; None when nothing looks like one.
+
+    Most files have 128 free bytes and the prefix "DICM" (DICOM PS3.10, section 7.1); old archives and careless
+    exports leave out either or both. Without the prefix, the file must begin with a likely first element: of
+    group 2 or 8, of a low number, with a known type or a small length. ``data`` is the file, or at least its
+    first 140 bytes.
+    """
+    if data[128:132] == b"DICM":
+        return 132
+    if data[:4] == b"DICM":
+        return 4
+    if _looks_like_element(data[:8]):
+        return 0
+    return 128 if data[:128] == bytes(128) and _looks_like_element(data[128:136]) else None
+
+
+def _looks_like_element(head: bytes) -> bool:
+    order: Literal["little", "big"] = "big" if head[:1] == b"\x00" else "little"
+    if len(head) < 8 or head[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
+        return False
+    if int.from_bytes(head[2:4], order) > 0x70:
+        return False
+    explicit = head[4:6] in (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")
+    return explicit or 0 < int.from_bytes(head[4:8], order) <= 64
+
+
+def exif_orientation(tiff: bytes) -> int:
+    """Orientation 1 to 8 from an EXIF block (a small TIFF structure); 1 when absent or malformed."""
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
+    try:
+        if order is not None:
+            start = struct.unpack_from(f"{order}I", tiff, 4)[0]
+            for entry in range(struct.unpack_from(f"{order}H", tiff, start)[0]):
+                tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * entry)
+                if tag == 274:
+                    return int(value) if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1

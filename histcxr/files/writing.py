@@ -63,10 +63,9 @@ def replacing(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator
             else:
                 unfinished.touch(exist_ok=False)
             yield unfinished
-            for file in (
-                [file for file in unfinished.rglob("*") if file.is_file()] if folder else [unfinished]
-            ):
-                _sync(file)
+            for file in unfinished.rglob("*") if folder else [unfinished]:
+                if file.is_file():
+                    _sync(file)
             if before is not None:
                 unfinished.chmod(stat.S_IMODE(before))
             if folder:
@@ -129,18 +128,8 @@ def write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
 def encode_image(pixels: NDArray[Any], extension: str = ".png", *, bilevel: bool = False) -> bytes:
     """Encode an image in the format that the extension names.
 
-    Parameters
-    ----------
-    pixels : uint8 or uint16 (height, width) or (height, width, channels)
-        Grey levels, or colours in OpenCV's order (blue first).
-    extension : str, default ".png"
-    bilevel : bool, default False
-        Store one bit a pixel (PNG only): everything above 0 is white.
-
-    Raises
-    ------
-    InputError
-        When the format is unknown.
+    ``pixels``: uint8 or uint16 (height, width), grey levels, or (height, width, channels), colours in OpenCV's order
+    (blue first). ``bilevel``: one bit a pixel (PNG only), everything above 0 being white. InputError: unknown format.
     """
     import cv2
 
@@ -157,12 +146,7 @@ def encode_image(pixels: NDArray[Any], extension: str = ".png", *, bilevel: bool
 def write_image(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:
     """Write an image in the format that its name says, and the folders that it needs.
 
-    Raises
-    ------
-    InputError
-        When the format is unknown.
-    OutputError
-        When it cannot be written.
+    Raises InputError when the format is unknown, OutputError when it cannot be written.
     """
     _write(Path(path), encode_image(pixels, Path(path).suffix))
 
@@ -170,10 +154,7 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:
 def write_mask(path: str | os.PathLike[str], mask: NDArray[Any]) -> None:
     """Write a mask, bool or uint8 (height, width), above 0 in the lungs, as a PNG of one bit a pixel.
 
-    Raises
-    ------
-    OutputError
-        When it cannot be written.
+    Raises OutputError when it cannot be written.
     """
     _write(Path(path), encode_image((mask != 0).astype("uint8") * 255, bilevel=True))
 

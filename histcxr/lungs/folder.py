@@ -55,10 +55,7 @@ class SegmentationSummary:
 
 @dataclass
 class _Sheet:
-    """Small radiographs with the outline of their lungs, or with what was wrong, to look at.
-
-    A fair choice (every k-th, k doubling as the folder turns out larger), and the first of those refused.
-    """
+    """Outlined lungs of every k-th radiograph, k doubling as the folder turns out larger, and the first refused."""
 
     step: int = 1
     seen: int = 0
@@ -130,16 +127,10 @@ def segment_folder(
     n_jobs : int
         Threads that read images.
     overwrite : bool
-        Write into a folder that exists.
-
-    Returns
-    -------
-    SegmentationSummary
+        Write into a folder that exists, which raises InputError otherwise, as missing data do.
 
     Raises
     ------
-    InputError
-        No such data, or an output that exists.
     OutputError
         When a file cannot be written.
     """

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import MaskError, ModelError, RadiographError, Reason, UnjudgeableError
 from histcxr.files.reading import read_file
-from histcxr.lungs.shape import Lungs, enlarged, find_lungs, polarity
+from histcxr.lungs.shape import enlarged, find_lungs, polarity
 from histcxr.networks.onnx_model import open_session
 
 #: Side of the network's input and output, in pixels; it suffices for the outline of the lungs.
@@ -61,14 +61,7 @@ def standardised(square: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 class Found(NamedTuple):
-    """The lungs of one radiograph.
-
-    Attributes
-    ----------
-    mask : ndarray of bool, shape (height, width)
-    distance : float
-        From the training radiographs; see :mod:`histcxr.decision.out_of_distribution`.
-    """
+    """The lungs of one radiograph: bool ``(height, width)``, and the squared distance from those of the training."""
 
     mask: NDArray[np.bool_]
     distance: float
@@ -77,10 +70,7 @@ class Found(NamedTuple):
 class Segmenter:
     """The network that finds lungs, ready to use; may be used from several threads.
 
-    Parameters
-    ----------
-    model : bytes
-        An ONNX file that ``histcxr segment-train`` has written.
+    Made from the bytes of an ONNX file that ``histcxr segment-train`` has written, else ModelError is raised.
 
     Attributes
     ----------
@@ -88,11 +78,6 @@ class Segmenter:
         SHA-256 of the file in hex: masks of equal digests are equal.
     about : dict
         What the file says of itself: data, figures, limits.
-
-    Raises
-    ------
-    ModelError
-        When it is no such file.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -167,7 +152,7 @@ class Segmenter:
         height, width = pixels.shape
         if max(height, width) > MAX_ASPECT * min(height, width):
             return RadiographError(Reason.NOT_A_CHEST, path, f"{width} x {height} pixels")
-        lungs: Lungs = find_lungs(probabilities)
+        lungs = find_lungs(probabilities)
         if lungs.reason is None and polarity(square, lungs.mask) > 0:
             return RadiographError(Reason.POLARITY, path)
         if not distance <= self._farthest:  # so is NaN
@@ -181,16 +166,9 @@ class Segmenter:
 
 
 def load_segmenter(path: str | os.PathLike[str] | None = None) -> Segmenter:
-    """Load a network that finds lungs.
+    """Load a network from an ONNX file of ``histcxr segment-train``; by default the one that comes with histcxr.
 
-    ``path`` is an ONNX file of ``histcxr segment-train``; by default the one that comes with histcxr.
-
-    Raises
-    ------
-    ModelError
-        When the file is none.
-    RadiographError
-        When it cannot be read.
+    ModelError is raised when the file is none, RadiographError when it cannot be read.
     """
     return _packaged() if path is None else Segmenter(read_file(os.fspath(path)))
 

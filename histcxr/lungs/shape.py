@@ -35,18 +35,9 @@ _EVEN: Final = 0.02
 
 
 class Lungs(NamedTuple):
-    """What was found.
+    """What was found, of shape (size, size), and why these cannot be two lungs.
 
-    Attributes
-    ----------
-    probabilities : ndarray of float32, shape (size, size)
-        Cleaned: specks are 0, holes are 1.
-    mask : ndarray of uint8, shape (size, size)
-        1 where a probability exceeds one half.
-    reason : Reason or None
-        Why these cannot be two lungs.
-    detail : str
-        What was found.
+    Probabilities are cleaned: specks are 0, holes are 1. The mask is 1 where they exceed one half.
     """
 
     probabilities: NDArray[np.float32]

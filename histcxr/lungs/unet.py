@@ -1,77 +1,142 @@
-"""The network that finds lungs: a small U-Net (Ronneberger, Fischer and Brox, 2015), on any Keras 3 backend.
+"""The network that finds lungs, and the gate on what it sees.
 
+The network is a small U-Net (Ronneberger, Fischer and Brox, 2015), on any Keras 3 backend.
 Each level down is one convolution of 3 x 3 pixels with batch normalisation and ReLU at the top and two below, then
 2 x 2 max pooling; each level up a transposed convolution, the skip connection and convolutions again. Keras builds it
 for training (:func:`build_unet`); :func:`write_onnx` writes it for prediction from its weights, without Keras.
+
+The gate asks whether a picture is an upright frontal chest radiograph at all, by two tests on the network's context,
+the means of its deepest maps over each quarter of the picture. Its distance from the contexts of radiographs
+(:mod:`histcxr.decision.out_of_distribution`) refuses what nobody thought of. A plane between radiographs and pictures
+that are none (drawn ones, and radiographs turned, cut in half, laid side by side or burnt out: outlier exposure,
+Hendrycks, Mazeika and Dietterich 2019) refuses what looks much like a radiograph. Both limits follow from the share
+of validation radiographs that may be refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from histcxr.decision.out_of_distribution import OutOfDistribution, fit_out_of_distribution
 from histcxr.exceptions import ModelError
-from histcxr.lungs.gate import Gate
 from histcxr.lungs.segmenter import SIZE
 from histcxr.networks.backend import import_neural, seeded
 from histcxr.networks.fit import Weights
 from histcxr.networks.onnx_model import EPSILON, GraphWriter, fold_norm
-
-__all__ = ["WIDTHS", "build_unet", "check_weights", "weight_shapes", "write_onnx"]
+from histcxr.phantoms.not_chests import TRANSFORMS, draw_not_chest
 
 #: Maps on each level, from the finest to the coarsest.
 WIDTHS: Final = (8, 16, 32, 64, 96)
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
+#: Share of the validation radiographs that each of the two tests may refuse.
+FALSE_ALARMS: Final = 0.004
 
-def _convolutions(level: int) -> int:
-    """Say how many convolutions follow each other on a level: the finest is dear and gets one."""
-    return 1 if level == 0 else 2
+#: Directions in which distances are measured: those in which radiographs differ most.
+DIRECTIONS: Final = 96
+
+#: Kinds of drawn pictures that the plane is fitted with; the others show what it does with the unknown.
+EXPOSED: Final = ("grey_photograph", "text", "noise", "blank", "lateral", "hand", "abdomen")
+
+# Inverted radiographs are told by their grey levels, not by the network, which is taught to see through it.
+_CHANGES: Final = tuple(name for name in TRANSFORMS if name not in ("inverted", "solarised"))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Two limits on the context.
+
+    The distribution's whitening keeps :data:`DIRECTIONS` directions. ``context @ plane + offset`` (plane float64
+    ``(k,)``) is high for radiographs; below ``limit``, as ``false_alarms`` (a share) of the validation radiographs are,
+    the picture is refused.
+    """
+
+    distribution: OutOfDistribution
+    plane: NDArray[np.float64]
+    offset: float
+    limit: float
+    false_alarms: float
+
+
+def fit_gate(
+    training: NDArray[np.floating], validation: NDArray[np.floating], others: NDArray[np.floating]
+) -> Gate:
+    """Fit both limits from contexts (n, k) of radiographs, of different patients, and of ``others``, which are none.
+
+    InputError is raised for too few radiographs.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    distribution = fit_out_of_distribution(
+        training, validation, false_alarms=FALSE_ALARMS, directions=DIRECTIONS
+    )
+    contexts = np.concatenate([training, others]).astype(np.float64)
+    good = np.arange(len(contexts)) < len(training)
+    scaler = StandardScaler().fit(contexts)
+    fitted = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000).fit(
+        scaler.transform(contexts), good
+    )
+    plane = fitted.coef_[0] / scaler.scale_
+    offset = float(fitted.intercept_[0] - plane @ scaler.mean_)
+    heights = np.asarray(validation, np.float64) @ plane + offset
+    limit = float(np.quantile(heights, FALSE_ALARMS, method="lower"))
+    return Gate(distribution, plane, offset, limit, float(np.mean(heights < limit)))
+
+
+def no_radiographs(
+    radiographs: NDArray[np.uint8], seed: int, *, drawn: int = 300
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield pictures to fit the plane with, of different sizes.
+
+    First ``drawn`` ones of each kind in :data:`EXPOSED`, then the radiographs (uint8 ``(n, height, width)``, of
+    training patients), each changed in one way.
+    """
+    rng = np.random.default_rng([seed, 3])
+    for kind in EXPOSED:
+        for _ in range(drawn):
+            yield draw_not_chest(kind, rng)
+    for i, pixels in enumerate(radiographs):
+        yield TRANSFORMS[_CHANGES[i % len(_CHANGES)]](pixels)
+
+
+def _convolutions(side: str, level: int) -> list[str]:
+    """Name the convolutions that follow each other on a level: the finest is dear and gets one."""
+    return [f"{side}{level}_conv{i}" for i in ((1, 2) if level else (1,))]
 
 
 def build_unet(widths: tuple[int, ...] = WIDTHS, *, seed: int = 0) -> Any:
-    """Build the network with fresh weights.
+    """Build a Keras model with fresh weights, which are equal for equal seeds on one backend.
 
-    Parameters
-    ----------
-    widths : tuple of int
-        Maps on each level.
-    seed : int
-        Equal seeds give equal weights on one backend.
-
-    Returns
-    -------
-    keras.Model
-        From ``(n, SIZE, SIZE, 1)`` to ``(n, SIZE, SIZE, 1)``: each pixel's probability of belonging to a lung.
+    It goes from ``(n, SIZE, SIZE, 1)`` to ``(n, SIZE, SIZE, 1)``: each pixel's probability of belonging to a lung.
     """
     keras = import_neural("keras", "to train the network that finds lungs")
-    with seeded(seed):
-        return _build(keras.layers, keras.Model, widths)
+    layers, deepest = keras.layers, len(widths) - 1
 
-
-def _build(layers: Any, model: Any, widths: tuple[int, ...]) -> Any:
     def block(x: Any, side: str, level: int) -> Any:
-        for i in range(1, _convolutions(level) + 1):
-            name = f"{side}{level}_conv{i}"
+        for name in _convolutions(side, level):
             x = layers.Conv2D(widths[level], 3, padding="same", use_bias=False, name=name)(x)
             x = layers.BatchNormalization(epsilon=EPSILON, name=f"{name}_norm")(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
         return x
 
-    deepest = len(widths) - 1
-    x = image = layers.Input((SIZE, SIZE, 1), name="image")
-    skips = []
-    for level in range(deepest + 1):
-        x = block(layers.MaxPooling2D(name=f"down{level}_pool")(x) if level else x, "down", level)
-        skips.append(x)
-    for level in reversed(range(deepest)):
-        x = layers.Conv2DTranspose(widths[level], 2, strides=2, name=f"up{level}_enlarge")(x)
-        x = block(layers.Concatenate(name=f"up{level}_skip")([x, skips[level]]), "up", level)
-    lungs = layers.Conv2D(1, 1, activation="sigmoid", name="lungs")(x)
-    return model(image, lungs, name="lungs")
+    with seeded(seed):
+        x = image = layers.Input((SIZE, SIZE, 1), name="image")
+        skips = []
+        for level in range(deepest + 1):
+            x = block(layers.MaxPooling2D(name=f"down{level}_pool")(x) if level else x, "down", level)
+            skips.append(x)
+        for level in reversed(range(deepest)):
+            x = layers.Conv2DTranspose(widths[level], 2, strides=2, name=f"up{level}_enlarge")(x)
+            x = block(layers.Concatenate(name=f"up{level}_skip")([x, skips[level]]), "up", level)
+        lungs = layers.Conv2D(1, 1, activation="sigmoid", name="lungs")(x)
+        return keras.Model(image, lungs, name="lungs")
 
 
 def weight_shapes(widths: tuple[int, ...] = WIDTHS) -> dict[str, tuple[int, ...]]:
@@ -79,8 +144,7 @@ def weight_shapes(widths: tuple[int, ...] = WIDTHS) -> dict[str, tuple[int, ...]
     shapes: dict[str, tuple[int, ...]] = {}
 
     def block(side: str, level: int, channels: int) -> None:
-        for i in range(1, _convolutions(level) + 1):
-            name = f"{side}{level}_conv{i}"
+        for name in _convolutions(side, level):
             shapes[f"{name}/kernel"] = (3, 3, channels, widths[level])
             shapes.update({f"{name}_norm/{part}": (widths[level],) for part in _NORM})
             channels = widths[level]
@@ -99,12 +163,11 @@ def weight_shapes(widths: tuple[int, ...] = WIDTHS) -> dict[str, tuple[int, ...]
 def check_weights(weights: Weights) -> tuple[int, ...]:
     """Return the widths of the network that has these weights.
 
-    Raises
-    ------
-    ModelError
-        When a weight is missing, has the wrong shape, or is not finite.
+    ModelError is raised when a weight is missing, has the wrong shape, or is not finite.
     """
-    widths = _widths(weights)
+    widths: tuple[int, ...] = ()
+    while (kernel := weights.get(f"down{len(widths)}_conv1/kernel")) is not None:
+        widths += (kernel.shape[-1],)
     shapes = weight_shapes(widths)
     found = {name: values.shape for name, values in weights.items()}
     if found != shapes:
@@ -117,13 +180,6 @@ def check_weights(weights: Weights) -> tuple[int, ...]:
     return widths
 
 
-def _widths(weights: Weights) -> tuple[int, ...]:
-    widths: list[int] = []
-    while (kernel := weights.get(f"down{len(widths)}_conv1/kernel")) is not None:
-        widths.append(kernel.shape[-1])
-    return tuple(widths)
-
-
 def write_onnx(
     weights: Weights, gate: Gate | None = None, *, properties: Mapping[str, str] | None = None
 ) -> bytes:
@@ -132,9 +188,8 @@ def write_onnx(
     Parameters
     ----------
     weights : dict of str to ndarray
-        As :func:`~histcxr.networks.fit.get_weights` gives them.
+        As :func:`~histcxr.networks.fit.get_weights` gives them; ModelError is raised for those of another network.
     gate : Gate, optional
-        What to compute from the context.
     properties : mapping of str to str, optional
         Texts to keep in the file.
 
@@ -145,11 +200,6 @@ def write_onnx(
         SIZE, SIZE)`` and ``context`` ``(n, 4 widths[-1])``, the mean of each of the deepest maps over each quarter of
         the picture; with a gate also ``distance`` ``(n, 1)``, the squared Mahalanobis distance of the context, and
         ``height`` ``(n, 1)``, its height over the gate's plane.
-
-    Raises
-    ------
-    ModelError
-        When the weights are not those of such a network.
     """
     widths = check_weights(weights)
     writer = GraphWriter()
@@ -191,8 +241,8 @@ def write_onnx(
 
 
 def _write_block(writer: GraphWriter, weights: Weights, x: str, side: str, level: int) -> str:
-    for i in range(1, _convolutions(level) + 1):
-        layer, name = f"{side}{level}_conv{i}", f"{side}{level}.conv{i}"
+    for layer in _convolutions(side, level):
+        name = layer.replace("_", ".")
         norm = {part: weights[f"{layer}_norm/{part}"] for part in _NORM}
         kernel, bias = fold_norm(weights[f"{layer}/kernel"].transpose(3, 2, 0, 1), norm)
         x = writer.layer("Conv", x, name, kernel, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])

@@ -6,8 +6,8 @@ Keras trains it, ONNX Runtime predicts: a fitted or loaded classifier scores wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
     check_array,
     check_consistent_length,
@@ -28,23 +27,34 @@ from sklearn.utils.validation import (
 from histcxr.checks import whole_number
 from histcxr.data.splits import validation_folds
 from histcxr.exceptions import InputError
+from histcxr.features import curves
 from histcxr.features.histograms import zone_names
 from histcxr.features.transformers import has_three_dimensions
-from histcxr.models.lenet_network import LeNetGraph, build_lenet, run_session, write_onnx
-from histcxr.models.lenet_training import (
-    REPRESENTATIONS,
+from histcxr.models.lenet_network import (
+    LeNetGraph,
     LeNetTrainer,
     TrainingOptions,
-    check_counted,
-    histogram_tensor,
+    build_lenet,
+    run_session,
+    write_onnx,
 )
+from histcxr.models.out_of_fold import two_classes
 from histcxr.networks.backend import import_neural
 from histcxr.networks.fit import set_weights
 from histcxr.networks.onnx_model import open_session
 
-__all__ = ["LeNetClassifier"]
+#: The representations there are, each with its exponent: where an intensity axis is stretched by ``s``, the
+#: values at a place are multiplied by ``s ** -exponent`` (a density thins out, a share of pixels does not).
+REPRESENTATIONS: Final[dict[str, float]] = {"density": 1.0, "sqrt": 0.5, "cumulative": 0.0}
+
+# Pixels of a row that count as much as a density that sums to 1; the lungs of a small radiograph have about as many.
+_SIZE = 10_000.0
+
+# Rows worked on at a time: bounds the float64 copies that lie between counts and tensor.
+_BLOCK = 1024
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LeNetClassifier(ClassifierMixin, BaseEstimator):
     """A 1-D convolutional network over the bins of histograms, in the manner of LeNet-5.
 
@@ -54,7 +64,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         Histograms an image, when ``X`` comes flat: a number, or a setting such as ``"1+6"``. None: one, or
         what a three-dimensional ``X`` shows.
     representation, smoothing, scale, areas
-        What the network reads; see :func:`~histcxr.models.lenet_training.histogram_tensor`.
+        What the network reads; see :func:`histogram_tensor`.
     bin_width : int, default=1
         Neighbouring bins that are joined into one: with many rows an image (bands), wider bins train several
         times as fast and lose little.
@@ -62,15 +72,13 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         The layers; see :class:`~histcxr.models.lenet_network.LeNetGraph`. One number stands for all layers of a
         kind; the convolution blocks are as many as ``filters``.
     learning_rate, weight_decay, label_smoothing, batch_size, epochs, patience, shift, gamma, contrast
-        See :class:`~histcxr.models.lenet_training.TrainingOptions`. ``shift``, ``gamma`` and ``contrast`` of 0
-        turn the augmentation off.
+        See :class:`~histcxr.models.lenet_network.TrainingOptions`.
     class_weight : "balanced", dict or None, default=None
         Weight of each class in training and validation loss.
     validation_fraction : float, default=0.1
         Share of the patients held out for early stopping, up to one half; 0 trains all epochs on everything.
     n_seeds : int, default=1
-        Networks whose scores are averaged. Each starts from another seed and holds out another part, so that
-        several of them together learn from every patient.
+        Networks whose scores are averaged, each from another seed and with another part held out.
     random_state : int, RandomState instance or None, default=None
         Of everything random. The same integer gives the same weights on the same machine and backend.
 
@@ -83,7 +91,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     members_ : list of dict of str to ndarray
         The weights of each network by name.
     history_ : list of dict of str to list of float
-        The learning curves of each network; see :class:`~histcxr.models.lenet_training.TrainedNetwork`.
+        The learning curves of each network; see :class:`~histcxr.networks.fit.Fitted`.
     best_epochs_ : list of int
         The epoch, from 0, whose weights each network kept.
     graph_ : dict
@@ -92,103 +100,52 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     Notes
     -----
     A fitted classifier consists of arrays, numbers, lists and dictionaries alone: it can be copied, sent to workers
-    and stored by skops. At the first prediction it writes itself as ONNX, which ONNX Runtime opens.
-    On a GPU, cuDNN may add numbers up in changing order; TensorFlow offers
-    ``tf.config.experimental.enable_op_determinism()`` for the same weights twice there.
-
-    Examples
-    --------
-    >>> network = LeNetClassifier(n_seeds=3, random_state=0)
-    >>> network.fit(counts, sick, groups=patients)  # doctest: +SKIP
+    and stored by skops. On a GPU, ``tf.config.experimental.enable_op_determinism()`` gives the same weights twice.
     """
 
     #: Keras uses all cores by itself, and must not be started in a worker process.
     fits_in_workers = False
 
-    def __init__(
-        self,
-        *,
-        zones: int | str | None = None,
-        representation: str = "sqrt",
-        smoothing: float = 0.0,
-        scale: str = "raw",
-        bin_width: int = 1,
-        areas: bool | str = False,
-        filters: Sequence[int] = (32, 64),
-        kernel_size: int | Sequence[int] = (15, 7),
-        pool_size: int | Sequence[int] = 4,
-        pooling: str = "max",
-        activation: str = "relu",
-        batch_norm: bool = True,
-        conv_dropout: float | Sequence[float] = 0.0,
-        dense: Sequence[int] = (256,),
-        dense_dropout: float | Sequence[float] = 0.3,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 1e-3,
-        label_smoothing: float = 0.0,
-        batch_size: int = 128,
-        epochs: int = 80,
-        patience: int = 30,
-        shift: float = 0.04,
-        gamma: float = 0.15,
-        contrast: float = 0.1,
-        class_weight: str | Mapping[Any, float] | None = None,
-        validation_fraction: float = 0.1,
-        n_seeds: int = 1,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.zones = zones
-        self.representation = representation
-        self.smoothing = smoothing
-        self.scale = scale
-        self.bin_width = bin_width
-        self.areas = areas
-        self.filters = filters
-        self.kernel_size = kernel_size
-        self.pool_size = pool_size
-        self.pooling = pooling
-        self.activation = activation
-        self.batch_norm = batch_norm
-        self.conv_dropout = conv_dropout
-        self.dense = dense
-        self.dense_dropout = dense_dropout
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.label_smoothing = label_smoothing
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.patience = patience
-        self.shift = shift
-        self.gamma = gamma
-        self.contrast = contrast
-        self.class_weight = class_weight
-        self.validation_fraction = validation_fraction
-        self.n_seeds = n_seeds
-        self.random_state = random_state
+    zones: int | str | None = None
+    representation: str = "sqrt"
+    smoothing: float = 0.0
+    scale: str = "raw"
+    bin_width: int = 1
+    areas: bool | str = False
+    filters: Sequence[int] = (32, 64)
+    kernel_size: int | Sequence[int] = (15, 7)
+    pool_size: int | Sequence[int] = 4
+    pooling: str = "max"
+    activation: str = "relu"
+    batch_norm: bool = True
+    conv_dropout: float | Sequence[float] = 0.0
+    dense: Sequence[int] = (256,)
+    dense_dropout: float | Sequence[float] = 0.3
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    label_smoothing: float = 0.0
+    batch_size: int = 128
+    epochs: int = 80
+    patience: int = 30
+    shift: float = 0.04
+    gamma: float = 0.15
+    contrast: float = 0.1
+    class_weight: str | Mapping[Any, float] | None = None
+    validation_fraction: float = 0.1
+    n_seeds: int = 1
+    random_state: int | np.random.RandomState | None = None
 
     def fit(self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None) -> LeNetClassifier:
-        """Train the networks.
+        """Train the networks on counts, shape (n, zones, bins) or (n, zones * bins), of two classes in ``y``.
 
-        Parameters
-        ----------
-        X : array-like, shape (n, zones, bins) or (n, zones * bins)
-            Counts, not negative.
-        y : array-like, shape (n,)
-            Two classes.
-        groups : array-like, shape (n,), optional
-            The patient of each image, who is on one side of the held-out part. None: each image is its own.
-
-        Raises
-        ------
-        InputError
-            When a parameter or the layout of the data does not fit, or too few patients are given.
-        MissingDependencyError
-            When Keras or its backend is not installed.
+        ``groups`` are the patients, each of whom is on one side of the held-out part (None: each image is its own).
+        InputError when a parameter, the data's layout or the number of patients does not fit; MissingDependencyError
+        without Keras or its backend.
         """
         whole_number(self.n_seeds, "n_seeds", least=1)
         if groups is not None:
             check_consistent_length(X, groups)
-        trainer, target = self.make_trainer(X, y)
+        trainer, target = self._trainer(X, y)
         entropy = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         folds = validation_folds(target, groups, self.validation_fraction, int(self.n_seeds), entropy)
         seeds = np.random.SeedSequence(entropy).generate_state(int(self.n_seeds)) >> 1
@@ -215,7 +172,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         return np.asarray(self.classes_[(positive >= 0.5).astype(int)])
 
     def to_onnx(self) -> bytes:
-        """Return the fitted networks and their mean as one ONNX model; no package is needed for it.
+        """Return the fitted networks and their mean as one ONNX model, for which no package is needed.
 
         From ``histograms``, float32 ``(n, zones, bins)`` as ``histogram_tensor`` gives them, to ``score``, ``(n, 1)``.
         """
@@ -238,46 +195,26 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         score = keras.layers.Average(name="score")(scores) if len(scores) > 1 else scores[0]
         return keras.Model(inputs, score, name="lenet")
 
-    def make_trainer(self, X: ArrayLike, y: ArrayLike) -> tuple[LeNetTrainer, NDArray[np.int8]]:
-        """Check parameters and data, note the data's layout, and return a trainer that holds them, and the targets.
-
-        :meth:`fit` begins with this; a search trains on from here in its own way. Targets are int8, 1 for the second
-        of ``classes_``.
-        """
-        if self.representation not in REPRESENTATIONS:
-            known = ", ".join(REPRESENTATIONS)
-            raise InputError(f"representation must be one of {known}; got {self.representation!r}")
-        training, layers = (self._options(kind) for kind in (TrainingOptions, LeNetGraph))
-        options = TrainingOptions(exponent=REPRESENTATIONS[self.representation], **training)
-        flat, target = self.check_data(X, y)
-        graph = LeNetGraph.from_options(self.n_bins_ // self.bin_width, self.n_zones_, **layers)
-        weight = None
-        if self.class_weight is not None:
-            weight = compute_sample_weight(self.class_weight, self.classes_[target])
-        tensor = self._tensor(flat).transpose(0, 2, 1)
-        return LeNetTrainer(graph, options, tensor, target, weight), target
-
-    def _options(self, kind: type) -> dict[str, Any]:
-        """Return the parameters that are fields of a table of settings, too."""
-        own = self.get_params()
-        return {field.name: own[field.name] for field in fields(kind) if field.name in own}
-
-    def check_data(self, X: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int8]]:
-        """Return counts (n, zones * bins) and targets, checked; learn the layout and the classes."""
+    def _trainer(self, X: ArrayLike, y: ArrayLike) -> tuple[LeNetTrainer, NDArray[np.int8]]:
+        """Check parameters and data; learn layout and classes; return a trainer of both, and the targets."""
         if y is None:
             raise InputError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         labels = column_or_1d(y, warn=True)
-        check_classification_targets(labels)
-        kind = type_of_target(labels, input_name="y", raise_unknown=True)
-        if kind != "binary":
-            raise InputError(f"Only binary classification is supported. The type of the target is {kind}.")
-        flat = self._flatten(X, reset=True)
+        self.classes_, encoded = two_classes(labels)
+        flat, target = self._flatten(X, reset=True), encoded.astype(np.int8)
         check_consistent_length(flat, labels)
-        classes, target = np.unique(labels, return_inverse=True)
-        if len(classes) < 2:
-            raise InputError(f"y must hold two classes; got one class: {classes[0]!r}")
-        self.classes_ = classes
-        return flat, target.astype(np.int8)
+        tensor = self._tensor(flat).transpose(0, 2, 1)
+        own = self.get_params()
+        training, layers = (
+            {field.name: own[field.name] for field in fields(kind) if field.name in own}
+            for kind in (TrainingOptions, LeNetGraph)
+        )
+        options = TrainingOptions(exponent=REPRESENTATIONS[self.representation], **training)
+        graph = LeNetGraph.from_options(tensor.shape[1], self.n_zones_, **layers)
+        weight = None
+        if self.class_weight is not None:
+            weight = compute_sample_weight(self.class_weight, labels)
+        return LeNetTrainer(graph, options, tensor, target, weight), target
 
     def _tensor(self, flat: NDArray[Any]) -> NDArray[np.float32]:
         cube = flat.reshape(len(flat), self.n_zones_, self.n_bins_ // self.bin_width, self.bin_width)
@@ -304,7 +241,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
             X = cube.reshape(len(cube), -1)
         flat = validate_data(self, X, reset=reset)
         check_non_negative(flat, type(self).__name__)
-        check_counted(flat)
+        _check_counted(flat)
         if reset:
             n_zones: int = 1 if rows is None else int(rows)
             if flat.shape[1] % n_zones:
@@ -337,3 +274,72 @@ def _session(classifier: LeNetClassifier) -> Any:
         session = open_session(classifier.to_onnx())
         _sessions[classifier] = (classifier.members_, session)
     return session
+
+
+def histogram_tensor(
+    counts: NDArray[np.number],
+    representation: str = "sqrt",
+    *,
+    smoothing: float = 0.0,
+    scale: str = "raw",
+    areas: bool | str = False,
+) -> NDArray[np.float32]:
+    """Turn counts, not negative, shape (n, rows, bins), into float32 inputs of about unit size, each image by itself.
+
+    A row without counts (a lung that is missing) takes the distribution of all rows together. InputError for an unknown
+    option, or an image without any count.
+
+    Parameters
+    ----------
+    representation : {"density", "sqrt", "cumulative"}, default="sqrt"
+        ``bins * density``, the square root of that, or twice the cumulative density minus 1. Constants make
+        their size about 1; no statistic of other images enters.
+    smoothing : float, default=0
+        Standard deviation in bins of a Gaussian window over the density; 0 for none.
+    scale : {"raw", "own"}, default="raw"
+        ``"raw"`` keeps the intensity axis. ``"own"`` lays it out anew around the image's own median: the same
+        number of bins over 3 interquartile ranges to either side.
+    areas : {False, True, "size"}, default=False
+        What each row is divided by. False: its own sum. True: the mean sum of the image's rows, so that their areas
+        remain visible. ``"size"``: 10,000 pixels, so that the lungs' size does, too, if images have one size. Masks
+        from models betray the class by shape and size, so off by default.
+    """
+    if representation not in REPRESENTATIONS:
+        raise InputError(
+            f"representation must be one of {', '.join(REPRESENTATIONS)}; got {representation!r}"
+        )
+    if scale not in ("raw", "own"):
+        raise InputError(f"scale must be 'raw' or 'own'; got {scale!r}")
+    if areas not in (False, True, "size"):
+        raise InputError(f"areas must be False, True or 'size'; got {areas!r}")
+    _check_counted(counts)
+    tensor = np.empty(counts.shape, np.float32)
+    for start in range(0, len(counts), _BLOCK):
+        block = counts[start : start + _BLOCK].astype(np.float64)
+        tensor[start : start + _BLOCK] = _block(block, representation, smoothing, scale, areas)
+    return tensor
+
+
+def _check_counted(counts: NDArray[np.number]) -> None:
+    empty = np.flatnonzero(counts.reshape(len(counts), -1).sum(axis=1) <= 0)
+    if empty.size:
+        raise InputError(f"X must have counts in every image; image {int(empty[0])} has none")
+
+
+def _block(
+    counts: NDArray[np.float64], representation: str, smoothing: float, scale: str, areas: bool | str
+) -> NDArray[np.float64]:
+    whole, sums = counts.sum(axis=1), counts.sum(axis=2, keepdims=True)
+    bins = counts.shape[2]
+    density = curves.density(curves.fill_empty(counts, whole))
+    if scale == "own":
+        median, spread = curves.centre_and_spread(whole)
+        density = curves.resample(density, median, spread, 3.0, bins)
+    if smoothing:
+        density = curves.smooth(density, smoothing)
+    if areas:
+        whole_size = _SIZE if areas == "size" else sums.mean(axis=1, keepdims=True)
+        density = density * (sums / whole_size)
+    if representation == "cumulative":
+        return 2.0 * np.cumsum(density, axis=2) - 1.0
+    return np.sqrt(density * bins) if representation == "sqrt" else density * bins

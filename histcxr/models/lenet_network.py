@@ -1,14 +1,16 @@
-"""The layers of the 1-D LeNet: convolution blocks over the bins of a histogram, then dense layers.
+"""The layers of the 1-D LeNet: convolution blocks over the bins of a histogram, then dense layers; and their training.
 
-The graph is described by plain numbers (:class:`LeNetGraph`), from which Keras builds it for training
-(:func:`build_lenet`) and :func:`write_onnx` writes it for prediction, without Keras. It follows LeNet-5 (LeCun et al.,
-1998, "Gradient-based learning applied to document recognition") in one dimension.
+:class:`LeNetGraph` describes them by plain numbers, from which Keras builds them for training, and :func:`write_onnx`
+writes them for prediction, without Keras. They follow LeNet-5 (LeCun et al., 1998, "Gradient-based learning applied to
+document recognition") in one dimension.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,21 +18,22 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
 from histcxr.networks.backend import import_neural, seeded
-from histcxr.networks.fit import Weights
+from histcxr.networks.fit import FitOptions, Weights, get_weights
 from histcxr.networks.onnx_model import EPSILON, GraphWriter, fold_norm
+from histcxr.networks.training import TrainingData, train_classes
 
-__all__ = ["ACTIVATIONS", "POOLINGS", "LeNetGraph", "build_lenet", "run_session", "write_onnx"]
-
-ACTIVATIONS = ("relu", "tanh")
-POOLINGS = ("max", "average")
+# The activations and poolings there are, as ONNX calls them.
+_ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
+_POOLINGS = {"max": "MaxPool", "average": "AveragePool"}
 
 # Options of which one number may stand for all convolution blocks.
-_PER_BLOCK = ("kernel_size", "pool_size", "conv_dropout")
+_BLOCK_OPTIONS = ("kernel_size", "pool_size", "conv_dropout")
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 @dataclass(frozen=True)
 class LeNetGraph:
-    """A 1-D LeNet in numbers.
+    """A 1-D LeNet in numbers; InputError for one that is out of its range.
 
     Parameters
     ----------
@@ -49,11 +52,6 @@ class LeNetGraph:
     pooling : {"max", "average"}
     batch_norm : bool
         Whether each convolution is followed by batch normalisation.
-
-    Raises
-    ------
-    InputError
-        When a number is out of its range.
     """
 
     bins: int
@@ -78,24 +76,19 @@ class LeNetGraph:
             if any(not 0 <= v < 1 for v in getattr(self, name)):
                 raise InputError(f"{name} must be at least 0 and below 1; got {getattr(self, name)!r}")
         blocks = len(self.filters)
-        for name, n in (
-            ("kernel_size", blocks),
-            ("pool_size", blocks),
-            ("conv_dropout", blocks),
-            ("dense_dropout", len(self.dense) + 1),
-        ):
+        for name, n in (*((name, blocks) for name in _BLOCK_OPTIONS), ("dense_dropout", len(self.dense) + 1)):
             if len(getattr(self, name)) != n:
                 raise InputError(f"{name} must be one number, or {n} of them; got {getattr(self, name)!r}")
-        if self.activation not in ACTIVATIONS:
-            raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
-        if self.pooling not in POOLINGS:
-            raise InputError(f"pooling must be one of {', '.join(POOLINGS)}; got {self.pooling!r}")
+        if self.activation not in _ACTIVATIONS:
+            raise InputError(f"activation must be one of {', '.join(_ACTIVATIONS)}; got {self.activation!r}")
+        if self.pooling not in _POOLINGS:
+            raise InputError(f"pooling must be one of {', '.join(_POOLINGS)}; got {self.pooling!r}")
 
     @classmethod
     def from_options(cls, bins: int, channels: int, **options: Any) -> LeNetGraph:
         """Build the description from options in which one number may stand for all layers of a kind."""
         blocks, layers = _values("filters", options["filters"]), _values("dense", options["dense"])
-        each = {name: _values(name, options[name], len(blocks)) for name in _PER_BLOCK}
+        each = {name: _values(name, options[name], len(blocks)) for name in _BLOCK_OPTIONS}
         rates = _values("dense_dropout", options["dense_dropout"], len(layers) + 1)
         return cls(
             bins, channels, **options | each | {"filters": blocks, "dense": layers, "dense_dropout": rates}
@@ -117,8 +110,7 @@ class LeNetGraph:
             if not self.batch_norm:
                 shapes[f"conv{i}/bias"] = (filters,)
             else:
-                for name in ("gamma", "beta", "moving_mean", "moving_variance"):
-                    shapes[f"norm{i}/{name}"] = (filters,)
+                shapes |= {f"norm{i}/{name}": (filters,) for name in _NORM}
         units = (self.lengths()[-1] * self.filters[-1], *self.dense, 1)
         names = [f"dense{i}" for i in range(1, len(self.dense) + 1)] + ["output"]
         for layer, entering, leaving in zip(names, units[:-1], units[1:], strict=True):
@@ -126,13 +118,7 @@ class LeNetGraph:
         return shapes
 
     def check_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
-        """Refuse weights that are not those of this graph.
-
-        Raises
-        ------
-        InputError
-            When a weight is missing, unknown, of another shape or not finite.
-        """
+        """Raise InputError for a weight that is missing, unknown, of another shape or not finite."""
         shapes = self.shapes()
         for name in sorted(shapes.keys() ^ weights.keys()):
             raise InputError(
@@ -159,11 +145,8 @@ def _values(name: str, value: Any, n: int | None = None) -> tuple[Any, ...]:
 def build_lenet(graph: LeNetGraph, *, seed: int, name: str = "lenet") -> Any:
     """Build the network in Keras, with weights drawn from ``seed`` alone (no global generator is touched).
 
-    Returns
-    -------
-    keras.Model
-        ``(n, bins, channels)`` float32 to ``(n, 1)`` scores between 0 and 1. The layer before the last gives
-        the logit.
+    The model takes ``(n, bins, channels)`` float32 to ``(n, 1)`` scores between 0 and 1; the layer before the last
+    gives the logit.
     """
     keras = import_neural("keras", "to build a LeNet")
     with seeded(seed):
@@ -173,8 +156,6 @@ def build_lenet(graph: LeNetGraph, *, seed: int, name: str = "lenet") -> Any:
 
 
 def _add_layers(layers: Any, x: Any, graph: LeNetGraph) -> Any:
-    """Put the layers up to the logit on top of histograms."""
-
     def drop(x: Any, rate: float, name: str) -> Any:
         return layers.Dropout(rate, name=name)(x) if rate else x
 
@@ -200,18 +181,9 @@ def _add_layers(layers: Any, x: Any, graph: LeNetGraph) -> Any:
 def write_onnx(graph: LeNetGraph, members: Sequence[Weights]) -> bytes:
     """Write networks of one graph as one ONNX model, whose score is the mean of theirs.
 
-    It is the same from every backend. Batch normalisation is folded into the convolution before it.
-
-    Returns
-    -------
-    bytes
-        An ONNX model with one input ``histograms``, float32 ``(n, channels, bins)`` in the representation
-        that the network was trained on, and one output ``score``, float32 ``(n, 1)``.
-
-    Raises
-    ------
-    InputError
-        When there is no network, or a weight is missing or of another shape than the graph's.
+    Its input is ``histograms``, float32 ``(n, channels, bins)`` in the representation that the networks were trained
+    on, its output ``score``, float32 ``(n, 1)``. Batch normalisation is folded into the convolution before it.
+    InputError for no network, or weights that are not the graph's.
     """
     if not members:
         raise InputError("members must hold the weights of at least one network; got none")
@@ -227,8 +199,7 @@ def write_onnx(graph: LeNetGraph, members: Sequence[Weights]) -> bytes:
 
 def _write_network(writer: GraphWriter, name: str, graph: LeNetGraph, weights: Weights) -> str:
     """Add one network; return the name of its score."""
-    activation = {"relu": "Relu", "tanh": "Tanh"}[graph.activation]
-    pooling = {"max": "MaxPool", "average": "AveragePool"}[graph.pooling]
+    activation, pooling = _ACTIVATIONS[graph.activation], _POOLINGS[graph.pooling]
     counting = {} if graph.pooling == "max" else {"count_include_pad": 0}
     x, lengths = "histograms", graph.lengths()
     for i, (width, pool) in enumerate(zip(graph.kernel_size, graph.pool_size, strict=True), start=1):
@@ -236,8 +207,7 @@ def _write_network(writer: GraphWriter, name: str, graph: LeNetGraph, weights: W
         kernel: NDArray[Any] = weights[f"conv{i}/kernel"].transpose(2, 1, 0)
         bias: NDArray[Any]
         if graph.batch_norm:
-            parts = ("gamma", "beta", "moving_mean", "moving_variance")
-            kernel, bias = fold_norm(kernel, {part: weights[f"norm{i}/{part}"] for part in parts})
+            kernel, bias = fold_norm(kernel, {part: weights[f"norm{i}/{part}"] for part in _NORM})
         else:
             bias = weights[f"conv{i}/bias"]
         x = writer.layer("Conv", x, at, kernel, bias, kernel_shape=[width], pads=_pads(width - 1))
@@ -267,17 +237,146 @@ def _pads(total: int) -> list[int]:
 
 
 def run_session(session: Any, histograms: NDArray[np.float32], batch_size: int = 256) -> NDArray[np.float64]:
-    """Score histograms.
-
-    Parameters
-    ----------
-    session : onnxruntime.InferenceSession
-    histograms : ndarray of float32, shape (n, channels, bins)
-    batch_size : int, default=256
-        Rows run at a time: bounds the memory for activations.
-    """
+    """Return the scores, shape (n,), of histograms (n, channels, bins); batches bound the memory for activations."""
     scores = np.empty(len(histograms), np.float64)
     for start in range(0, len(histograms), batch_size):
         part = np.ascontiguousarray(histograms[start : start + batch_size], np.float32)
         scores[start : start + batch_size] = session.run(["score"], {"histograms": part})[0][:, 0]
     return scores
+
+
+@dataclass(frozen=True)
+class TrainingOptions(FitOptions):
+    """How a LeNet is trained; see :class:`~histcxr.networks.fit.FitOptions` for what it has in common with others.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        Share of each label moved to one half.
+    shift, gamma, contrast : float
+        Half-widths of the augmentation; see :func:`histogram_jitter`.
+    exponent : float
+        Of the representation, for the augmentation.
+    """
+
+    schedule: str | None = "cosine"
+    label_smoothing: float = 0.0
+    shift: float = 0.0
+    gamma: float = 0.0
+    contrast: float = 0.0
+    exponent: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("shift", "gamma", "contrast"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be at least 0 and finite; got {getattr(self, name)!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing must be at least 0 and below 1; got {self.label_smoothing!r}")
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """The weights of the best epoch; the rest as in :class:`~histcxr.networks.fit.Fitted`."""
+
+    weights: Weights
+    history: dict[str, list[float]]
+    best_epoch: int
+
+
+@dataclass(frozen=True)
+class LeNetTrainer:
+    """A network's description with its data, ready to be trained from any seed.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n, bins, channels)
+    y : ndarray of 0 and 1, shape (n,)
+    weight : ndarray, shape (n,), optional
+        Of each row in the loss, training and validation alike.
+    """
+
+    graph: LeNetGraph
+    options: TrainingOptions
+    X: NDArray[np.float32]
+    y: NDArray[Any]
+    weight: NDArray[Any] | None = None
+
+    def train(
+        self, rows: NDArray[np.integer], validation: NDArray[np.integer] | None = None, *, seed: int
+    ) -> TrainedNetwork:
+        """Train from new weights on some ``rows`` of ``X``; without others for validation all epochs are run.
+
+        ``seed`` is that of weights, order of rows, dropout and augmentation. No global generator is touched.
+        """
+        network = build_lenet(self.graph, seed=seed)
+        options, jitter = self.options, None
+        if options.shift or options.gamma or options.contrast:
+            jitter = histogram_jitter(options, seed=seed)
+        fitted = train_classes(
+            network,
+            TrainingData(np.ascontiguousarray(self.X), self.y, rows, validation, self.weight),
+            [options],
+            seed=seed,
+            entry=jitter,
+            label_smoothing=options.label_smoothing,
+        )
+        # A stored network tells no time: equal seeds give equal files.
+        history = {name: curve for name, curve in fitted.history.items() if name not in ("seconds", "stage")}
+        return TrainedNetwork(get_weights(network), history, fitted.best_epoch)
+
+
+def histogram_jitter(options: TrainingOptions, *, seed: int) -> Any:
+    """Return a Keras layer that moves histograms as a change of brightness, contrast or gamma would, at random.
+
+    With intensities ``v`` in [0, 1], each image's becomes ``(v ** g - 0.5) * c + 0.5 + s``, where ``s`` is uniform
+    within ``±shift``, ``log g`` within ``±gamma``, ``log c`` within ``±contrast``. The histogram of the changed image
+    follows by resampling the bins and multiplying by the local stretch to the power ``exponent``; all rows of an image
+    (batch, bins, channels) move together. What would leave the range is lost, as in an overexposed film. Only training
+    moves anything.
+    """
+    return _jitter_class()((options.shift, options.gamma, options.contrast), options.exponent, seed)
+
+
+@cache
+def _jitter_class() -> Any:
+    """Return the kind of layer, made once: Keras is imported late. It uses ``keras.ops`` alone."""
+    keras: Any = import_neural("keras", "to train a LeNet")
+    ops = keras.ops
+
+    class HistogramJitter(keras.layers.Layer):
+        def __init__(self, widths: tuple[float, float, float], exponent: float, seed: int) -> None:
+            super().__init__(name="histogram_jitter")
+            self.widths = np.array(widths, np.float32)
+            self.exponent = exponent
+            self.seed_generator = keras.random.SeedGenerator(seed)
+
+        def call(self, histograms: Any, training: bool = False) -> Any:
+            if not training:
+                return histograms
+            n, (bins, channels) = ops.shape(histograms)[0], histograms.shape[1:]
+            change = keras.random.uniform((n, 3), -1.0, 1.0, seed=self.seed_generator)
+            change = change * ops.convert_to_tensor(self.widths)
+            shift, gamma, contrast = change[:, :1], ops.exp(change[:, 1:2]), ops.exp(change[:, 2:])
+            # Edges of the new bins, carried back to the old axis in units of bins.
+            numbers = (np.arange(bins + 1) - 0.5) / max(bins - 1, 1)
+            edges = ops.convert_to_tensor(numbers.astype(np.float32)[None])
+            straight = (edges - 0.5 - shift) / contrast + 0.5
+            old = ops.power(ops.clip(straight, 1e-6, 1.0), 1.0 / gamma) * (bins - 1)
+            stretch = old[:, 1:] - old[:, :-1]
+            place = 0.5 * (old[:, 1:] + old[:, :-1])
+            low = ops.clip(ops.floor(place), 0, max(bins - 2, 0))
+            weight = (place - low)[..., None]
+            # Whole rows of channels are gathered from one flat table: twice as fast as along an axis.
+            flat = ops.reshape(histograms, (-1, channels))
+            index = ops.cast(low, "int32") + bins * ops.arange(n, dtype="int32")[:, None]
+            below, above = (ops.take(flat, index + step, axis=0) for step in (0, int(bins > 1)))
+            moved = (1.0 - weight) * below + weight * above
+            if self.exponent:
+                moved = moved * ops.power(ops.maximum(stretch, 1e-9), self.exponent)[..., None]
+            return moved
+
+        def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+            return input_shape
+
+    return HistogramJitter

@@ -1,24 +1,24 @@
-"""Scores of images by classifiers that have not seen their patients: what calibration and stacking learn from."""
+"""Calibration and stacking: logistic regressions on scores by classifiers that had not seen an image's patient."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import Tags
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import (
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, has_fit_parameter
 
+from histcxr.checks import whole_number
 from histcxr.data.splits import Fold, patient_folds
 from histcxr.exceptions import InputError
 from histcxr.features.transformers import validate_counts
@@ -26,6 +26,9 @@ from histcxr.features.transformers import validate_counts
 # Probabilities are squeezed into [e, 1 - e] before they become logits: the votes of 25 neighbours may be
 # 0 or 1. Squeezed, not cut off, so that the order of all scores stays.
 _EDGE = 0.005
+
+_FREE = 1e3
+_LEAST = 1e-6  # keeps the stack's regression solvable where members agree exactly
 
 
 def case_logits(estimator: Any, X: Any, views: int = 1) -> NDArray[np.float64]:
@@ -49,8 +52,7 @@ def case_logits(estimator: Any, X: Any, views: int = 1) -> NDArray[np.float64]:
 def fits_in_workers(estimator: Any) -> bool:
     """Tell whether an estimator and all its parts may be fitted in another process.
 
-    Those that may not (networks: Keras uses all cores by itself, and its runtime does not survive a fork) say so
-    by an attribute ``fits_in_workers = False``.
+    Those that may not have an attribute ``fits_in_workers = False``: Keras' runtime does not survive a fork.
     """
     parts = (estimator, *estimator.get_params(deep=True).values())
     return all(getattr(part, "fits_in_workers", True) for part in parts)
@@ -68,10 +70,36 @@ def two_classes(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
     return classes, encoded
 
 
-class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
-    """Members, and a logistic regression on their out-of-fold logits.
+class TwoClassClassifier(ClassifierMixin, BaseEstimator):
+    """What classifiers with a decision function for two classes, ``classes_``, have in common."""
 
-    Subclasses store ``cv, class_weight, random_state, n_jobs`` and say who the members are.
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the likelier class of each image, shape (n,)."""
+        check_is_fitted(self)
+        chosen: NDArray[Any] = self.classes_[(self.decision_function(X) > 0).astype(np.intp)]
+        return chosen
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class OutOfFoldClassifier(TwoClassClassifier):
+    """Members, and a logistic regression on their out-of-fold logits; subclasses give ``_members``, ``_regression``.
+
+    Parameters
+    ----------
+    cv : int or None, default=5
+        Folds, which share no patient. None: no regression, which takes ``cv + 1`` times as long; the score is the
+        mean of the members' logits. Enough where only the order counts.
+    class_weight : "balanced", dict or None, default=None
+        Weights of the classes in the regression.
+    random_state : int, RandomState instance or None, default=None
+        Of the folds.
+    n_jobs : int or None, default=None
+        Members and folds fitted at a time. For members that use one thread themselves.
 
     Attributes
     ----------
@@ -83,21 +111,17 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
     intercept_ : float
     """
 
+    cv: int | None = 5
+    class_weight: Any = None
+    random_state: Any = None
+    n_jobs: int | None = None
+
     def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> OutOfFoldClassifier:
         """Fit the members on everything, and the logistic regression on their out-of-fold logits.
 
-        Parameters
-        ----------
-        X : array-like, shape (n, n_features) or (n, rows, bins)
-        y : array-like, shape (n,)
-            Two classes; the one that sorts last is the positive class.
-        groups : array-like, shape (n,), optional
-            The patient of each image: no fold shares one. None: every image is a patient of its own.
-
-        Raises
-        ------
-        ValueError
-            When shapes or classes do not fit, or there are too few patients of a class for the folds.
+        Of ``X``, shape (n, n_features) or (n, rows, bins), two classes in ``y``, of which the one that sorts last is
+        the positive one, and the patient of each image (None: each is a patient of its own). ValueError when shapes or
+        classes do not fit, or there are too few patients of a class for the folds.
         """
         self._fit(X, y, groups)
         return self
@@ -107,8 +131,7 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
     ) -> NDArray[np.float64]:
         """Fit, and return P(second class) of each training image by what was fitted without its fold.
 
-        As :meth:`fit`; the folds are ``patient_folds(y, groups, cv, random_state)``. InputError where ``cv`` is None:
-        then there are none.
+        The folds are ``patient_folds(y, groups, cv, random_state)``; InputError where ``cv`` is None.
         """
         logits, folds, encoded = self._fit(X, y, groups)
         if logits is None:
@@ -132,16 +155,6 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
         """Return the probabilities of both classes, shape (n, 2)."""
         positive = expit(self.decision_function(X))
         return np.column_stack([1 - positive, positive])
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the likelier class of each image, shape (n,)."""
-        check_is_fitted(self)
-        chosen: NDArray[Any] = self.classes_[(self.decision_function(X) > 0).astype(np.intp)]
-        return chosen
-
-    def _members(self) -> Sequence[Any]:
-        """Return the unfitted members."""
-        raise NotImplementedError
 
     def _views(self) -> int:
         """Return how many views of an image stand side by side in its row."""
@@ -169,42 +182,29 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
                 f"X must hold {views} views of each image side by side; got shape {checked.shape}"
             )
         folds = [] if self.cv is None else patient_folds(encoded, patients, self.cv, self.random_state)
-        everything: list[Fold] = [(np.arange(len(encoded)), np.arange(0))]
-        jobs = [
-            (fits_in_workers(member), clone(member), fold, self._member_parameters(member, encoded, patients))
-            for member in members
-            for fold in (*folds, *everything)
-        ]
-        in_workers = iter(
-            Parallel(n_jobs=self.n_jobs)(
-                delayed(_fit_part)(member, checked, encoded, fold, parameters, views)
-                for may_leave, member, fold, parameters in jobs
-                if may_leave
-            )
-        )
-        parts = [
-            next(in_workers) if may_leave else _fit_part(member, checked, encoded, fold, parameters, views)
-            for may_leave, member, fold, parameters in jobs
-        ]
-        step = len(folds) + 1
-        self.estimators_ = [parts[start + len(folds)][0] for start in range(0, len(parts), step)]
+        parts = [*folds, (np.arange(len(encoded)), np.arange(0))]
+        found: dict[tuple[int, int], Any] = {}
+        for may_leave in (True, False):
+            jobs = {
+                (column, part): delayed(_fit_part)(clone(member), checked, encoded, fold, parameters, views)
+                for column, member in enumerate(members)
+                if fits_in_workers(member) == may_leave
+                for parameters in [self._member_parameters(member, encoded, patients)]
+                for part, fold in enumerate(parts)
+            }
+            run = Parallel(n_jobs=self.n_jobs if may_leave else 1)
+            found |= zip(jobs, run(jobs.values()), strict=True)
+        self.estimators_ = [found[column, len(folds)][0] for column in range(len(members))]
         logits = None
         if folds:
             logits = np.empty((len(encoded), len(members)))
-            for place, (_, found) in enumerate(parts):
-                column, fold = divmod(place, step)
-                if fold < len(folds):
-                    logits[folds[fold][1], column] = found
+            for column, part in found:
+                if part < len(folds):
+                    logits[parts[part][1], column] = found[column, part][1]
             self.coef_, self.intercept_ = self._regression(logits, encoded)
         else:
             self.coef_, self.intercept_ = np.full(len(members), 1 / len(members)), 0.0
         return logits, folds, encoded
-
-    def _regression(
-        self, logits: NDArray[np.float64], encoded: NDArray[np.intp]
-    ) -> tuple[NDArray[np.float64], float]:
-        """Return the weight of each member's logit and the intercept."""
-        raise NotImplementedError
 
     def _logistic(
         self, values: NDArray[np.float64], encoded: NDArray[np.intp], C: float = 1.0
@@ -218,7 +218,6 @@ class OutOfFoldClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
         tags.input_tags.three_d_array = True
         return tags
 
@@ -238,3 +237,108 @@ def _fit_part(
     images, target = (first, y) if whole else (first[train], y[train])
     member.fit(images, target, **{name: values[train] for name, values in parameters.items()})
     return (member, None) if whole else (None, case_logits(member, X[test], views))
+
+
+@dataclass(eq=False, repr=False)
+class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
+    """A classifier and Platt's sigmoid (1999), fitted on scores of patients that the classifier had not seen.
+
+    What ``CalibratedClassifierCV(ensemble=False)`` does, except that folds share no patient, whatever
+    scikit-learn's global settings, and that probabilities enter the sigmoid as logits. The order of the
+    scores is the classifier's own, except where it proves worse than chance and the sigmoid turns it over.
+
+    Parameters
+    ----------
+    estimator : classifier
+        With ``decision_function`` or ``predict_proba``. Its ``fit`` gets the class weights, too, as ``sample_weight``,
+        and the patients as ``groups``, where it takes them.
+    views : int, default=1
+        Views of each image that stand side by side in its row of ``X``, such as it and its mirror image. The
+        classifier learns from the first and scores the mean of all: an image of a lung and its mirror image then
+        score the same, and what only one of them would show about the hospital counts half.
+    """
+
+    estimator: Any
+    _: KW_ONLY
+    views: int = 1
+
+    def _members(self) -> list[Any]:
+        return [self.estimator]
+
+    def _views(self) -> int:
+        return whole_number(self.views, "views", least=1)
+
+    def _regression(
+        self, logits: NDArray[np.float64], encoded: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], float]:
+        return self._logistic(logits, encoded)
+
+    def _member_parameters(
+        self, member: Any, encoded: NDArray[np.intp], patients: NDArray[Any] | None
+    ) -> dict[str, Any]:
+        parameters: dict[str, Any] = {}
+        if patients is not None and has_fit_parameter(member, "groups"):
+            parameters["groups"] = patients
+        if self.class_weight is not None and has_fit_parameter(member, "sample_weight"):
+            weights = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[encoded])
+            parameters["sample_weight"] = weights[encoded]
+        return parameters
+
+
+@dataclass(eq=False, repr=False)
+class StackedClassifier(OutOfFoldClassifier, _BaseComposition):
+    """A logistic regression on the out-of-fold logits of several classifiers, drawn towards equal weights.
+
+    What scikit-learn's ``StackingClassifier`` does (Wolpert 1992), except that folds share no patient (its ``fit``
+    has no place for groups), that probabilities enter as logits, that counts may have three dimensions, and for the
+    penalty: which member is best at home says little about which is best elsewhere, and an even vote travels
+    better.
+
+    Parameters
+    ----------
+    estimators : list of (str, classifier)
+        The members by name, each with ``decision_function`` or ``predict_proba``, and class weights of its own.
+    evenness : float, default=0.05
+        Penalty on the differences between the members' weights, beside the mean loss of an image. 0: weights as
+        they fit best; large: all members weigh the same.
+    """
+
+    estimators: Sequence[tuple[str, Any]]
+    _: KW_ONLY
+    evenness: float = 0.05
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters, those of the members as ``NAME__PARAMETER``."""
+        return dict(self._get_params("estimators", deep=deep))
+
+    def set_params(self, **params: Any) -> StackedClassifier:
+        """Set parameters, those of the members as ``NAME__PARAMETER``."""
+        self._set_params("estimators", **params)
+        return self
+
+    def _members(self) -> list[Any]:
+        if not self.estimators:
+            raise InputError("estimators must be a list of (name, classifier); got none")
+        names = [name for name, _ in self.estimators]
+        self._validate_names(names)
+        if not isinstance(self.evenness, int | float | np.number) or not 0 <= self.evenness < np.inf:
+            raise InputError(f"evenness must be a number of at least 0; got {self.evenness!r}")
+        return [member for _, member in self.estimators]
+
+    def _regression(
+        self, logits: NDArray[np.float64], encoded: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], float]:
+        # Each member is calibrated first, so that equal weights mean equal say.
+        own = [self._logistic(column[:, None], encoded) for column in logits.T]
+        slopes = np.array([coef[0] for coef, _ in own])
+        shifts = np.array([intercept for _, intercept in own])
+        calibrated = logits * slopes + shifts
+        mean = calibrated.mean(axis=1, keepdims=True)
+        # weight of member j = weight of the mean / m + weight of its deviation (less their mean). The mean is
+        # as good as free of the penalty, being so large; the deviations bear it.
+        values = np.hstack([_FREE * mean, calibrated - mean])
+        penalty = 2 * max(self.evenness, _LEAST) * len(encoded)
+        coef, intercept = self._logistic(values, encoded, C=1 / penalty)
+        deviations = coef[1:] - coef[1:].mean()
+        weights = _FREE * coef[0] / len(slopes) + deviations
+        return weights * slopes, intercept + float(weights @ shifts)

@@ -4,9 +4,9 @@ Every pipeline has the steps ``features`` (learns nothing but the layout of the 
 ``reduce``, and ``classifier`` (calibrated; its ``fit`` takes the patients as ``groups``). The choices were made by
 cross-validation on public data; ``benchmarks/README.md`` has the figures.
 
-With zones, features live on the lungs' own intensity scale, which loses nothing at home and travels to another
-hospital; the share of the area that each zone takes is left out, because masks betray the class by their
-shape. The histogram of the whole lungs has no such inner reference: there the raw scale adds what it can.
+With zones, features live on the lungs' own intensity scale, which loses nothing at home and travels; the share of the
+area that each zone takes is left out, because masks betray the class by their shape. The histogram of the whole lungs
+has no such inner reference: there the raw scale adds what it can.
 """
 
 from __future__ import annotations
@@ -19,21 +19,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from histcxr.checks import positive_number, whole_number
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.features.band_features import BandDensities, BandFeatures, BothSides
 from histcxr.features.filters import TRAVEL_BANDS
 from histcxr.features.histograms import zone_names
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures, LungIntensity
-from histcxr.models.calibrated import CalibratedClassifier
-from histcxr.models.gaussian_svc import GaussianSVC
 from histcxr.models.lenet import LeNetClassifier
+from histcxr.models.out_of_fold import CalibratedClassifier, TwoClassClassifier, two_classes
 
 # Per zone: levels of the quantile function, intervals of the shares, bins of the density on the own scale.
 _QUANTILES = 16
@@ -46,6 +50,12 @@ _BAND_QUANTILES = 24
 
 # Of a square-root density's distance beside that of standardised quantiles: both kernels are equally wide then.
 _DENSITY_WEIGHT = 17.0
+
+# Bytes of a kernel matrix that is kept whole; beyond, libsvm computes its own, entry by entry.
+_LARGEST_KERNEL = 2 << 30
+# Images scored at a time, always so many: matrix products of one shape add up in one order, so that an image's
+# score does not depend on which others are scored with it, to the last bit.
+_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -266,3 +276,85 @@ def _check_device(device: str) -> None:
     used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
     if not used.startswith("cuda"):
         raise InputError(f"device {device!r} was asked for, but XGBoost finds no GPU; {advice}")
+
+
+@dataclass(eq=False, repr=False)
+class GaussianSVC(TwoClassClassifier):
+    """What scikit-learn's ``SVC(kernel="rbf")`` learns, many times as fast where features are many.
+
+    libsvm computes kernels pair by pair; here they come from products of matrices.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Cost of an image on the wrong side.
+    gamma : float, default=1.0
+        The kernel of two images is ``exp(-gamma * ||x - y||**2)``.
+    n_components : int or None, default=None
+        Main components of the features that the kernel sees; None: all features. Support vectors, nearly all of what
+        is saved, are shorter by as much.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (2,)
+    support_vectors_ : ndarray of float32, shape (n_support, n_features or n_components)
+    dual_coef_ : ndarray of float64, shape (n_support,)
+    intercept_ : float
+    mean_ : ndarray of float32, shape (n_features,)
+    components_ : ndarray of float32, shape (n_components, n_features)
+        Both only with ``n_components``; no more than there are images or features.
+    """
+
+    C: float = 1.0
+    gamma: float = 1.0
+    n_components: int | None = None
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> GaussianSVC:
+        """Find the support vectors; ``sample_weight`` is a factor on ``C`` for each image.
+
+        ValueError is raised when shapes, classes or parameters do not fit. The class that sorts last is positive.
+        """
+        for name in ("C", "gamma"):
+            positive_number(getattr(self, name), name)
+        images, target = validate_data(self, X, y, dtype=np.float32)
+        self.classes_, encoded = two_classes(target)
+        weight = _check_sample_weight(sample_weight, images)
+        # libsvm drops images without weight, but not their columns of a given kernel.
+        images, encoded, weight = images[weight > 0], encoded[weight > 0], weight[weight > 0]
+        if self.n_components is not None:
+            most = min(whole_number(self.n_components, "n_components", least=1), *images.shape)
+            found = PCA(most, svd_solver="covariance_eigh").fit(images)
+            self.mean_, self.components_ = found.mean_, np.ascontiguousarray(found.components_)
+            images = self._reduced(images)
+        if 8 * len(images) ** 2 <= _LARGEST_KERNEL:
+            machine = SVC(C=self.C, kernel="precomputed", cache_size=500)
+            machine.fit(self._kernel(images, images), encoded, weight)
+        else:
+            machine = SVC(C=self.C, gamma=self.gamma, cache_size=500).fit(images, encoded, weight)
+        self.support_vectors_ = np.ascontiguousarray(images[machine.support_])
+        self.dual_coef_ = np.asarray(machine.dual_coef_[0], dtype=np.float64)
+        self.intercept_ = float(machine.intercept_[0])
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the distance of each image from the border, shape (n,); above 0 on the positive side."""
+        check_is_fitted(self)
+        images = validate_data(self, X, dtype=np.float32, reset=False)
+        distance = np.empty(len(images))
+        block = np.zeros((_BLOCK, images.shape[1]), np.float32)
+        for start in range(0, len(images), _BLOCK):
+            part = images[start : start + _BLOCK]
+            block[: len(part)] = part
+            weighed = self._kernel(self._reduced(block), self.support_vectors_) * self.dual_coef_
+            distance[start : start + _BLOCK] = weighed.sum(axis=1)[: len(part)] + self.intercept_
+        return distance
+
+    def _reduced(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.n_components is None:
+            return X
+        reduced: NDArray[np.float32] = (X - self.mean_) @ self.components_.T
+        return reduced
+
+    def _kernel(self, X: NDArray[np.float32], Y: NDArray[np.float32]) -> NDArray[np.float64]:
+        kernel: NDArray[np.float64] = rbf_kernel(X, Y, gamma=self.gamma).astype(np.float64)
+        return kernel

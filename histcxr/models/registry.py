@@ -19,8 +19,8 @@ from histcxr.features.filters import Band
 from histcxr.features.histograms import Zones
 from histcxr.features.recipe import Recipe
 from histcxr.models import pipelines
+from histcxr.models.out_of_fold import StackedClassifier
 from histcxr.models.pipelines import Settings, sees_both_sides
-from histcxr.models.stack import StackedClassifier
 from histcxr.networks.search import Space
 
 
@@ -77,13 +77,10 @@ def make_classifier(
 
     Raises
     ------
-    InputError
-        When an argument does not fit, or a GPU is asked for and there is none.
-    MissingDependencyError
-        When XGBoost is needed and not installed.
+    InputError, MissingDependencyError
+        When an argument does not fit, a GPU is asked for and there is none, or XGBoost is needed and not installed.
     """
-    spec = _spec(name)
-    recipe = Recipe(zones, bands)
+    spec, recipe = find_classifier(name), Recipe(zones, bands)
     if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
         raise InputError(f"n_jobs must be a whole number other than 0; got {n_jobs!r}")
     return spec.build(Settings(recipe, random_state, n_jobs, class_weight, device))
@@ -100,18 +97,9 @@ def make_stack(
 
     Steps that all members have in common, such as ``features``, come before it: they are done once.
 
-    Parameters
-    ----------
-    members : mapping of str to Pipeline
-        Pipelines as :func:`make_classifier` builds them, fitted or not: they are cloned, keep their own random states
-        and weights, and go without calibration of their own, since the stack calibrates.
-    random_state, n_jobs, class_weight
-        As in :func:`make_classifier`.
-
-    Raises
-    ------
-    InputError
-        When there is no member, or one is itself a stack.
+    The members are pipelines as :func:`make_classifier` builds them, fitted or not: they are cloned, keep their own
+    random states and weights, and go without calibration of their own, since the stack calibrates. InputError for no
+    member, or one that is itself a stack.
     """
     if not members:
         raise InputError("members must hold at least one classifier; got none")
@@ -141,52 +129,14 @@ def make_stack(
     return Pipeline([*shared, ("classifier", stack)])
 
 
-def stack_members(zones: Zones = 1, bands: bool | str | Iterable[str | Band] = ()) -> tuple[str, ...]:
+def stack_members(recipe: Recipe) -> tuple[str, ...]:
     """Name the classifiers that the stack consists of, unless it is told otherwise.
 
     With the bands that travel these are the trees alone: neighbours and kernels, which measure distances, are a
     little better at home and worse in another hospital.
     """
     trees = ("random-forest", "xgboost")
-    return trees if sees_both_sides(Recipe(zones, bands)) else ("knn", "svm", *trees)
-
-
-def search_space(
-    name: str, *, zones: Zones = 1, bands: bool | str | Iterable[str | Band] = ()
-) -> dict[str, list[Any]] | Space:
-    """Return the settings worth trying: parameters of the pipeline, each with a list of values.
-
-    Lists serve scikit-learn's grid, random and halving searches alike. The defaults are among the values. For a
-    network it is a function that asks Keras Tuner, such as :func:`lenet_space`.
-
-    Parameters
-    ----------
-    name : str
-        One of :data:`CLASSIFIERS`.
-    zones : {1, 2, 6, "1+2", "1+6"}, default=1
-        A kernel's width depends on the number of features, and so on zones and bands.
-    bands : bool, str, or iterable of str or Band, default=()
-
-    Raises
-    ------
-    InputError
-        When the name or the zones are unknown.
-    """
-    return _spec(name).space(Recipe(zones, bands))
-
-
-def usual_trials(name: str, *, zones: Zones = 1, bands: bool | str | Iterable[str | Band] = ()) -> int:
-    """Return how many settings a search tries, unless it is told otherwise.
-
-    None with the bands that travel: a search at home finds what is best at home.
-
-    Raises
-    ------
-    InputError
-        When the name or the recipe is unknown.
-    """
-    spec, recipe = _spec(name), Recipe(zones, bands)
-    return 0 if sees_both_sides(recipe) else spec.n_trials
+    return trees if sees_both_sides(recipe) else ("knn", "svm", *trees)
 
 
 def describe_classifiers() -> list[dict[str, Any]]:
@@ -206,7 +156,7 @@ def describe_classifiers() -> list[dict[str, Any]]:
 
 def _stack(settings: Settings) -> Pipeline:
     alone = replace(settings, n_jobs=1)
-    members = {name: CLASSIFIERS[name].build(alone) for name in stack_members(*settings.recipe)}
+    members = {name: CLASSIFIERS[name].build(alone) for name in stack_members(settings.recipe)}
     return make_stack(
         members,
         random_state=settings.random_state,
@@ -236,8 +186,7 @@ _XGBOOST_SPACE: dict[str, list[Any]] = {
 def lenet_space(values: Any) -> dict[str, Any]:
     """Ask a ``keras_tuner.HyperParameters`` for parameters of a :class:`~histcxr.models.lenet.LeNetClassifier`.
 
-    One to three convolution blocks and dense layers of 16 to 2048 units, and how to train them. Cumulative input is
-    left out: in searches on real lungs its best network stayed behind the median of the others.
+    Cumulative input is left out: in searches on real lungs its best network stayed behind the median of the others.
     """
     blocks = values.Int("blocks", 1, 3, default=2)
     filters = [
@@ -308,7 +257,8 @@ CLASSIFIERS: dict[str, ClassifierSpec] = {
 }
 
 
-def _spec(name: str) -> ClassifierSpec:
+def find_classifier(name: str) -> ClassifierSpec:
+    """Return what is known of a classifier; InputError where there is none of this name."""
     if name not in CLASSIFIERS:
         raise InputError(f"name must be one of {', '.join(CLASSIFIERS)}; got {name!r}")
     return CLASSIFIERS[name]

@@ -26,11 +26,10 @@ from histcxr.data.splits import Fold, patient_folds
 from histcxr.exceptions import InputError
 from histcxr.features.recipe import Recipe
 from histcxr.models.out_of_fold import case_logits
-from histcxr.models.registry import make_classifier, make_stack, search_space, stack_members, usual_trials
+from histcxr.models.pipelines import sees_both_sides
+from histcxr.models.registry import find_classifier, make_classifier, make_stack
 from histcxr.networks import search as networks
 from histcxr.networks.search import FIRST_COLUMNS, SearchOptions, Space, TuningResult
-
-__all__ = ["SEARCHES", "TuningOptions", "TuningResult", "prepare", "tune"]
 
 #: The ways to search for settings of a classifier that is no network. ``"halving"``: all on a third of the patients,
 #: the better third of them on all; only two rungs, since a kernel's best width depends on the number of images.
@@ -51,15 +50,11 @@ class TuningOptions(SearchOptions):
     ----------
     recipe : Recipe, optional
         What the rows of the counts stand for.
-    space : mapping or callable, optional
-        Parameters of the pipeline, each with a list of values or a distribution of scipy.stats; for a network a
-        function from ``keras_tuner.HyperParameters`` to its parameters. None: the registry's. Not for the stack.
     n_jobs, device, class_weight
         As in :func:`~histcxr.models.registry.make_classifier`.
     """
 
     recipe: Recipe = Recipe()
-    space: Mapping[str, Any] | Space | None = None
     n_jobs: int = 1
     device: str = "cpu"
     class_weight: Any = None
@@ -78,13 +73,12 @@ def tune(
 ) -> TuningResult:
     """Search for good settings of a classifier and fit it with the best.
 
-    The defaults always compete, through to the end: what comes back is never worse than they are, as far as
-    cross-validation can tell.
+    The defaults compete through to the end: what comes back is no worse, as far as cross-validation can tell.
 
     Parameters
     ----------
     name : str
-        A classifier of the registry. For ``"stack"`` each member is tuned, then the stack is built of them.
+        A classifier of the registry.
     X : array-like, shape (n, rows, 256)
         Counts.
     y : array-like, shape (n,)
@@ -92,20 +86,19 @@ def tune(
     groups : array-like, shape (n,), optional
         The patient of each image. None: every image is a patient of its own.
     options : TuningOptions, optional
-        With ``n_trials=0`` the defaults are cross-validated once; so they are by default with the bands that travel.
+        With ``n_trials=0`` the defaults are cross-validated once.
     defaults : mapping, optional
         Parameters of the pipeline that take the place of the registry's. Not for the stack.
     members : mapping of str to TuningResult, optional
-        For the stack: members that need not be tuned again.
+        What the stack, and nothing else, is built of.
     refit : bool, default=True
         Whether to fit the best settings on all images.
 
     Raises
     ------
-    InputError
-        When an argument does not fit, a parameter is unknown, or there are too few patients.
-    HistcxrError
-        When every trial failed. When only some do, a warning says how many, and why the first one did.
+    InputError, HistcxrError
+        When an argument or parameter does not fit, or patients are too few; when every trial failed. When only some do,
+        a warning says how many, and why the first one did.
     """
     started = time.monotonic()
     options = options or TuningOptions()
@@ -118,11 +111,9 @@ def tune(
         raise InputError(f"members are for the stack only; got them for {name!r}")
     data = _Data(counts, target, patients)
     if name == "stack":
-        if defaults is not None or options.space is not None:
-            raise InputError(
-                "defaults and space must be None for the stack: tune its members, and give those"
-            )
-        found = _stack(data, options, members or {})
+        if defaults is not None:
+            raise InputError("defaults must be None for the stack: tune its members, and give those")
+        found = _stack(options, members or {})
     else:
         found = _choose(name, data, options, defaults or {}, refit)
     fitted = clone(found.estimator)
@@ -147,29 +138,28 @@ def prepare(
 ) -> tuple[Pipeline, Mapping[str, Any] | Space, int]:
     """Return a classifier with its defaults, what is searched, and how many trials.
 
-    Raises
-    ------
-    InputError
-        What :func:`tune` refuses, as far as that can be told without data.
+    Usually none with the bands that travel: a search at home finds what is best at home. Raises what :func:`tune`
+    raises, as far as that can be told without data.
     """
-    where: dict[str, Any] = {"zones": options.recipe.zones, "bands": options.recipe.bands}
-    space = options.space or search_space(name, **where)
+    spec, recipe = find_classifier(name), options.recipe
+    space = spec.space(recipe)
     networks.check_method(options.method, networks.METHODS if callable(space) else SEARCHES, name)
     if options.seconds is not None and not callable(space):
         raise InputError(f"seconds are for networks only; give fewer trials for {name!r}")
     pipeline = make_classifier(
         name,
-        **where,
+        zones=recipe.zones,
+        bands=recipe.bands,
         random_state=options.random_state,
         n_jobs=options.n_jobs,
         device=options.device,
         class_weight=options.class_weight,
     )
-    for argument, given in (("space", () if callable(space) else space), ("defaults", defaults or ())):
-        unknown = sorted(set(given) - set(pipeline.get_params()))
-        if unknown:
-            raise InputError(f"{argument} must name parameters of {name!r}; it has no {', '.join(unknown)}")
-    n_trials = usual_trials(name, **where) if options.n_trials is None else options.n_trials
+    unknown = sorted(set(defaults or ()) - set(pipeline.get_params()))
+    if unknown:
+        raise InputError(f"defaults must name parameters of {name!r}; it has no {', '.join(unknown)}")
+    usual = 0 if sees_both_sides(recipe) else spec.n_trials
+    n_trials = usual if options.n_trials is None else options.n_trials
     return pipeline.set_params(**(defaults or {})), space, n_trials
 
 
@@ -186,22 +176,17 @@ def _row(
     return dict(zip(FIRST_COLUMNS, (name, number, *figures), strict=True))
 
 
-def _stack(data: _Data, options: TuningOptions, members: Mapping[str, TuningResult]) -> TuningResult:
-    """Tune the members that are not tuned yet, and build the stack of all."""
-    tuned = dict(members)
-    for name in () if tuned else stack_members(options.recipe.zones, options.recipe.bands):
-        directory = None if options.directory is None else Path(options.directory) / name
-        tuned[name] = tune(name, *data, replace(options, directory=directory), refit=False)
+def _stack(options: TuningOptions, members: Mapping[str, TuningResult]) -> TuningResult:
     stack = make_stack(
-        {name: one.estimator for name, one in tuned.items()},
+        {name: one.estimator for name, one in members.items()},
         random_state=options.random_state,
         n_jobs=options.n_jobs,
         class_weight=options.class_weight,
     )
     parameters = {
-        f"{name}__{key}": value for name, one in tuned.items() for key, value in one.parameters.items()
+        f"{name}__{key}": value for name, one in members.items() for key, value in one.parameters.items()
     }
-    trials = pd.concat([one.trials for one in tuned.values()], ignore_index=True)
+    trials = pd.concat([one.trials for one in members.values()], ignore_index=True)
     return TuningResult("stack", stack, parameters, float("nan"), trials)
 
 

@@ -14,29 +14,15 @@ from types import ModuleType
 
 from histcxr.exceptions import InputError, MissingDependencyError
 
-__all__ = ["import_neural", "neural_problem", "seeded"]
-
-_DEFAULT_BACKEND = "tensorflow"
-_OTHER_BACKENDS = ("jax", "torch")
+_DEFAULT_BACKEND, _OTHER_BACKENDS = "tensorflow", ("jax", "torch")
 
 
 def import_neural(name: str, purpose: str) -> ModuleType:
-    """Import a package of the ``neural`` extra.
+    """Import a package of the ``neural`` extra, wanted for a purpose such as ``"to train a LeNet"``.
 
-    Parameters
-    ----------
-    name : str
-        The module, e.g. ``"keras"``. Keras takes its backend from the environment variable ``KERAS_BACKEND``, then
-        from ``~/.keras/keras.json``; TensorFlow where neither names one.
-    purpose : str
-        What it is wanted for, for the message: ``"to train a LeNet"``.
-
-    Raises
-    ------
-    MissingDependencyError
-        When the package, or one that it needs (Keras's backend), is not installed.
-    InputError
-        When Keras has no such backend.
+    Keras takes its backend from the environment variable ``KERAS_BACKEND``, then from ``~/.keras/keras.json``;
+    TensorFlow where neither names one. MissingDependencyError when the package, or one that it needs (Keras's
+    backend), is not installed; InputError when Keras has no such backend.
     """
     if name == "keras":
         # TensorFlow greets on stderr with the processor's features; a value set by the user stays.
@@ -60,10 +46,7 @@ def import_neural(name: str, purpose: str) -> ModuleType:
 
 
 def neural_problem() -> str | None:
-    """Say why no network can be trained here, or None where one can.
-
-    Looks for the packages without importing them, which takes seconds.
-    """
+    """Say why no network can be trained here, or None where one can; imports nothing, which takes seconds."""
     backend = _backend()
     missing = [name for name in ("keras", "keras_tuner", backend) if importlib.util.find_spec(name) is None]
     if not missing:

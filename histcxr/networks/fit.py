@@ -16,22 +16,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.checks import whole_number
+from histcxr.checks import positive_number, whole_number
 from histcxr.exceptions import HistcxrError, InputError
 from histcxr.networks.backend import import_neural
-
-__all__ = [
-    "SCHEDULES",
-    "FitOptions",
-    "Fitted",
-    "Weights",
-    "fit_network",
-    "get_weights",
-    "make_batches",
-    "on_logits",
-    "outputs",
-    "set_weights",
-]
 
 #: Weights of a network by layer and variable, such as ``"conv1/kernel"``.
 Weights = dict[str, NDArray[np.float32]]
@@ -71,11 +58,6 @@ class FitOptions:
         average over the steps.
     verbose : {0, 1, 2}, default=0
         What Keras itself prints.
-
-    Raises
-    ------
-    InputError
-        When a value is out of its range.
     """
 
     epochs: int
@@ -92,8 +74,7 @@ class FitOptions:
         whole_number(self.batch_size, "batch_size", least=1)
         if self.patience is not None:
             whole_number(self.patience, "patience", least=1)
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate must be above 0 and finite; got {self.learning_rate!r}")
+        positive_number(self.learning_rate, "learning_rate")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"weight_decay must be at least 0 and finite; got {self.weight_decay!r}")
         if self.schedule not in SCHEDULES:
@@ -135,31 +116,29 @@ def fit_network(
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     first_epoch: int = 0,
 ) -> Fitted:
-    """Compile and train a model, and leave the weights of the best epoch in it.
+    """Compile and train a Keras model, and leave the weights of the best epoch in it.
+
+    HistcxrError when the loss is no longer a number.
 
     Parameters
     ----------
-    model : keras.Model
     batches : keras.utils.PyDataset
         From :func:`make_batches`.
-    options : FitOptions
     loss, metrics
         As ``keras.Model.compile`` takes them.
     judge : callable, optional
         Called after every epoch; its values join the history. The epoch of the lowest ``val_loss``, which must be
         among them, is kept, unless weights are averaged.
     on_epoch : callable, optional
-        Called with each epoch's values and ``epoch``, from 1, e.g. to show progress.
+        Called with each epoch's values and ``epoch``, from 1.
     first_epoch : int, default=0
         The number of the first epoch, where training goes on.
-
-    Raises
-    ------
-    HistcxrError
-        When the loss is no longer a number.
     """
     keras = import_neural("keras", "to train a network")
-    _compile(keras, model, options, loss, metrics, len(batches))
+    # On a CPU TensorFlow's own kernels are faster than XLA's and start at once.
+    own = keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
+    optimizer = _optimizer(keras, model, options, len(batches))
+    model.compile(optimizer, loss=loss, metrics=metrics, jit_compile=False if own else "auto")
     started: dict[str, float] = {}
 
     def begin(epoch: int, _: Any) -> None:
@@ -170,9 +149,8 @@ def fit_network(
     def end(epoch: int, logs: dict[str, float]) -> None:  # Keras hands this table on to its own callbacks
         logs["learning_rate"] = started["learning_rate"]
         _require_finite(logs, "loss", epoch, options)
-        if (
-            options.averaged
-        ):  # JAX gives away the memory of what it judges by, which may be the average's, too
+        if options.averaged:
+            # JAX gives away the memory of what it judges by, which may be the average's, too.
             for variable in model.trainable_variables:
                 variable.assign(np.array(keras.ops.convert_to_numpy(variable)))
         if judge is not None:
@@ -192,15 +170,9 @@ def fit_network(
     if options.averaged:  # before judging
         callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     if options.schedule == "plateau":
-        callbacks.append(
-            keras.callbacks.ReduceLROnPlateau(
-                "val_loss",
-                factor=_PLATEAU_FACTOR,
-                patience=max(1, (options.patience or 0) // 2),
-                mode="min",
-                min_delta=0.0,
-            )
-        )
+        half = max(1, (options.patience or 0) // 2)
+        plateau = {"factor": _PLATEAU_FACTOR, "patience": half, "mode": "min", "min_delta": 0.0}
+        callbacks.append(keras.callbacks.ReduceLROnPlateau("val_loss", **plateau))
     stopping = keras.callbacks.EarlyStopping(
         "val_loss", patience=options.patience or options.epochs, mode="min", restore_best_weights=True
     )
@@ -223,7 +195,7 @@ def fit_network(
     return Fitted(curves, stopping.best_epoch if picked else last)
 
 
-def _compile(keras: Any, model: Any, options: FitOptions, loss: Any, metrics: Any, steps: int) -> None:
+def _optimizer(keras: Any, model: Any, options: FitOptions, steps: int) -> Any:
     rate: Any = options.learning_rate
     total = steps * options.epochs
     if options.schedule == "warmup":
@@ -239,14 +211,7 @@ def _compile(keras: Any, model: Any, options: FitOptions, loss: Any, metrics: An
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     optimizer.build(model.trainable_variables)  # or TensorFlow traces the first step twice
-    model.compile(optimizer, loss=loss, metrics=metrics, jit_compile=_jit(keras))
-
-
-def _jit(keras: Any) -> bool | str:
-    """Say whether to compile with XLA: on a CPU TensorFlow's own kernels are faster and start at once."""
-    if keras.backend.backend() != "tensorflow" or keras.distribution.list_devices("gpu"):
-        return "auto"
-    return False
+    return optimizer
 
 
 def _require_finite(values: Mapping[str, float], name: str, epoch: int, options: FitOptions) -> None:
@@ -266,7 +231,7 @@ def make_batches(
     first_epoch: int = 0,
     shares: NDArray[np.floating] | None = None,
 ) -> Any:
-    """Return batches for :func:`fit_network`, each made when it is asked for, a few ahead at most.
+    """Return a ``keras.utils.PyDataset`` for :func:`fit_network`: batches made when asked for, a few ahead at most.
 
     Parameters
     ----------
@@ -279,13 +244,8 @@ def make_batches(
         Rows of a batch; all there are, if they are fewer.
     seed : int
         Of the order, together with the epoch.
-    first_epoch : int, default=0
     shares : ndarray, shape (len(rows),), optional
         How likely each row is drawn, with replacement; they add up to 1. None: each comes once in an epoch.
-
-    Returns
-    -------
-    keras.utils.PyDataset
     """
     size = min(batch_size, len(rows))
 
@@ -326,25 +286,11 @@ def _batches_class() -> Any:
     return Batches
 
 
-def on_logits(model: Any) -> Any:
-    """Return the model without its last activation, with the same weights: losses of logits do not saturate."""
-    keras = import_neural("keras", "to train a network")
-    return keras.Model(model.inputs[0], model.layers[-1].input, name="logits")
-
-
 def outputs(model: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
-    """Return what a model gives for each row, in batches that bound the memory.
+    """Return what a model gives for each row of ``inputs``, shape (n, ...), in batches that bound the memory.
 
-    Parameters
-    ----------
-    model : keras.Model
-    inputs : ndarray, shape (n, ...)
-
-    Returns
-    -------
-    ndarray, shape (n, ...)
-        What a row gets does not depend on its neighbours, but for the rounding of 32-bit sums, which a backend may
-        order by the size of the batch.
+    It does not depend on the row's neighbours, but for the rounding of 32-bit sums, which a backend may order by the
+    size of the batch.
     """
     values = int(np.prod(inputs.shape[1:]))
     largest = _power_of_two(min(_JUDGED_VALUES // values, _JUDGED_ROWS))
@@ -368,13 +314,7 @@ def get_weights(model: Any) -> Weights:
 
 
 def set_weights(model: Any, weights: Mapping[str, NDArray[np.float32]]) -> None:
-    """Put weights by name into a model of the same layers.
-
-    Raises
-    ------
-    InputError
-        When a weight is missing.
-    """
+    """Put weights by name into a model of the same layers; InputError where one is missing."""
     names = [[f"{layer.name}/{variable.name}" for variable in layer.weights] for layer in model.layers]
     missing = [name for layer in names for name in layer if name not in weights]
     if missing:

@@ -1,10 +1,9 @@
 """Small networks as ONNX models: written layer by layer from their weights, run by ONNX Runtime.
 
 ONNX Runtime reads ONNX but cannot write it, and a stored LeNet is turned into ONNX wherever it is loaded, so that no
-file is taken on trust. Own code, because what can write it is dear there. ``Model.export(format="onnx")`` takes Keras,
+file is taken on trust. Own code, because what can write it is dear there: ``Model.export(format="onnx")`` takes Keras,
 TensorFlow (a wheel of 274 MB), tf2onnx and onnx, and 1.3 s for a LeNet; the ``onnx`` package alone a wheel of 8.9 MB
-and 0.17 s for its import. This module writes the LeNet in 6 ms, with the same scores (within 1.2e-7 of Keras' and of
-the export's), and the bytes that the onnx package writes of the same graph.
+and 0.17 s for its import. This module takes 6 ms, and writes the bytes that the onnx package writes.
 
 The field numbers are those of ``onnx.proto`` (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), the encoding
 that of https://protobuf.dev/programming-guides/encoding/; both are fixed for good.
@@ -20,8 +19,6 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import ModelError
 from histcxr.networks.backend import import_neural
-
-__all__ = ["EPSILON", "GraphWriter", "fold_norm", "open_session"]
 
 #: Added to a variance before its root is taken, by the networks' batch norms and in the ONNX model alike.
 EPSILON: Final = 1e-3
@@ -76,13 +73,8 @@ class GraphWriter:
     ) -> bytes:
         """Return the graph as an ONNX model.
 
-        Parameters
-        ----------
-        name : str
-        inputs, outputs : mapping of str to shape
-            A length may be a name.
-        properties : mapping of str to str, optional
-            Texts that ONNX Runtime gives back as the model's metadata.
+        Inputs and outputs have shapes, in which a length may be a name; ONNX Runtime gives ``properties`` back as the
+        model's metadata.
         """
         graph = b"".join(_bytes(1, message) for message in self._nodes) + _text(2, name)
         graph += b"".join(_bytes(5, message) for message in self._tensors)
@@ -98,17 +90,9 @@ class GraphWriter:
 def fold_norm(
     kernel: NDArray[np.floating], norm: Mapping[str, NDArray[np.floating]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fold the batch normalisation after a convolution without bias into it.
+    """Fold the batch normalisation after a convolution without bias into it; return its kernel and bias.
 
-    Parameters
-    ----------
-    kernel : ndarray, shape (filters, ...)
-    norm : mapping
-        ``gamma, beta, moving_mean, moving_variance``, each of shape ``(filters,)``.
-
-    Returns
-    -------
-    (kernel, bias)
+    Of a kernel (filters, ...) and ``gamma, beta, moving_mean, moving_variance``, each of shape (filters,).
     """
     values = {name: np.asarray(value, np.float64) for name, value in norm.items()}
     factor = values["gamma"] / np.sqrt(values["moving_variance"] + EPSILON)
@@ -116,32 +100,15 @@ def fold_norm(
     return folded, values["beta"] - values["moving_mean"] * factor
 
 
-def open_session(model: bytes, *, threads: int = 1) -> Any:
-    """Open an ONNX model for prediction on the CPU.
+def open_session(model: bytes) -> Any:
+    """Open the content of an ONNX file for prediction on the CPU, as an ``onnxruntime.InferenceSession``.
 
-    A session may be used from several threads.
-
-    Parameters
-    ----------
-    model : bytes
-        The content of an ONNX file.
-    threads : int, default=1
-        Threads of the session itself. One is best where callers run many images at once.
-
-    Returns
-    -------
-    onnxruntime.InferenceSession
-
-    Raises
-    ------
-    ModelError
-        When the bytes are no ONNX model that ONNX Runtime can run.
-    MissingDependencyError
-        When ``onnxruntime`` is not installed.
+    It may be used from several threads, and has one of its own, best where callers run many images at once. ModelError
+    when the bytes are no ONNX model that ONNX Runtime can run; MissingDependencyError without it.
     """
     runtime = import_neural("onnxruntime", "to run a network")  # late: it takes a tenth of a second to load
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = 1, 1
     options.log_severity_level = 3
     errors = runtime.capi.onnxruntime_pybind11_state
     try:

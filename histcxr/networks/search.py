@@ -66,11 +66,6 @@ class SearchOptions:
         Where the search is noted, and a network's trials are kept. The same search found there goes on; a larger
         ``n_trials`` extends it. None: nothing is kept.
     random_state : int, default=0
-
-    Raises
-    ------
-    InputError
-        When one of them is out of range.
     """
 
     n_trials: int | None = None
@@ -92,8 +87,6 @@ class TuningResult:
 
     Attributes
     ----------
-    name : str
-        What was searched.
     estimator : estimator
         With the best settings.
     parameters : dict of str to value
@@ -107,10 +100,8 @@ class TuningResult:
         shorter trial whose settings are trained longer here); then the settings.
     not_tried : int
         Trials that the time limit left out.
-    seconds : float
-        Wall time.
-    measure : str
-        What ``score`` is.
+    seconds, measure
+        Wall time, and what ``score`` is.
     """
 
     name: str
@@ -137,26 +128,19 @@ def search_networks(
 
     Parameters
     ----------
-    name : str
-        For the table and the messages.
     base : classifier with ``epochs`` and ``random_state``, not fitted
         Gives the parameters that are not searched. It is trained first and competes. Its epochs are those of the
         longest training; patients that it holds out itself stop a training early.
-    space : callable
     X, y, groups : ndarray, shape (n, ...), (n,), (n,)
         What the classifier's ``fit`` takes: images or counts, two classes, patients.
     held_out : ndarray of int
         The rows to judge by, of patients who have no other row.
-    options : SearchOptions
 
     Raises
     ------
-    InputError
-        When the method or the space does not fit, or the directory holds another search.
-    HistcxrError
-        When the first three trials fail. When only some do, a warning says how many, and why the first one did.
-    MissingDependencyError
-        When Keras, its backend or Keras Tuner is not installed.
+    InputError, HistcxrError, MissingDependencyError
+        When an argument does not fit, or the directory holds another search; when the first three trials fail (when
+        only some do, a warning says how many, and why the first one did); without Keras, its backend or Keras Tuner.
     """
     started = time.monotonic()
     check_method(options.method, METHODS, name)
@@ -250,7 +234,6 @@ def _run_trials(
 
 
 def _make_oracle(oracles: Any, values: Any, n_trials: int, options: SearchOptions) -> Any:
-    """Build the part of Keras Tuner that chooses settings."""
     from keras_tuner import Objective
 
     common = {
@@ -294,16 +277,10 @@ def error_line(error: BaseException) -> str:
 def claim_folder(
     folder: Path, estimator: BaseEstimator, random_state: int, data: object, more: Mapping[str, Any]
 ) -> None:
-    """Note in a folder whose search it holds; refuse one that holds another.
+    """Note in a folder whose search it holds; InputError where it holds another or other files.
 
     Searches are the same with the same parameters of the estimator, seed, data (arrays), and whatever ``more`` names.
-
-    Raises
-    ------
-    InputError
-        The folder holds another search, or other files.
-    OutputError
-        The folder cannot be made or written.
+    OutputError when the folder cannot be made or written.
     """
     parameters = sorted((key, str(value)) for key, value in estimator.get_params().items())
     search = {"estimator": repr(parameters), "random_state": int(random_state), "data": joblib.hash(data)}

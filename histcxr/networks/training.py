@@ -14,9 +14,7 @@ from sklearn.utils.validation import column_or_1d
 
 from histcxr.exceptions import InputError
 from histcxr.networks.backend import import_neural
-from histcxr.networks.fit import FitOptions, Fitted, fit_network, make_batches, on_logits, outputs
-
-__all__ = ["TrainingData", "class_scores", "judge_scores", "named_part", "train_classes"]
+from histcxr.networks.fit import FitOptions, Fitted, fit_network, make_batches, outputs
 
 # Keras's own bound for probabilities in a logarithm.
 _EPSILON: Final = 1e-7
@@ -74,13 +72,14 @@ def train_classes(
 ) -> Fitted:
     """Train a network and leave the weights of its best epoch in it.
 
-    Each stage starts from the best weights so far; where it does not improve on them, they stay.
+    Each stage starts from the best weights so far; where it does not improve on them, they stay. The history
+    tells of ``stage`` (from 1), ``accuracy`` and what :func:`judge_scores` gives, too. HistcxrError when the loss is no
+    longer a number.
 
     Parameters
     ----------
     model : keras.Model
         From inputs to ``(n, classes)`` probabilities, or ``(n, 1)`` of the second of two classes.
-    data : TrainingData
     stages : sequence of FitOptions
         One for each part of training.
     seed : int
@@ -92,20 +91,11 @@ def train_classes(
     label_smoothing : float, default=0
         Share of each label moved to one half, of two classes with one probability.
     on_epoch : callable, optional
-        Called with each epoch's values, e.g. to show progress.
-
-    Returns
-    -------
-    Fitted
-        Its history tells of ``stage`` (from 1), ``accuracy`` and what :func:`judge_scores` gives, too.
-
-    Raises
-    ------
-    HistcxrError
-        When the loss is no longer a number.
+        Called with each epoch's values.
     """
     keras = import_neural("keras", "to train a network")
-    trained, ops = on_logits(model), keras.ops
+    # Without the last activation, with the same weights: losses of logits do not saturate.
+    trained, ops = keras.Model(model.inputs[0], model.layers[-1].input, name="logits"), keras.ops
     single = trained.output_shape[-1] == 1
     if entry is not None:
         inputs = keras.Input(model.input_shape[1:])
@@ -115,6 +105,10 @@ def train_classes(
         found = logits > 0 if single else ops.argmax(logits, axis=-1, keepdims=True)
         return ops.cast(ops.equal(ops.cast(found, "float32"), truth), "float32")
 
+    if single:
+        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     history: dict[str, list[float]] = {}
     best, kept = Fitted({}, 0), None
     for number, options in enumerate(stages, start=1):
@@ -125,10 +119,6 @@ def train_classes(
             if on_epoch is not None:
                 on_epoch({"stage": float(number), **values})
 
-        if single:
-            loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
-        else:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         done = len(history.get("loss", ()))
         batches = make_batches(data.batch, data.rows, options.batch_size, seed=seed, first_epoch=done)
         fitted = fit_network(
@@ -152,14 +142,9 @@ def train_classes(
 
 
 def class_scores(model: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the probability of each class, shape ``(n, classes)``; each row adds up to 1.
+    """Return the probability of each class, shape ``(n, classes)``, for inputs (n, ...); each row adds up to 1.
 
-    Parameters
-    ----------
-    model : keras.Model
-        Gives probabilities ``(n, classes)``, or ``(n, 1)`` of the second of two classes.
-    inputs : ndarray, shape (n, ...)
-        See :func:`~histcxr.networks.fit.outputs`.
+    The model may give ``(n, 1)``, the probability of the second of two classes.
     """
     scores = outputs(model, inputs)
     if scores.shape[1] == 1:
@@ -170,21 +155,10 @@ def class_scores(model: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
 def judge_scores(
     scores: NDArray[np.floating], truth: NDArray[np.integer], weights: NDArray[np.floating] | None = None
 ) -> dict[str, float]:
-    """Judge class probabilities of held-out rows.
+    """Judge class probabilities ``(n, classes)`` of held-out rows by the numbers of their classes, ``(n,)``, from 0.
 
-    Parameters
-    ----------
-    scores : ndarray, shape (n, classes)
-    truth : ndarray of int, shape (n,)
-        The number of each row's class, from 0.
-    weights : ndarray, shape (n,), optional
-        Of the rows in the loss.
-
-    Returns
-    -------
-    dict
-        ``val_loss``, the weighted mean of the negative log likelihood, ``val_accuracy``, and ``val_auc``, of more
-        than two classes the mean of each against the rest (NaN where a class is missing).
+    Returns ``val_loss``, the weighted mean of the negative log likelihood, ``val_accuracy``, and ``val_auc``, of more
+    than two classes the mean of each against the rest (NaN where a class is missing).
     """
     likelihood = np.clip(scores[np.arange(len(truth)), truth], _EPSILON, 1.0)
     auc = math.nan
@@ -201,24 +175,9 @@ def judge_scores(
 def named_part(
     targets: NDArray[np.integer], groups: ArrayLike | None, validation: ArrayLike
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Hold out the rows that were named, after a look at them.
+    """Return the rows to learn from and those held out, of which ``validation``, bool of shape (n,), is true.
 
-    Parameters
-    ----------
-    targets : ndarray of int, shape (n,)
-    groups : array-like, shape (n,) or None
-        Patients.
-    validation : array-like of bool, shape (n,)
-        Which rows to hold out.
-
-    Returns
-    -------
-    (rows to learn from, rows held out)
-
-    Raises
-    ------
-    InputError
-        When a side lacks a class, or a patient is on both.
+    InputError when a side lacks a class, or a patient (``groups``, shape (n,)) is on both.
     """
     held = column_or_1d(validation)
     if held.dtype != bool:

@@ -117,43 +117,26 @@ def _as_jpeg(pixels: NDArray[Any], bits: int, signed: bool, syntax: str) -> byte
         return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     import imagecodecs
 
+    how: dict[str, Any]
     if syntax == "jpeg-ls":
         return bytes(imagecodecs.jpegls_encode(pixels))
     if syntax == "jpeg 2000":
         numbers = pixels.view(f"i{pixels.itemsize}") if signed else pixels
-        return bytes(
-            imagecodecs.jpeg2k_encode(
-                numbers, level=0, codecformat="j2k", reversible=True, bitspersample=bits
-            )
-        )
-    how: dict[str, Any] = {"level": 98} if syntax == "jpeg extended" else {"lossless": True}
+        how = {"level": 0, "codecformat": "j2k", "reversible": True, "bitspersample": bits}
+        return bytes(imagecodecs.jpeg2k_encode(numbers, **how))
+    how = {"level": 98} if syntax == "jpeg extended" else {"lossless": True}
     return bytes(imagecodecs.jpeg8_encode(pixels, bitspersample=bits, **how))
 
 
 def lut_item(values: Sequence[int] | NDArray[Any], first: int, bits: int, *, as_words: bool = True) -> Any:
-    """A LUT as it stands in a modality or VOI LUT sequence.
+    """A LUT as one item (pydicom.Dataset) of a modality or VOI LUT sequence: entries of ``bits`` bits.
 
-    Parameters
-    ----------
-    values : sequence of int (n,)
-    first : int
-        The stored value that the first entry stands for.
-    bits : int
-        Of an entry.
-    as_words : bool, default True
-        Whether the entries are stored as bytes (OW) or as numbers (US).
-
-    Returns
-    -------
-    pydicom.Dataset
-        One item of the sequence.
+    ``first`` is the stored value that the first entry stands for; ``as_words``: stored as bytes (OW), not numbers (US).
     """
     import pydicom
 
     item = pydicom.Dataset()
     item.add_new("LUTDescriptor", "US" if first >= 0 else "SS", [len(values) % 2**16, first, bits])
-    if as_words:
-        item.add_new("LUTData", "OW", np.asarray(values, "<u2").tobytes())
-    else:
-        item.add_new("LUTData", "US", [int(value) for value in values])
+    words = np.asarray(values, "<u2")
+    item.add_new("LUTData", "OW" if as_words else "US", words.tobytes() if as_words else words.tolist())
     return item

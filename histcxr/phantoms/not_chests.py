@@ -294,19 +294,10 @@ KINDS = tuple(_DRAW)
 
 
 def draw_not_chest(kind: str, rng: np.random.Generator) -> Image:
-    """Draw something that is no frontal chest radiograph.
+    """Draw something that is no frontal chest radiograph: ``kind`` is one of :data:`KINDS`, ``rng`` decides the rest.
 
-    ``kind`` is one of :data:`KINDS`; the generator decides on everything else.
-
-    Returns
-    -------
-    uint8 (height, width), or (height, width, 3) with red first for ``"photograph"``
-        256 to 1024 pixels a side.
-
-    Raises
-    ------
-    InputError
-        When the kind is unknown.
+    Returns uint8 (height, width), or (height, width, 3) with red first for ``"photograph"``; 256 to 1024 pixels a side.
+    InputError: the kind is unknown.
     """
     if kind not in _DRAW:
         raise InputError(f"kind must be one of {', '.join(KINDS)}; it is {kind!r}")

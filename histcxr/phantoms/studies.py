@@ -35,7 +35,7 @@ def write_study(
     masks: bool = True,
     repeats: float = 0.2,
 ) -> Path:
-    """Write the radiographs of a made-up study, half of whose patients are sick, as PNG.
+    """Write the radiographs of a made-up study, half of whose patients are sick, as PNG; returns the folder.
 
     All layouts but ``flat`` get a ``manifest.csv`` with labels, patients, findings and (from five patients of a class
     on) splits: a flat folder is one to triage.
@@ -43,7 +43,7 @@ def write_study(
     Parameters
     ----------
     folder : path-like
-        Where to write; made if missing, and returned.
+        Made if missing.
     n_patients : int, default 120
     layout : str, default "classes-masks"
         One of :data:`LAYOUTS`. Masks lie beside the images (``classes-masks``) or in ``masks/`` at the top, in

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from histcxr.checks import whole_number
@@ -26,9 +28,12 @@ from histcxr.reference.backbones import (
     neutralise_normalisation,
     unfreeze,
 )
-from histcxr.reference.registry import ARCHITECTURES, Architecture, find_architecture
 from histcxr.reference.small_networks import (
     ACTIVATIONS,
+    ConvOptions,
+    LeNetOptions,
+    RecurrentOptions,
+    ResidualOptions,
     SmallOptions,
     add_trunk,
     check_rates,
@@ -36,7 +41,124 @@ from histcxr.reference.small_networks import (
     smallest_side,
 )
 
-__all__ = ["DEFAULT_HEAD", "HeadOptions", "build_architecture", "load_weights"]
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of the registry, with the settings it was published with.
+
+    Parameters
+    ----------
+    name : str
+    description : str
+        One line, with the source.
+    parameters : int
+        Numbers in it, at its own size and for two classes.
+    size, min_size : int
+        Side of the square image in pixels: by default, and the smallest with the default options.
+    epochs, batch_size, learning_rate
+        Of the training: the most epochs, images a step, and Adam's rate.
+    transfer : bool
+        Whether it is a backbone, which can start from published weights, with a head of our own.
+    head : bool
+        Whether its dense layers are those of :class:`HeadOptions`; the others have their own.
+    options : SmallOptions or None
+        Layers of the small networks.
+    scale : float
+        What grey levels are multiplied with first (small networks).
+    sigmoid : bool
+        Whether two classes come out as one probability, shape ``(n, 1)``, and not as two.
+    augmentation : mapping or None
+        Fields of :class:`~histcxr.reference.augmentation.Augmentation`; None where it was published without.
+    patience : int or None
+        Epochs without a lower validation loss after which training ends; None: all epochs are run.
+    """
+
+    name: str
+    description: str
+    parameters: int
+    size: int
+    min_size: int
+    epochs: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    transfer: bool = False
+    head: bool = False
+    options: SmallOptions | None = None
+    scale: float = 1 / 255
+    sigmoid: bool = False
+    augmentation: Mapping[str, float] | None = None
+    patience: int | None = None
+
+
+def _registry() -> dict[str, Architecture]:
+    """List the architectures, the small ones first.
+
+    Of the networks published in reports on the paediatric radiographs of Kermany et al. (2018), what the reports
+    leave open (the maps of cnn4 and cnn-lstm, rates of dropout, the side of cnn4, the size of shifts) is ours.
+    """
+    found: dict[str, Architecture] = {}
+
+    def small(name: str, size: int, parameters: int, epochs: int, options: SmallOptions, **more: Any) -> None:
+        least = smallest_side(options)
+        found[name] = Architecture(
+            name, texts[name], parameters, size, least, epochs, options=options, **more
+        )
+
+    def moved(**changes: float) -> Mapping[str, float]:
+        return MappingProxyType(
+            {"translation": 0.0, "rotation": 0.0, "zoom": 0.0, "intensity": 0.0, **changes}
+        )
+
+    after = "after a report on the paediatric radiographs of Kermany et al., 2018"
+    lone, he = "for training from scratch on a CPU", "after He et al., 2016"
+    texts = {
+        "cnn4": f"four convolutions, flattened, one sigmoid; grey levels on [0, 1]; {after}",
+        "cnn4-raw": f"cnn4 on grey levels from 0 to 255 as they are; {after}",
+        "cnn3": f"three convolutions 32-64-64 with dropout, dense 64; {after}",
+        "lenet5": "two convolutions of 5 x 5 pixels, dense 120 and 84, tanh; LeCun et al., 1998",
+        "lenet5-tuned": "LeNet-5 with ReLU, max pooling, dropout and a head of dense 128 and 32, open to tuning",
+        "cnn-lstm": f"four convolutions whose maps an LSTM reads as a sequence, one sigmoid; {after}",
+        "resnet-small": f"residual network of 0.7 million parameters {lone}; {he}",
+        "resnet-fine": "resnet-small with a second convolution before its stages, for twice the resolution",
+    }
+    four = ConvOptions(filters=(32, 64, 128, 128))
+    three = ConvOptions(filters=(32, 64, 64), conv_dropout=0.2, dense=(64,), dense_dropout=0.5)
+    tuned = LeNetOptions(conv_dropout=0.1, dense=(), activation="relu", pooling="max")
+    turned, near = moved(rotation=20, zoom=0.1), moved(translation=0.1, rotation=10, zoom=0.1)
+    varied = moved(translation=0.1, rotation=10, zoom=0.15, intensity=0.1)
+    small("cnn4", 128, 248_449, 10, four, sigmoid=True)
+    small("cnn4-raw", 128, 248_449, 8, four, sigmoid=True, scale=1.0)
+    small("cnn3", 224, 3_267_202, 50, three, augmentation=turned, patience=3)
+    small("lenet5", 256, 7_157_346, 15, LeNetOptions(), patience=5)
+    small("lenet5-tuned", 256, 7_627_502, 15, tuned, head=True, patience=5)
+    small("cnn-lstm", 150, 289_729, 10, RecurrentOptions(), sigmoid=True, augmentation=near)
+    small("resnet-small", 112, 697_810, 16, ResidualOptions(), augmentation=varied)
+    small("resnet-fine", 224, 700_178, 18, ResidualOptions(stem=2), augmentation=varied)
+    for name, backbone in BACKBONES.items():
+        found[name] = Architecture(
+            name,
+            f"{backbone.application} with a head of our own, transfer learning; {backbone.source}",
+            backbone.parameters,
+            224,
+            backbone.min_size,
+            epochs={"mobilenet": 10, "inceptionv3": 100}.get(name, 15),
+            batch_size=16 if name == "resnet50" else 32,
+            transfer=True,
+            head=True,
+            patience=5,
+        )
+    return found
+
+
+#: The networks by name, the small ones first.
+ARCHITECTURES: Final[Mapping[str, Architecture]] = MappingProxyType(_registry())
+
+
+def find_architecture(name: str) -> Architecture:
+    """Return an architecture by name; raises InputError, which names them all, when there is none."""
+    if name not in ARCHITECTURES:
+        raise InputError(f"architecture must be one of {', '.join(ARCHITECTURES)}; got {name!r}")
+    return ARCHITECTURES[name]
 
 
 @dataclass(frozen=True)
@@ -47,12 +169,10 @@ class HeadOptions:
     ----------
     dense : tuple of int, default (128, 32)
         Units of each dense layer. Layers of 0 units are left out.
-    dropout : float, default 0.2
-        Before the last layer, from 0 to below 1.
+    dropout, entry_dropout : float, default 0.2 and 0.0
+        Before the last layer, and before the first dense layer; from 0 to below 1.
     activation : {"relu", "tanh"}, default "relu"
         Of the dense layers.
-    entry_dropout : float, default 0.0
-        Before the first dense layer.
 
     Raises
     ------
@@ -137,7 +257,9 @@ def build_architecture(
         inputs = keras.Input((side, side, 1), name="grey")
         trunk = options or architecture.options
         if trunk is None:
-            x = _transfer(keras, inputs, name, side, weights)
+            x = add_preprocessing(keras, inputs, BACKBONES[name].preprocessing)
+            x = load_backbone(BACKBONES[name], side, imagenet=weights == "imagenet")(x)
+            x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         else:
             x = keras.layers.Rescaling(architecture.scale, name=PREPROCESSED)(inputs)
             x = add_trunk(keras, x, trunk)
@@ -153,13 +275,6 @@ def build_architecture(
     if architecture.transfer and not from_scratch:
         unfreeze(model, unfrozen)
     return model
-
-
-def _transfer(keras: Any, inputs: Any, name: str, side: int, weights: Any) -> Any:
-    """Return a backbone's maps of an image, averaged: shape (n, maps)."""
-    x = add_preprocessing(keras, inputs, BACKBONES[name].preprocessing)
-    backbone = load_backbone(BACKBONES[name], side, imagenet=weights == "imagenet")
-    return keras.layers.GlobalAveragePooling2D(name="pool")(backbone(x))
 
 
 def _check_size(architecture: Architecture, size: int | None, options: SmallOptions | None) -> int:
@@ -200,7 +315,7 @@ def _check_options(
 
 
 def _add_head(keras: Any, x: Any, options: HeadOptions) -> Any:
-    """Put dense layers on top of ``x``, shape ``(n, features)``; returns ``(n, units of the last one)``."""
+    """Put dense layers on top of ``x``, shape ``(n, features)``."""
     layers = keras.layers
     if options.entry_dropout:
         x = layers.Dropout(options.entry_dropout, name="head_entry_dropout")(x)
@@ -212,37 +327,18 @@ def _add_head(keras: Any, x: Any, options: HeadOptions) -> Any:
 
 
 def _add_output(keras: Any, x: Any, n_classes: int, *, sigmoid: bool) -> Any:
-    """Put the classes on top of ``x``.
-
-    The layer before the last gives the logits: gradients of a saturated probability vanish.
-
-    Returns
-    -------
-    keras tensor
-        ``(n, n_classes)`` probabilities that sum to 1; ``(n, 1)``, the probability of class 1, for two classes
-        with ``sigmoid``.
-    """
+    """Put the classes on top of ``x``, behind logits: gradients of a saturated probability vanish."""
     single = sigmoid and n_classes == 2
     logits = keras.layers.Dense(1 if single else n_classes, name="logits")(x)
     return keras.layers.Activation("sigmoid" if single else "softmax", name="score")(logits)
 
 
 def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
-    """Put the weights of a file into a network.
+    """Put the weights of a file into a Keras model. Only numbers are read; nothing in the file is run.
 
-    Only numbers are read; nothing in the file is run.
-
-    Parameters
-    ----------
-    model : keras.Model
-    path : path-like
-        ``.keras`` or ``.weights.h5`` as Keras writes them, of the whole network or of its backbone alone; or the
-        ``.h5`` file without top that Keras publishes for a backbone.
-
-    Raises
-    ------
-    InputError
-        When there is no such file, or it holds the weights of another network.
+    ``.keras`` or ``.weights.h5`` as Keras writes them, of the whole network or of its backbone alone; or the ``.h5``
+    file without top that Keras publishes for a backbone. An InputError says that there is no such file, or that it
+    holds another network's weights.
     """
     file, backbone = Path(path), backbone_of(model)
     if not file.is_file():

@@ -14,17 +14,6 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = [
-    "FILLS",
-    "PUBLISHED",
-    "STRENGTHS",
-    "VIEW",
-    "Augmentation",
-    "as_bytes",
-    "augmented_batch",
-    "seen_again",
-]
-
 #: What comes in from beyond the picture's edge, with OpenCV's name for it.
 FILLS = {"black": cv2.BORDER_CONSTANT, "edge": cv2.BORDER_REPLICATE}
 
@@ -60,9 +49,8 @@ class Augmentation:
     gamma : float, default=0
         Grey levels on [0, 1] are raised to the power e to the plus or minus this much; black and white stay. Below 1.
     flip : bool, default=False
-        Whether half of the pictures are mirrored left to right. Off, because a chest is not symmetric: the heart
-        lies on the left, the right hemidiaphragm higher, and a mirrored film shows situs inversus, which is rare
-        and a finding; side markers would be mirrored, too. The reports' runs with flips did worse.
+        Whether half of the pictures are mirrored left to right. Off: a chest is not symmetric, and situs inversus is
+        a finding.
     fill : {"black", "edge"}, default="black"
         What comes in from beyond the edge: 0, as around lungs that were cut out, or the edge's own values.
 
@@ -70,13 +58,6 @@ class Augmentation:
     ------
     InputError
         When a number is out of its range.
-
-    Examples
-    --------
-    The published setting of the three-layer network:
-
-    >>> Augmentation(translation=0, rotation=20, zoom=0.1, intensity=0)
-    Augmentation(translation=0, rotation=20, zoom=0.1, stretch=0.0, intensity=0, gamma=0.0, flip=False, fill='black')
     """
 
     translation: float = 0.1
@@ -100,19 +81,10 @@ class Augmentation:
             raise InputError(f"fill must be one of {', '.join(FILLS)}; got {self.fill!r}")
 
     def apply(self, image: _Bytes, rng: np.random.Generator) -> _Bytes:
-        """Return the picture changed at random.
+        """Return the picture, uint8 (height, width), changed at random; a new array.
 
-        Parameters
-        ----------
-        image : ndarray of uint8, shape (height, width)
-        rng : numpy Generator
-            The same number of values is drawn from it whatever the settings, so that leaving one change out
-            leaves the others as they were.
-
-        Returns
-        -------
-        ndarray of uint8, shape (height, width)
-            A new array.
+        The same number of values is drawn from ``rng`` whatever the settings, so that leaving one change out leaves the
+        others as they were.
         """
         height, width = image.shape
         across, down, turn, growth, light = rng.uniform(-1, 1, 5).tolist()
@@ -146,24 +118,10 @@ def augmented_batch(
     seed: int,
     epoch: int,
 ) -> _Bytes:
-    """Return some of the images, each changed by what seed, epoch and its own row number say.
+    """Return some of the images, uint8 (n, height, width), each changed by what seed, epoch and its own row number say.
 
-    Neither the order of the rows nor their batches matter, so threads may work in any order.
-
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, height, width)
-    rows : sequence of int
-        Which images.
-    augmentation : Augmentation or None
-        None leaves them as they are.
-    seed, epoch : int
-        Not negative.
-
-    Returns
-    -------
-    ndarray of uint8, shape (len(rows), height, width)
-        A new array.
+    Neither the order of the rows nor their batches matter, so threads may work in any order. Seed and epoch are not
+    negative; without an augmentation, the images are copied as they are.
     """
     if augmentation is None:
         return images[np.asarray(rows, np.intp)]
@@ -174,20 +132,10 @@ def augmented_batch(
 
 
 def seen_again(images: _Bytes, view: int) -> _Bytes:
-    """Return images as they are seen another time: all changed alike, by :data:`VIEW`.
+    """Return images, uint8 (n, height, width), as they are seen another time: all changed alike, by :data:`VIEW`.
 
     The mean of a network's scores over several views is steadier than one score (test-time augmentation; Krizhevsky
-    et al., 2012). What an image becomes does not depend on the others.
-
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, height, width)
-    view : int
-        0 is the images themselves; each other number is one change, always the same.
-
-    Returns
-    -------
-    ndarray of uint8, shape (n, height, width)
+    et al., 2012). View 0 is the images themselves; each other number is one change, always the same.
     """
     if view == 0:
         return images

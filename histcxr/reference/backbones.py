@@ -21,21 +21,6 @@ import numpy as np
 from histcxr.exceptions import InputError
 from histcxr.networks.backend import import_neural
 
-__all__ = [
-    "BACKBONES",
-    "PREPROCESSED",
-    "Backbone",
-    "Unfrozen",
-    "add_preprocessing",
-    "backbone_of",
-    "find_layer",
-    "last_convolution",
-    "layer_names",
-    "load_backbone",
-    "neutralise_normalisation",
-    "unfreeze",
-]
-
 #: How much of a backbone is trained: 0 (nothing), its last N layers, or all of it.
 Unfrozen = int | Literal["all"]
 
@@ -50,10 +35,10 @@ _CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red on 0..255
 #: so that "caffe", which swaps red and blue, needs no swap. "inside": the network begins with its own scaling.
 SCALING: Final = MappingProxyType(
     {
-        "caffe": (1.0, tuple(-m for m in _CAFFE_MEAN)),
+        "caffe": (1.0, [-m for m in _CAFFE_MEAN]),
         "tf": (1 / 127.5, -1.0),
-        "torch": (tuple((1 / (255 * _SPREAD)).tolist()), tuple((-_MEAN / _SPREAD).tolist())),
-        "efficientnet": (tuple((1 / _SPREAD).tolist()), tuple((-255 * _MEAN / _SPREAD).tolist())),
+        "torch": ((1 / (255 * _SPREAD)).tolist(), (-_MEAN / _SPREAD).tolist()),
+        "efficientnet": ((1 / _SPREAD).tolist(), (-255 * _MEAN / _SPREAD).tolist()),
     }
 )
 
@@ -62,22 +47,16 @@ SCALING: Final = MappingProxyType(
 class Backbone:
     """A network of ``keras.applications``.
 
-    Parameters
-    ----------
-    application : str
-        Its name there.
-    preprocessing : {"caffe", "tf", "torch", "efficientnet"}
-        What it expects of its input, see :data:`SCALING`.
-    min_size : int
-        Smallest side in pixels.
-    source : str
-        Who published it.
+    ``application``: its name there; ``preprocessing``: what it expects of its input, a key of :data:`SCALING`;
+    ``min_size``: smallest side in pixels; ``source``: who published it; ``parameters``: with our head, at 224 pixels
+    and for two classes.
     """
 
     application: str
     preprocessing: str
     min_size: int
     source: str
+    parameters: int
 
 
 _HE, _HE_V2 = "He et al., 2016", "He et al., 2016, Identity mappings"
@@ -86,22 +65,22 @@ _EFFICIENT = "Tan and Le, 2019"
 
 BACKBONES: Final = MappingProxyType(
     {
-        "vgg16": Backbone("VGG16", "caffe", 32, _VGG),
-        "vgg19": Backbone("VGG19", "caffe", 32, _VGG),
-        "xception": Backbone("Xception", "tf", 71, "Chollet, 2017"),
-        "inceptionv3": Backbone("InceptionV3", "tf", 75, "Szegedy et al., 2016"),
-        "resnet50": Backbone("ResNet50", "caffe", 32, _HE),
-        "resnet101": Backbone("ResNet101", "caffe", 32, _HE),
-        "resnet50v2": Backbone("ResNet50V2", "tf", 32, _HE_V2),
-        "resnet101v2": Backbone("ResNet101V2", "tf", 32, _HE_V2),
-        "resnet152v2": Backbone("ResNet152V2", "tf", 32, _HE_V2),
-        "densenet121": Backbone("DenseNet121", "torch", 32, _DENSE),
-        "densenet201": Backbone("DenseNet201", "torch", 32, _DENSE),
-        "mobilenet": Backbone("MobileNet", "tf", 32, "Howard et al., 2017"),
-        "mobilenetv2": Backbone("MobileNetV2", "tf", 32, "Sandler et al., 2018"),
-        "efficientnetb0": Backbone("EfficientNetB0", "efficientnet", 32, _EFFICIENT),
-        "efficientnetb1": Backbone("EfficientNetB1", "efficientnet", 32, _EFFICIENT),
-        "efficientnetb7": Backbone("EfficientNetB7", "efficientnet", 32, _EFFICIENT),
+        "vgg16": Backbone("VGG16", "caffe", 32, _VGG, 14_784_546),
+        "vgg19": Backbone("VGG19", "caffe", 32, _VGG, 20_094_242),
+        "xception": Backbone("Xception", "tf", 71, "Chollet, 2017", 21_127_946),
+        "inceptionv3": Backbone("InceptionV3", "tf", 75, "Szegedy et al., 2016", 22_069_250),
+        "resnet50": Backbone("ResNet50", "caffe", 32, _HE, 23_854_178),
+        "resnet101": Backbone("ResNet101", "caffe", 32, _HE, 42_924_642),
+        "resnet50v2": Backbone("ResNet50V2", "tf", 32, _HE_V2, 23_831_266),
+        "resnet101v2": Backbone("ResNet101V2", "tf", 32, _HE_V2, 42_893_026),
+        "resnet152v2": Backbone("ResNet152V2", "tf", 32, _HE_V2, 58_598_114),
+        "densenet121": Backbone("DenseNet121", "torch", 32, _DENSE, 7_172_898),
+        "densenet201": Backbone("DenseNet201", "torch", 32, _DENSE, 18_572_066),
+        "mobilenet": Backbone("MobileNet", "tf", 32, "Howard et al., 2017", 3_364_258),
+        "mobilenetv2": Backbone("MobileNetV2", "tf", 32, "Sandler et al., 2018", 2_426_146),
+        "efficientnetb0": Backbone("EfficientNetB0", "efficientnet", 32, _EFFICIENT, 4_217_733),
+        "efficientnetb1": Backbone("EfficientNetB1", "efficientnet", 32, _EFFICIENT, 6_743_401),
+        "efficientnetb7": Backbone("EfficientNetB7", "efficientnet", 32, _EFFICIENT, 64_429_689),
     }
 )
 
@@ -110,26 +89,14 @@ def add_preprocessing(keras: Any, grey: Any, kind: str) -> Any:
     """Turn grey levels 0 to 255, shape ``(n, side, side, 1)``, into what a backbone expects, ``(n, side, side, 3)``."""
     scale, offset = SCALING[kind]
     rgb = keras.layers.Concatenate(name="rgb")([grey, grey, grey])
-    return keras.layers.Rescaling(_plain(scale), _plain(offset), name=PREPROCESSED)(rgb)
-
-
-def _plain(value: Any) -> Any:
-    """Return lists for tuples: what Keras writes into a file and reads back."""
-    return list(value) if isinstance(value, tuple) else value
+    return keras.layers.Rescaling(scale, offset, name=PREPROCESSED)(rgb)
 
 
 def load_backbone(backbone: Backbone, size: int, *, imagenet: bool) -> Any:
     """Build the network without its classes, with random weights or those learnt on ImageNet.
 
-    Returns
-    -------
-    keras.Model
-        ``(n, size, size, 3)`` preprocessed to maps ``(n, rows, columns, maps)``.
-
-    Raises
-    ------
-    InputError
-        When the weights are not on this computer and cannot be fetched.
+    It takes ``(n, size, size, 3)``, preprocessed, and gives maps ``(n, rows, columns, maps)``. An InputError says that
+    the weights are not on this computer and cannot be fetched.
     """
     keras = import_neural("keras", "to build a network")
     make = getattr(keras.applications, backbone.application)
@@ -199,7 +166,6 @@ def unfreeze(model: Any, unfrozen: Unfrozen) -> int:
     Parameters
     ----------
     model : keras.Model
-        One of a backbone, from ``build_architecture`` or a file.
     unfrozen : int or "all"
         How many of the backbone's layers are trained, counted from its end and with those that have no weights or
         stay frozen; 0 freezes it.
@@ -244,23 +210,10 @@ def _map_layers(model: Any) -> list[Any]:
     ]
 
 
-def layer_names(model: Any) -> list[str]:
-    """Name the layers whose output is a map of the image, from the first to the last.
-
-    Those of the backbone, where the model has one.
-    """
-    return [layer.name for layer in _map_layers(model)]
-
-
 def last_convolution(model: Any) -> str:
     """Name the last layer whose output is a map of the image, before pooling and dropout.
 
-    With its activation and, in residual networks, its shortcut: what the classes see.
-
-    Raises
-    ------
-    InputError
-        When the model has none.
+    With its activation and, in residual networks, its shortcut: what the classes see. InputError when there is none.
     """
     layers = import_neural("keras", "to look into a network").layers
     after = (
@@ -279,13 +232,7 @@ def last_convolution(model: Any) -> str:
 
 
 def find_layer(model: Any, name: str) -> Any:
-    """Return a layer by name, also of the backbone.
-
-    Raises
-    ------
-    InputError
-        When no layer of that name has a map of the image; the message names the last few that have.
-    """
+    """Return a layer with maps of the image by name, also of the backbone; InputError names the last few there are."""
     found = {layer.name: layer for layer in _map_layers(model)}
     if name not in found:
         raise InputError(

@@ -21,17 +21,17 @@ from histcxr.data.splits import hold_out
 from histcxr.exceptions import InputError
 from histcxr.networks.fit import FitOptions
 from histcxr.networks.training import TrainingData, class_scores, named_part, train_classes
-from histcxr.reference.architectures import DEFAULT_HEAD, HeadOptions, build_architecture
+from histcxr.reference.architectures import (
+    DEFAULT_HEAD,
+    Architecture,
+    HeadOptions,
+    build_architecture,
+    find_architecture,
+)
 from histcxr.reference.augmentation import PUBLISHED, Augmentation, augmented_batch, seen_again
 from histcxr.reference.backbones import unfreeze
 from histcxr.reference.images import InputSettings
-from histcxr.reference.registry import Architecture, find_architecture
 from histcxr.reference.small_networks import SmallOptions
-
-__all__ = ["ReferenceClassifier", "check_images", "get_weights"]
-
-# The second stage's rate, where none is given: a tenth, so that what was learnt elsewhere is only adjusted.
-_SECOND_STAGE = 0.1
 
 
 class ReferenceClassifier(ClassifierMixin, BaseEstimator):
@@ -40,32 +40,28 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     architecture : str, default="resnet-small"
-        One of :data:`~histcxr.reference.registry.ARCHITECTURES`.
+        One of :data:`~histcxr.reference.architectures.ARCHITECTURES`.
     size : int, optional
         Side of the images in pixels, to be sure of it. None: what ``X`` has.
-    epochs, batch_size, learning_rate : optional
-        None: what the architecture was published with. Each of two stages has so many epochs at most.
+    epochs, batch_size, learning_rate, patience : optional
+        None: what the architecture was published with. Each of two stages has so many epochs at most, and ends after
+        ``patience`` epochs without a lower validation loss.
     second_stage_learning_rate : float, optional
         Of the second stage of fine-tuning. None: a tenth of ``learning_rate``.
     unfrozen : int or "all", default=0
         Layers of a backbone that are trained, from its end. With ``weights``, training has two stages: first the
         new layers on the frozen backbone, then, from the best epoch of that and at the second rate, what is
         unfrozen, too. Without, ``"all"`` trains from scratch, in one stage.
-    weights : "imagenet", path-like or None, default=None
-        Where training starts; see :func:`~histcxr.reference.architectures.build_architecture`.
-    head : HeadOptions, optional
-        The dense layers of backbones and of the tuned LeNet. None: the usual ones.
-    options : SmallOptions, optional
-        The layers of a small network. None: the architecture's own.
+    weights, head, options : optional
+        Where training starts, the dense layers, and the layers of a small network; see
+        :func:`~histcxr.reference.architectures.build_architecture`.
     augmentation : Augmentation, "published" or None, default=None
         How training images are varied; ``"published"``: as the architecture's report did.
-    patience : int, optional
-        Epochs without a lower validation loss after which a stage ends. None: the architecture's own, or all epochs.
     validation_fraction : float, default=0.2
         Share of the patients held out for early stopping, up to one half; 0 trains all epochs on everything.
     class_weight : "balanced", dict or None, default=None
         Weight of each class in training and validation loss.
-    schedule, weight_decay
+    schedule, weight_decay, verbose
         See :class:`~histcxr.networks.fit.FitOptions`.
     views : int, default=1
         How often an image is seen to be scored: itself, and with slight changes that are the same for every image.
@@ -74,8 +70,6 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         How the images of ``X`` were prepared; only checked (size) and kept, to prepare others alike.
     random_state : int, RandomState instance or None, default=0
         Of everything random. The same integer gives the same scores on the same machine and backend.
-    verbose : {0, 1, 2}, default=0
-        What Keras prints in training.
 
     Attributes
     ----------
@@ -100,11 +94,6 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     Notes
     -----
     A fitted classifier consists of arrays, numbers and text alone; its Keras model is built at the first prediction.
-
-    Examples
-    --------
-    >>> network = ReferenceClassifier("cnn3", augmentation="published")
-    >>> network.fit(images.pixels, sick, groups=patients)  # doctest: +SKIP
     """
 
     #: Keras uses all cores by itself, and must not be started in a worker process.
@@ -158,12 +147,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     def check(self) -> None:
         """Refuse parameters that :meth:`fit` would refuse, without any image: builds the network once.
 
-        Raises
-        ------
-        InputError
-            When a parameter does not fit, or the weights cannot be had.
-        MissingDependencyError
-            When Keras or its backend is not installed.
+        Raises InputError, or MissingDependencyError when Keras or its backend is not installed.
         """
         architecture = find_architecture(self.architecture)
         self._augmentation(architecture)
@@ -266,13 +250,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability of each class, shape ``(n, k)``, in the order of ``classes_``.
-
-        Parameters
-        ----------
-        X : ndarray of uint8, shape (n, side, side)
-            Of the side and prepared in the way that the classifier was fitted with.
-        """
+        """Return the probability of each class, (n, k) in the order of ``classes_``, for ``X`` as in :meth:`fit`."""
         check_is_fitted(self, "weights_")
         images = check_images(X)
         if images.shape[1:] != self.image_shape_:
@@ -319,11 +297,10 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
                     f"unfrozen; {self.architecture} has weights={self.weights!r}, unfrozen={unfrozen!r}"
                 )
             return [first]
-        second = replace(first, learning_rate=_SECOND_STAGE * first.learning_rate if rate is None else rate)
-        return [first, second]
+        # a tenth, so that what was learnt elsewhere is only adjusted
+        return [first, replace(first, learning_rate=0.1 * first.learning_rate if rate is None else rate)]
 
     def _learn_classes(self, images: NDArray[np.uint8], y: ArrayLike) -> NDArray[np.int64]:
-        """Learn the classes; return the number of each image's."""
         if y is None:
             raise InputError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         labels = column_or_1d(y, warn=True)
@@ -336,7 +313,6 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         return targets.astype(np.int64)
 
     def _check_size(self, images: NDArray[np.uint8]) -> None:
-        """Refuse images of another size than was asked for."""
         asked = {"size": self.size}
         if self.inputs is not None:
             if not isinstance(self.inputs, InputSettings):

@@ -21,8 +21,6 @@ from histcxr.files.writing import write_image
 from histcxr.networks.backend import import_neural
 from histcxr.reference.backbones import find_layer, last_convolution
 
-__all__ = ["even_share", "grad_cam", "overlay", "save_grid", "share_inside"]
-
 _PURPOSE = "to explain a network"
 
 # How much of the radiograph a map's highest value hides; heights and distances in the grid, in pixels.
@@ -30,10 +28,8 @@ _OPACITY = 0.6
 _CAPTION = 22
 _GAP = 4
 
-# Images and a shift of a layer's maps to the sum of the scores and the maps themselves; and to the sum's gradient
-# with respect to the shift, and the maps.
-_Score: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
-_Gradient: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
+# Images and a shift of a layer's maps to the sum of the scores (or its gradient by the shift), and the maps.
+_Function: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def grad_cam(
@@ -53,11 +49,10 @@ def grad_cam(
     images : uint8 or float (n, rows, columns)
         Grey levels, 0 to 255, at the model's size.
     layer : str, optional
-        Whose maps; by default the last convolution. See ``layer_names``.
+        Whose maps; by default the last convolution.
     target : int, optional
         The class; by default the one that is predicted for each image.
     batch_size : int, default 32
-        Images at a time: bounds the memory.
 
     Returns
     -------
@@ -91,26 +86,10 @@ def grad_cam(
 
 
 def share_inside(cam: ArrayLike, mask: ArrayLike) -> float:
-    """Return the share of a map's mass that lies inside the lungs.
+    """Return the share, 0 to 1, of a map's mass that lies inside the lungs; an even map has :func:`even_share`.
 
-    Compare it with :func:`even_share`, which a map gets that knows nothing.
-
-    Parameters
-    ----------
-    cam : float (rows, columns)
-        At least 0.
-    mask : bool (rows, columns)
-        True inside the lungs.
-
-    Returns
-    -------
-    float
-        From 0 to 1; nan for a map that is all 0, which has no mass to share.
-
-    Raises
-    ------
-    InputError
-        When the shapes differ, or the map has negative or infinite values.
+    ``cam``: float (rows, columns), at least 0; ``mask``: bool (rows, columns), True inside the lungs. nan for a map
+    that is all 0, which has no mass. InputError: the shapes differ, or the map has negative or infinite values.
     """
     values, inside = np.asarray(cam, dtype=np.float64), _check_mask(mask)
     if values.shape != inside.shape:
@@ -152,7 +131,7 @@ def _with_logits(keras: Any, model: Any) -> Any:
     return keras.Model(model.inputs[0], [last.input if is_activation else model.output, model.output])
 
 
-def _score_function(keras: Any, network: Any, layer: Any, target: int | None) -> _Score:
+def _score_function(keras: Any, network: Any, layer: Any, target: int | None) -> _Function:
     ops = keras.ops
 
     def score(batch: Any, shift: Any) -> tuple[Any, Any]:
@@ -192,7 +171,7 @@ def _shifted(layer: Any, shift: Any) -> Iterator[list[Any]]:
         del layer.call  # the class's own comes to light again
 
 
-def _gradient_function(keras: Any, network: Any, score: _Score) -> _Gradient:
+def _gradient_function(keras: Any, network: Any, score: _Function) -> _Function:
     backend = keras.backend.backend()
     if backend == "tensorflow":
         return _gradient_tensorflow(score)
@@ -205,7 +184,7 @@ def _gradient_function(keras: Any, network: Any, score: _Score) -> _Gradient:
     )
 
 
-def _gradient_tensorflow(score: _Score) -> _Gradient:
+def _gradient_tensorflow(score: _Function) -> _Function:
     tape_class = import_neural("tensorflow", _PURPOSE).GradientTape
 
     def gradient(batch: Any, shift: Any) -> tuple[Any, Any]:
@@ -217,7 +196,7 @@ def _gradient_tensorflow(score: _Score) -> _Gradient:
     return gradient
 
 
-def _gradient_torch(score: _Score) -> _Gradient:
+def _gradient_torch(score: _Function) -> _Function:
     torch = import_neural("torch", _PURPOSE)
 
     def gradient(batch: Any, shift: Any) -> tuple[Any, Any]:
@@ -228,7 +207,7 @@ def _gradient_torch(score: _Score) -> _Gradient:
     return gradient
 
 
-def _gradient_jax(keras: Any, network: Any, score: _Score) -> _Gradient:
+def _gradient_jax(keras: Any, network: Any, score: _Function) -> _Function:
     """Compile the gradient as a whole: one by one, JAX would compile hundreds of small steps of a deep network."""
     jax, variables = import_neural("jax", _PURPOSE), network.variables
 
@@ -266,12 +245,7 @@ def overlay(image: ArrayLike, cam: ArrayLike) -> NDArray[np.uint8]:
     Returns
     -------
     uint8 (rows, columns, 3)
-        Red, green, blue. Where the map is 0, the radiograph.
-
-    Raises
-    ------
-    InputError
-        When either is no image, or the map leaves 0 to 1.
+        Red, green, blue. Where the map is 0, the radiograph. InputError when either is no image, or out of range.
     """
     grey, heat = np.asarray(image, dtype=np.float32), np.asarray(cam, dtype=np.float32)
     for name, values in (("image", grey), ("cam", heat)):
@@ -302,10 +276,8 @@ def save_grid(
     ----------
     path : path-like
         An image file; its ending names the format, such as ``.png``. Its folder is made.
-    images : sequence of uint8 or float (rows, columns)
-        Grey levels, 0 to 255.
-    cams : sequence of float (rows, columns)
-        The map of each image, from 0 to 1.
+    images, cams : sequences of (rows, columns)
+        As for :func:`overlay`.
     labels : sequence of str
         The class of each image. Classes stand in the order in which they come up. Signs outside ASCII are shown
         as question marks.
@@ -332,7 +304,10 @@ def save_grid(
     canvas = np.full((len(shown) * height + _GAP, width, 3), 255, np.uint8)
     for row, (name, chosen) in enumerate(shown.items()):
         top = row * height
-        _write_caption(canvas[top : top + _CAPTION], str(name))
+        caption, place = str(name).encode("ascii", "replace").decode("ascii"), (_GAP, _CAPTION - 7)
+        strip = np.ascontiguousarray(canvas[top : top + _CAPTION])
+        cv2.putText(strip, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        canvas[top : top + _CAPTION] = strip
         for column, i in enumerate(chosen):
             grey = np.rint(np.asarray(images[i], dtype=np.float32).clip(0, 255)).astype(np.uint8)
             left = _GAP + column * (side + _GAP)
@@ -342,12 +317,3 @@ def save_grid(
                     picture, (side, side), interpolation=cv2.INTER_AREA
                 )
     write_image(path, canvas[..., ::-1])
-
-
-def _write_caption(strip: NDArray[np.uint8], text: str) -> None:
-    plain = text.encode("ascii", "replace").decode("ascii")
-    picture = np.ascontiguousarray(strip)
-    cv2.putText(
-        picture, plain, (_GAP, _CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA
-    )
-    strip[:] = picture

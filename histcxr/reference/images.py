@@ -1,4 +1,4 @@
-"""From radiographs to the squares that a reference network reads, and from labels to its classes.
+"""From radiographs to the squares that a reference network reads.
 
 Each image is prepared by itself: lungs only, lungs hidden, or the full image; no statistic of other images enters. A
 manifest's images are read in parallel, and no row is lost.
@@ -18,7 +18,6 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 
 from histcxr.checks import whole_number
-from histcxr.data.manifest import is_sick
 from histcxr.data.radiograph import check_lungs, read_radiograph
 from histcxr.exceptions import HistcxrWarning, InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.extraction import LUNGS
@@ -26,25 +25,13 @@ from histcxr.features.measuring import checked_histogram, measure_image
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.reference.augmentation import as_bytes
 
-__all__ = [
-    "LARGEST_SIDE",
-    "MAX_BYTES",
-    "REGIONS",
-    "InputSettings",
-    "ReferenceImages",
-    "class_targets",
-    "lung_square",
-    "read_images",
-    "read_lung_squares",
-]
-
 #: What of an image the network sees: the lungs, everything but the lungs, or everything.
 REGIONS: Final = ("lungs", "hidden", "full")
 
 #: Smallest and largest side of a network's input, in pixels.
 SMALLEST_SIDE, LARGEST_SIDE = 8, 2048
 
-#: Most bytes that :func:`read_images` takes for pixels unless told otherwise.
+#: Most bytes that :func:`read_images` takes for pixels; more are refused before anything is read.
 MAX_BYTES: Final = 8 << 30
 
 # Side of the Gaussian window in pixels of the network's input; OpenCV's deviation for it is 1.1 pixels.
@@ -200,7 +187,6 @@ def read_images(
     *,
     lungs: str = "given",
     n_jobs: int = 1,
-    max_bytes: int = MAX_BYTES,
     progress: bool = False,
 ) -> ReferenceImages:
     """Read and prepare every image of a manifest.
@@ -219,15 +205,13 @@ def read_images(
         the network's where the manifest has none. The region ``"full"`` uses none.
     n_jobs : int, default=1
         Threads; -1 for one a core. Decoding releases the interpreter lock.
-    max_bytes : int, default=8 GiB
-        The result takes ``n * size * size`` bytes; more than this is refused before anything is read.
     progress : bool, default=False
         Whether to show a progress bar on standard error.
 
     Raises
     ------
     InputError
-        When the manifest has no such columns, or the pixels take too many bytes.
+        When the manifest has no such columns, or the pixels take more than 8 GiB.
 
     Warns
     -----
@@ -236,10 +220,10 @@ def read_images(
     """
     size, region, n = settings.size, settings.region, len(manifest)
     masks, segmenter = _lungs_of(manifest, lungs, full=region == "full")
-    if n * size * size > max_bytes:
+    if n * size * size > MAX_BYTES:
         raise InputError(
-            f"{n} images of {size} x {size} pixels take {n * size * size} bytes, and max_bytes is {max_bytes}; "
-            "give a smaller size, fewer images, or a larger max_bytes"
+            f"{n} images of {size} x {size} pixels take {n * size * size} bytes, more than {MAX_BYTES}; give a "
+            "smaller size or fewer images"
         )
     _warn_of_lungs_only(manifest, region)
     pixels, images = np.zeros((n, size, size), np.uint8), _paths(manifest["image"])
@@ -270,11 +254,7 @@ def read_lung_squares(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Read where the lungs of each image lie in the square that a network sees.
 
-    Returns
-    -------
-    masks : ndarray of bool, shape (n, size, size)
-        False where they are not known.
-    known : ndarray of bool, shape (n,)
+    Returns bool (n, size, size), False where they are not known, and bool (n,), whether they are.
     """
 
     def shrunk(_: _Bytes, found: _Lungs, __: str) -> _Lungs:
@@ -294,11 +274,8 @@ def read_lung_squares(
 def lung_square(pixels: _Bytes, lungs: _Lungs, name: str = "", *, settings: InputSettings) -> _Bytes:
     """Prepare an image whose lungs are known, and refuse the same ones as histograms do, whatever the region.
 
-    Raises
-    ------
-    RadiographError
-        See :func:`~histcxr.features.measuring.checked_histogram`; and ``blank`` where the lungs are hidden and
-        there is nothing beside them.
+    :class:`RadiographError`: see :func:`~histcxr.features.measuring.checked_histogram`; and ``blank`` where the lungs
+    are hidden and there is nothing beside them.
     """
     checked_histogram(pixels, lungs, 1, name)
     if settings.region == "hidden" and not pixels[~lungs].any():
@@ -323,7 +300,9 @@ def _lungs_of(
     """Return the masks' paths and what finds lungs, after a look at the columns; ``full``: neither is wanted."""
     if lungs not in LUNGS:
         raise InputError(f"lungs must be one of {', '.join(LUNGS)}; got {lungs!r}")
-    _require(manifest, "manifest", *["image"] if full else ["image", "mask"])
+    wanted = ["image"] if full else ["image", "mask"]
+    if missing := [column for column in wanted if column not in manifest.columns]:
+        raise InputError(f"manifest must have the columns {', '.join(wanted)}; missing: {', '.join(missing)}")
     masks = [""] * len(manifest) if full or lungs == "found" else _paths(manifest["mask"])
     return masks, None if full or lungs == "given" else load_segmenter()
 
@@ -346,46 +325,3 @@ def _warn_of_lungs_only(manifest: pd.DataFrame, region: str) -> None:
             HistcxrWarning,
             stacklevel=3,
         )
-
-
-def class_targets(
-    table: pd.DataFrame, classes: int = 2, *, normal: str = "Normal"
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Turn labels into the numbers of classes.
-
-    Parameters
-    ----------
-    table : DataFrame
-        With the column ``label``.
-    classes : int, default=2
-        2: sick against normal. More: the labels themselves, of which there must be so many.
-    normal : str, default="Normal"
-
-    Returns
-    -------
-    targets : ndarray of int64, shape (n,)
-        0 is normal.
-    names : tuple of str
-        ``("normal", "sick")``, or the labels, the normal one first and the others in alphabetical order.
-    """
-    whole_number(classes, "classes", least=2)
-    _require(table, "table", "label")
-    sick = is_sick(table["label"], normal)
-    if classes == 2:
-        return sick.astype(np.int64), ("normal", "sick")
-    labels = table["label"].astype(str).str.strip().to_numpy(dtype=object)
-    healthy = sorted(set(labels[~sick]))
-    names = (*healthy, *sorted(set(labels[sick])))
-    if len(names) != classes or len(healthy) != 1:
-        counts = ", ".join(f"{name} {int((labels == name).sum())}" for name in names)
-        raise InputError(
-            f"classes={classes} takes so many labels, one of them {normal!r}; the table has {len(names)}: {counts}. "
-            "Leave out the rows of labels that are not wanted, or give classes=2 for sick against normal"
-        )
-    numbers = {name: number for number, name in enumerate(names)}
-    return np.array([numbers[label] for label in labels], np.int64), names
-
-
-def _require(table: pd.DataFrame, name: str, *columns: str) -> None:
-    if missing := [column for column in columns if column not in table.columns]:
-        raise InputError(f"{name} must have the columns {', '.join(columns)}; missing: {', '.join(missing)}")

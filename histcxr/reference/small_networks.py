@@ -14,19 +14,6 @@ import numpy as np
 from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
 
-__all__ = [
-    "ACTIVATIONS",
-    "ConvOptions",
-    "LeNetOptions",
-    "RecurrentOptions",
-    "ResidualOptions",
-    "SmallOptions",
-    "add_trunk",
-    "check_rates",
-    "check_units",
-    "smallest_side",
-]
-
 ACTIVATIONS = ("relu", "tanh")
 POOLINGS = ("max", "average")
 
@@ -35,16 +22,8 @@ POOLINGS = ("max", "average")
 class ConvOptions:
     """Convolutions of 3 x 3 pixels with max pooling after each, then dense layers.
 
-    Parameters
-    ----------
-    filters : tuple of int
-        Maps of each convolution.
-    conv_dropout : float
-        After each pooling, from 0 to below 1.
-    dense : tuple of int
-        Units of the dense layers between the maps and the classes.
-    dense_dropout : float
-        After each dense layer.
+    ``filters``: maps of each convolution; ``dense``: units of the dense layers between the maps and the classes;
+    ``conv_dropout, dense_dropout``: after each pooling and each dense layer, from 0 to below 1.
     """
 
     filters: tuple[int, ...] = (32, 64, 128, 128)
@@ -62,20 +41,9 @@ class ConvOptions:
 class LeNetOptions:
     """LeNet-5 (LeCun et al., 1998), with what tuning may change.
 
-    Parameters
-    ----------
-    filters : tuple of int
-        Maps of each convolution.
-    kernel_size : int
-        Side of the convolutions, in pixels. They are not padded.
-    conv_dropout : float
-        After each pooling, from 0 to below 1.
-    dense : tuple of int
-        Units of the dense layers after the maps.
-    activation : {"relu", "tanh"}
-        Of every layer.
-    pooling : {"max", "average"}
-        Of 2 x 2 pixels.
+    ``filters``: maps of each convolution, not padded, of side ``kernel_size`` in pixels; ``conv_dropout``: after each
+    pooling of 2 x 2 pixels (``"max"`` or ``"average"``), from 0 to below 1; ``dense``: units of the dense layers behind
+    the maps; ``activation``: of every layer, ``"relu"`` or ``"tanh"``.
     """
 
     filters: tuple[int, ...] = (6, 16)
@@ -100,14 +68,7 @@ class LeNetOptions:
 class RecurrentOptions:
     """Convolutions with max pooling, whose last maps an LSTM reads place by place, row after row.
 
-    Parameters
-    ----------
-    filters : tuple of int
-        Maps of each convolution.
-    units : int
-        Of the LSTM.
-    dropout : float
-        After the LSTM, from 0 to below 1.
+    ``filters``: maps of each convolution; ``units``: of the LSTM; ``dropout``: after it, from 0 to below 1.
     """
 
     filters: tuple[int, ...] = (32, 64, 128, 128)
@@ -158,13 +119,7 @@ SmallOptions: TypeAlias = ConvOptions | LeNetOptions | RecurrentOptions | Residu
 
 
 def check_units(name: str, values: Sequence[int], *, least: int = 1) -> None:
-    """Refuse what are no numbers of units or maps.
-
-    Raises
-    ------
-    InputError
-        When ``values`` is no sequence of whole numbers of at least ``least``.
-    """
+    """Refuse what is no sequence of whole numbers (of units or maps) of at least ``least``, with an InputError."""
     if not isinstance(values, tuple | list) or any(
         isinstance(v, bool) or not isinstance(v, int | np.integer) or v < least for v in values
     ):
@@ -172,13 +127,7 @@ def check_units(name: str, values: Sequence[int], *, least: int = 1) -> None:
 
 
 def check_rates(**rates: float) -> None:
-    """Refuse dropout rates outside [0, 1), by name.
-
-    Raises
-    ------
-    InputError
-        Naming the rate.
-    """
+    """Refuse dropout rates outside [0, 1), with an InputError that names the rate."""
     for name, rate in rates.items():
         if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 0 <= rate < 1:
             raise InputError(f"{name} must be at least 0 and below 1; got {rate!r}")
@@ -204,18 +153,7 @@ def smallest_side(options: SmallOptions) -> int:
 
 
 def add_trunk(keras: Any, x: Any, options: SmallOptions) -> Any:
-    """Put the layers that ``options`` describe on top of an image, up to the classes.
-
-    Parameters
-    ----------
-    keras : module
-    x : keras tensor (n, side, side, 1)
-    options : SmallOptions
-
-    Returns
-    -------
-    keras tensor (n, features)
-    """
+    """Put the layers that ``options`` describe on top of an image, (n, side, side, 1); gives (n, features)."""
     if isinstance(options, ConvOptions):
         return _convolutional(keras.layers, x, options)
     if isinstance(options, LeNetOptions):

@@ -61,16 +61,9 @@ _PATTERNS = {
 class Finding:
     """What a triage found in one image; the fields of a worklist's row.
 
-    Attributes
-    ----------
-    decision : str
-        ``rule_out``, ``review`` or ``rule_in``.
-    score : float or None
-        From 0 to 1; None where the image could not be judged.
-    reason : str
-        Why it could not be judged, in a sentence; "" where it was judged.
-    reason_code : str
-        The same as a code of :class:`~histcxr.exceptions.Reason`.
+    ``decision``: ``rule_out``, ``review`` or ``rule_in``; ``score``: from 0 to 1, None where it could not be judged;
+    ``reason``: why not, in a sentence, "" where it was judged; ``reason_code``: the same as a code of
+    :class:`~histcxr.exceptions.Reason`.
     """
 
     decision: str
@@ -115,7 +108,7 @@ def structured_report(
     algorithm: Algorithm,
     created: datetime | None = None,
 ) -> Any:
-    """Make a structured report about the images of one study.
+    """Make a structured report, a ``highdicom.sr.ComprehensiveSR``, about the images of one study.
 
     Series and instance UIDs are made from the study, the model, and for the instance also from the images and what was
     found: the same triage gives the same UIDs, another result another instance in the same series.
@@ -129,11 +122,6 @@ def structured_report(
     algorithm : Algorithm
     created : datetime, optional
         When the triage was done, in local time; by default now.
-
-    Returns
-    -------
-    highdicom.sr.ComprehensiveSR
-        A pydicom data set.
 
     Raises
     ------
@@ -212,20 +200,9 @@ def _check(finding: Finding) -> None:
 def identity_of(source: Any) -> Any:
     """Read only what a report takes over from an image: identifiers of image, study and patient.
 
-    Parameters
-    ----------
-    source : path-like or pydicom.Dataset
-
-    Returns
-    -------
-    pydicom.Dataset
-        It can stand for the image in :func:`structured_report`.
-
-    Raises
-    ------
-    InputError
-        When no report could refer to it: it is no DICOM file that can be read, names no study, series, instance or
-        class, or is no image.
+    ``source`` is a path or a pydicom.Dataset; so is the result a data set, which can stand for the image in
+    :func:`structured_report`. An InputError says that no report could refer to the image: it cannot be read, names no
+    study, series, instance or class, or is no image.
     """
     from pydicom import Dataset
     from pydicom.uid import UID_dictionary
@@ -252,7 +229,6 @@ def identity_of(source: Any) -> Any:
 
 
 def _read(path: Any) -> Any:
-    """The elements of a file that are wanted, as pydicom reads them."""
     from pydicom import dcmread
 
     wanted = [*_UIDS, *_TEXTS, *_OPTIONAL, *_PATTERNS, "SpecificCharacterSet"]
@@ -311,15 +287,13 @@ def _group(number: int, image: Any, finding: Finding, algorithm: Algorithm) -> A
         parameters.append(f"{name} threshold {'none' if threshold is None else repr(threshold)}")
     measurements = []
     if finding.score is not None:
-        unit = codes.UCUM.NoUnits
-        found_in = [sr.SourceImageForMeasurement(*instance)]
-        name = _code("score", "Probability of being sick")
-        measurements = [sr.Measurement(name, finding.score, unit, referenced_images=found_in)]
-    evaluations = [
-        sr.QualitativeEvaluation(
-            _code("drawer", "Triage drawer"), _code(finding.decision, _DRAWERS[finding.decision])
+        name, found_in = (
+            _code("score", "Probability of being sick"),
+            [sr.SourceImageForMeasurement(*instance)],
         )
-    ]
+        measurements = [sr.Measurement(name, finding.score, codes.UCUM.NoUnits, referenced_images=found_in)]
+    drawer = _code(finding.decision, _DRAWERS[finding.decision])
+    evaluations = [sr.QualitativeEvaluation(_code("drawer", "Triage drawer"), drawer)]
     if finding.reason_code:
         meaning = finding.reason_code.replace("_", " ").capitalize()
         reason = _code("reason", "Reason why the image was not judged")
@@ -359,7 +333,6 @@ def _code(value: str, meaning: str) -> Any:
 
 
 def _coding_scheme(algorithm: Algorithm) -> Any:
-    """What the private codes are, for who meets them in an archive."""
     from pydicom import Dataset
 
     item = Dataset()

@@ -250,6 +250,8 @@ def triage_report(summary: Mapping[str, Any]) -> str:
         count = summary["drawers"][drawer]
         share = f"{100 * count / total:5.1f} %" if total else ""
         lines.append(f"  {drawer:<9} {count:>7}  {share}")
+    by_patient = ", ".join(f"{count} {drawer}" for drawer, count in summary["patients"].items())
+    lines.append(f"Patients: {sum(summary['patients'].values())}, of them {by_patient}")
     if summary["unjudged"]:
         lines.append(f"Could not be judged, so in review: {summary['unjudged']}")
         lines += [f"  {count:>5}  {code}" for code, count in summary["reasons"].items()]

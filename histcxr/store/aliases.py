@@ -12,5 +12,8 @@ __all__ = ["OLD_PATHS"]
 OLD_PATHS: Final[dict[str, str]] = {
     "histcxr.features.band_densities.BandDensities": "histcxr.features.band_features.BandDensities",
     "histcxr.features.both_sides.BothSides": "histcxr.features.band_features.BothSides",
+    "histcxr.models.calibrated.CalibratedClassifier": "histcxr.models.out_of_fold.CalibratedClassifier",
+    "histcxr.models.gaussian_svc.GaussianSVC": "histcxr.models.pipelines.GaussianSVC",
     "histcxr.models.level.IntensityLevel": "histcxr.features.transformers.LungIntensity",
+    "histcxr.models.stack.StackedClassifier": "histcxr.models.out_of_fold.StackedClassifier",
 }

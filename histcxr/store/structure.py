@@ -200,8 +200,8 @@ def _check_neighbours(knn: Any) -> None:
 
 def _check_lenet(lenet: Any) -> None:
     """Check that the weights are those of the graph: ONNX Runtime is given what is written from them."""
+    from histcxr.models.lenet import REPRESENTATIONS
     from histcxr.models.lenet_network import LeNetGraph
-    from histcxr.models.lenet_training import REPRESENTATIONS
 
     name = "the 1-D LeNet"
     try:

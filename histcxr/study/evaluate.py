@@ -21,9 +21,8 @@ from sklearn.metrics import (
 from histcxr.data.manifest import is_sick
 from histcxr.decision.auc import auc
 from histcxr.decision.auc import compare as compare_scores
-from histcxr.decision.curves import specificity_at_sensitivity
+from histcxr.decision.curves import brier_score, expected_calibration_error, specificity_at_sensitivity
 from histcxr.decision.drawers import confusion, evaluate_decisions
-from histcxr.decision.reliability import brier_score, expected_calibration_error
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import InputError, Reason
 from histcxr.store import Model

@@ -9,20 +9,20 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.data.manifest import is_sick
 from histcxr.exceptions import InputError
 from histcxr.networks.backend import import_neural
-from histcxr.reference.architectures import HeadOptions
+from histcxr.reference.architectures import HeadOptions, find_architecture
 from histcxr.reference.augmentation import PUBLISHED, STRENGTHS
 from histcxr.reference.classifier import ReferenceClassifier
-from histcxr.reference.images import InputSettings, class_targets
-from histcxr.reference.registry import find_architecture
+from histcxr.reference.images import InputSettings
 from histcxr.store.model import ReferenceModel, sick_score
 from histcxr.study.certify import ON_VAL, Promise
 from histcxr.study.cohort import Data, Reading, balanced_rows, image_hashes, labelled_manifest
@@ -43,7 +43,7 @@ class ReferenceSettings:
     Parameters
     ----------
     architecture : str
-        One of :data:`~histcxr.reference.registry.ARCHITECTURES`.
+        One of :data:`~histcxr.reference.architectures.ARCHITECTURES`.
     region, equalise, blur
         What it sees; see :class:`~histcxr.reference.images.InputSettings`.
     size, epochs, batch_size, learning_rate, patience : optional
@@ -209,9 +209,8 @@ def _targets(
 ) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
     """Return the number of each image's class by part, and the names of the classes."""
     table, normal = divided.cohort.table, divided.cohort.normal
-    count = 2 if settings.classes == 2 else table["label"].astype(str).str.strip().nunique()
     # By the labels of all images, so that a class that a part lacks keeps its number.
-    _, names = class_targets(table, int(count), normal=normal)
+    names = ("normal", "sick") if settings.classes == 2 else class_names(table["label"], normal)
     targets = {
         part: class_numbers(members.table["label"], names, normal) for part, members in divided.parts.items()
     }
@@ -219,6 +218,25 @@ def _targets(
     if missing:
         raise InputError(f"the train part must hold every class; it has no image of {', '.join(missing)}")
     return targets, names
+
+
+def class_names(labels: Iterable[str], normal: str = "Normal") -> tuple[str, ...]:
+    """Name the classes of labels: the normal one, of which there must be one, first; the others alphabetically.
+
+    Two labels are normal and sick.
+    """
+    counts = Counter(str(label).strip() for label in labels)
+    names = sorted(counts)
+    if len(names) == 2:
+        return ("normal", "sick")
+    sick = is_sick(names, normal)
+    if len(names) < 2 or len(names) - sick.sum() != 1:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise InputError(
+            f"classes='all' takes two labels or more, one of them {normal!r}; the table has {len(names)}: {listed}. "
+            "Leave out the rows of labels that are not wanted, or give classes=2 for sick against normal"
+        )
+    return tuple(name for _, name in sorted(zip(sick, names, strict=True)))
 
 
 def _fit(

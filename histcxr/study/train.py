@@ -247,7 +247,7 @@ def classifier_names(classifiers: str | Sequence[str]) -> list[str]:
 def members_of_stack(names: Sequence[str], recipe: Recipe) -> list[str]:
     """Name the stack's members: the classifiers trained beside it, or its usual ones where it stands alone."""
     beside = [name for name in names if name != "stack"]
-    return beside if len(beside) > 1 else list(stack_members(recipe.zones, recipe.bands))
+    return beside if len(beside) > 1 else list(stack_members(recipe))
 
 
 def order_of_training(names: Sequence[str], recipe: Recipe) -> list[str]:

@@ -21,9 +21,8 @@ from histcxr.files.writing import write_error
 from histcxr.models.tuning import TuningOptions, prepare, tune
 from histcxr.networks.backend import import_neural
 from histcxr.networks.search import METHODS, TuningResult, check_method, search_networks
-from histcxr.reference.architectures import HeadOptions
+from histcxr.reference.architectures import ARCHITECTURES, HeadOptions
 from histcxr.reference.images import InputSettings
-from histcxr.reference.registry import ARCHITECTURES
 from histcxr.store.model import json_ready
 from histcxr.study.cohort import Reading, read_cohort, split_cohort
 from histcxr.study.network_train import ReferenceSettings

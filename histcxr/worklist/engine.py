@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import time
 import warnings
 from collections import deque
@@ -20,14 +21,17 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+from histcxr.checks import whole_number
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.store import Judge, installed_versions, load_model, model_hash
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
 from histcxr.worklist.judging import Measured, Verdict, judge, measure_images, signature
+from histcxr.worklist.locks import check_places
 from histcxr.worklist.rows import Row, WorklistFile, printable, writer_for
 from histcxr.worklist.summary import Order, TriageSummary
+from histcxr.worklist.whole import WholeFolder, patient_of
 
 SORTS = ("input", "urgency")
 PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless")  # beside the model's own
@@ -51,6 +55,7 @@ def triage(
     overwrite: bool = False,
     audit: _Path | None = None,
     uids: bool = False,
+    trust_site: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> TriageSummary:
     """Put each radiograph of a folder into ``rule_out``, ``review`` or ``rule_in``.
@@ -73,16 +78,14 @@ def triage(
     masks : path-like, optional
         Where the lung masks are, if not beside the images.
     segment : bool
-        Whether the lungs of images without a mask are found by a network; otherwise they go to review. A mask that
-        is given always wins. All this holds for models that see the full image, too: its lungs are what shows
-        that it is an upright frontal chest, exposed as it should be.
+        Whether the lungs of images without a mask are found by a network; otherwise they go to review. So, too, with
+        models that see the full image: its lungs show that it is an upright frontal chest, exposed as it should be.
     segmenter : Segmenter or path-like, optional
         That network; by default the one that comes with histcxr.
     n_jobs : int, default=2
         Threads that read images; -1 for one a core.
     batch_size : int, default=256
-        Images scored at a time. A run that goes on keeps the size it began with, since a score's last digit
-        may depend on it.
+        Images scored at a time. A run that goes on keeps it, since a score's last digit may depend on it.
     sort : {"input", "urgency"}
         Order of the rows: as found; or rule_in, what could not be judged, review, rule_out, the highest
         score first.
@@ -91,9 +94,11 @@ def triage(
     audit : path-like, optional
         The audit trail; by default the output's name with ``.audit.jsonl`` added.
     uids : bool
-        Whether worklist and audit trail name the study, the series and the instance of each DICOM image, in columns
-        ``study_uid, series_uid, sop_uid`` that are empty for other files. They lead back to the patient in the
-        archive that the image comes from, so nothing holds them unless asked for.
+        Whether worklist and audit trail hold ``study_uid, series_uid, sop_uid`` of DICOM images, which lead back to
+        the patient.
+    trust_site : bool
+        Let the drawers stand where the folder differs from the population that certified the model; written into the
+        audit trail. By default such a folder has no ``rule_out`` and no ``rule_in``.
     progress : callable, optional
         Called with the number of rows done so far, after each batch.
 
@@ -119,7 +124,7 @@ def triage(
     target = os.path.abspath(os.fspath(output))
     trail_path = os.path.abspath(os.fspath(audit)) if audit is not None else target + AUDIT_SUFFIX
     make_writer = writer_for(target, uids=uids)
-    _check_places(os.path.abspath(os.fspath(inputs)), target, trail_path, overwrite)
+    check_places(os.path.abspath(os.fspath(inputs)), target, trail_path, overwrite)
     stream = find_inputs(inputs, masks)
     used = load_model(model) if isinstance(model, str | os.PathLike) else model
     finder = _finder(segment, segmenter)
@@ -130,13 +135,16 @@ def triage(
         AuditTrail(trail_path, header, overwrite=overwrite) as trail,
         WorklistFile(target, remove=overwrite) as worklist,
     ):
-        run = _Run(used, finder, trail, trail.header["options"]["batch_size"], progress)
+        run = _Run(used, finder, trail, progress, WholeFolder(used.site, trust_site))
         run.judge_all(stream, n_jobs)
-        order = run.order
+        run.revise()
+        order, whole = run.order, run.whole
+        site = None if whole.result is None else whole.result.to_dict()
         places = order.by_urgency() if sort == "urgency" else order.by_input()
         worklist.write(make_writer, (_row(trail.read(int(place)), label) for place in places))
         unjudged = sum(order.reasons.values())
-        trail.finish({"rows": len(order), **order.drawers, "unjudged": unjudged, "resumed": run.resumed})
+        counts = {"unjudged": unjudged, "resumed": run.resumed, "site": site, "trust_site": trust_site}
+        trail.finish({"rows": len(order), **order.drawers, **counts})
     seconds = time.monotonic() - started
     return TriageSummary(
         total=len(order),
@@ -144,13 +152,19 @@ def triage(
         unjudged=unjudged,
         reasons=order.reasons,
         skipped=dict(sorted(stream.skipped.items())),
+        patients=whole.patients(),
+        site=site,
+        withheld=whole.withheld,
         resumed=run.resumed,
         model=label,
         output=target,
         audit=trail_path,
         seconds=seconds,
         images_per_second=(len(order) - run.resumed) / max(seconds, 1e-9),
-        notes=_notes(used, header["segmenter"], len(order), run.found),
+        notes=(
+            *_notes(used, header["segmenter"], len(order), run.found),
+            *(whole.notes() if len(order) else ()),
+        ),
         warnings=tuple(heard),
     )
 
@@ -180,17 +194,19 @@ class _Run:
         model: Judge,
         segmenter: Segmenter | None,
         trail: AuditTrail,
-        batch_size: int,
         progress: Callable[[int], None] | None,
+        whole: WholeFolder,
     ) -> None:
         self.order = Order()
+        self.whole = whole
         self.resumed = 0
         self.found = 0  # images that were scored by lungs that the network found
         self._model = model
         self._segmenter = segmenter
         self._trail = trail
         self._uids: bool = trail.header["uids"]
-        self._batch_size = batch_size
+        self._key: str = trail.header["key"]
+        self._batch_size: int = trail.header["options"]["batch_size"]
         self._progress = progress
 
     def judge_all(self, stream: Iterator[InputFile], n_jobs: int) -> None:
@@ -222,10 +238,7 @@ class _Run:
         return _Block(
             inputs,
             measuring,
-            [
-                pool.submit(measure_images, task, self._model.measure, self._segmenter, uids=self._uids)
-                for task in tasks
-            ],
+            [pool.submit(measure_images, task, self._model.measure, self._segmenter) for task in tasks],
         )
 
     def _look_up(self, file: InputFile) -> _Input:
@@ -237,7 +250,7 @@ class _Run:
         measured = [found for future in block.results for found in future.result()]
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         fresh = [
-            _record(one, found, verdict, now, self._uids)
+            self._record(one, found, verdict, now)
             for one, found, verdict in zip(
                 block.measuring, measured, judge(self._model, measured), strict=True
             )
@@ -246,11 +259,50 @@ class _Run:
         written = iter(zip(self._trail.append(fresh), fresh, strict=True))
         for one in block.inputs:
             offset, record = one.kept or next(written)
+            self.whole.add(len(self.order), record)
             self.order.add(offset, record["decision"], record["score"], record["reason"])
             self.resumed += one.kept is not None
             self.found += not record["mask"] and record["score"] is not None
         if self._progress is not None:
             self._progress(len(self.order))
+
+    def revise(self) -> None:
+        """Write new lines for the rows whose drawer the whole folder changes."""
+        demoted = self.whole.demoted()
+        places = self.order.by_input().copy()
+        for start in range(0, len(places), self._batch_size):
+            rows = range(start, min(start + self._batch_size, len(places)))
+            changed = {}
+            for row in rows:
+                record = self._trail.read(int(places[row]))
+                decision, reason = self.whole.revised(record, row in demoted)
+                if (decision, reason) != (record["decision"], record["reason"]):
+                    own = record.get("own", record["decision"])
+                    changed[row] = {**record, "decision": decision, "reason": reason, "own": own}
+            for (row, record), offset in zip(
+                changed.items(), self._trail.append(list(changed.values())), strict=True
+            ):
+                self.order.revise(row, offset, record["decision"], record["reason"])
+
+    def _record(self, one: _Input, found: Measured, verdict: Verdict, now: str) -> dict[str, Any]:
+        """One line of the audit trail."""
+        patient = patient_of(found.facts, found.uids.study_uid, self._key)
+        return {
+            "file": one.file.relative,
+            "mask": one.file.mask,
+            "sha256": found.sha256,
+            "mask_sha256": found.mask_sha256,
+            "stat": found.stat,
+            "mask_stat": found.mask_stat,
+            "patient": patient,
+            "decision": verdict.decision,
+            "score": verdict.score,
+            "reason": "" if verdict.reason is None else verdict.reason.value,
+            "detail": verdict.detail,
+            **({"site": verdict.site} if verdict.site else {}),
+            **({"uids": list(found.uids[:3])} if self._uids else {}),
+            "time": now,
+        }
 
 
 def _still_true(record: dict[str, Any], file: InputFile) -> bool:
@@ -260,31 +312,16 @@ def _still_true(record: dict[str, Any], file: InputFile) -> bool:
     if record["reason"] == Reason.UNEXPECTED:
         return False  # memory may have been short, or the bug is gone
     mask_stat = signature(file.mask) if file.mask else None
+    if record["patient"] != file.facts.get("patient_id", record["patient"]):
+        return False  # the list names another patient now
     return bool(record["stat"] == signature(file.path) and record["mask_stat"] == mask_stat)
-
-
-def _record(one: _Input, found: Measured, verdict: Verdict, now: str, uids: bool) -> dict[str, Any]:
-    """One line of the audit trail."""
-    return {
-        "file": one.file.relative,
-        "mask": one.file.mask,
-        "sha256": found.sha256,
-        "mask_sha256": found.mask_sha256,
-        "stat": found.stat,
-        "mask_stat": found.mask_stat,
-        "decision": verdict.decision,
-        "score": verdict.score,
-        "reason": "" if verdict.reason is None else verdict.reason.value,
-        "detail": verdict.detail,
-        **({"uids": list(found.uids[:3])} if uids else {}),
-        "time": now,
-    }
 
 
 def _row(record: dict[str, Any], label: str) -> Row:
     """One row of the worklist, from its line in the audit trail."""
     return Row(
         printable(record["file"]),
+        printable(record["patient"]),
         record["decision"],
         record["score"],
         printable(explanation_of(record)),
@@ -320,35 +357,16 @@ def _header(
         "input": os.path.abspath(os.fspath(inputs)),
         "masks": None if masks is None else os.path.abspath(os.fspath(masks)),
         "uids": uids,
+        "key": secrets.token_hex(16),  # of the pseudonyms of DICOM patients
         "options": {"batch_size": batch_size},
     }
 
 
 def _check_numbers(n_jobs: int, batch_size: int) -> tuple[int, int]:
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or (n_jobs < 1 and n_jobs != -1):
-        raise InputError(f"n_jobs must be a whole number from 1, or -1 for every core, got {n_jobs!r}")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size must be a whole number from 1, got {batch_size!r}")
-    return (os.cpu_count() or 1) if n_jobs == -1 else n_jobs, batch_size
-
-
-def _check_places(inputs: str, target: str, trail: str, overwrite: bool) -> None:
-    """Refuse places where writing would destroy something else."""
-    for name, path in (("output", target), ("audit", trail)):
-        if not os.path.isdir(os.path.dirname(path)):
-            raise InputError(f"{name} must lie in a folder that exists, got {path!r}")
-        if os.path.isdir(path):
-            raise InputError(f"{name} must be a file, but {path!r} is a folder")
-        if os.path.exists(path) and os.path.exists(inputs) and os.path.samefile(path, inputs):
-            raise InputError(f"{name} must not be the input itself, got {path!r}")
-    if os.path.realpath(target) == os.path.realpath(trail):
-        raise InputError(f"audit must be another file than output, got {trail!r}")
-    known = os.path.exists(trail) and os.path.getsize(trail) > 0
-    if os.path.lexists(target) and not known and not overwrite:
-        raise InputError(
-            f"output must be free, but {target!r} exists without an audit trail to go on from; choose another "
-            "name, or overwrite it"
-        )
+    batch_size = whole_number(batch_size, "batch_size", least=1)
+    if n_jobs == -1:
+        return os.cpu_count() or 1, batch_size
+    return whole_number(n_jobs, "n_jobs", least=1), batch_size
 
 
 def _notes(model: Judge, segmenter: str | None, total: int, found: int) -> tuple[str, ...]:

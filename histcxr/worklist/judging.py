@@ -9,21 +9,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.data.discovery import InputFile
-from histcxr.decision.thresholds import REVIEW, decide
-from histcxr.dicom.tags import ImageUids, uids_in
+from histcxr.decision.thresholds import REVIEW
+from histcxr.dicom.tags import ImageUids, tags_in
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
 from histcxr.features.measuring import Measure, measure_batch, measure_image
 from histcxr.files.reading import read_file
 from histcxr.lungs.segmenter import Segmenter
 from histcxr.store import Judge
+from histcxr.worklist.whole import pack_site
 
 MAX_HELD = 1 << 24  # bytes of files that a thread holds before it decodes them
 MAX_DETAIL = 300  # characters of an unexpected error's message that are kept
@@ -47,8 +48,10 @@ class Measured:
         Of the files as they were read, "" where they could not be read.
     stat, mask_stat : list of int or None
         The files' :func:`signature` just before they were read: if one changes meanwhile, the next run sees it.
+    facts : mapping
+        What the list, or else the DICOM file, says of the image: its groups, and its patient.
     uids : ImageUids
-        Of a DICOM file, where they were asked for.
+        Of a DICOM file.
     """
 
     values: NDArray[Any] | None
@@ -58,25 +61,28 @@ class Measured:
     mask_sha256: str = ""
     stat: Signature = None
     mask_stat: Signature = None
+    facts: Mapping[str, str] = field(default_factory=dict)
     uids: ImageUids = ImageUids()
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Score and drawer of one image; a reason instead of a score where it could not be judged."""
+    """Score and drawer of one image; a reason instead of a score where it could not be judged.
+
+    ``site`` is what the test of the folder keeps of it, "" where it keeps nothing.
+    """
 
     decision: str
     score: float | None
     reason: Reason | None = None
     detail: str = ""
+    site: str = ""
 
 
 def measure_images(
     items: Sequence[InputFile],
     measure: Measure[NDArray[Any]],
     segmenter: Segmenter | None = None,
-    *,
-    uids: bool = False,
 ) -> list[Measured]:
     """Read some inputs and measure them; never raises an :class:`Exception`.
 
@@ -87,8 +93,6 @@ def measure_images(
         The model's, :meth:`~histcxr.store.judges.Judge.measure`.
     segmenter : Segmenter, optional
         What finds the lungs of images without a mask.
-    uids : bool
-        Whether to note the identifiers of DICOM files.
 
     Returns
     -------
@@ -99,7 +103,7 @@ def measure_images(
     waiting: list[_Loaded] = []
     held = 0
     for place, item in enumerate(items):
-        loaded = _load(place, item, uids)
+        loaded = _load(place, item)
         if isinstance(loaded, Measured):
             found[place] = loaded
             continue
@@ -123,6 +127,7 @@ class _Loaded(NamedTuple):
     mask_sha256: str
     stat: Signature
     mask_stat: Signature
+    facts: Mapping[str, str]
     uids: ImageUids
 
     @property
@@ -130,14 +135,14 @@ class _Loaded(NamedTuple):
         return len(self.image) + len(self.mask)
 
 
-def _load(place: int, item: InputFile, uids: bool) -> _Loaded | Measured:
+def _load(place: int, item: InputFile) -> _Loaded | Measured:
     if item.problem is not None:
-        return Measured(None, item.problem, item.detail)
+        return Measured(None, item.problem, item.detail, facts=item.facts)
     stat, mask_stat = signature(item.path), signature(item.mask) if item.mask else None
-    lost = Measured(None, stat=stat, mask_stat=mask_stat)
+    lost = Measured(None, stat=stat, mask_stat=mask_stat, facts=item.facts)
     try:
         image = read_file(item.path)
-        found = uids_in(image) if uids else ImageUids()
+        tags, uids = tags_in(image)
         mask: bytes | str = item.mask
         with contextlib.suppress(RadiographError):
             mask = read_file(item.mask) if item.mask else ""
@@ -147,7 +152,8 @@ def _load(place: int, item: InputFile, uids: bool) -> _Loaded | Measured:
         return replace(lost, reason=Reason.UNEXPECTED, detail=describe(error))
     mask_digest = hashlib.sha256(mask).hexdigest() if isinstance(mask, bytes) else ""
     digest = hashlib.sha256(image).hexdigest()
-    return _Loaded(place, item.path, image, mask, digest, mask_digest, stat, mask_stat, found)
+    facts = {**{name: value for name, value in tags.items() if value}, **item.facts}
+    return _Loaded(place, item.path, image, mask, digest, mask_digest, stat, mask_stat, facts, uids)
 
 
 def _measure(
@@ -172,6 +178,7 @@ def _measure(
             mask_sha256=one.mask_sha256,
             stat=one.stat,
             mask_stat=one.mask_stat,
+            facts=one.facts,
             uids=one.uids,
         )
     return found
@@ -220,7 +227,11 @@ def judge(model: Judge, batch: Sequence[Measured]) -> list[Verdict]:
             except Exception as error:  # noqa: BLE001 - see the module's text
                 failed[i] = describe(error)
     strange = _unfamiliar(model, measured)
-    drawers = decide(scores, model.rule_out, model.rule_in).tolist()
+    sites = _sites(model, measured)
+    known = {name: [batch[place].facts.get(name, "") for place in places] for name in _names(batch)}
+    drawers = model.drawers(
+        scores, {name: np.array(values, object) for name, values in known.items()}
+    ).tolist()
     for i, (place, drawer, score) in enumerate(zip(places, drawers, scores.tolist(), strict=True)):
         if strange[i]:
             verdicts[place] = Verdict(REVIEW, None, Reason.UNLIKE_TRAINING)
@@ -229,7 +240,7 @@ def judge(model: Judge, batch: Sequence[Measured]) -> list[Verdict]:
         elif not 0 <= score <= 1:  # so is NaN
             verdicts[place] = Verdict(REVIEW, None, Reason.SCORE_INVALID, f"a score of {score!r}")
         else:
-            verdicts[place] = Verdict(drawer, score)
+            verdicts[place] = Verdict(drawer, score, site=sites[i])
     return verdicts
 
 
@@ -239,6 +250,20 @@ def _unfamiliar(model: Judge, measured: Sequence[NDArray[Any]]) -> NDArray[np.bo
         return model.unfamiliar(np.stack(measured))
     except Exception:  # noqa: BLE001 - see the module's text; what cannot be checked is not judged
         return np.ones(len(measured), bool)
+
+
+def _sites(model: Judge, measured: Sequence[NDArray[Any]]) -> list[str]:
+    """What the test of the folder keeps of each image; nothing where the model tests none, or its numbers fail."""
+    if model.site is None:
+        return [""] * len(measured)
+    try:
+        return [pack_site(one) for one in model.site.project(model.site_numbers(np.stack(measured)))]
+    except Exception:  # noqa: BLE001 - see the module's text; such a folder counts as too small to be tested
+        return [""] * len(measured)
+
+
+def _names(batch: Sequence[Measured]) -> set[str]:
+    return {name for found in batch for name in found.facts}
 
 
 def describe(error: Exception) -> str:

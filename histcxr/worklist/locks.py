@@ -1,4 +1,4 @@
-"""Opening a file that one run at a time may hold.
+"""Places for results: refused where something else would be destroyed, and held by one run at a time.
 
 The lock is the operating system's (``flock``): it ends with the process, so a killed run leaves none behind.
 """
@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 
-from histcxr.exceptions import OutputError
+from histcxr.exceptions import InputError, OutputError
 from histcxr.files.writing import write_error
 
 
@@ -75,3 +75,22 @@ def write_all(descriptor: int, data: bytes, path: str) -> None:
             view = view[os.write(descriptor, view) :]
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def check_places(inputs: str, target: str, trail: str, overwrite: bool) -> None:
+    """Refuse places where writing would destroy something else."""
+    for name, path in (("output", target), ("audit", trail)):
+        if not os.path.isdir(os.path.dirname(path)):
+            raise InputError(f"{name} must lie in a folder that exists, got {path!r}")
+        if os.path.isdir(path):
+            raise InputError(f"{name} must be a file, but {path!r} is a folder")
+        if os.path.exists(path) and os.path.exists(inputs) and os.path.samefile(path, inputs):
+            raise InputError(f"{name} must not be the input itself, got {path!r}")
+    if os.path.realpath(target) == os.path.realpath(trail):
+        raise InputError(f"audit must be another file than output, got {trail!r}")
+    known = os.path.exists(trail) and os.path.getsize(trail) > 0
+    if os.path.lexists(target) and not known and not overwrite:
+        raise InputError(
+            f"output must be free, but {target!r} exists without an audit trail to go on from; choose another "
+            "name, or overwrite it"
+        )

@@ -40,6 +40,8 @@ class Row(NamedTuple):
     ----------
     file : str
         Relative to the folder that was triaged.
+    patient_id : str
+        As the list says, or a pseudonym of the DICOM study; "" where nobody says, so that the image stands alone.
     decision : str
         ``rule_out``, ``review`` or ``rule_in``.
     score : float or None
@@ -56,6 +58,7 @@ class Row(NamedTuple):
     """
 
     file: str
+    patient_id: str
     decision: str
     score: float | None
     reason: str
@@ -138,6 +141,7 @@ class CsvWriter:
         """Add one row."""
         cells = (
             _quoted(guarded(row.file)),
+            _quoted(_sentence(row.patient_id)),
             row.decision,
             "" if row.score is None else repr(row.score),
             _quoted(_sentence(row.reason)),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.decision.thresholds import REVIEW, RULE_IN, RULE_OUT
+from histcxr.exceptions import Reason
 
 EXIT_ALL_JUDGED = 0
 EXIT_ATTENTION = 3
@@ -24,9 +25,13 @@ _GROUPS = (RULE_IN, _UNJUDGED, REVIEW, RULE_OUT)
 _GROUP_OF = {group: number for number, group in enumerate(_GROUPS)}
 
 
+# Reasons of rows that were judged, and whose drawer the whole folder took back.
+_JUDGED = ("", Reason.OTHER_IMAGE, Reason.UNCERTIFIED_SITE)
+
+
 def urgency(decision: str, reason: str) -> int:
     """Rank an outcome: 0 for what should be looked at first."""
-    return _GROUP_OF[_UNJUDGED if reason else decision]
+    return _GROUP_OF[decision if reason in _JUDGED else _UNJUDGED]
 
 
 class Order:
@@ -46,8 +51,12 @@ class Order:
         self._offsets.append(offset)
         self._scores.append(0.0 if score is None else score)
         self._groups.append(urgency(decision, reason))
-        if reason:
+        if reason not in _JUDGED:
             self._reasons[reason] += 1
+
+    def revise(self, row: int, offset: int, decision: str, reason: str) -> None:
+        """Put another line in the place of a row's, of an image that was judged."""
+        self._offsets[row], self._groups[row] = offset, urgency(decision, reason)
 
     def by_input(self) -> NDArray[np.uint64]:
         """Return the offsets in the order of the inputs."""
@@ -93,6 +102,13 @@ class TriageSummary:
         These by reason code, the most frequent first.
     skipped : mapping of str to int
         Files that are no images, by extension; they have no row.
+    patients : mapping of str to int
+        Patients of ``rule_in``, ``review`` and ``rule_out``; an image without a patient is its own.
+    site : mapping or None
+        What the test of the folder found (:class:`~histcxr.decision.site.SiteTest`); None where the model has no
+        reference.
+    withheld : bool
+        The folder differs from the certified population, so nobody is ruled out or in.
     resumed : int
         Rows taken over from an earlier run with the same output.
     model : str
@@ -112,6 +128,9 @@ class TriageSummary:
     unjudged: int
     reasons: Mapping[str, int]
     skipped: Mapping[str, int]
+    patients: Mapping[str, int]
+    site: Mapping[str, Any] | None
+    withheld: bool
     resumed: int
     model: str
     output: str
@@ -123,8 +142,8 @@ class TriageSummary:
 
     @property
     def exit_code(self) -> int:
-        """0 when every input was judged, 3 when some need attention."""
-        return EXIT_ATTENTION if self.unjudged else EXIT_ALL_JUDGED
+        """0 when every input was judged, 3 when some need attention, or the folder is of an uncertified site."""
+        return EXIT_ATTENTION if self.unjudged or self.withheld else EXIT_ALL_JUDGED
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON knows, ``exit_code`` included."""
@@ -132,6 +151,7 @@ class TriageSummary:
         return {
             **fields,
             "drawers": dict(self.drawers),
+            "patients": dict(self.patients),
             "notes": list(self.notes),
             "warnings": list(self.warnings),
             "exit_code": self.exit_code,

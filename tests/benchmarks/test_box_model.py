@@ -10,13 +10,13 @@ from histcxr.decision.thresholds import certify
 from histcxr.features.recipe import Recipe
 from histcxr.store import Model
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+TOOLS = Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture(scope="module")
 def box():
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
+        patch.syspath_prepend(str(TOOLS))
         import box_certificates
         import box_model
 

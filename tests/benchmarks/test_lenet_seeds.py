@@ -1,17 +1,12 @@
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.quality import lenet_seeds
 from histcxr.phantoms.studies import write_study
 
 pytest.importorskip("keras")
-PATH = Path(__file__).parents[2] / "benchmarks" / "lenet_seeds.py"
-SPEC = importlib.util.spec_from_file_location("lenet_seeds", PATH)
-lenet_seeds = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(lenet_seeds)
 
 
 def test_the_mean_of_more_and_more_networks(tmp_path, capsys):

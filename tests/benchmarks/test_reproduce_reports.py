@@ -1,32 +1,17 @@
 """The reports' rows: every configuration stands, finished rows are kept, what cannot run says why."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.quality import reference_rows, reproduce_reports
 from histcxr.exceptions import InputError
 from histcxr.phantoms.studies import write_study
 from histcxr.study.evaluate import class_figures
 
 pytest.importorskip("keras")
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("reference_rows", "reproduce_reports")
-
-
-@pytest.fixture(scope="module")
-def bench():
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(str(FOLDER))
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
-        for name in NAMES:
-            patched.delitem(sys.modules, name)
 
 
 @pytest.fixture(scope="module")
@@ -46,27 +31,27 @@ def data(tmp_path_factory):
     return folder
 
 
-def run(bench, data, output, *arguments):
+def run(data, output, *arguments):
     paths = [part for name in ("children", "four") for part in ("--data", str(data / name))]
-    bench.reproduce_reports.main([*paths, "-o", str(output), "--jobs", "1", *map(str, arguments)])
+    reproduce_reports.main([*paths, "-o", str(output), "--jobs", "1", *map(str, arguments)])
 
 
-def test_every_row_can_be_built_and_compared(bench):
-    rows = bench.reference_rows.ROWS
+def test_every_row_can_be_built_and_compared():
+    rows = reference_rows.ROWS
     assert len(rows) > 60
     probabilities = np.random.default_rng(0).dirichlet([1, 1], 20)
     figures = {"classes": class_figures(np.arange(20) % 2, probabilities, ("normal", "sick"))}
-    two = bench.reproduce_reports.our_figures({"test": figures}, "test")
+    two = reproduce_reports.our_figures({"test": figures}, "test")
     for row in rows.values():
         assert json.loads(json.dumps(row.to_dict()))["name"] == row.name
         assert set(row.published) <= set(two)
         if row.histogram is None:
-            settings = bench.reproduce_reports.settings_of(row, epochs=None, size=None)
+            settings = reproduce_reports.settings_of(row, epochs=None, size=None)
             assert settings.classifier(0).architecture == row.settings["architecture"]
 
 
-def test_the_published_figures_of_the_three_networks_from_scratch(bench):
-    rows = bench.reference_rows.ROWS
+def test_the_published_figures_of_the_three_networks_from_scratch():
+    rows = reference_rows.ROWS
     assert [rows[name].published["accuracy"] for name in ("cnn3", "cnn4-raw", "cnn-lstm")] == [
         0.8638,
         0.857,
@@ -74,14 +59,14 @@ def test_the_published_figures_of_the_three_networks_from_scratch(bench):
     ]
 
 
-def test_our_figures_are_counted_from_the_matrix(bench):
+def test_our_figures_are_counted_from_the_matrix():
     classes = {
         "names": ["normal", "sick"],
         "matrix": [[90, 10], [5, 45]],
         "classes": [{"images": 100, "precision": 90 / 95}, {"images": 50, "precision": 45 / 55}],
         **dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "loss"), 0.9),
     }
-    found = bench.reproduce_reports.our_figures({"test": {"classes": classes}}, "test")
+    found = reproduce_reports.our_figures({"test": {"classes": classes}}, "test")
     assert (found["tp"], found["tn"]) == (45, 90)
     assert found["sensitivity"] == pytest.approx(0.9)
     assert found["specificity"] == pytest.approx(0.9)
@@ -89,10 +74,10 @@ def test_our_figures_are_counted_from_the_matrix(bench):
     assert found["weighted_precision"] == pytest.approx((100 * 90 / 95 + 50 * 45 / 55) / 150)
 
 
-def test_a_finished_row_is_kept_and_a_broken_one_starts_anew(bench, data, tmp_path, capsys, monkeypatch):
+def test_a_finished_row_is_kept_and_a_broken_one_starts_anew(data, tmp_path, capsys, monkeypatch):
     arguments = ["--rows", "cnn4", "--rows", "histogram-knn", "--epochs", 1, "--size", 32]
     (tmp_path / "cnn4.json").write_text('{"asked": ')  # broken off
-    run(bench, data, tmp_path, *arguments)
+    run(data, tmp_path, *arguments)
     first = capsys.readouterr().out
     assert "accuracy 0.766, loss 1.355, tn 94, tp 384" in first
     result = json.loads((tmp_path / "cnn4.json").read_text())
@@ -105,39 +90,39 @@ def test_a_finished_row_is_kept_and_a_broken_one_starts_anew(bench, data, tmp_pa
     def fail(*_):
         raise AssertionError("a finished row was run again")
 
-    monkeypatch.setattr(bench.reproduce_reports, "run_row", fail)
-    run(bench, data, tmp_path, *arguments)
+    monkeypatch.setattr(reproduce_reports, "run_row", fail)
+    run(data, tmp_path, *arguments)
     assert capsys.readouterr().out == first
     with pytest.raises(AssertionError, match="run again"):  # other settings: another row
-        run(bench, data, tmp_path, *arguments[:-1], 40)
+        run(data, tmp_path, *arguments[:-1], 40)
 
 
-def test_a_row_of_four_classes_learns_equally_many_of_each(bench, data, tmp_path, capsys):
-    run(bench, data, tmp_path, "--rows", "lenet5", "--epochs", 1, "--size", 32)
+def test_a_row_of_four_classes_learns_equally_many_of_each(data, tmp_path, capsys):
+    run(data, tmp_path, "--rows", "lenet5", "--epochs", 1, "--size", 32)
     report = json.loads((tmp_path / "lenet5.json").read_text())["report"]
     assert len(set(report["learnt_from"].values())) == 1
     assert len(report["learnt_from"]) == 4
     assert f"{report['val']['classes']['balanced_accuracy']:.3f}" in capsys.readouterr().out
 
 
-def test_no_row_is_started_that_will_not_fit(bench, data, tmp_path, capsys):
-    run(bench, data, tmp_path, "--rows", "cnn3", "--minutes", 0.15, "--size", 64)
+def test_no_row_is_started_that_will_not_fit(data, tmp_path, capsys):
+    run(data, tmp_path, "--rows", "cnn3", "--minutes", 0.15, "--size", 64)
     assert "not run: takes up to" in capsys.readouterr().out
-    run(bench, data, tmp_path, "--rows", "cnn3", "--minutes", 0)
+    run(data, tmp_path, "--rows", "cnn3", "--minutes", 0)
     assert "not run: no time was left" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rows_without_data_or_weights_say_why(bench, data, tmp_path, capsys, monkeypatch):
+def test_rows_without_data_or_weights_say_why(data, tmp_path, capsys, monkeypatch):
     def offline(name, **_):
         raise InputError(f"weights='imagenet' for {name} are not on this computer")
 
-    monkeypatch.setattr(bench.reproduce_reports, "build_architecture", offline)
-    run(bench, data, tmp_path, "--rows", "vgg19-hidden", "--rows", "mobilenet-children")
+    monkeypatch.setattr(reproduce_reports, "build_architecture", offline)
+    run(data, tmp_path, "--rows", "vgg19-hidden", "--rows", "mobilenet-children")
     text = capsys.readouterr().out
     assert "not run: the data hold lungs only, the row wants hidden" in text
     assert "not run: weights='imagenet' for mobilenet are not on this computer" in text
-    bench.reproduce_reports.main(["--data", str(data / "four"), "-o", str(tmp_path), "--rows", "cnn4"])
+    reproduce_reports.main(["--data", str(data / "four"), "-o", str(tmp_path), "--rows", "cnn4"])
     assert "not run: no paediatric data given" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        run(bench, data, tmp_path, "--rows", "nonsense")
+        run(data, tmp_path, "--rows", "nonsense")

@@ -9,8 +9,7 @@ from scipy.stats import binom, binomtest
 from sklearn import metrics as oracle
 
 from histcxr.decision.drawers import Confusion, confusion, evaluate_decisions, patient_drawers
-from histcxr.decision.intervals import clopper_pearson
-from histcxr.decision.patients import patient_scores
+from histcxr.decision.intervals import clopper_pearson, patient_scores
 from histcxr.decision.thresholds import certify, decide
 from histcxr.exceptions import InputError
 

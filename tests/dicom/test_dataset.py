@@ -14,7 +14,7 @@ from histcxr.data.radiograph import decode_radiograph, read_radiograph
 from histcxr.data.radiograph import read_any_header as read_header
 from histcxr.dicom.radiograph import read_tags
 from histcxr.exceptions import RadiographError, Reason
-from histcxr.files.headers import dicom_start, sniff
+from histcxr.files.reading import dicom_start, sniff
 from histcxr.files.writing import encode_image
 from histcxr.phantoms.anatomy import make_phantom
 

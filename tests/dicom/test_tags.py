@@ -15,8 +15,8 @@ from histcxr.exceptions import InputError, RadiographError, Reason
 from histcxr.files.reading import read_file
 from histcxr.files.writing import encode_image, write_image
 from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.broken_files import MUTATIONS
 from histcxr.phantoms.dicom_files import SYNTAXES
-from histcxr.phantoms.mutations import MUTATIONS
 
 from .conftest import code_item
 

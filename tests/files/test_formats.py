@@ -10,7 +10,7 @@ import pytest
 from histcxr.exceptions import RadiographError, Reason
 from histcxr.files.decoding import decode_grey
 from histcxr.files.formats import read_header
-from histcxr.files.headers import MAX_PIXELS, exif_orientation, sniff
+from histcxr.files.reading import MAX_PIXELS, exif_orientation, sniff
 from histcxr.files.writing import encode_image
 from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.broken_files import exif_jpeg, huge_png, palette_png, png_chunk

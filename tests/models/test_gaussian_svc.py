@@ -5,8 +5,8 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from histcxr.exceptions import InputError
-from histcxr.models import gaussian_svc
-from histcxr.models.gaussian_svc import GaussianSVC
+from histcxr.models import pipelines
+from histcxr.models.pipelines import GaussianSVC
 
 # Weights and repetitions agree to the solver's tolerance of 1e-3, not to the 1e-7 that is asked for.
 SOLVER = {"check_sample_weight_equivalence_on_dense_data": "equal to the solver's tolerance"}
@@ -29,7 +29,7 @@ def clouds(n=400, d=60, seed=0):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("limit", [2 << 30, 0])
 def test_it_is_the_machine_of_scikit_learn(monkeypatch, limit, weighted):
-    monkeypatch.setattr(gaussian_svc, "_LARGEST_KERNEL", limit)
+    monkeypatch.setattr(pipelines, "_LARGEST_KERNEL", limit)
     X, y = clouds()
     weight = np.where(y == "sick", 3.0, 1.0) if weighted else None
     oracle = SVC(C=2.0, gamma=0.01).fit(X, y, weight)

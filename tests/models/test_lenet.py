@@ -208,7 +208,7 @@ def test_class_weights_move_the_scores(data):
         ({"representation": "raw"}, "representation must be one of"),
         ({"scale": "best"}, "scale must be 'raw' or 'own'"),
         ({"epochs": 0}, "epochs must be a whole number"),
-        ({"learning_rate": 0}, "learning_rate must be above 0"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
         ({"label_smoothing": 1}, "label_smoothing must be"),
         ({"zones": 3}, "3 histograms an image"),

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import HistcxrError, InputError
-from histcxr.models.lenet_network import LeNetGraph, build_lenet
-from histcxr.models.lenet_training import (
-    REPRESENTATIONS,
+from histcxr.models.lenet import REPRESENTATIONS, histogram_tensor
+from histcxr.models.lenet_network import (
+    LeNetGraph,
     LeNetTrainer,
     TrainingOptions,
+    build_lenet,
     histogram_jitter,
-    histogram_tensor,
 )
 from histcxr.networks.fit import set_weights
 from histcxr.networks.training import class_scores

@@ -13,15 +13,15 @@ from sklearn.pipeline import Pipeline
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.features.band_features import BandFeatures, BothSides, mirror_counts
 from histcxr.features.histograms import ZONES
+from histcxr.features.recipe import Recipe
+from histcxr.models.out_of_fold import StackedClassifier
 from histcxr.models.registry import (
     CLASSIFIERS,
     describe_classifiers,
     make_classifier,
     make_stack,
-    search_space,
     stack_members,
 )
-from histcxr.models.stack import StackedClassifier
 
 MEMBERS = ("knn", "svm", "random-forest", "xgboost")
 CLASSICAL = (*MEMBERS, "stack")
@@ -119,10 +119,10 @@ def test_it_is_saved_by_skops_with_a_short_list_of_types(name, others, fitted):
     assert set(unknown) <= {
         "histcxr.features.transformers.HistogramFeatures",
         "histcxr.features.transformers.LungIntensity",
-        "histcxr.models.calibrated.CalibratedClassifier",
-        "histcxr.models.gaussian_svc.GaussianSVC",
+        "histcxr.models.out_of_fold.CalibratedClassifier",
+        "histcxr.models.pipelines.GaussianSVC",
         "histcxr.models.lenet.LeNetClassifier",
-        "histcxr.models.stack.StackedClassifier",
+        "histcxr.models.out_of_fold.StackedClassifier",
         "sklearn.tree._tree.Tree",
         "xgboost.core.Booster",
         "xgboost.sklearn.XGBClassifier",
@@ -145,7 +145,7 @@ def test_scikit_learn_can_validate_it(name, study):
 @pytest.mark.parametrize("name", ["knn", "svm"])
 def test_scikit_learn_can_search_it(name, study):
     counts, sick, patients = study
-    space = {key: values[:2] for key, values in search_space(name, zones=6).items()}
+    space = {key: values[:2] for key, values in CLASSIFIERS[name].space(Recipe(6)).items()}
     search = GridSearchCV(
         small(name, zones=6), space, cv=StratifiedGroupKFold(2), scoring="roc_auc", error_score="raise"
     )
@@ -159,7 +159,7 @@ def test_scikit_learn_can_search_it(name, study):
 @pytest.mark.parametrize("name", MEMBERS)
 def test_search_spaces_hold_the_defaults(name, zones):
     defaults = make_classifier(name, zones=zones).get_params()
-    space = search_space(name, zones=zones)
+    space = CLASSIFIERS[name].space(Recipe(zones))
     assert space
     for key, values in space.items():
         assert defaults[key] in values
@@ -185,7 +185,7 @@ def test_the_stack_consists_of_plain_members(study):
     stack = make_classifier("stack", zones=6, n_jobs=2)["classifier"]
     assert isinstance(stack, StackedClassifier)
     assert stack.n_jobs == 2
-    assert [name for name, _ in stack.estimators] == list(MEMBERS) == list(stack_members(6))
+    assert [name for name, _ in stack.estimators] == list(MEMBERS) == list(stack_members(Recipe(6)))
     for _, member in stack.estimators:
         assert member["classifier"].cv is None
         assert member["classifier"].estimator.get_params().get("n_jobs", 1) == 1
@@ -251,8 +251,6 @@ def test_stacks_refused():
         make_stack({})
     with pytest.raises(InputError, match="'inner' is not"):
         make_stack({"inner": make_classifier("stack")})
-    with pytest.raises(InputError, match="name must be one of"):
-        search_space("resnet")
 
 
 def test_a_gpu_that_is_not_there_is_an_error():

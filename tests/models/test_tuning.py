@@ -1,3 +1,6 @@
+from dataclasses import replace
+from unittest.mock import patch
+
 import joblib
 import numpy as np
 import pytest
@@ -8,9 +11,9 @@ from histcxr.data.splits import patient_folds
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.features.recipe import Recipe
 from histcxr.models import registry
-from histcxr.models.gaussian_svc import GaussianSVC
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.models.out_of_fold import case_logits
+from histcxr.models.pipelines import GaussianSVC
 from histcxr.models.registry import lenet_space, make_classifier
 from histcxr.models.tuning import TuningOptions, prepare, tune
 
@@ -20,9 +23,11 @@ NEIGHBOURS = "classifier__estimator__n_neighbors"
 ZONES = Recipe(6)
 
 
-def tuned(name, data, *, recipe=ZONES, defaults=None, members=None, refit=True, **options):
-    options = TuningOptions(recipe=recipe, **options)
-    return tune(name, *data, options, defaults=defaults, members=members, refit=refit)
+def tuned(name, data, *, recipe=ZONES, space=None, defaults=None, members=None, refit=True, **options):
+    options, spec = TuningOptions(recipe=recipe, **options), registry.CLASSIFIERS.get(name)
+    other = {} if space is None else {name: replace(spec, space=lambda recipe: space)}
+    with patch.dict(registry.CLASSIFIERS, other):
+        return tune(name, *data, options, defaults=defaults, members=members, refit=refit)
 
 
 def test_it_finds_what_is_better_than_the_defaults(study, others):
@@ -150,7 +155,7 @@ def test_seeds_and_jobs_make_no_difference(study):
     assert one.parameters == two.parameters
 
 
-def test_the_stack_is_built_of_tuned_members(study, others, monkeypatch):
+def test_the_stack_is_built_of_tuned_members(study, others):
     members = {"svm": tuned("svm", study, n_trials=2), "knn": tuned("knn", study, n_trials=2, refit=False)}
     found = tuned("stack", study, members=members)
     stack = found.estimator["classifier"]
@@ -163,13 +168,6 @@ def test_the_stack_is_built_of_tuned_members(study, others, monkeypatch):
     assert len(found.trials) == 6
     assert roc_auc_score(others[1], found.estimator.predict_proba(others[0])[:, 1]) > 0.85
     assert found.score > max(member.score for member in members.values()) - 0.03
-
-    # Without members it tunes its own.
-    monkeypatch.setattr("histcxr.models.tuning.stack_members", lambda zones, bands: ("svm", "knn"))
-    again = tuned("stack", study, n_trials=2, refit=False)
-    assert again.score == pytest.approx(found.score)
-    assert again.parameters == found.parameters
-    assert not hasattr(again.estimator["classifier"], "classes_")
 
 
 def test_defaults_take_the_registrys_place(study):
@@ -198,11 +196,10 @@ def test_a_folder_remembers_whose_search_it_is(study, tmp_path):
         ({"seconds": 0}, "seconds must be above 0"),
         ({"seconds": 9}, "seconds are for networks only; give fewer trials for 'svm'"),
         ({"method": "grid"}, "search must be one of halving, random for 'svm'; got 'grid'"),
-        ({"space": {"classifier__estimator__D": [1]}}, "'svm'; it has no classifier__estimator__D"),
-        ({"name": "stack", "space": {C: [1]}}, "space must be None for the stack"),
-        ({"name": "stack", "defaults": {C: 1}}, "space must be None for the stack"),
+        ({"name": "stack", "defaults": {C: 1}}, "defaults must be None for the stack"),
         ({"name": "lenet", "method": "halving"}, "one of hyperband, random, bayesian for 'lenet'"),
         ({"defaults": {"classifier__estimator__D": 1}}, "defaults must name parameters of 'svm'; it has no"),
+        ({"name": "stack"}, "members must hold at least one classifier"),
         ({"members": {}}, "members are for the stack only; got them for 'svm'"),
         ({"y": np.zeros(240)}, "y must hold two classes; got 1"),
         ({"groups": np.arange(240) % 2}, "5 folds take at least 5 patients of each class"),

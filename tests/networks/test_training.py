@@ -175,7 +175,7 @@ def test_weights_go_out_and_in_by_name():
     [
         ({"epochs": 0}, "epochs must be a whole number"),
         ({"batch_size": 1.5}, "batch_size must be a whole number"),
-        ({"learning_rate": math.nan}, "learning_rate must be above 0"),
+        ({"learning_rate": math.nan}, "learning_rate must be a number above 0"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
         ({"schedule": "steps"}, "schedule must be 'cosine', 'warmup', 'plateau' or None"),
         ({"schedule": "plateau"}, "schedule='plateau' takes a patience"),

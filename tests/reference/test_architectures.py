@@ -7,17 +7,15 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import InputError
-from histcxr.reference.architectures import HeadOptions, build_architecture
+from histcxr.reference.architectures import ARCHITECTURES, HeadOptions, build_architecture
 from histcxr.reference.backbones import (
     BACKBONES,
     PREPROCESSED,
     backbone_of,
     last_convolution,
-    layer_names,
     unfreeze,
 )
 from histcxr.reference.gradcam import grad_cam
-from histcxr.reference.registry import ARCHITECTURES
 from histcxr.reference.small_networks import ConvOptions, LeNetOptions, RecurrentOptions, ResidualOptions
 
 keras = pytest.importorskip("keras")
@@ -122,7 +120,6 @@ def test_it_builds_is_saved_scores_is_explained_and_learns(name, tmp_path):
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
     assert len(loaded.trainable_weights) == len(model.trainable_weights)
 
-    assert last_convolution(loaded) in layer_names(loaded)
     assert last_convolution(loaded) == LAST.get(name, last_convolution(model))
     cams = grad_cam(loaded, images, target=1)
     assert cams.shape == images.shape

@@ -6,8 +6,8 @@ import pytest
 
 from histcxr.exceptions import InputError
 from histcxr.phantoms.studies import make_phantom
+from histcxr.reference.architectures import ARCHITECTURES
 from histcxr.reference.augmentation import STRENGTHS, Augmentation, augmented_batch, seen_again
-from histcxr.reference.registry import ARCHITECTURES
 
 NONE = {"translation": 0, "rotation": 0, "zoom": 0, "stretch": 0, "intensity": 0, "gamma": 0}
 

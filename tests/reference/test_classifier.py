@@ -13,12 +13,11 @@ from sklearn.metrics import roc_auc_score
 
 from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
 from histcxr.networks import fit, training
-from histcxr.reference.architectures import HeadOptions, build_architecture
+from histcxr.reference.architectures import ARCHITECTURES, HeadOptions, build_architecture
 from histcxr.reference.augmentation import Augmentation, seen_again
 from histcxr.reference.backbones import backbone_of
 from histcxr.reference.classifier import ReferenceClassifier, get_weights
 from histcxr.reference.images import InputSettings
-from histcxr.reference.registry import ARCHITECTURES
 from histcxr.reference.small_networks import ConvOptions
 from histcxr.store.weights import weights_from_bytes, weights_to_bytes
 
@@ -274,7 +273,7 @@ def test_lets_the_images_go(study):
         ({"inputs": "lungs"}, "inputs must be InputSettings or None"),
         ({"epochs": 0}, "epochs must be a whole number"),
         ({"patience": 1.5}, "patience must be a whole number"),
-        ({"learning_rate": -1}, "learning_rate must be above 0"),
+        ({"learning_rate": -1}, "learning_rate must be a number above 0"),
         ({"second_stage_learning_rate": 1e-4}, "second_stage_learning_rate is of use with the weights"),
         ({"schedule": "steps"}, "schedule must be 'cosine', 'warmup', 'plateau' or None"),
         ({"schedule": "plateau", "patience": None}, "schedule='plateau' takes a patience"),
@@ -395,7 +394,7 @@ def test_parameters_are_checked_without_images():
         ({"epochs": 0}, "epochs must be"),
         ({"size": 4}, "size must be at least 8 pixels"),
         ({"weights": "missing.keras"}, "there is no file missing.keras"),
-        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be a number above 0"),
     ):
         with pytest.raises(InputError, match=message):
             ReferenceClassifier(**({"architecture": "cnn3"} | settings)).check()

@@ -15,7 +15,6 @@ from histcxr.reference.images import (
     REGIONS,
     InputSettings,
     ReferenceImages,
-    class_targets,
     read_images,
 )
 
@@ -174,13 +173,12 @@ def test_an_empty_manifest_gives_no_images(study):
     assert len(read_images(study.iloc[:0], InputSettings(size=16))) == 0
 
 
-def test_too_many_bytes_are_refused_before_reading(study):
+def test_too_many_bytes_are_refused_before_reading(study, monkeypatch):
+    monkeypatch.setattr("histcxr.reference.images.MAX_BYTES", 100_000)
     nowhere = pd.DataFrame({"image": ["/nowhere"] * 10, "mask": ""})
-    with pytest.raises(
-        InputError, match="10 images of 100 x 100 pixels take 100000 bytes, and max_bytes is 99999"
-    ):
-        read_images(nowhere, InputSettings(size=100), max_bytes=99_999)
-    assert not read_images(nowhere, InputSettings(size=100), max_bytes=100_000).usable.any()
+    with pytest.raises(InputError, match="10 images of 101 x 101 pixels take 102010 bytes, more than 100000"):
+        read_images(nowhere, InputSettings(size=101))
+    assert not read_images(nowhere, InputSettings(size=100)).usable.any()
 
 
 def test_missing_columns_are_named(study):
@@ -217,35 +215,3 @@ def test_select_keeps_pixels_and_rows_together(study):
         images.select(np.ones(3, bool))
     with pytest.raises(InputError, match="pixels must have the shape"):
         ReferenceImages(images.pixels[1:], images.table, images.settings)
-
-
-def labels(**counts):
-    names = [name for name, n in counts.items() for _ in range(n)]
-    return pd.DataFrame({"label": names, "image": [f"i{i}" for i in range(len(names))], "patient_id": ""})
-
-
-def test_two_classes_are_sick_against_normal():
-    targets, names = class_targets(labels(NORMAL=2, COVID=1, Viral=2))
-    assert targets.tolist() == [0, 0, 1, 1, 1]
-    assert names == ("normal", "sick")
-
-
-def test_more_classes_are_the_labels_normal_first():
-    targets, names = class_targets(labels(COVID=1, Normal=2, Viral=1), 3)
-    assert names == ("Normal", "COVID", "Viral")
-    assert targets.tolist() == [1, 0, 0, 2]
-
-
-@pytest.mark.parametrize(
-    ("table", "classes", "message"),
-    [
-        (labels(Normal=1, COVID=1, Viral=1), 4, "the table has 3: Normal 1, COVID 1, Viral 1"),
-        (labels(A=1, B=1, C=1), 3, "one of them 'Normal'"),
-        (labels(Normal=1), 1, "classes must be a whole number of at least 2"),
-        (pd.DataFrame({"image": []}), 2, "missing: label"),
-        (pd.DataFrame({"label": ["", "Normal"]}), 2, "labels must not be blank"),
-    ],
-)
-def test_classes_that_are_not_there(table, classes, message):
-    with pytest.raises(InputError, match=message):
-        class_targets(table, classes)

@@ -14,8 +14,8 @@ from pydicom.uid import UID_dictionary
 
 from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason
 from histcxr.phantoms.anatomy import make_phantom
+from histcxr.phantoms.broken_files import MUTATIONS
 from histcxr.phantoms.dicom_files import encode_dicom
-from histcxr.phantoms.mutations import MUTATIONS
 from histcxr.reports.dicom_sr import (
     RESEARCH_USE,
     SCHEME,

@@ -9,9 +9,9 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from histcxr.exceptions import ModelError
-from histcxr.models.gaussian_svc import GaussianSVC
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.models.lenet_network import LeNetGraph
+from histcxr.models.pipelines import GaussianSVC
 from histcxr.reference.images import InputSettings
 from histcxr.store.structure import _CHECKS, check_booster, check_structure
 from histcxr.store.weights import TRUSTED

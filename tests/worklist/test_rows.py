@@ -49,6 +49,7 @@ def rows_of(names):
     return [
         Row(
             name,
+            "=p1",
             "review",
             None if i % 2 else i / 7,
             REASON if i % 2 else "",
@@ -71,9 +72,9 @@ def read_csv(content: bytes):
 
 def test_columns_and_values():
     lines = written(".csv", rows_of(["a.png", "b.png"])).decode().split("\n")
-    assert lines[0] == "file,decision,score,reason,reason_code,model"
-    assert lines[1] == "a.png,review,0.0,,,m 1a"
-    assert lines[2].startswith('b.png,review,,"the file is broken')
+    assert lines[0] == "file,patient_id,decision,score,reason,reason_code,model"
+    assert lines[1] == "a.png,'=p1,review,0.0,,,m 1a"
+    assert lines[2].startswith("b.png,'=p1,review,,\"the file is broken")
 
 
 @pytest.mark.parametrize("name", NASTY)

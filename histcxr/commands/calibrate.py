@@ -37,7 +37,7 @@ def command(model: str | None, output: str, overwrite: bool, json_file: str | No
     Example:  histcxr calibrate our_patients -m model.histcxr -o ours.histcxr --sensitivity 0.98
     """
     from histcxr.files.decoding import muted_decoders
-    from histcxr.reports.promises import certified_lines, seen_lines, thresholds_report
+    from histcxr.reports.tables import certified_lines, seen_lines, thresholds_report
     from histcxr.study.certify import calibrate
 
     with muted_decoders():

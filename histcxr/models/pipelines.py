@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from histcxr.checks import positive_number
+from histcxr.checks import positive_number, whole_number
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.features.band_features import BandDensities, BandFeatures, BothSides
 from histcxr.features.filters import TRAVEL_BANDS
@@ -290,17 +290,24 @@ class GaussianSVC(TwoClassClassifier):
         Cost of an image on the wrong side.
     gamma : float, default=1.0
         The kernel of two images is ``exp(-gamma * ||x - y||**2)``.
+    n_components : int or None, default=None
+        Main components of the features that the kernel sees; None: all features. Support vectors, nearly all of what
+        is saved, are shorter by as much.
 
     Attributes
     ----------
     classes_ : ndarray, shape (2,)
-    support_vectors_ : ndarray of float32, shape (n_support, n_features)
+    support_vectors_ : ndarray of float32, shape (n_support, n_features or n_components)
     dual_coef_ : ndarray of float64, shape (n_support,)
     intercept_ : float
+    mean_ : ndarray of float32, shape (n_features,)
+    components_ : ndarray of float32, shape (n_components, n_features)
+        Both only with ``n_components``; no more than there are images or features.
     """
 
     C: float = 1.0
     gamma: float = 1.0
+    n_components: int | None = None
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> GaussianSVC:
         """Find the support vectors; ``sample_weight`` is a factor on ``C`` for each image.
@@ -314,6 +321,11 @@ class GaussianSVC(TwoClassClassifier):
         weight = _check_sample_weight(sample_weight, images)
         # libsvm drops images without weight, but not their columns of a given kernel.
         images, encoded, weight = images[weight > 0], encoded[weight > 0], weight[weight > 0]
+        if self.n_components is not None:
+            most = min(whole_number(self.n_components, "n_components", least=1), *images.shape)
+            found = PCA(most, svd_solver="covariance_eigh").fit(images)
+            self.mean_, self.components_ = found.mean_, np.ascontiguousarray(found.components_)
+            images = self._reduced(images)
         if 8 * len(images) ** 2 <= _LARGEST_KERNEL:
             machine = SVC(C=self.C, kernel="precomputed", cache_size=500)
             machine.fit(self._kernel(images, images), encoded, weight)
@@ -333,9 +345,15 @@ class GaussianSVC(TwoClassClassifier):
         for start in range(0, len(images), _BLOCK):
             part = images[start : start + _BLOCK]
             block[: len(part)] = part
-            weighed = self._kernel(block, self.support_vectors_) * self.dual_coef_
+            weighed = self._kernel(self._reduced(block), self.support_vectors_) * self.dual_coef_
             distance[start : start + _BLOCK] = weighed.sum(axis=1)[: len(part)] + self.intercept_
         return distance
+
+    def _reduced(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.n_components is None:
+            return X
+        reduced: NDArray[np.float32] = (X - self.mean_) @ self.components_.T
+        return reduced
 
     def _kernel(self, X: NDArray[np.float32], Y: NDArray[np.float32]) -> NDArray[np.float64]:
         kernel: NDArray[np.float64] = rbf_kernel(X, Y, gamma=self.gamma).astype(np.float64)

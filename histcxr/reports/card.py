@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from histcxr.reports.promises import certified_lines, thresholds_report
-from histcxr.reports.tables import auc_text, markdown_table
+from histcxr.reports.tables import auc_text, certified_lines, markdown_table, thresholds_report
 from histcxr.reports.text import REGIONS, classes_report
 
 

@@ -1,9 +1,16 @@
-"""Tables that are Markdown too, and figures with their intervals."""
+"""Tables that are Markdown too, figures with their intervals, and what is promised to whom, in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from histcxr.decision.thresholds import joint_confidence
+
+_GROUPS_MEAN = (
+    "Each image is judged by the strictest threshold that applies to it: its own group's where the group is known, the "
+    "strictest of the column where it is not; a group without a promise goes to review."
+)
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
@@ -56,3 +63,114 @@ def counts_text(counts: Mapping[str, int]) -> str:
 def _cell(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def thresholds_report(
+    thresholds: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any] | None = None
+) -> str:
+    """Say what the two thresholds promise, and what is promised within groups."""
+    out, taken = thresholds["rule_out"], thresholds["rule_in"]
+    both = out["certified"] and taken["certified"]
+    crossed = both and out["threshold"] > taken["threshold"]
+    limits = {
+        "rule_out": f"score < {out['threshold']:.4f}" if out["certified"] else "nobody",
+        "rule_in": f"score > {taken['threshold']:.4f}" if taken["certified"] else "nobody",
+    }
+    if crossed:
+        limits["rule_in"] = f"score >= {out['threshold']:.4f}"
+    lines = [f"{kind}: {limits[kind]}, {thresholds[kind]['message']}" for kind in limits]
+    if crossed:
+        lines.append(
+            f"The thresholds cross (rule_in alone would begin above {taken['threshold']:.4f}): what lies between them "
+            "is ruled out, and nothing goes to review for its score."
+        )
+    together = joint_confidence([out, taken, *_within(groups)])
+    if together is not None and (both or groups is not None):
+        lines.append(
+            f"All certified promises hold together with a confidence of at least {100 * together:.4g} %."
+        )
+    if groups is not None:
+        lines += ["", _groups_table(groups), "", _GROUPS_MEAN]
+    return "\n".join(lines)
+
+
+def certified_lines(certified: Mapping[str, Any]) -> list[str]:
+    """Say who certified a model, and what the thresholds do to them."""
+    by = [
+        f"by {name}: {counts_text(counts)}"
+        for name, counts in certified.items()
+        if isinstance(counts, Mapping) and not name.startswith("among")
+    ]
+    lines = [
+        f"Certified on {certified['images']} images of {certified['patients']} patients ({certified['sick']} sick "
+        f"images){''.join(f'; {one}' for one in by)}.",
+        f"Refused as unlike the training images, so not among them: {certified['refused']} images "
+        f"({certified['refused_sick']} sick). A triage sends them to review.",
+    ]
+    judged, everybody = certified["among_judged"], certified["among_all"]
+    for figure, name in (
+        ("sensitivity", "Sensitivity of rule_out"),
+        ("rule_in_specificity", "Specificity of rule_in"),
+    ):
+        if judged[figure] is not None:
+            lines.append(
+                f"{name} on these patients: {judged[figure]:.3f} among the judged, {everybody[figure]:.3f} among all."
+            )
+    return lines
+
+
+def contradiction_lines(contradicted: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Shout where a certified promise does not hold here."""
+    lines = []
+    for one in contradicted:
+        within = f" within {one['column']}={one['value']}" if one["column"] else ""
+        lines.append(
+            f"CONTRADICTED: {one['promise']} promises a {one['figure'].replace('rule_in_', '')} of "
+            f"{100 * one['target']:g} %{within}, and it is "
+            f"{interval_text(one['measured'], one['low'], one['high'])} here. Do not use this drawer on such patients."
+        )
+    return lines
+
+
+def seen_lines(result: Mapping[str, Any]) -> list[str]:
+    """Say who was left out because the model has seen him, or that nobody could be."""
+    seen = result["seen"]
+    if not result.get("remembers", True):
+        return [
+            "WARNING: the model does not remember whom it was trained on, so nobody could be left out: on its own "
+            "training patients these figures are too good."
+        ]
+    if not seen["images"]:
+        return ["Nobody was recognised as seen in training or certification."]
+    return [
+        f"Left out: {seen['images']} images, because the model was trained or certified on their patients "
+        f"({seen['equal_pixels']} by equal pixels, {seen['near_duplicates']} as near-duplicates, "
+        f"{seen['same_patient']} because their patient is known)."
+    ]
+
+
+def _groups_table(groups: Mapping[str, Any]) -> str:
+    rows = [
+        {
+            "group": f"{column}={value}",
+            "promise": kind,
+            "patients": choice["n"],
+            "threshold": f"{choice['threshold']:.4f}" if choice["certified"] else "",
+            "": f"{100 * choice['target']:g} % certified" if choice["certified"]
+            else f"no promise: takes {choice['needed']}",
+        }
+        for kind, drawer in groups.items()
+        for column, values in drawer["groups"].items()
+        for value, choice in values.items()
+    ]  # fmt: skip
+    return markdown_table(rows)
+
+
+def _within(groups: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """List the promises within groups."""
+    return [
+        choice
+        for drawer in (groups or {}).values()
+        for values in drawer["groups"].values()
+        for choice in values.values()
+    ]

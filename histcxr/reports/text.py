@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from histcxr.networks.search import TuningResult
-from histcxr.reports.promises import (
+from histcxr.reports.tables import (
+    auc_text,
     certified_lines,
     contradiction_lines,
+    counts_text,
+    estimate_text,
+    markdown_table,
     seen_lines,
     thresholds_report,
 )
-from histcxr.reports.tables import auc_text, counts_text, estimate_text, markdown_table
 
 _BEST_TRIALS = 10
 REGIONS = {"lungs": "the lungs only", "hidden": "everything but the lungs", "full": "the full image"}

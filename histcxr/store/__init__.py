@@ -12,8 +12,7 @@ A model is a folder ``NAME.histcxr``:
 
 :mod:`~histcxr.store.model` says what a model is, :mod:`~histcxr.store.judges` what all of them can do;
 :mod:`~histcxr.store.folder` writes and reads the folder, :mod:`~histcxr.store.weights` turns an estimator into
-bytes and back, :mod:`~histcxr.store.structure` checks what the bytes contain, and
-:mod:`~histcxr.store.aliases` knows classes by the paths they once had.
+bytes and back, and :mod:`~histcxr.store.structure` checks what the bytes contain.
 """
 
 from histcxr.store.folder import BOXED, check_place, load_model, model_hash, save_model

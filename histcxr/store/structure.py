@@ -163,8 +163,18 @@ def _check_nodes(
 def _check_gaussian_svc(svc: Any) -> None:
     name = "the support vector machine"
     vectors, coefficients = np.asarray(svc.support_vectors_), np.asarray(svc.dual_coef_)
-    if vectors.ndim != 2 or vectors.shape[1] != svc.n_features_in_ or vectors.dtype != np.float32:
-        _refuse(name, f"has support vectors of shape {vectors.shape} for {svc.n_features_in_} features")
+    width = svc.n_features_in_
+    if svc.n_components is not None:
+        mean, components = np.asarray(svc.mean_), np.asarray(svc.components_)
+        if components.ndim != 2 or components.shape[1] != width or mean.shape != (width,):
+            _refuse(name, f"has components of shape {components.shape} for {width} features")
+        if {mean.dtype, components.dtype} != {np.dtype(np.float32)} or not (
+            np.isfinite(mean).all() and np.isfinite(components).all()
+        ):
+            _refuse(name, "has components that no training gives")
+        width = len(components)
+    if vectors.ndim != 2 or vectors.shape[1] != width or vectors.dtype != np.float32:
+        _refuse(name, f"has support vectors of shape {vectors.shape} for {width} features")
     if coefficients.shape != (len(vectors),) or coefficients.dtype != np.float64:
         _refuse(name, "counts its support vectors wrongly")
     if not (np.isfinite(vectors).all() and np.isfinite(coefficients).all() and np.isfinite(svc.intercept_)):

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from histcxr.exceptions import MissingDependencyError, ModelError
-from histcxr.store.aliases import OLD_PATHS
 from histcxr.store.structure import check_booster, check_structure, walk_objects
 
 ESTIMATOR_FILE = "estimator.skops"
@@ -94,6 +93,19 @@ _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+#: Dotted path under which a saved model may know a class, and the path of that class today. Whoever moves a class
+#: of the trust list (:data:`histcxr.store.weights.TRUSTED`) adds its old path here, and points older entries to the
+#: new place, too: a path is looked up once.
+OLD_PATHS: dict[str, str] = {
+    "histcxr.features.band_densities.BandDensities": "histcxr.features.band_features.BandDensities",
+    "histcxr.features.both_sides.BothSides": "histcxr.features.band_features.BothSides",
+    "histcxr.models.calibrated.CalibratedClassifier": "histcxr.models.out_of_fold.CalibratedClassifier",
+    "histcxr.models.gaussian_svc.GaussianSVC": "histcxr.models.pipelines.GaussianSVC",
+    "histcxr.models.level.IntensityLevel": "histcxr.features.transformers.LungIntensity",
+    "histcxr.models.stack.StackedClassifier": "histcxr.models.out_of_fold.StackedClassifier",
+}
 
 
 def weights_to_bytes(estimator: Any) -> dict[str, bytes]:

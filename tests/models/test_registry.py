@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, Stratified
 from sklearn.pipeline import Pipeline
 
 from histcxr.exceptions import InputError, MissingDependencyError
+from histcxr.features.band_features import BandFeatures, BothSides, mirror_counts
 from histcxr.features.histograms import ZONES
 from histcxr.features.recipe import Recipe
 from histcxr.models.out_of_fold import StackedClassifier
@@ -195,6 +196,29 @@ def test_the_stack_consists_of_plain_members(study):
     )
     assert own["classifier"].coef_.shape == (2,)
     assert svm["classifier"].cv == 5
+
+
+def test_members_with_equal_features_share_them(study, others):
+    counts, sick, patients = study
+    features = BothSides(BandFeatures(zones=6, n_quantiles=8, dtype="float32"))
+    tuned = {"features": features, "classifier__views": 2}
+    machine = make_classifier("svm", zones=6).set_params(**tuned, classifier__estimator__n_components=10)
+    machine = Pipeline([step for step in machine.steps if step[0] != "scale"])
+    trees = make_classifier("xgboost", zones=6).set_params(**tuned, classifier__estimator__n_estimators=10)
+    stack = make_stack({"svm": machine, "xgboost": trees})
+    assert list(stack.named_steps) == ["features", "classifier"]
+    assert all(member.views == 2 for _, member in stack["classifier"].estimators)
+    stack.fit(counts, sick, classifier__groups=patients)
+    mirrored = mirror_counts(others[0], zones=6)
+    scores = stack.predict_proba(others[0])
+    assert roc_auc_score(others[1], scores[:, 1]) > 0.8
+    np.testing.assert_allclose(stack.predict_proba(mirrored), scores, atol=1e-6)
+    # One by one, each with features of its own, the members say the same.
+    for alone, member in zip((machine, trees), stack["classifier"].estimators_, strict=True):
+        alone.set_params(classifier__cv=None).fit(counts, sick)
+        found = member.decision_function(stack["features"].transform(others[0]))
+        np.testing.assert_allclose(found, alone.decision_function(others[0]), atol=1e-5)
+    assert "features" not in make_stack({"a": machine, "b": make_classifier("svm", zones=6)}).named_steps
 
 
 def test_descriptions():

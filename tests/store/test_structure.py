@@ -106,6 +106,26 @@ def test_crafted_gaussian_machines_are_refused():
     check_structure(svc)
 
 
+def test_crafted_components_are_refused():
+    rng = np.random.default_rng(0)
+    svc = GaussianSVC(gamma=0.1, n_components=2).fit(rng.normal(size=(40, 3)), np.arange(40) % 2)
+    check_structure(svc)
+    for name, value in (
+        ("components_", svc.components_[:, :-1]),
+        ("components_", svc.components_[:-1]),
+        ("components_", svc.components_.astype(np.float64)),
+        ("mean_", svc.mean_[:-1]),
+        ("mean_", np.full_like(svc.mean_, np.nan)),
+        ("n_components", None),
+    ):
+        right = getattr(svc, name)
+        setattr(svc, name, value)
+        with pytest.raises(ModelError, match="the support vector machine .* were built to do harm"):
+            check_structure(svc)
+        setattr(svc, name, right)
+    check_structure(svc)
+
+
 def small_lenet():
     """A network of right shapes that nobody trained."""
     graph = LeNetGraph(16, 2, (3,), (5,), (4,), (0.0,), (6,), (0.0, 0.0))

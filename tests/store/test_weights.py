@@ -17,9 +17,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 from histcxr.exceptions import ModelError
 from histcxr.store import load_model, save_model
-from histcxr.store.aliases import OLD_PATHS
 from histcxr.store.structure import check_booster
-from histcxr.store.weights import TRUSTED, _load_booster, weights_from_bytes, weights_to_bytes
+from histcxr.store.weights import OLD_PATHS, TRUSTED, _load_booster, weights_from_bytes, weights_to_bytes
 
 
 class Runner:

@@ -5,7 +5,7 @@ import histcxr
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.exceptions import InputError
 from histcxr.reports.card import model_card
-from histcxr.reports.promises import certified_lines, thresholds_report
+from histcxr.reports.tables import certified_lines, thresholds_report
 from histcxr.reports.text import evaluation_report
 from histcxr.store import Model
 from histcxr.study.certify import calibrate

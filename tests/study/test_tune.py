@@ -214,7 +214,7 @@ def test_reference_train_uses_what_was_found(folder, tmp_path, monkeypatch):
     (tmp_path / "best.json").write_text(json.dumps(content))
     given = []
 
-    def train_reference(data, settings, **how):
+    def train_reference(data, settings, *promise_and_reading, **how):
         given.append(settings.learning_rate)
         raise InputError("enough")
 

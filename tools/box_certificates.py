@@ -17,7 +17,7 @@ from histcxr.decision.site import SiteReference, fit_site
 from histcxr.decision.thresholds import RULE_IN, RULE_OUT, certify
 from histcxr.exceptions import Reason
 from histcxr.features.extraction import extract_features
-from histcxr.reports.text import markdown_table
+from histcxr.reports.tables import markdown_table
 from histcxr.store import Model
 
 #: Columns to certify within.

@@ -148,9 +148,10 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
         "",
         markdown_table(drawers),
         "",
-        f"Ruled out although sick: {decisions['missed']} patients. NPV {estimate_text(decisions['npv'])}{where}.",
+        f"Ruled out although sick: {decisions['missed']} patients. NPV "
+        f"{estimate_text(decisions['npv'])}{where if decisions['npv'] else ''}.",
         f"Ruled in although normal: {decisions['false_alarms']} patients. PPV "
-        f"{estimate_text(decisions['ppv'])}{where}.",
+        f"{estimate_text(decisions['ppv'])}{where if decisions['ppv'] else ''}.",
         thresholds_report(result["thresholds"], result.get("certificates")),
         *contradiction_lines(result.get("contradicted", ())),
     ]
@@ -201,7 +202,7 @@ def comparison_report(result: Mapping[str, Any]) -> str:
     for name, model in zip(names, models, strict=True):
         reasons = [f"{count} {code}" for code, count in model["unusable"].items()]
         lines.append(f"  {name}: " + ", ".join([f"{model['seen']['images']} seen", *reasons]))
-        lines += seen_lines(model)
+        lines += [*seen_lines(model), *contradiction_lines(model.get("contradicted", ()))]
     return _closed(lines)
 
 

@@ -363,16 +363,18 @@ def compare(
         return _difference(first.scores[keep], second.scores[keep], part, sensitivity)
 
     return {
-        "models": [
-            {**part.about(), "overall": part.figures(prevalence), "seen": dict(one.seen),
-             "remembers": remembers(one.model), "unusable": one.cohort.unusable}
-            for part, one in zip((first, second), both, strict=True)
-        ],
+        "models": [_one_of_two(*pair, prevalence) for pair in zip((first, second), both, strict=True)],
         "split": split or "all",
         "left_out": len(manifest) - len(common),
         "overall": difference(np.ones(len(common), bool)),
         "groups": _by_group(first.cohort.table, by, difference),
-    }  # fmt: skip
+    }
+
+
+def _one_of_two(part: Judged, whole: Judged, prevalence: float | None) -> dict[str, Any]:
+    overall = part.figures(prevalence)
+    said = {"seen": dict(whole.seen), "remembers": remembers(whole.model), "unusable": whole.cohort.unusable}
+    return {**part.about(), "overall": overall, "contradicted": contradicted(part.model, overall, {}), **said}
 
 
 def _difference(

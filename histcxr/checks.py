@@ -14,20 +14,9 @@ BoolArray = NDArray[np.bool_]
 
 
 def real_vector(values: ArrayLike, name: str = "scores", *, finite: bool = True) -> FloatArray:
-    """Return ``values`` as a 1-D float64 array.
+    """Return ``values`` as a 1-D float64 array; ``name`` is what the caller calls it in messages.
 
-    Parameters
-    ----------
-    values : array_like of real numbers, shape (n,)
-    name : str
-        What the caller calls it, for the message.
-    finite : bool
-        Refuse NaN and infinite values.
-
-    Raises
-    ------
-    InputError
-        Not one-dimensional, not real numbers, or not finite where that is asked.
+    InputError: not one-dimensional, not real numbers, or, with ``finite``, NaN or infinite.
     """
     array = np.asarray(values)
     if array.ndim != 1:
@@ -42,13 +31,7 @@ def real_vector(values: ArrayLike, name: str = "scores", *, finite: bool = True)
 
 
 def bool_vector(values: ArrayLike, name: str = "sick", *, length: int | None = None) -> BoolArray:
-    """Return ``values`` (bool, or numbers that are all 0 or 1) as a 1-D bool array of ``length``.
-
-    Raises
-    ------
-    InputError
-        Another shape, length or content.
-    """
+    """Return ``values`` (bool, or all 0 or 1) as a 1-D bool array of ``length``; anything else is an InputError."""
     array = np.asarray(values)
     if array.ndim != 1:
         raise InputError(f"{name} must be one-dimensional, got shape {array.shape}")
@@ -60,13 +43,7 @@ def bool_vector(values: ArrayLike, name: str = "sick", *, length: int | None = N
 
 
 def scores_and_sick(scores: ArrayLike, sick: ArrayLike, name: str = "scores") -> tuple[FloatArray, BoolArray]:
-    """Return both as arrays of one length, checked to be finite and to hold both classes.
-
-    Raises
-    ------
-    InputError
-        As the two guards above, or one class is missing.
-    """
+    """Return both as arrays of one length, finite and with both classes; anything else is an InputError."""
     values = real_vector(scores, name)
     truth = bool_vector(sick, length=values.size)
     n_sick = int(truth.sum())
@@ -76,26 +53,14 @@ def scores_and_sick(scores: ArrayLike, sick: ArrayLike, name: str = "scores") ->
 
 
 def open_unit(value: float, name: str) -> float:
-    """Return ``value`` as a float strictly between 0 and 1.
-
-    Raises
-    ------
-    InputError
-        Anything else: 0, 1, NaN, a bool, a percentage, not a number.
-    """
+    """Return a float strictly between 0 and 1; anything else (a bool, NaN, a percentage) is an InputError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real) or not 0 < value < 1:
         raise InputError(f"{name} must be a number strictly between 0 and 1, got {value!r}")
     return float(value)
 
 
 def whole_number(value: int, name: str, *, least: int = 0, most: int | None = None) -> int:
-    """Return ``value`` as an int of at least ``least`` and, where given, at most ``most``.
-
-    Raises
-    ------
-    InputError
-        Not a whole number, or out of range.
-    """
+    """Return an int of at least ``least`` and at most ``most``; anything else is an InputError."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
     if not whole or value < least or (most is not None and value > most):
         span = f"of at least {least}" if most is None else f"from {least} to {most}"
@@ -104,13 +69,7 @@ def whole_number(value: int, name: str, *, least: int = 0, most: int | None = No
 
 
 def positive_number(value: float, name: str) -> float:
-    """Return ``value`` as a float above 0.
-
-    Raises
-    ------
-    InputError
-        Not a number, not above 0, or not finite.
-    """
+    """Return ``value`` as a finite float above 0; anything else is an InputError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real) or not 0 < value < np.inf:
         raise InputError(f"{name} must be a number above 0, got {value!r}")
     return float(value)

@@ -33,18 +33,9 @@ DICOM_INDEX = "DICOMDIR"
 class InputFile:
     """One input of a triage.
 
-    Attributes
-    ----------
-    path : str
-        Absolute path. Bytes that are not UTF-8 are kept as surrogate escapes.
-    relative : str
-        The path relative to the folder given (a CSV list: to the list's folder).
-    mask : str
-        Absolute path of the lung mask, ``""`` when there is none.
-    problem, detail : Reason or None, str
-        Why it is already known that this input cannot be read, and what was found.
-    facts : dict
-        What else a list says of it, by column, empty values apart.
+    ``path`` is absolute (bytes that are not UTF-8 as surrogate escapes), ``relative`` is seen from the folder given or
+    the list's folder, ``mask`` is the absolute path of the lung mask or ``""``. ``problem`` and ``detail`` say why it
+    is already known to be unreadable; ``facts`` holds a list's other non-empty columns.
     """
 
     path: str
@@ -63,11 +54,8 @@ class InputFile:
 class Inputs(Iterator[InputFile]):
     """A stream of inputs that also counts what it passed over.
 
-    Attributes
-    ----------
-    skipped : collections.Counter
-        How many files were no inputs, by extension in lower case, ``"hidden"`` (names that begin with a dot) or
-        ``"DICOMDIR"``. Complete when the stream has ended.
+    ``skipped`` counts files that were no inputs, by extension in lower case, ``"hidden"`` or ``"DICOMDIR"``; it is
+    complete when the stream has ended.
     """
 
     def __init__(self, entries: Iterator[InputFile], skipped: Counter[str]) -> None:
@@ -79,29 +67,15 @@ class Inputs(Iterator[InputFile]):
 
 
 def find_inputs(folder: str | os.PathLike[str], masks: str | os.PathLike[str] | None = None) -> Inputs:
-    """Find the images to triage.
+    """Find the images to triage: an iterator of :class:`InputFile`.
 
-    Parameters
-    ----------
-    folder : path-like
-        A folder, searched to any depth; a folder that holds ``manifest.csv``; a CSV file with the column
-        ``image`` (and ``mask``); or a single image file.
-    masks : path-like, optional
-        Where the lung masks are: a folder that mirrors ``folder``, or one that holds all masks; for a single
-        image also the mask's file. Without it, masks are looked for in ``masks`` beside ``images``, in
-        ``masks`` inside the image's folder, and in ``masks`` at the top, mirrored. A mask has its image's
-        name and any image extension.
+    ``folder`` is searched to any depth; it may hold ``manifest.csv``, or be a CSV file with the column ``image`` (and
+    ``mask``), or a single image. ``masks`` is a folder that mirrors ``folder`` or holds all masks, or a single image's
+    mask file; without it, masks are looked for in ``masks`` beside ``images``, inside the image's folder, and at the
+    top, mirrored. A mask has its image's name and any image extension.
 
-    Returns
-    -------
-    Inputs
-        Iterator of :class:`InputFile`; folder links that lead upwards, links that lead nowhere, pipes and
-        closed folders are one entry each, with a problem.
-
-    Raises
-    ------
-    InputError
-        At once, when ``folder`` or ``masks`` does not exist or a list cannot be used.
+    Links that lead upwards or nowhere, pipes and closed folders are one entry each, with a problem. InputError is
+    raised at once when a path does not exist or a list cannot be used.
     """
     top = os.path.abspath(os.fspath(folder))
     mask_folder = None if masks is None else os.path.abspath(os.fspath(masks))
@@ -284,19 +258,10 @@ def locate(value: str, folder: str) -> str:
 
 
 def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Read a CSV list of images as a stream; bytes that are not UTF-8 become surrogate escapes.
+    """Stream a CSV list of images as (number of the line that ends here, values); first come the trimmed column names.
 
-    Yields
-    ------
-    line : int
-        Number of the line that ends here.
-    row : list of str
-        First the column names, trimmed, then each row with as many values. Empty lines are passed over.
-
-    Raises
-    ------
-    InputError
-        When the columns are wrong, a row has another number of values, or its image is empty.
+    Bytes that are not UTF-8 become surrogate escapes; empty lines are passed over. InputError: wrong columns, a row
+    with another number of values, or an empty image.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         rows = csv.reader(stream)

@@ -39,16 +39,7 @@ SAME_BITS: Final = round(_BITS * np.arccos(SAME_CORRELATION) / np.pi)
 
 
 def fingerprint(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the fingerprint of a radiograph.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (height, width)
-
-    Returns
-    -------
-    ndarray of uint8, shape (72,)
-    """
+    """Return the fingerprint, uint8 (72,), of a radiograph, uint8 (height, width)."""
     exact = hashlib.blake2b(np.array(pixels.shape, "<i8").tobytes(), digest_size=_EXACT)
     exact.update(pixels.tobytes())
     small = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -58,21 +49,9 @@ def fingerprint(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def recognised(fingerprints: ArrayLike, known: ArrayLike) -> NDArray[np.bool_]:
-    """Tell which radiographs are among known ones: equal pixels, or near-duplicates.
+    """Tell which radiographs are among known ones (equal pixels, or near-duplicates): bool (n,).
 
-    Parameters
-    ----------
-    fingerprints : array-like of uint8, shape (n, 72)
-    known : array-like of uint8, shape (m, 72)
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-
-    Raises
-    ------
-    InputError
-        Arrays of another shape or type.
+    Fingerprints are uint8 (n, 72), known ones (m, 72); InputError for another shape or type.
     """
     these, those = _checked(fingerprints, "fingerprints"), _checked(known, "known")
     found = equal_pixels(these, those)
@@ -98,15 +77,9 @@ def equal_pixels(fingerprints: ArrayLike, known: ArrayLike) -> NDArray[np.bool_]
 
 
 def keyed_patients(patients: ArrayLike, key: str) -> list[str]:
-    """Hash patients' names by a key (HMAC-SHA-256, 64 bits in hex), so that a model can know them again.
+    """Hash patients' names by the model's own key (HMAC-SHA-256, 64 bits in hex), to know them again.
 
     Whoever has the model can test a name that he knows already, and read none.
-
-    Parameters
-    ----------
-    patients : array-like of str, shape (n,)
-    key : str
-        The model's own.
     """
     return [
         hmac.new(key.encode(), str(patient).encode("utf-8", "surrogatepass"), "sha256").hexdigest()[:16]

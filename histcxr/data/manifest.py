@@ -44,44 +44,22 @@ def read_manifest(
     salt: str | bytes = "",
     uids: bool = False,
 ) -> pd.DataFrame:
-    """Read which images there are, with their masks, labels and patients.
+    """Read which images there are, with their masks, labels and patients; no file is checked for being readable.
 
-    Whether the files can be read is not asked here: one that cannot becomes a row with a reason later.
+    ``path`` is a folder in one of the four layouts, one that holds ``manifest.csv``, or a CSV file with at least the
+    column ``image``, whose paths are relative to its own folder. ``dicom_tags`` opens every DICOM file and fills
+    ``modality, view, laterality, sex, age_group`` (a decade, ``"90+"`` from there on) where the manifest says nothing;
+    no name, number, date or free text is taken. With the secret ``salt`` it also fills an empty ``patient_id`` with a
+    keyed hash of the patient's number (whoever knows the salt can find the number by trying); with ``uids`` it adds
+    ``study_uid`` and ``series_uid``, which lead back to the patient.
 
-    Parameters
-    ----------
-    path : path-like
-        A folder in one of the four layouts, a folder that holds ``manifest.csv``, or a CSV file with at least
-        the column ``image``. Paths in a CSV file are relative to its own folder.
-    require_labels : bool, default False
-        Refuse a manifest in which a row has no label.
-    dicom_tags : bool, default False
-        Open every DICOM file and fill ``modality, view, laterality, sex, age_group`` (a decade, ``"90+"`` from
-        there on) where the manifest says nothing. No name, number, date or free text is taken.
-    salt : str or bytes, optional
-        A secret. With it, ``dicom_tags`` also fills an empty ``patient_id`` with a keyed hash of the patient's
-        number. Whoever knows the salt can find the number by trying, so keep it safe.
-    uids : bool, default False
-        ``dicom_tags`` also adds ``study_uid`` and ``series_uid``, which lead back to the patient.
+    The table's columns are ``image, mask, label, patient_id, source, split`` as text (absolute paths; ``""`` where
+    unknown; ``split`` is ``train``, ``val``, ``test`` or ``""``), then all others, where numbers stay numbers unless a
+    leading zero shows that they are names. Patients are never guessed from file names.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``image, mask, label, patient_id, source, split`` as text (absolute paths; ``""`` where
-        unknown; ``split`` is ``train``, ``val``, ``test`` or ``""``), then all others. In those, numbers stay
-        numbers, except where a leading zero shows that they are names. Patients are never guessed from file
-        names.
-
-    Raises
-    ------
-    InputError
-        When a salt or UIDs are asked for without ``dicom_tags``; when there is no such path, no image, no column
-        ``image``, a column or an image twice, an unknown split, or, with ``require_labels``, no label.
-
-    Warns
-    -----
-    HistcxrWarning
-        When a folder inside could not be read.
+    InputError: a salt or UIDs without ``dicom_tags``; no such path, no image, no column ``image``, a column or an
+    image twice, an unknown split, or, with ``require_labels``, a row without label. HistcxrWarning: a folder inside
+    could not be read.
     """
     if not dicom_tags and (salt or uids):
         raise InputError("salt and uids are of use with dicom_tags=True only; set it, or leave them out")
@@ -109,19 +87,10 @@ def read_manifest(
 
 
 def is_sick(labels: ArrayLike | Iterable[Any], normal: str = "Normal") -> NDArray[np.bool_]:
-    """Which labels are anything but normal: bool (n,), True where sick (the positive class).
+    """Which labels (str, int or bool) are anything but normal: bool (n,), True where sick (the positive class).
 
-    Parameters
-    ----------
-    labels : array-like of str, int or bool (n,)
-        Class names, or numbers where 0 is normal.
-    normal : str, default "Normal"
-        The name of the normal class, in upper or lower case. The default also knows "no finding" and 0.
-
-    Raises
-    ------
-    InputError
-        When a label is blank: unknown is neither sick nor normal.
+    ``normal`` is the normal class's name in upper or lower case; the default also knows "no finding" and 0. A blank
+    label is an InputError: unknown is neither sick nor normal.
     """
     values = np.asarray(labels if isinstance(labels, np.ndarray) else list(labels), dtype=object)  # type: ignore[arg-type]
     names = ["" if pd.isna(value) else str(value).strip().casefold() for value in values.ravel()]

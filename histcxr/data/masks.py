@@ -34,25 +34,10 @@ MAX_GREY = 0.2
 
 
 def read_mask(path: str | os.PathLike[str], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read a lung mask and bring it to the size of its image.
+    """Read a lung mask (``""``: there is none) at its image's ``shape``, checked: bool (height, width), True inside.
 
-    Parameters
-    ----------
-    path : path-like
-        The mask's file; ``""`` when there is none.
-    shape : (height, width)
-        Size of the image, in pixels.
-
-    Returns
-    -------
-    bool (height, width)
-        True inside the lungs; checked by :func:`check_mask`.
-
-    Raises
-    ------
-    MaskError
-        ``mask_missing``, ``mask_unreadable``, ``mask_not_binary``, ``mask_empty``, ``mask_tiny``,
-        ``mask_too_large`` or ``mask_inverted``.
+    MaskError: ``mask_missing``, ``mask_unreadable``, ``mask_not_binary``, ``mask_empty``, ``mask_tiny``,
+    ``mask_too_large`` or ``mask_inverted``.
     """
     name = os.fspath(path)
     if not name:
@@ -69,9 +54,8 @@ def read_mask(path: str | os.PathLike[str], shape: tuple[int, int]) -> NDArray[n
 def decode_mask(data: bytes, shape: tuple[int, int], path: str | os.PathLike[str] = "") -> NDArray[np.bool_]:
     """Decode a lung mask from the bytes of its file; ``path`` is for messages, see :func:`read_mask`.
 
-    Pixels above half of the mask's highest value are lung. A mask of another size is resized by nearest
-    neighbour between pixel centres (OpenCV's ``INTER_NEAREST_EXACT``; its ``INTER_NEAREST`` takes the pixel
-    at the corner, which shifts the mask by up to half a pixel).
+    Pixels above half of the mask's highest value are lung. Resizing is nearest neighbour between pixel centres
+    (``INTER_NEAREST_EXACT``; OpenCV's ``INTER_NEAREST`` shifts the mask by up to half a pixel).
     """
     name = os.fspath(path)
     if sniff(data) == "DICOM":
@@ -110,11 +94,8 @@ def _binary(levels: Pixels, path: str) -> Pixels:
 def check_mask(mask: NDArray[np.bool_], path: str | os.PathLike[str] = "") -> None:
     """Refuse a mask, bool (height, width), that cannot be two lungs.
 
-    Raises
-    ------
-    MaskError
-        ``mask_empty``, ``mask_tiny`` (less than :data:`MIN_AREA` of the image), ``mask_inverted`` (more than
-        :data:`MAX_BORDER` of the image's border marked) or ``mask_too_large`` (more than :data:`MAX_AREA`).
+    MaskError: ``mask_empty``, ``mask_tiny`` (less than :data:`MIN_AREA` of the image), ``mask_inverted`` (more than
+    :data:`MAX_BORDER` of the border marked) or ``mask_too_large`` (more than :data:`MAX_AREA`).
     """
     area = int(np.count_nonzero(mask))
     if area == 0:

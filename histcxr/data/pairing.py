@@ -40,16 +40,10 @@ def stem_of(name: str) -> str:
 
 
 class MaskFinder:
-    """Find masks for the images below one folder; a folder of any size costs no memory.
+    """Find masks for the images below the folder ``top``; a folder of any size costs no memory.
 
-    Parameters
-    ----------
-    top : str
-        The folder of images.
-    masks : str, optional
-        A folder of masks, which either mirrors ``top`` or holds all masks side by side.
-    images : callable, optional
-        Gives the names of all images that share the masks; asked once, and only where masks lie side by side.
+    ``masks`` is a folder that either mirrors ``top`` or holds all masks side by side; only then is ``images`` asked,
+    once, for the names of all images that share them.
     """
 
     def __init__(
@@ -63,14 +57,9 @@ class MaskFinder:
         self._shared: frozenset[int] | None = None
 
     def of(self, folder: str, relative: str, name: str) -> str:
-        """Path of the mask of the image ``name`` in ``folder``, ``""`` when there is none.
+        """Path of the mask of the image ``name`` in ``folder`` (``relative``: seen from ``top``), ``""`` for none.
 
-        ``relative`` is the image's folder again, seen from the folder of images.
-
-        Raises
-        ------
-        MaskError
-            ``mask_missing``, when all masks lie side by side and several images have this one's name.
+        MaskError ``mask_missing``: all masks lie side by side and several images have this one's name.
         """
         if folder != self._folder:
             self._places = self._places_for(folder, relative)

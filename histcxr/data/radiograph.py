@@ -38,17 +38,12 @@ def one_large_at_a_time(n_pixels: int) -> contextlib.AbstractContextManager[Any]
 
 @dataclass(frozen=True, slots=True)
 class Radiograph:
-    """One radiograph, lungs dark.
+    """One radiograph, lungs dark: ``pixels``, uint8 (height, width), and ``metadata``.
 
-    Attributes
-    ----------
-    pixels : uint8 (height, width)
-        Grey levels.
-    metadata : dict
-        ``format``, ``bits`` and ``channels`` as declared, ``width`` and ``height`` of :attr:`pixels`, and
-        ``steps``: what was done on the way, e.g. ``("16 to 8 bits", "alpha dropped")``. Of a DICOM file also
-        ``modality``, ``view``, ``laterality``, ``sex``, ``age_group``, ``photometric`` and
-        ``transfer_syntax``, each from a closed list of words; no name, number, date or free text.
+    Metadata are ``format``, ``bits`` and ``channels`` as declared, ``width`` and ``height`` of the pixels, and
+    ``steps``, what was done on the way, e.g. ``("16 to 8 bits", "alpha dropped")``. Of a DICOM file also ``modality``,
+    ``view``, ``laterality``, ``sex``, ``age_group``, ``photometric`` and ``transfer_syntax``, each from a closed list
+    of words; no name, number, date or free text.
     """
 
     pixels: NDArray[np.uint8]
@@ -58,34 +53,20 @@ class Radiograph:
 def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
     """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, known by its content and not by its name.
 
-    Raises
-    ------
-    RadiographError
-        As :func:`~histcxr.files.reading.read_file` and :func:`decode_radiograph`.
+    RadiographError as :func:`~histcxr.files.reading.read_file` and :func:`decode_radiograph`.
     """
     return decode_radiograph(read_file(path), path)
 
 
 def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiograph:
-    """Decode a radiograph from the bytes of its file.
+    """Decode a radiograph from the bytes of its file; ``path`` is for messages.
 
-    Grey images and colour images with (nearly) equal channels are accepted, at 1 to 16 bits; an alpha channel
-    is dropped; an EXIF orientation is applied, as viewers do. DICOM files pass through their modality and VOI
-    transformations, see :mod:`histcxr.dicom.radiograph`. Everything done is recorded in the metadata.
+    Grey images and colour images with (nearly) equal channels are accepted, at 1 to 16 bits; an alpha channel is
+    dropped; an EXIF orientation is applied. DICOM files pass through their modality and VOI transformations, see
+    :mod:`histcxr.dicom.radiograph`. Everything done is recorded in the metadata.
 
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    path : path-like, optional
-        Its name, for messages.
-
-    Raises
-    ------
-    RadiographError
-        ``file_empty``, ``not_an_image``, ``unsupported``, ``truncated``, ``damaged``, ``too_large``,
-        ``too_small`` or ``colour``; of a DICOM file also ``modality``, ``body_part``, ``view`` or
-        ``several_frames``.
+    RadiographError: ``file_empty``, ``not_an_image``, ``unsupported``, ``truncated``, ``damaged``, ``too_large``,
+    ``too_small`` or ``colour``; of a DICOM file also ``modality``, ``body_part``, ``view`` or ``several_frames``.
     """
     name = os.fspath(path)
     header = read_any_header(data, name)
@@ -128,10 +109,7 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
 def read_any_header(data: bytes, path: str = "") -> Header:
     """Check an image file of any format, DICOM included, without decoding it.
 
-    Raises
-    ------
-    RadiographError
-        See :func:`~histcxr.files.formats.read_header` and :func:`~histcxr.dicom.radiograph.read`.
+    RadiographError as :func:`~histcxr.files.formats.read_header` and :func:`~histcxr.dicom.radiograph.read`.
     """
     if sniff(data) != "DICOM":
         return read_header(data, path)
@@ -153,20 +131,9 @@ def _decode_any(data: bytes, header: Header, path: str) -> tuple[NDArray[Any], f
 def check_lungs(
     pixels: NDArray[np.uint8], mask: NDArray[np.bool_], path: str | os.PathLike[str] = ""
 ) -> None:
-    """Refuse an image whose lungs show (almost) no contrast: blank, badly exposed, or of a wrong range.
+    """Refuse pixels, uint8 (height, width), whose lungs, bool and not empty, show (almost) no contrast.
 
-    Parameters
-    ----------
-    pixels : uint8 (height, width)
-    mask : bool (height, width)
-        The lungs, at least one pixel.
-    path : path-like, optional
-        The image's name, for messages.
-
-    Raises
-    ------
-    RadiographError
-        ``blank``, when the lungs span fewer than :data:`MIN_LUNG_CONTRAST` grey levels.
+    RadiographError ``blank``: the lungs span fewer than :data:`MIN_LUNG_CONTRAST` grey levels.
     """
     lungs = mask.view(np.uint8)
     low, high, _, _ = cv2.minMaxLoc(pixels[::8], lungs[::8])

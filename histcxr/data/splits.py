@@ -37,28 +37,11 @@ def patient_groups(manifest: pd.DataFrame) -> NDArray[np.object_]:
 def split_patients(
     manifest: pd.DataFrame, fractions: Sequence[float] = (0.64, 0.16, 0.2), *, seed: int = 0
 ) -> NDArray[np.object_]:
-    """Assign every image to ``train``, ``val`` or ``test``, patient by patient and class by class.
+    """Assign every image to ``train``, ``val`` or ``test``, patient by patient and class by class: object (n,).
 
-    Parameters
-    ----------
-    manifest : DataFrame
-        With the columns ``image``, ``label`` and ``patient_id``. An image without a patient is a patient of
-        its own.
-    fractions : three floats
-        Shares of the patients of each class, adding up to 1. A patient's class is the commonest label of his
-        images.
-    seed : int
-        Equal seeds give equal splits of equal manifests.
-
-    Returns
-    -------
-    object (n,)
-        ``"train"``, ``"val"`` or ``"test"``.
-
-    Raises
-    ------
-    InputError
-        When the fractions are impossible or the patients too few to fill every part.
+    The manifest has the columns ``image``, ``label`` and ``patient_id``; an image without a patient is a patient of
+    its own. ``fractions`` are shares of the patients of each class and add up to 1; a patient's class is his commonest
+    label. Equal seeds give equal splits. InputError: impossible fractions, or too few patients to fill every part.
     """
     shares = np.asarray(fractions, dtype=float)
     if shares.shape != (3,) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1.0):
@@ -80,31 +63,12 @@ def split_patients(
 def undersample(
     table: pd.DataFrame, *, by: str = "label", per_class: int | None = None, seed: int = 0
 ) -> NDArray[np.intp]:
-    """Draw equally many images of each class, without replacement and from as many patients as possible.
+    """Draw equally many images of each class, without replacement: positions of the rows, int, ascending.
 
-    Every patient of a class gives one image before any gives a second, so a patient with many does not fill the
-    sample.
-
-    Parameters
-    ----------
-    table : DataFrame
-        With the columns ``by``, ``patient_id`` and ``image`` (an image without a patient is its own).
-    by : str, default="label"
-        The column that holds the class.
-    per_class : int, optional
-        Images of each class. None: as many as the smallest class has.
-    seed : int, default=0
-        Equal seeds give equal draws.
-
-    Returns
-    -------
-    ndarray of int
-        Positions of the rows drawn, ascending.
-
-    Raises
-    ------
-    InputError
-        When a column is missing, there is no row, or a class has fewer images than asked for.
+    Every patient of a class gives one image before any gives a second. The table has the columns ``by`` (the class),
+    ``patient_id`` and ``image`` (one without a patient is its own); ``per_class`` None takes as many as the smallest
+    class has. Equal seeds give equal draws. InputError: a column is missing, no row, or a class has fewer images than
+    asked for.
     """
     if missing := [column for column in (by, "patient_id", "image") if column not in table.columns]:
         raise InputError(
@@ -134,26 +98,10 @@ def undersample(
 def patient_folds(
     y: ArrayLike, groups: ArrayLike | None, n_splits: int = 5, random_state: Any = None
 ) -> list[Fold]:
-    """Split images into folds of about equal class shares that share no patient.
+    """Split images into folds of about equal class shares that share no patient: rows to learn from, rows to judge by.
 
-    Parameters
-    ----------
-    y : array-like, shape (n,)
-        Classes.
-    groups : array-like, shape (n,), optional
-        The patient of each image. None: every image is a patient of its own.
-    n_splits : int, default=5
-    random_state : int, RandomState instance or None
-
-    Returns
-    -------
-    list of (ndarray, ndarray)
-        Row numbers to learn from and to judge by, for each fold.
-
-    Raises
-    ------
-    InputError
-        When there are too few patients of a class for so many folds.
+    ``y`` and ``groups`` (patients; None: every image its own) have shape (n,). InputError: too few patients of a
+    class.
     """
     return list(_folds(y, groups, n_splits, random_state))
 
@@ -161,26 +109,11 @@ def patient_folds(
 def validation_folds(
     y: NDArray[Any], groups: ArrayLike | None, fraction: float, n: int, seed: int
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp] | None]]:
-    """Hold out a part for early stopping, another one each time, stratified by class.
+    """Hold out a part for early stopping ``n`` times, stratified by class: (rows to learn from, rows held out or None).
 
-    Parameters
-    ----------
-    y, groups : as in :func:`patient_folds`
-    fraction : float
-        Share held out: 0, or up to one half. It is rounded to one in a whole number.
-    n : int
-        How many times.
-    seed : int
-
-    Returns
-    -------
-    list of (rows to learn from, rows held out or None)
-        The held-out parts are disjoint until each row has been held out once; then they come again.
-
-    Raises
-    ------
-    InputError
-        When ``fraction`` is out of range, or there are too few patients of a class.
+    ``fraction`` is 0, or up to one half, rounded to one in a whole number; ``y`` and ``groups`` as in
+    :func:`patient_folds`. The held-out parts are disjoint until each row has been held out once; then they come again.
+    InputError: ``fraction`` out of range, or too few patients of a class.
     """
     if not 0 <= fraction <= 0.5:
         raise InputError(f"validation_fraction must be between 0 and 0.5; got {fraction!r}")

@@ -114,19 +114,9 @@ def auc(
 ) -> Estimate:
     """Return the area under the ROC curve with its interval.
 
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-    sick : array_like of bool, shape (n,)
-    patient_ids : array_like, shape (n,), or None
-        Images of one patient are not independent, and the interval allows for it. ``""`` or None: each
-        image is its own patient.
-    confidence : float in (0, 1)
-
-    Raises
-    ------
-    InputError
-        Shapes or types are wrong, a score is not finite, or fewer than two sick or two normal patients.
+    Scores, sick (bool) and patients have shape (n,); the interval allows for several images of a patient, and ``""``
+    or None makes an image its own patient. InputError: wrong shapes or types, a score that is not finite, or fewer
+    than two sick or two normal patients.
     """
     values, truth = scores_and_sick(scores, sick)
     open_unit(confidence, "confidence")
@@ -153,9 +143,9 @@ def compare_auc(
     """Compare the areas of two scores on the same images, with the correlation between them.
 
     Scores that order all images alike differ by exactly 0 (interval [0, 0], p-value 1). Where the difference has no
-    variance though the orders differ (both separate perfectly), the interval spans what the two areas' own
-    distribution-free bounds allow, and the p-value is the bound that this gives: ``1 - confidence`` if it leaves out
-    0, else 1. Parameters and errors are as for :func:`auc`; the arrays must not differ in length.
+    variance though the orders differ, the interval spans what the two areas' distribution-free bounds allow, and the
+    p-value is the bound that this gives: ``1 - confidence`` if it leaves out 0, else 1. Errors as :func:`auc`, and for
+    arrays of different lengths.
     """
     a, truth = scores_and_sick(scores_a, sick, "scores_a")
     b, _ = scores_and_sick(scores_b, sick, "scores_b")
@@ -183,10 +173,7 @@ def compare_auc(
 
 @dataclass(frozen=True)
 class ModelComparison(Record):
-    """Two models on the same patients, first minus second.
-
-    Their areas under the ROC curve, and their specificities at ``sensitivity``.
-    """
+    """Two models on the same patients, first minus second: areas, and specificities at ``sensitivity``."""
 
     n_images: int
     n_patients: int
@@ -206,34 +193,14 @@ def compare(
     draws: int = 2000,
     seed: int = 0,
 ) -> ModelComparison:
-    """Compare two models, of any kind, by their scores of the same images.
+    """Compare two models, of any kind, by their scores of the same images; the scores' scales may differ.
 
-    Parameters
-    ----------
-    scores_a, scores_b : array_like of float, shape (n,)
-        Higher is sicker; their scales may differ.
-    sick : array_like of bool, shape (n,)
-    patients : array_like, shape (n,), or None
-        Whose image it is, as in :func:`auc`.
-    sensitivity : float in (0, 1)
-        Each model's threshold is the highest that reaches it on these images, or on those of a draw.
-    confidence : float in (0, 1)
-        Of each interval by itself.
-    draws, seed : int
-        Of the bootstrap.
-
-    Returns
-    -------
-    ModelComparison
-        Areas as :func:`compare_auc`. The difference in specificity has the percentiles of a paired bootstrap of
-        whole patients. Where every draw gives the same difference though the orders differ, the interval comes
-        from the patients with a normal image that only one model rules out (Clopper-Pearson in either direction),
-        and the p-value is the bound that this gives.
-
-    Raises
-    ------
-    InputError
-        As :func:`auc`, the arrays differ in length, or fewer than 100 draws.
+    Areas as :func:`compare_auc`. Each model's threshold is the highest that reaches ``sensitivity`` on these images,
+    or on those of a draw; the difference in specificity has the percentiles of a paired bootstrap of whole patients.
+    Where every draw gives the same difference though the orders differ, the interval comes from the patients with a
+    normal image that only one model rules out (Clopper-Pearson in either direction), and the p-value is the bound that
+    this gives. ``confidence`` is that of each interval by itself. Errors as :func:`auc`, and for arrays of different
+    lengths or fewer than 100 draws.
     """
     areas = compare_auc(scores_a, scores_b, sick, patient_ids=patients, confidence=confidence)
     wanted = Fraction(repr(open_unit(sensitivity, "sensitivity")))

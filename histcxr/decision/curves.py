@@ -60,29 +60,10 @@ def specificity_at_sensitivity(
 ) -> OperatingPoint:
     """Return the specificity at the highest threshold that reaches a sensitivity on these very data.
 
-    For comparing models on one test set; it certifies nothing (see :mod:`histcxr.decision.thresholds`).
-
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-    sick : array_like of bool, shape (n,)
-    sensitivity : float in (0, 1)
-        At least this, on these data.
-    patient_ids : array_like, shape (n,), or None
-    confidence : float in (0, 1)
-    draws, seed : int
-        Of the bootstrap, of at least 100 draws.
-
-    Returns
-    -------
-    OperatingPoint
-        The specificity's interval is the span of two: the patient bootstrap, which picks the threshold anew
-        in each draw, and Clopper-Pearson, which keeps its width when no draw holds an error.
-
-    Raises
-    ------
-    InputError
-        Shapes or types are wrong, a score is not finite, a class is missing, or a number outside its range.
+    For comparing models on one test set; it certifies nothing (see :mod:`histcxr.decision.thresholds`). Arrays have
+    shape (n,). The specificity's interval is the span of two: the patient bootstrap, which picks the threshold anew in
+    each draw, and Clopper-Pearson, which keeps its width when no draw holds an error. InputError: wrong shapes or
+    types, a score that is not finite, a missing class, or a number out of range (at least 100 draws).
     """
     values, truth = scores_and_sick(scores, sick)
     wanted = Fraction(repr(open_unit(sensitivity, "sensitivity")))
@@ -107,10 +88,7 @@ def _checked(probabilities: ArrayLike, sick: ArrayLike) -> tuple[FloatArray, Boo
 
 
 def brier_score(probabilities: ArrayLike, sick: ArrayLike) -> float:
-    """Return the mean squared distance of the probabilities from the truth: 0 is perfect.
-
-    Parameters and errors as :func:`reliability_table`.
-    """
+    """Return the mean squared distance of probabilities from the truth; errors as :func:`reliability_table`."""
     values, truth = _checked(probabilities, sick)
     return float(((values - truth) ** 2).mean())
 
@@ -122,26 +100,11 @@ def reliability_table(
     bins: int = 10,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Compare predicted with observed shares of sick, bin by bin.
+    """Compare predicted (in [0, 1], shape (n,)) with observed shares of sick in bins of equal width; no empty ones.
 
-    Parameters
-    ----------
-    probabilities : array_like of float in [0, 1], shape (n,)
-    sick : array_like of bool, shape (n,)
-    bins : int
-        Of equal width, at least 1; empty ones are left out.
-    confidence : float in (0, 1)
-
-    Returns
-    -------
-    DataFrame
-        Columns ``low``, ``high`` (the bin is low <= p < high, the last one closed), ``n``, ``predicted``
-        (mean), ``observed``, ``observed_low``, ``observed_high`` (Clopper-Pearson; they want independent patients).
-
-    Raises
-    ------
-    InputError
-        Shapes, types or values are wrong.
+    Columns are ``low``, ``high`` (the bin is low <= p < high, the last one closed), ``n``, ``predicted`` (mean),
+    ``observed``, ``observed_low``, ``observed_high`` (Clopper-Pearson; they want independent patients). InputError:
+    wrong shapes, types or values.
     """
     values, truth = _checked(probabilities, sick)
     edges = np.linspace(0, 1, whole_number(bins, "bins", least=1) + 1)
@@ -167,9 +130,7 @@ def reliability_table(
 def expected_calibration_error(probabilities: ArrayLike, sick: ArrayLike, *, bins: int = 10) -> float:
     """Return the mean distance between predicted and observed shares over the bins, weighted by counts.
 
-    It depends on the bins and is above 0 even for perfect probabilities of few patients (Naeini et al., 2015).
-
-    Parameters and errors as :func:`reliability_table`.
+    Above 0 even for perfect probabilities of few patients (Naeini et al., 2015). Errors as :func:`reliability_table`.
     """
     table = reliability_table(probabilities, sick, bins=bins)
     return float(np.average((table["predicted"] - table["observed"]).abs(), weights=table["n"]))

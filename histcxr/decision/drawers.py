@@ -31,11 +31,9 @@ _DRAWERS = np.array([RULE_OUT, REVIEW, RULE_IN])  # in rising order: a patient t
 
 
 def patient_drawers(drawers: NDArray[np.str_], patient_ids: ArrayLike | None) -> NDArray[np.str_]:
-    """Reduce the drawers of images to one a patient.
+    """Reduce the drawers of images to one a patient, in the order in which patients first appear.
 
-    ``rule_in`` as soon as one image is; ``rule_out`` only when every image is; else ``review``. Where all
-    scores are usable this is the drawer of the patient's highest score. Patients come in the order in which
-    they first appear.
+    ``rule_in`` as soon as one image is; ``rule_out`` only when every image is; else ``review``.
     """
     codes = patient_codes(patient_ids, drawers.size)
     ranks = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
@@ -55,19 +53,15 @@ class Confusion(Record):
     def ppv(self, prevalence: float | None = None, confidence: float = 0.95) -> Estimate:
         """Return the positive predictive value: the share of those called sick who are sick.
 
-        ``prevalence`` is the share of sick where the model is used, and leads to the interval of the module's text;
-        None takes the data as they are. InputError is raised where nobody is called sick, or a class that the
-        prevalence needs is missing.
+        ``prevalence`` is the share of sick where the model is used (interval: see the module); None takes the data as
+        they are. InputError: nobody is called sick, or a class that the prevalence needs is missing.
         """
         if prevalence is None:
             return proportion(self.tp, self.tp + self.fp, confidence=confidence, of="PPV")
         return self._at_prevalence("PPV", prevalence, confidence)
 
     def npv(self, prevalence: float | None = None, confidence: float = 0.95) -> Estimate:
-        """Return the negative predictive value: the share of those not called sick who are normal.
-
-        Parameters, interval and errors as :meth:`ppv`.
-        """
+        """Return the negative predictive value, the share of normal among those not called sick; as :meth:`ppv`."""
         if prevalence is None:
             return proportion(self.tn, self.tn + self.fn, confidence=confidence, of="NPV")
         return self._at_prevalence("NPV", prevalence, confidence)
@@ -102,10 +96,7 @@ def _bayes(right: float, wrong: float, weight: float) -> float:
 
 
 def confusion(positive: ArrayLike, sick: ArrayLike) -> Confusion:
-    """Count the calls (bool, shape (n,), e.g. ``scores >= threshold``) against the truth, alike.
-
-    InputError is raised when shapes, types or lengths are wrong.
-    """
+    """Count the calls, bool (n,), against the truth, alike; InputError for wrong shapes, types or lengths."""
     called = bool_vector(positive, "positive")
     truth = bool_vector(sick, length=called.size)
     tp, fp = int((called & truth).sum()), int((called & ~truth).sum())
@@ -116,26 +107,15 @@ def confusion(positive: ArrayLike, sick: ArrayLike) -> Confusion:
 class DrawerReport(Record):
     """What two thresholds did to patients whose truth is known. Everything but ``images`` counts patients.
 
-    A figure is None where nobody is there to count, e.g. the NPV when nobody was ruled out.
+    A figure is None where nobody is there to count; a threshold is None where nobody is ruled out (or in).
 
-    Attributes
-    ----------
-    rule_out, rule_in : float or None
-        The thresholds; None: nobody is ruled out (or in).
-    sensitivity : Estimate or None
-        Sick patients not ruled out, among the sick: what the rule-out certificate promises.
-    specificity : Estimate or None
-        Normal patients ruled out, among the normal: what the rule-out threshold saves.
-    rule_in_specificity : Estimate or None
-        Normal patients not ruled in, among the normal: what the rule-in certificate promises.
-    rule_in_sensitivity : Estimate or None
-        Sick patients ruled in, among the sick.
-    npv, ppv : Estimate or None
-        Normal among the ruled out, and sick among the ruled in.
-    missed, false_alarms : int
-        Sick patients ruled out, and normal patients ruled in.
-    shares, images : dict of str to Estimate, and to int
-        Share of the patients and number of images in each drawer.
+    - ``sensitivity``: sick not ruled out, among the sick: what the rule-out certificate promises.
+    - ``specificity``: normal ruled out, among the normal: what the rule-out threshold saves.
+    - ``rule_in_specificity``: normal not ruled in, among the normal: what the rule-in certificate promises.
+    - ``rule_in_sensitivity``: sick ruled in, among the sick.
+    - ``npv``, ``ppv``: normal among the ruled out, and sick among the ruled in.
+    - ``missed``, ``false_alarms``: sick ruled out, and normal ruled in.
+    - ``shares``, ``images``: share of the patients and number of images in each drawer.
     """
 
     n_images: int
@@ -167,27 +147,12 @@ def evaluate_decisions(
     prevalence: float | None = None,
     confidence: float = 0.95,
 ) -> DrawerReport:
-    """Decide on every image, reduce to patients, and count against the truth.
+    """Decide on every image, reduce to patients, and count against the truth; arrays have shape (n,).
 
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-        NaN or infinite: no usable score, so the image goes to review.
-    sick : array_like of bool, shape (n,)
-        A patient is sick as soon as one image is.
-    patient_ids : array_like, shape (n,), or None
-    rule_out, rule_in : ThresholdChoice or float
-    drawers : array_like of str, shape (n,), or None
-        Of each image, where groups have thresholds of their own; None: by the two thresholds.
-    prevalence : float in (0, 1) or None
-        For NPV and PPV (:class:`Confusion`); None takes the patients as they are.
-    confidence : float in (0, 1)
-        Of intervals by Clopper and Pearson, over patients.
-
-    Raises
-    ------
-    InputError
-        No image at all, or shapes, types or numbers are wrong.
+    A score that is not finite sends its image to review; a patient is sick as soon as one image is. ``drawers`` are
+    those of each image where groups have thresholds of their own (None: by the two thresholds), ``prevalence`` is for
+    NPV and PPV (None: the patients as they are). Intervals are Clopper's and Pearson's, over patients. InputError: no
+    image, or wrong shapes, types or numbers.
     """
     values = real_vector(scores, finite=False)
     labels = bool_vector(sick, length=values.size)

@@ -43,14 +43,9 @@ Columns = Mapping[str, Mapping[str, ThresholdChoice]]
 
 @dataclass(frozen=True)
 class GroupThresholds:
-    """The thresholds of one drawer: over all patients, and within groups.
+    """The thresholds of one drawer: over all patients (at its share of the confidence), and by column and value.
 
-    Attributes
-    ----------
-    overall : ThresholdChoice
-        Over all patients, at its share of the confidence.
-    groups : mapping of column to mapping of value to ThresholdChoice
-        Uncertified where a group has too few patients.
+    A group's threshold is uncertified where it has too few patients.
     """
 
     overall: ThresholdChoice
@@ -65,19 +60,10 @@ class GroupThresholds:
                     )
 
     def limits(self, known: Mapping[str, ArrayLike], n: int) -> NDArray[np.float64]:
-        """Return the threshold of each of ``n`` images.
+        """Return the threshold of each of ``n`` images: float64 (n,).
 
-        Parameters
-        ----------
-        known : mapping of column to array-like of str, shape (n,)
-            What is known of the images; ``""`` is unknown, and so is a column that is missing.
-        n : int
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-            Of an image that is known to be in a group without a certificate -inf (rule_out) or inf (rule_in): nobody
-            promised anything about it.
+        ``known`` maps columns to text (n,); ``""`` is unknown, and so is a missing column. An image known to be in a
+        group without a certificate gets -inf (rule_out) or inf (rule_in).
         """
         out = self.overall.kind == RULE_OUT
         nobody, stricter = (-np.inf, np.minimum) if out else (np.inf, np.maximum)
@@ -111,13 +97,7 @@ class GroupThresholds:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> GroupThresholds:
-        """Read what :meth:`to_dict` gave, as strictly as :meth:`ThresholdChoice.from_dict`.
-
-        Raises
-        ------
-        InputError
-            When it is damaged or contradicts itself.
-        """
+        """Read what :meth:`to_dict` gave; InputError when it is damaged or contradicts itself."""
         try:
             groups = {
                 str(column): {str(value): ThresholdChoice.from_dict(one) for value, one in values.items()}
@@ -169,25 +149,9 @@ def certify_groups(
 ) -> GroupCertificates:
     """Certify both thresholds over all patients and within each group; all promises of a drawer hold at once.
 
-    Parameters
-    ----------
-    scores : array-like of float, shape (n,)
-        One for each calibration image.
-    sick : array-like of bool, shape (n,)
-    patient_ids : array-like, shape (n,), or None
-    groups : mapping of column to array-like of str, shape (n,)
-        ``""``: unknown, in no group of the column.
-    sensitivity, specificity, confidence : float in (0, 1)
-        What each group is promised, and the confidence that all promises of one drawer hold.
-
-    Returns
-    -------
-    GroupCertificates
-
-    Raises
-    ------
-    InputError
-        Shapes, types or numbers are wrong, a score is not finite, or there are more than 64 groups.
+    Arrays have shape (n,), one row a calibration image; a group ``""`` is unknown, in no group of the column. Each
+    group is promised ``sensitivity`` and ``specificity``. InputError: wrong shapes, types or numbers, a score that is
+    not finite, or more than 64 groups.
     """
     values = real_vector(scores)
     truth = bool_vector(sick, length=values.size)
@@ -234,10 +198,7 @@ def certify_groups(
 
 
 def _shared_confidence(sizes: list[int], target: float, confidence: float) -> float:
-    """Return the confidence of each promise, so that all of those that can be made hold at once.
-
-    Groups too small for a promise take no share. Only sizes decide, no score, so sharing costs no validity.
-    """
+    """Return each promise's confidence; groups too small take no share. Only sizes decide, so validity stays."""
     promises = 1 + len(sizes)
     while True:
         shared = 1 - (1 - confidence) / promises

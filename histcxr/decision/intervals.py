@@ -24,8 +24,8 @@ from histcxr.exceptions import HistcxrWarning, InputError
 def patient_codes(patient_ids: ArrayLike | None, length: int) -> NDArray[np.int64]:
     """Number the patients 0, 1, ... in the order in which they first appear: int64 (length,).
 
-    Identifiers may be anything. An unknown one (``""``, None or NaN) makes its image a patient of its own, and None
-    instead of the array does so for all of them. InputError is raised for another shape than ``(length,)``.
+    An unknown one (``""``, None or NaN) makes its image a patient of its own, and None instead of the array does so
+    for all. InputError for another shape than ``(length,)``.
     """
     if patient_ids is None:
         return np.arange(length)
@@ -41,28 +41,10 @@ def patient_codes(patient_ids: ArrayLike | None, length: int) -> NDArray[np.int6
 
 
 def patient_scores(scores: ArrayLike, patient_ids: ArrayLike | None) -> FloatArray:
-    """Reduce image scores to one a patient: the highest.
+    """Reduce image scores (n,) to one a patient, the highest: float64 (patients,), in order of first appearance.
 
-    A patient is ruled out only when every image is, and ruled in as soon as one image is; so the highest
-    score decides both.
-
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-        NaN or infinite stands for "no usable score".
-    patient_ids : array_like, shape (n,), or None
-        See :func:`patient_codes`.
-
-    Returns
-    -------
-    ndarray of float64, shape (patients,)
-        In the order in which the patients first appear. NaN for a patient with any image that has no
-        usable score: such a patient goes to review and cannot serve to certify a threshold.
-
-    Raises
-    ------
-    InputError
-        Shapes or types are wrong.
+    A patient is ruled out only when every image is, and ruled in as soon as one image is. He gets NaN when any image's
+    score is not finite: he goes to review and cannot serve to certify. InputError: wrong shapes or types.
     """
     values = real_vector(scores, finite=False)
     codes = patient_codes(patient_ids, values.size)
@@ -74,10 +56,7 @@ def patient_scores(scores: ArrayLike, patient_ids: ArrayLike | None) -> FloatArr
 
 
 def patient_labels(sick: ArrayLike, patient_ids: ArrayLike | None) -> BoolArray:
-    """Reduce image labels (bool, shape (n,)) to one a patient: sick as soon as one image is.
-
-    Order and errors as :func:`patient_scores`.
-    """
+    """Reduce image labels, bool (n,), to one a patient: sick as soon as one is; else as :func:`patient_scores`."""
     truth = bool_vector(sick)
     codes = patient_codes(patient_ids, truth.size)
     return np.bincount(codes[truth], minlength=int(codes.max(initial=-1)) + 1) > 0
@@ -122,15 +101,10 @@ class Comparison(Record):
 def clopper_pearson(
     count: ArrayLike, n: ArrayLike, confidence: float = 0.95
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the ends of the exact interval of a proportion, elementwise.
+    """Return the ends of the exact interval of a proportion, elementwise (Clopper and Pearson, Biometrika 26, 1934).
 
-    Coverage is at least ``confidence`` for every true proportion (Clopper and Pearson, Biometrika 26, 1934). ``count``
-    and ``n`` are successes and trials, of shapes that broadcast; where ``n`` is 0 the interval is [0, 1].
-
-    Raises
-    ------
-    InputError
-        ``count`` outside 0 ... ``n``, or ``confidence`` outside (0, 1).
+    ``count`` and ``n``, successes and trials, broadcast; where ``n`` is 0 the interval is [0, 1]. InputError:
+    ``count`` outside 0 ... ``n``, or ``confidence`` outside (0, 1).
     """
     tail = (1 - open_unit(confidence, "confidence")) / 2
     hits, trials = np.broadcast_arrays(np.asarray(count, np.float64), np.asarray(n, np.float64))
@@ -144,10 +118,7 @@ def clopper_pearson(
 
 
 def proportion(count: int, n: int, *, confidence: float = 0.95, of: str = "proportion") -> Estimate:
-    """Return ``count / n`` with its Clopper-Pearson interval, ``n`` independent trials: patients, not images.
-
-    ``of`` names the figure in the message of the InputError that is raised where there are no trials.
-    """
+    """Return ``count / n`` with its Clopper-Pearson interval; InputError, naming ``of``, where ``n`` is 0."""
     trials = whole_number(n, "n")
     if trials == 0:
         raise InputError(f"the {of} is undefined: there is nobody to count")
@@ -224,27 +195,10 @@ def patient_bootstrap(
 ) -> Estimate:
     """Return any statistic with its patient-bootstrap interval.
 
-    Parameters
-    ----------
-    statistic : callable
-        Takes the arrays (one row an image), resampled alike, and returns a float.
-    sick : array_like of bool, shape (n,)
-        For the strata; pass it among ``arrays`` too where the statistic wants it.
-    patient_ids : array_like, shape (n,), or None
-        Images of one patient are drawn together; ``""`` or None: each image its own patient.
-    draws, seed : int
-        At least 100 draws.
-    confidence : float in (0, 1)
-
-    Raises
-    ------
-    InputError
-        Lengths differ, or the statistic is not finite on the data or on a draw.
-
-    Warns
-    -----
-    HistcxrWarning
-        Every draw gave the same value, so the interval has no width and says nothing about uncertainty.
+    ``statistic`` takes the arrays (one row an image), resampled alike, and returns a float. ``sick``, bool (n,), makes
+    the strata; pass it among ``arrays`` too where the statistic wants it. ``patient_ids`` ``""`` or None: each image
+    its own patient. InputError: lengths differ, fewer than 100 draws, or a statistic that is not finite.
+    HistcxrWarning: every draw gave the same value, so the interval says nothing about uncertainty.
     """
     truth = bool_vector(sick)
     data = [np.asarray(array) for array in arrays]

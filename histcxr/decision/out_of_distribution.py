@@ -25,15 +25,9 @@ MIN_RADIOGRAPHS = 50
 class OutOfDistribution:
     """Centre, spread and limit of what a model was trained on.
 
-    Attributes
-    ----------
-    centre : ndarray of float64, shape (k,)
-    whitening : ndarray of float64, shape (r, k)
-        Takes deviations from the centre to ``r`` uncorrelated ones of variance 1.
-    limit : float
-        Squared distances above it lie outside.
-    false_alarms : float
-        Share of the validation radiographs above it.
+    ``centre`` is float64 (k,); ``whitening``, float64 (r, k), takes deviations from it to ``r`` uncorrelated ones of
+    variance 1. Squared distances above ``limit`` lie outside; ``false_alarms`` is their share of the validation
+    radiographs.
     """
 
     centre: NDArray[np.float64]
@@ -78,9 +72,9 @@ def fit_out_of_distribution(
 ) -> OutOfDistribution:
     """Learn the limit from the features (n, k) of radiographs of different patients.
 
-    ``false_alarms`` is the share of the validation radiographs that may be refused. Distances are measured in so many
-    ``directions``, those of the largest variance; by default in all. InputError is raised when there are fewer than
-    :data:`MIN_RADIOGRAPHS` of either, or the share is no share.
+    ``false_alarms`` is the share of the validation radiographs that may be refused; distances are measured in the
+    ``directions`` of largest variance (None: all). InputError: fewer than :data:`MIN_RADIOGRAPHS` of either, or no
+    share.
     """
     if min(len(training), len(validation)) < MIN_RADIOGRAPHS:
         raise InputError(

@@ -45,22 +45,10 @@ _Floats = NDArray[np.float64]
 class SiteTest:
     """What a folder's test found.
 
-    Attributes
-    ----------
-    images : int
-        Images that it looked at.
-    tested : bool
-        False with fewer than :data:`LEAST_IMAGES`.
-    differs : bool
-        The folder is not from the certified population.
-    distance : float
-        Estimated squared distance (0: none; :data:`TOLERANCE` is the limit). NaN where not tested.
-    p_value : float
-        Of the hypothesis that the distance is within the tolerance. NaN where not tested.
-    shares : mapping of str to float
-        The mixture of certified groups that comes closest.
-    differences : mapping of str to float
-        The largest differences from that mixture, feature to standard deviations of the certified patients.
+    ``tested`` is False with fewer than :data:`LEAST_IMAGES` images; ``distance`` (squared; :data:`TOLERANCE` is the
+    limit) and ``p_value`` (of a distance within the tolerance) are then NaN. ``shares`` is the mixture of certified
+    groups that comes closest; ``differences`` maps features to their largest differences from it, in standard
+    deviations of the certified patients.
     """
 
     images: int
@@ -109,18 +97,10 @@ class SiteSketch:
 
 @dataclass(frozen=True, eq=False)
 class SiteReference:
-    """The certified population, as :func:`fit_site` describes it.
+    """The certified population, as :func:`fit_site` describes it by d named ``features``.
 
-    Attributes
-    ----------
-    features : tuple of str
-        Names of the d numbers that describe an image.
-    centre, scale : ndarray, shape (d,)
-    axes : ndarray, shape (d, k)
-        From standardised numbers to coordinates whose within-group covariance is 1.
-    groups : tuple of str
-    means : ndarray, shape (len(groups), k)
-    sizes : ndarray of int, shape (len(groups),)
+    ``centre`` and ``scale`` are (d,); ``axes``, (d, k), lead from standardised numbers to coordinates whose
+    within-group covariance is 1; ``means`` are (groups, k), ``sizes`` int (groups,).
     """
 
     features: tuple[str, ...]
@@ -154,15 +134,7 @@ class SiteReference:
         return SiteSketch(self.means.shape[1])
 
     def test(self, folder: SiteSketch, *, seed: int = 0) -> SiteTest:
-        """Test whether a folder is a mixture of the certified groups.
-
-        Parameters
-        ----------
-        folder : SiteSketch
-            Of images brought through :meth:`project`.
-        seed : int
-            Of the draws that give the p-value.
-        """
+        """Test whether a folder, brought through :meth:`project`, is a mixture of the certified groups."""
         if folder.images < LEAST_IMAGES:
             return SiteTest(folder.images, False, False, float("nan"), float("nan"), {}, {})
         mean, variance = folder.moments()
@@ -210,13 +182,7 @@ class SiteReference:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> SiteReference:
-        """Read what :meth:`to_dict` gave.
-
-        Raises
-        ------
-        InputError
-            When it is damaged.
-        """
+        """Read what :meth:`to_dict` gave; InputError when it is damaged."""
         try:
             return cls(
                 features=tuple(map(str, stored["features"])),
@@ -234,25 +200,10 @@ class SiteReference:
 def fit_site(
     descriptions: ArrayLike, groups: ArrayLike, features: tuple[str, ...] | list[str]
 ) -> SiteReference:
-    """Describe the population that certifies a model.
+    """Describe the population that certifies a model by the numbers (n, d) of its images, named ``features``.
 
-    Parameters
-    ----------
-    descriptions : array-like of float, shape (n, d)
-        Numbers that describe each image.
-    groups : array-like of str, shape (n,)
-        What the population is a mixture of; at least the classes. Groups of fewer than 20 images are joined.
-    features : sequence of str, length d
-        Names of the numbers.
-
-    Returns
-    -------
-    SiteReference
-
-    Raises
-    ------
-    InputError
-        When shapes do not fit, or there are fewer than 40 images.
+    ``groups``, str (n,), are what it is a mixture of, at least the classes; those of fewer than 20 images are joined.
+    InputError: shapes do not fit, or fewer than 40 images.
     """
     from sklearn.covariance import ledoit_wolf
 

@@ -74,9 +74,8 @@ def _errors_allowed(n: int, target: float, confidence: float) -> int:
 def errors_allowed(n: int, target: float, confidence: float) -> int:
     """Return the largest k with BinomCDF(k; n, 1 - target) <= 1 - confidence, or -1 where there is none.
 
-    So many of n calibration patients, of the class that the target is about, may fall on the wrong side of the
-    threshold. Target and confidence are taken as the decimals they are written as; a tail that equals the limit counts
-    as within it. InputError is raised unless ``n`` is a whole number and both lie in (0, 1).
+    So many of n calibration patients may fall on the wrong side of the threshold. Target and confidence are taken as
+    the decimals they are written as. InputError unless ``n`` is a whole number and both lie in (0, 1).
     """
     return _errors_allowed(
         whole_number(n, "n"), open_unit(target, "target"), open_unit(confidence, "confidence")
@@ -84,10 +83,9 @@ def errors_allowed(n: int, target: float, confidence: float) -> int:
 
 
 def patients_needed(target: float, confidence: float) -> int:
-    """Return the fewest patients with which a threshold can be certified at all.
+    """Return the fewest patients that certify a threshold: the smallest n with ``target ** n <= 1 - confidence``.
 
-    The smallest n with ``target ** n <= 1 - confidence``: 59 for 95 % at 95 %, 299 for 99 % at 95 %. InputError is
-    raised for a number outside (0, 1).
+    59 for 95 % at 95 %, 299 for 99 % at 95 %. InputError for a number outside (0, 1).
     """
     return _patients_needed(open_unit(target, "target"), open_unit(confidence, "confidence"))
 
@@ -108,22 +106,10 @@ def _patients_needed(target: float, confidence: float) -> int:
 class ThresholdChoice:
     """A certified threshold, or the refusal to name one.
 
-    Attributes
-    ----------
-    kind : {"rule_out", "rule_in"}
-    threshold : float
-        ``score < threshold`` is ruled out, or ``score > threshold`` is ruled in. Where nothing could be
-        certified, -inf (rule_out) or +inf (rule_in), so that nobody falls into the drawer.
-    n : int
-        Calibration patients: the sick for rule_out, the normal for rule_in.
-    errors_allowed : int
-        k of the definition; -1 where nothing could be certified.
-    target, confidence : float
-        Sensitivity (rule_out) or specificity (rule_in) that is promised, and with what confidence.
-    needed : int
-        Patients it takes at least for this target and confidence.
-    message : str
-        The promise, or why there is none, in one sentence.
+    ``score < threshold`` is ruled out (or ``>`` ruled in); where nothing could be certified it is -inf (rule_out) or
+    +inf (rule_in). ``n`` counts calibration patients, the sick for rule_out and the normal for rule_in;
+    ``errors_allowed`` is k of the definition, or -1; ``target`` is the sensitivity (rule_out) or specificity (rule_in)
+    promised with ``confidence``; ``needed`` is the least n for that; ``message`` is the promise, or why there is none.
     """
 
     kind: Kind
@@ -154,11 +140,9 @@ class ThresholdChoice:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ThresholdChoice:
-        """Rebuild a choice from :meth:`to_dict`, and refuse one that contradicts itself.
+        """Rebuild a choice from :meth:`to_dict`; what follows from other fields is worked out again, ``message`` anew.
 
-        ``errors_allowed``, ``certified`` and ``needed`` follow from the other fields. They are worked out
-        again, and a difference means that the file was changed; ``message`` is worded anew. InputError is raised for
-        fields missing or unknown, of the wrong type, or contradicting each other.
+        InputError: fields missing or unknown, of the wrong type, or contradicting each other.
         """
         names = sorted(cls.__dataclass_fields__)
         if not isinstance(fields, Mapping) or set(fields) != set(names):
@@ -201,10 +185,7 @@ def _choice(kind: Kind, threshold: float | None, n: int, target: float, confiden
 
 
 def joint_confidence(choices: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return the confidence with which all certified ones of several promises hold at once (Bonferroni).
-
-    Promises are given as :meth:`ThresholdChoice.to_dict` gives them; None where nothing is certified.
-    """
+    """Return the confidence with which all certified promises (dicts) hold at once (Bonferroni), or None."""
     wrong = [1 - choice["confidence"] for choice in choices if choice["certified"]]
     return max(0.0, 1 - sum(wrong)) if wrong else None
 
@@ -222,25 +203,11 @@ def rule_out_threshold(
 ) -> ThresholdChoice:
     """Certify the threshold under which a patient is ruled out.
 
-    With k from :func:`errors_allowed`, the threshold is the (k+1)-th smallest score and ``score < threshold``
-    is ruled out. Then P(true sensitivity >= ``sensitivity``) >= ``confidence`` over calibration sets.
-
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-        One for each sick calibration patient (:func:`patient_scores`), untouched by training and tuning.
-    sensitivity, confidence : float in (0, 1)
-
-    Returns
-    -------
-    ThresholdChoice
-        With too few patients it is not certified, and its threshold is -inf.
-
-    Raises
-    ------
-    InputError
-        Scores not 1-D or not finite (leaving out a patient without a score would void the promise), or a
-        number outside (0, 1).
+    With k from :func:`errors_allowed`, the threshold is the (k+1)-th smallest score and ``score < threshold`` is ruled
+    out. Then P(true sensitivity >= ``sensitivity``) >= ``confidence`` over calibration sets. Scores (n,) are one for
+    each sick calibration patient (:func:`patient_scores`), untouched by training and tuning. With too few patients
+    nothing is certified and the threshold is -inf. InputError: scores not 1-D or not finite (leaving out a patient
+    would void the promise), or a number outside (0, 1).
     """
     return _certified(RULE_OUT, scores, sensitivity, confidence)
 
@@ -250,10 +217,9 @@ def rule_in_threshold(
 ) -> ThresholdChoice:
     """Certify the threshold above which a patient is ruled in: the mirror image of :func:`rule_out_threshold`.
 
-    ``scores`` are those of the normal calibration patients. The threshold is the (k+1)-th largest of them and
-    ``score > threshold`` is ruled in. Then P(true specificity >= ``specificity``) >= ``confidence`` over
-    calibration sets. With too few patients it is not certified and its threshold is +inf. Parameters, returns and
-    errors are as there.
+    Of the normal calibration patients' scores it is the (k+1)-th largest, and ``score > threshold`` is ruled in. Then
+    P(true specificity >= ``specificity``) >= ``confidence`` over calibration sets. Uncertified, it is +inf. Errors as
+    there.
     """
     return _certified(RULE_IN, scores, specificity, confidence)
 
@@ -274,21 +240,9 @@ def certify(
     specificity: float = 0.95,
     confidence: float = 0.95,
 ) -> Certificates:
-    """Certify both thresholds from image scores: one score a patient, sick as soon as one image is.
+    """Certify both thresholds from image scores (n,): one score a patient, sick as soon as one image is.
 
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-        One for each calibration image.
-    sick : array_like of bool, shape (n,)
-    patient_ids : array_like, shape (n,), or None
-        ``""`` makes the image a patient of its own.
-    sensitivity, specificity, confidence : float in (0, 1)
-
-    Raises
-    ------
-    InputError
-        Shapes, types or numbers are wrong, or a score is not finite.
+    A patient ``""`` or None: the image is its own. InputError: wrong shapes, types or numbers, or a score not finite.
     """
     values = real_vector(scores)
     truth = patient_labels(bool_vector(sick, length=values.size), patient_ids)
@@ -300,10 +254,7 @@ def certify(
 
 
 def threshold_value(threshold: ThresholdChoice | float, kind: Kind) -> float:
-    """Return the number behind a threshold of the given kind.
-
-    InputError is raised for a choice of the other kind, NaN, or a number that would take everybody.
-    """
+    """Return a threshold's number; InputError for the other kind, NaN, or one that would take everybody."""
     if isinstance(threshold, ThresholdChoice):
         if threshold.kind != kind:
             raise InputError(f"{kind} must be a {kind} threshold, got a {threshold.kind} threshold")
@@ -319,24 +270,13 @@ def threshold_value(threshold: ThresholdChoice | float, kind: Kind) -> float:
 def decide(
     scores: ArrayLike, rule_out: ThresholdChoice | float, rule_in: ThresholdChoice | float
 ) -> NDArray[np.str_]:
-    """Put each score into exactly one drawer: str (n,).
+    """Put each score (n,) into exactly one drawer: str (n,).
 
     ``rule_out`` where ``score < rule_out``; ``rule_in`` where ``score > rule_in`` and ``score >= rule_out``;
-    ``review`` otherwise, and for every score that is NaN or infinite. Where the thresholds cross, rule_in so
-    starts at the rule-out threshold. Both promises survive that: the rule-out drawer is untouched, and the
-    rule-in drawer only loses scores.
-
-    Parameters
-    ----------
-    scores : array_like of float, shape (n,)
-        Float32 scores are compared as the float64 numbers they stand for.
-    rule_out, rule_in : ThresholdChoice or float
-        -inf for rule_out, or +inf for rule_in, means nobody.
-
-    Raises
-    ------
-    InputError
-        Scores not 1-D; a threshold that is NaN, that would take everybody, or of the other kind.
+    ``review`` otherwise, and where it is NaN or infinite. Where the thresholds cross, both promises survive: the
+    rule-out drawer is untouched, and the rule-in drawer only loses scores. Float32 scores are compared as float64. A
+    threshold of -inf for rule_out, or +inf for rule_in, means nobody. InputError: scores not 1-D; a threshold that is
+    NaN, that would take everybody, or of the other kind.
     """
     values = real_vector(scores, finite=False)
     low, high = threshold_value(rule_out, RULE_OUT), threshold_value(rule_in, RULE_IN)

@@ -23,27 +23,14 @@ _INTENSITIES = {"own": ("own",), "raw": ("raw",), "both": ("raw", "own")}
 class BandFeatures(CountsTransformer):
     """Turn histograms of intensity and bands into quantiles for a classifier, zone by zone.
 
-    Bands are already counted on an axis of their own spread, the intensity is put on its own median and range here.
-    Of a band of codes, which have no order, it gives the square roots of their shares.
+    Bands (:func:`histcxr.features.filters.as_bands`) are already counted on an axis of their own spread; of a band of
+    codes, which have no order, it gives the square roots of their shares. ``intensity`` is ``"own"`` (shifted and
+    scaled by the whole lungs' own median and interquartile range: the scanner's brightness and contrast drop out),
+    ``"raw"`` (grey levels) or ``"both"``. The levels are ``(i + 0.5) / n_quantiles``; ``dtype`` is ``"float64"`` or
+    ``"float32"``.
 
-    Parameters
-    ----------
-    zones : {1, 2, 6, "1+2", "1+6"}, default=1
-        The zones of each channel.
-    bands : bool, str, or iterable of str or Band, default=False
-        The bands that follow the intensity; see :func:`histcxr.features.filters.as_bands`.
-    intensity : {"own", "raw", "both"}, default="own"
-        ``"own"`` shifts and scales intensities by the whole lungs' own median and interquartile range: brightness
-        and contrast of the scanner drop out. ``"raw"`` keeps grey levels: worth a little within the hospitals
-        of the training, harmful elsewhere.
-    n_quantiles : int, default=24
-        Levels a zone and channel: ``(i + 0.5) / n_quantiles``.
-    dtype : {"float64", "float32"}, default="float64"
-
-    Notes
-    -----
-    Features come channel by channel, within each zone by zone: intensities in grey levels (``raw``) or
-    interquartile ranges from the median (``own``), bands in spreads from zero.
+    Features come channel by channel, within each zone by zone: intensities in grey levels (``raw``) or interquartile
+    ranges from the median (``own``), bands in spreads from zero.
     """
 
     def __init__(
@@ -100,20 +87,11 @@ class BandFeatures(CountsTransformer):
 
 
 class BandDensities(CountsTransformer):
-    """Turn every row of the counts into the square root of its density in a few wide bins.
+    """Turn every row of the counts into the square root of its density in ``n_bins`` (1, 2, 4, ..., 256) wide bins.
 
-    The Euclidean distance of two rows is then Hellinger's between their distributions. Beside quantiles, which
-    tell where a distribution lies, it tells what it looks like. Bands of codes are left out.
-
-    Parameters
-    ----------
-    zones : {1, 2, 6, "1+2", "1+6"}, default=1
-    bands : bool, str, or iterable of str or Band, default=()
-        What the rows stand for. The intensity keeps its grey levels, bands lie on an axis of their own spread.
-    n_bins : {1, 2, 4, ..., 256}, default=32
-        Wide bins a row.
-    weight : float, default=1.0
-        Factor on all features, for kernels that add up distances of several kinds.
+    The Euclidean distance of two rows is then Hellinger's between their distributions. The intensity keeps its grey
+    levels, bands lie on an axis of their own spread; bands of codes are left out. ``weight`` is a factor on all
+    features, for kernels that add up distances of several kinds.
     """
 
     dtype = "float32"
@@ -155,18 +133,10 @@ class BandDensities(CountsTransformer):
 class BothSides(MetaEstimatorMixin, CountsTransformer):
     """Put the features of each image and of its mirror image side by side.
 
-    A classifier that learns from the first half and scores the mean of both halves
-    (:class:`~histcxr.models.out_of_fold.CalibratedClassifier` with ``views=2``) does not care which lung is the
-    sick one. The mirrored image is never made: its counts follow from the image's own.
-
-    Parameters
-    ----------
-    features : transformer
-        From counts to features, such as :class:`~histcxr.features.transformers.HistogramFeatures`; learns from the
-        images alone, not from their mirror images. Once fitted it is ``features_``.
-    zones : {1, 2, 6, "1+2", "1+6"}, default=6
-    bands : bool, str, or iterable of str or Band, default=()
-        What the rows of the counts stand for.
+    A classifier that learns from the first half and scores the mean of both
+    (:class:`~histcxr.models.out_of_fold.CalibratedClassifier` with ``views=2``) does not care which lung is the sick
+    one. Mirrored counts follow from the image's own. ``features`` goes from counts to features and learns from the
+    images alone; once fitted it is ``features_``.
     """
 
     dtype = None
@@ -194,12 +164,10 @@ class BothSides(MetaEstimatorMixin, CountsTransformer):
 def mirror_counts(
     counts: NDArray[Any], *, zones: Zones, bands: bool | str | Iterable[str | Band] = False
 ) -> NDArray[Any]:
-    """Return the counts of the mirrored images, without the images: the lungs change places.
+    """Return the mirrored images' counts from counts (n, rows, 256): the lungs change places.
 
-    Of counts (n, rows, 256), whose rows stand for ``zones`` and ``bands``; InputError is raised for another shape.
-    Equal to counting the mirrored images but for what is rounded: the outermost bins of ``dx`` and ``dxy`` are no
-    mirror images of each other, so bin 0 is joined to bin 1, and responses just between two bins may go to the other
-    one.
+    InputError for another shape. Equal to counting mirrored images but for rounding: bin 0 of ``dx`` and ``dxy`` is
+    joined to bin 1, and responses just between two bins may go to the other one.
     """
     Recipe(zones, bands).check_counts(counts)
     names = zone_names(zones)

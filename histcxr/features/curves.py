@@ -45,19 +45,10 @@ def smooth(density: _Floats, sigma: float) -> _Floats:
 
 
 def quantiles(counts: _Floats, at: _Floats) -> _Floats:
-    """Invert the cumulative distribution.
+    """Invert the cumulative distribution of counts (..., bins), none empty, at rising levels in (0, 1): (..., levels).
 
-    Parameters
-    ----------
-    counts : ndarray, shape (..., bins)
-        None of them empty. Whole numbers keep ties exact, so pass counts rather than densities.
-    at : ndarray, shape (levels,)
-        Levels strictly between 0 and 1, rising.
-
-    Returns
-    -------
-    ndarray, shape (..., levels)
-        Intensities between -0.5 and ``bins - 0.5``. Where the distribution is flat, the lower end.
+    Whole numbers keep ties exact, so pass counts rather than densities. Intensities lie between -0.5 and ``bins -
+    0.5``; where the distribution is flat, it is the lower end.
     """
     bins = counts.shape[-1]
     cumulative = np.cumsum(counts, axis=-1).reshape(-1, bins)

@@ -43,19 +43,11 @@ _Path: TypeAlias = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Features:
-    """The counts of a manifest's images.
+    """The counts of a manifest's images: int64 (n, n_zones * (1 + n_bands), 256), zeros where an image is not usable.
 
-    Attributes
-    ----------
-    counts : ndarray of int64, shape (n, n_zones * (1 + n_bands), 256)
-        Zeros where an image is not usable.
-    table : DataFrame, n rows
-        The manifest, row for row, with two columns added: ``reason`` (``""``, or the code why the image is
-        not usable) and ``detail`` (what was found).
-    recipe : Recipe
-        What was extracted.
-    fingerprints : ndarray of uint8, shape (n, 72), or None
-        By which images are known again, zeros where one is not usable; see :mod:`histcxr.data.fingerprints`.
+    ``table`` is the manifest, row for row, with ``reason`` (``""``, or the code why the image is not usable) and
+    ``detail`` added; ``recipe`` says what was extracted; ``fingerprints`` are uint8 (n, 72), zeros where not usable,
+    or None (:mod:`histcxr.data.fingerprints`).
     """
 
     counts: NDArray[np.int64]
@@ -98,35 +90,16 @@ def extract_features(
     cache: _Path | None = None,
     progress: bool = False,
 ) -> Features:
-    """Count every image of a manifest.
+    """Count every image of a manifest; one that cannot be counted keeps its row, with the reason.
 
-    An image that cannot be counted keeps its row, with the reason; nothing is dropped.
+    The manifest has the columns ``image`` and ``mask``, paths of files (a mask may be ``""``); the others are kept.
+    ``zones`` and ``bands`` are a :class:`~histcxr.features.recipe.Recipe`'s, or one is given. ``lungs`` says whose
+    masks: ``"given"`` those of the manifest, ``"found"`` the segmenter's for every image, ``"either"`` the segmenter's
+    where the manifest has none; the default segmenter comes with histcxr. ``n_jobs`` counts threads, -1 for one a
+    core. The folder ``cache`` keeps counts, so a killed run goes on where it was; ``progress`` shows a bar on standard
+    error.
 
-    Parameters
-    ----------
-    manifest : DataFrame
-        With the columns ``image`` and ``mask``, paths of files (a mask may be ``""``); the others are kept.
-    zones : {1, 2, 6, "1+2", "1+6"} or Recipe
-        What to count apart.
-    n_jobs : int, default=1
-        Threads; -1 for one a core. Decoding releases the interpreter lock.
-    bands : bool, str, or iterable of str or Band, default=()
-        Bands to count beside the intensity; see :class:`~histcxr.features.recipe.Recipe`.
-    lungs : {"given", "found", "either"}, default="given"
-        Whose masks: those of the manifest, those that the network finds for every image, or the network's where
-        the manifest has none.
-    segmenter : Segmenter, optional
-        The network; by default the one that comes with histcxr.
-    cache : path-like, optional
-        A folder that keeps counts for next time; see :mod:`histcxr.features.cache`. An extraction that was killed
-        goes on where it was.
-    progress : bool, default=False
-        Whether to show a progress bar on standard error.
-
-    Raises
-    ------
-    InputError
-        When the manifest has no such columns, zones or lungs are unknown, or the cache cannot be used.
+    InputError: no such columns, unknown zones or lungs, or a cache that cannot be used.
     """
     recipe = as_recipe(zones, bands)
     missing = [column for column in ("image", "mask") if column not in manifest.columns]
@@ -291,7 +264,7 @@ def _count(chunk: _Chunk, sources: Sequence[_Source], work: _Work) -> None:
 def feature_frame(features: Features) -> pd.DataFrame:
     """Lay out histograms as a table: the manifest's columns, then one column (int64) a bin, as ``right_upper_017``.
 
-    File names that are not UTF-8 are shown with backslash escapes, so that every format can hold them.
+    File names that are not UTF-8 are shown with backslash escapes.
     """
     bins = [f"{zone}_{k:03d}" for zone in features.recipe.names for k in range(BINS)]
     counts = pd.DataFrame(features.counts.reshape(len(features), -1), columns=bins)
@@ -312,9 +285,8 @@ def check_format(path: str | os.PathLike[str]) -> str:
 def write_features(features: Features, path: str | os.PathLike[str]) -> None:
     """Write histograms as Parquet, CSV or npz, by the path's suffix.
 
-    An npz file holds ``counts`` (int64, ``(n, rows, 256)``), ``zones`` (names of the rows) and one array of text for
-    each manifest column; it loads without pickle. InputError is raised for another suffix, OutputError when the file
-    cannot be written.
+    An npz file, without pickle, holds ``counts`` (int64, ``(n, rows, 256)``), ``zones`` (names of the rows) and text
+    for each manifest column. InputError for another suffix, OutputError when the file cannot be written.
     """
     suffix = check_format(path)
     with replacing(path) as unfinished:

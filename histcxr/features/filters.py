@@ -111,18 +111,10 @@ class LowPasses:
 class BandKind:
     """A kind of filter: how it responds, and what its responses are.
 
-    Parameters
-    ----------
-    respond : callable
-        Called with the image's :class:`LowPasses` and a scale; returns float32, shape (height, width), of which
-        only what lies inside the lungs is used.
-    signed : bool, default=True
-        Whether responses may be negative: then zero lies in bin 128, else in bin 0.
-    odd : bool, default=False
-        Whether responses change their sign when the image is mirrored.
-    codes : tuple of int, default=()
-        For responses that are codes, without an order, from 0 up to 255, a bin each: the code that each becomes when
-        the image is mirrored. Empty: responses are measured in spreads.
+    ``respond`` takes the image's :class:`LowPasses` and a scale and returns float32 (height, width), of which only the
+    lungs are used. ``signed``: responses may be negative, so zero lies in bin 128, else in bin 0. ``odd``: they change
+    sign when the image is mirrored. ``codes``, for responses without an order from 0 up to 255, a bin each: what each
+    code becomes in the mirror; empty where responses are measured in spreads.
     """
 
     respond: Callable[[LowPasses, float], _Floats]
@@ -238,10 +230,7 @@ def filtered_images(
 
 
 def _working(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[_Floats, _Floats, float]:
-    """Return image (centred, 0 outside), weight in [0, 1], and the pixels of this frame to one unit of scale.
-
-    Both have a margin of one empty pixel around the lungs' bounding box.
-    """
+    """Return image (centred, 0 outside), weight in [0, 1], both with a margin, and pixels to one unit of scale."""
     # The kernels read plain rows: flipped and strided views are copied.
     pixels, bits = np.ascontiguousarray(pixels), np.ascontiguousarray(mask).view(np.uint8)
     x, y, width, height = cv2.boundingRect(bits)

@@ -92,27 +92,11 @@ def zone_names(zones: Zones) -> tuple[str, ...]:
 def masked_histogram(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], zones: Zones = 1
 ) -> NDArray[np.int64]:
-    """Count the values of the pixels inside the lung mask.
+    """Count the values of a radiograph, uint8 (height, width), inside its lung mask, bool: int64 (n_zones, 256).
 
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (height, width)
-        The radiograph, lungs dark.
-    mask : ndarray of bool, shape (height, width)
-        True inside the lungs. One lung alone, lungs that touch, stray specks and a rotated patient are all
-        fine; an empty mask gives zeros.
-    zones : {1, 2, 6, "1+2", "1+6"}
-        What to count apart; see the module's description and :func:`zone_labels`.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_zones, 256)
-        ``result[z, k]`` pixels of zone ``z`` equal ``k``; the rows are named by :func:`zone_names`.
-
-    Raises
-    ------
-    InputError
-        When dtype, dimensions or shapes do not fit, or zones is unknown.
+    ``result[z, k]`` pixels of zone ``z`` equal ``k``; rows are named by :func:`zone_names`. One lung alone, lungs that
+    touch, stray specks and a rotated patient are fine; an empty mask gives zeros. InputError: dtype, dimensions or
+    shapes do not fit, or zones is unknown.
     """
     zones = check_zones(zones)
     check_pixels(image, mask, "image")

@@ -57,35 +57,13 @@ def measure_image(
 ) -> tuple[_T, str]:
     """Read an image and its lung mask, and measure.
 
-    Parameters
-    ----------
-    image : path-like or bytes
-        The radiograph's file, or its content where it was read already.
-    mask : path-like, bytes, or ndarray of bool, shape (height, width)
-        The mask's file (``""``: there is none), its content, or a mask of the image's own size.
-    measure : callable
-        What is wanted of pixels, lungs and name; see :data:`Measure`.
-    segmenter : Segmenter, optional
-        What finds the lungs where there is no mask. A mask that is given always wins.
-    digest : bool, default=False
-        Whether to compute the SHA-256 of the image's bytes.
-    path : path-like, optional
-        The image's name for messages, where its bytes were given.
+    Returns what ``measure`` gave, and the SHA-256 of the image's bytes in hex (``""`` without ``digest``). The image
+    is a file or its content; the mask a file (``""``: there is none), its content, or bool (height, width) of the
+    image's size. A mask that is given wins over the segmenter's. ``path`` names the image in messages.
 
-    Returns
-    -------
-    (what ``measure`` returned, SHA-256 in hex or ``""``)
-
-    Raises
-    ------
-    RadiographError
-        When the image cannot be read.
-    MaskError
-        When the mask is missing, cannot be read, or cannot be two lungs.
-    UnjudgeableError
-        When the segmenter finds no lungs, or no upright frontal chest; and what ``measure`` raises.
-    InputError
-        When a mask array is of the wrong type or shape.
+    RadiographError or MaskError: image or mask cannot be read, or the mask is missing or cannot be two lungs.
+    UnjudgeableError: the segmenter finds no lungs, or no upright frontal chest; and what ``measure`` raises.
+    InputError: a mask array of the wrong type or shape.
     """
     (found,) = measure_batch([image], [mask], measure, segmenter=segmenter, digest=digest, paths=[path])
     if isinstance(found, UnjudgeableError):
@@ -102,13 +80,10 @@ def measure_batch(
     digest: bool = False,
     paths: Sequence[_Path] | None = None,
 ) -> list[tuple[_T, str] | UnjudgeableError]:
-    """Do what :func:`measure_image` does for several images, somewhat faster.
+    """Do what :func:`measure_image` does for several images, somewhat faster: its results, or the errors instead.
 
-    A group of images is decoded, then its masks, then all are measured, so that each step stays in the
-    processor's caches. Groups are formed by size, so that memory stays bounded.
-
-    Of images, masks and paths of one length, else InputError: for each image what :func:`measure_image` returns, or
-    the error that says why there is nothing.
+    Images are decoded, then masks, then all are measured, in groups formed by size, so that memory stays bounded.
+    Images, masks and paths are of one length, else InputError.
     """
     names = [""] * len(images) if paths is None else paths
     if not len(images) == len(masks) == len(names):
@@ -195,27 +170,10 @@ def _read_lungs(mask: _Path | bytes | Lungs, pixels: Pixels, name: str) -> Lungs
 
 
 def checked_histogram(pixels: Pixels, lungs: Lungs, zones: Zones, name: str = "") -> NDArray[np.int64]:
-    """Count the lungs' grey levels, unless the lungs show nothing or the grey levels are inverted.
+    """Count the lungs' grey levels, uint8 (height, width) inside bool, not empty: int64 (n_zones, 256).
 
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (height, width)
-    lungs : ndarray of bool, shape (height, width)
-        At least one pixel.
-    zones : {1, 2, 6, "1+2", "1+6"}
-        What to count apart. All refuse the same images.
-    name : str, optional
-        The image's, for messages.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_zones, 256)
-
-    Raises
-    ------
-    RadiographError
-        ``blank`` (too little contrast, or more than half of the lungs pure black or white) or ``polarity`` (they
-        are brighter than what lies between them).
+    RadiographError, whatever the zones: ``blank`` (too little contrast, or more than half of the lungs pure black or
+    white) or ``polarity`` (they are brighter than what lies between them).
     """
     check_lungs(pixels, lungs, name)
     _check_polarity(pixels, lungs, name)
@@ -241,10 +199,7 @@ def _check_polarity(pixels: Pixels, lungs: Lungs, name: str) -> None:
 
 
 def count_lungs(pixels: Pixels, lungs: Lungs, name: str = "", *, recipe: Recipe) -> NDArray[np.int64]:
-    """Count what a recipe asks for, shape (rows, 256): with the recipe given, a :data:`Measure`.
-
-    Raises RadiographError where :func:`checked_histogram` does.
-    """
+    """Count what a recipe asks for, (rows, 256), a :data:`Measure`; errors as :func:`checked_histogram`."""
     counts = checked_histogram(pixels, lungs, recipe.zones, name)
     if not recipe.bands:
         return counts

@@ -54,13 +54,8 @@ class _Settings(NamedTuple):
 class Recipe(_Settings):
     """What is extracted from each image: a value that never changes, in every cache key and with every model.
 
-    Parameters
-    ----------
-    zones : {1, 2, 6, "1+2", "1+6"}, default=1
-        The zones that are counted apart; see :mod:`histcxr.features.histograms`. InputError for any other.
-    bands : bool, str, or iterable of str or Band, default=()
-        Filtered images that are counted beside the intensity; see :func:`histcxr.features.filters.as_bands`.
-        ``True`` means those that travel best. Kept as a tuple of names.
+    ``zones`` are counted apart (:mod:`histcxr.features.histograms`; InputError for unknown ones); ``bands`` beside the
+    intensity (:func:`histcxr.features.filters.as_bands`), kept as a tuple of names.
     """
 
     __slots__ = ()
@@ -96,11 +91,7 @@ class Recipe(_Settings):
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Recipe:
-        """Rebuild a recipe from :meth:`to_dict`.
-
-        InputError is raised when keys are missing or unknown, or the recipe was written for another version of the
-        extraction: this version would give other counts.
-        """
+        """Rebuild a recipe from :meth:`to_dict`; InputError for wrong keys, or another version of the extraction."""
         bands = settings.get("bands", [])
         if not isinstance(bands, list):
             raise InputError(f"a recipe's bands must be a list of names; got {bands!r}")
@@ -116,10 +107,7 @@ class Recipe(_Settings):
 
 
 def as_recipe(zones: Zones | Recipe, bands: bool | str | Iterable[str | Band] = ()) -> Recipe:
-    """Return a recipe for zones and bands; a recipe given for zones is returned as it is.
-
-    InputError is raised for unknown settings, and for bands beside a recipe, which has its own.
-    """
+    """Return a recipe, given or for zones and bands; InputError for unknown ones, or bands beside a recipe."""
     if not isinstance(zones, Recipe):
         return Recipe(zones, bands)
     if as_bands(bands):

@@ -68,11 +68,7 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
     _whole_axis: ClassVar[bool] = False
 
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Check the parameters and note the layout of the counts; ``y`` is ignored.
-
-        ValueError is raised when one does not fit (:class:`~histcxr.exceptions.InputError`), or counts are negative,
-        missing or infinite.
-        """
+        """Check the parameters and note the counts' layout; InputError if unfit, negative, missing or infinite."""
         self._check_parameters()
         if self.dtype not in (None, "float64", "float32"):
             raise InputError(f"dtype must be 'float64' or 'float32'; got {self.dtype!r}")

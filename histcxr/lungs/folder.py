@@ -113,26 +113,12 @@ def segment_folder(
     n_jobs: int = 2,
     overwrite: bool = False,
 ) -> SegmentationSummary:
-    """Find the lungs of every radiograph in a folder.
+    """Find the lungs of every radiograph in a folder, a CSV list or one image; masks that lie there are not used.
 
-    Parameters
-    ----------
-    data : path-like
-        A folder, a CSV list or one image. Masks that lie there are not used.
-    output : path-like
-        A new folder. It gets ``masks/`` (PNG of one bit a pixel, the image's size, mirroring ``data``),
-        ``segmentation.csv`` with one row for every file (:data:`COLUMNS`) and ``sheet.png``.
-    segmenter : Segmenter, optional
-        By default the network that comes with histcxr.
-    n_jobs : int
-        Threads that read images.
-    overwrite : bool
-        Write into a folder that exists, which raises InputError otherwise, as missing data do.
-
-    Raises
-    ------
-    OutputError
-        When a file cannot be written.
+    The new folder ``output`` gets ``masks/`` (PNG of one bit, the image's size, mirroring ``data``),
+    ``segmentation.csv`` with a row for every file (:data:`COLUMNS`) and ``sheet.png``. ``segmenter``: by default
+    histcxr's own network; ``n_jobs``: threads that read. InputError: no such data, or a folder that exists without
+    ``overwrite``; OutputError: a file cannot be written.
     """
     target = Path(output)
     stream = find_inputs(data)

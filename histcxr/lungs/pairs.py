@@ -1,8 +1,6 @@
 """Radiographs with the lung masks that a network is to learn from, and what archives do to such pairs.
 
-Inverted polarity, borders, rotation, markers, faint contrast and so on: each disturbance takes a pair, the picture and
-its lung mask, and a random generator, and gives a new pair in which the mask still tells where lung can be seen.
-Training mixes them; the benchmark measures each alone.
+Each disturbance takes a pair, picture and lung mask, and a random generator, and gives a new pair.
 """
 
 from __future__ import annotations
@@ -162,8 +160,7 @@ def move(
 ) -> Pair:
     """Rotate (degrees counter-clockwise), scale, shift and mirror a pair about its centre.
 
-    ``scale`` and ``shift`` are (across, downwards): factors, and shares of the sides. ``ground`` is the grey level of
-    what comes in from outside; None repeats the rim.
+    ``scale, shift``: (across, down), factors and shares of the sides; ``ground``: grey from outside, None: the rim.
     """
     height, width = pair.pixels.shape
     angle = np.deg2rad(degrees)
@@ -210,14 +207,11 @@ class MaskedRadiographs:
 def with_masks(
     data: Iterable[str | os.PathLike[str]], column: str = "mask", *, seed: int = 0
 ) -> pd.DataFrame:
-    """Join folders or lists to one table of images with masks to learn from, and give every patient one split.
+    """Join folders or lists (as for ``read_manifest``) to one table of images with masks, and give patients one split.
 
-    Who is a test patient in any row of any of them, with a mask or without, is one in all, and likewise then for
-    validation. Where one has no validation part, a fifth of its training patients become one.
-
-    ``data`` is what :func:`~histcxr.data.manifest.read_manifest` reads, ``column`` the one with the masks, its paths
-    relative to the list. What is returned are the rows that have a mask, which stands in the column ``mask``.
-    InputError is raised when one has no such column, or no row has a mask.
+    Who is a test patient in any row, even without a mask, is one in all; then likewise for validation, for which a
+    fifth of the training patients are taken where there is none. ``column`` has the masks' paths, relative to the list;
+    rows that have one are returned, in ``mask``. InputError: no such column, or no row has a mask.
     """
     tables = []
     for path in [os.fspath(one) for one in data]:
@@ -259,10 +253,7 @@ def _one_split_each(tables: list[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def read_pairs(table: pd.DataFrame, *, n_jobs: int = 1) -> MaskedRadiographs:
-    """Read the table's images and masks, in ``n_jobs`` threads, at the size that training works on.
-
-    Those that cannot be read are named in ``unusable``.
-    """
+    """Read images and masks, in ``n_jobs`` threads, at training's size; ``unusable`` names what cannot be read."""
     read = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(_read)(image, mask) for image, mask in zip(table["image"], table["mask"], strict=True)
     )

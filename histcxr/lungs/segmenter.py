@@ -70,14 +70,8 @@ class Found(NamedTuple):
 class Segmenter:
     """The network that finds lungs, ready to use; may be used from several threads.
 
-    Made from the bytes of an ONNX file that ``histcxr segment-train`` has written, else ModelError is raised.
-
-    Attributes
-    ----------
-    digest : str
-        SHA-256 of the file in hex: masks of equal digests are equal.
-    about : dict
-        What the file says of itself: data, figures, limits.
+    Made from the bytes of an ONNX file of ``histcxr segment-train``, else ModelError. ``digest``: SHA-256 of the file
+    in hex; ``about``: what it says of itself, data, figures, limits.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -98,20 +92,10 @@ class Segmenter:
     def segment(
         self, images: Sequence[NDArray[np.uint8]], paths: Sequence[str | os.PathLike[str]] | None = None
     ) -> list[Found | UnjudgeableError]:
-        """Find the lungs of radiographs.
+        """Find the lungs of radiographs, uint8 (height, width), lungs dark, each by itself; ``paths`` are for messages.
 
-        Parameters
-        ----------
-        images : sequence of ndarray of uint8, shape (height, width)
-            Lungs dark; sizes may differ.
-        paths : sequence of path-like, optional
-            For messages.
-
-        Returns
-        -------
-        list of Found or UnjudgeableError
-            For each its lungs; or ``lungs_not_found``, ``lungs_implausible``, ``lungs_cut_off``, ``polarity`` or
-            ``not_a_chest``. What an image gives does not depend on the others.
+        For each its lungs, or an error ``lungs_not_found``, ``lungs_implausible``, ``lungs_cut_off``, ``polarity`` or
+        ``not_a_chest``.
         """
         names = [""] * len(images) if paths is None else [os.fspath(path) for path in paths]
         found: list[Found | UnjudgeableError] = []

@@ -79,10 +79,9 @@ def enlarged(lungs: Lungs, shape: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def polarity(picture: NDArray[Any], mask: NDArray[np.uint8]) -> float:
-    """Say how much brighter the lungs (mask 1) are than what lies between them: below 0 in every proper radiograph.
+    """Say how much brighter lungs (mask 1) are than what lies between them: below 0 in every proper radiograph.
 
-    Median of the lungs minus median of the rest of their convex hull, in the picture's units; 0 where there is no such
-    rest, or it is even: lungs that were cut out of their radiograph.
+    Their median minus that of the rest of their convex hull, in the picture's units; 0 if that is missing or even.
     """
     points = cv2.findNonZero(mask)
     if points is None:

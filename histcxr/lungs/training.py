@@ -40,23 +40,11 @@ _Progress = Callable[[_Entry], None]
 
 @dataclass(frozen=True)
 class SegmenterOptions:
-    """How the network is trained.
+    """How the network is trained: passes through the disturbed pictures, and Adam's highest rate.
 
-    Parameters
-    ----------
-    epochs : int
-        Passes through the training pictures, all of them disturbed; the learning rate rises over the first and
-        falls to zero along a cosine over the rest.
-    finishing : int
-        Further epochs at a third of that rate, in which half of the pictures are left as they are and small sources
-        are drawn more often than large ones, by the square root of their size.
-    batch_size : int
-    learning_rate : float
-        Adam's highest.
-    widths : tuple of int
-        Maps on each level of the network.
-    seed : int
-        For weights, order and disturbances.
+    The rate rises over the first of ``epochs`` and falls to zero along a cosine. ``finishing``: further ones at a third
+    of it, half of the pictures undisturbed, small sources drawn more often, by the square root of their size.
+    ``widths``: maps on each level; ``seed``: for weights, order and disturbances.
     """
 
     epochs: int = 24
@@ -78,10 +66,7 @@ class SegmenterOptions:
 
 @dataclass(frozen=True)
 class TrainedSegmenter:
-    """Weights (float32 by name), and of each epoch ``epoch``, ``loss`` and ``dice``.
-
-    That is the mean over the validation pictures, at the network's size; None without any.
-    """
+    """Weights (float32 by name), and each epoch's number, ``loss`` and mean validation ``dice`` (None without any)."""
 
     weights: Weights
     history: list[_Entry]
@@ -96,18 +81,10 @@ def train_segmenter(
 ) -> TrainedSegmenter:
     """Train the network on disturbed pictures; see :mod:`histcxr.lungs.pairs`.
 
-    The loss is the mean of cross-entropy and one minus the soft Dice coefficient (Milletari, Navab and Ahmadi,
-    2016). The weights are averaged over the steps (exponential moving average). No epoch is picked: validation only
-    shows how training goes. ``progress`` is called with each epoch's entry of the history.
-
-    Raises
-    ------
-    InputError
-        When there are no training pictures.
-    HistcxrError
-        When the loss is no longer a number.
-    MissingDependencyError
-        When Keras or its backend is not installed.
+    The loss is the mean of cross-entropy and one minus soft Dice (Milletari, Navab and Ahmadi, 2016); weights are
+    averaged over the steps (exponential moving average), and no epoch is picked. ``progress`` is called with each
+    epoch's entry of the history. InputError: no training pictures; HistcxrError: the loss is no longer a number;
+    MissingDependencyError: no Keras or backend.
     """
     options = options or SegmenterOptions()
     if not len(training):
@@ -221,31 +198,10 @@ def build_segmenter(
 ) -> tuple[bytes, dict[str, Any]]:
     """Train a network on radiographs with lung masks and pack it with all that it takes to use it.
 
-    Parameters
-    ----------
-    data : iterable of path-like
-        Folders or lists; see :func:`~histcxr.lungs.pairs.with_masks`.
-    column : str
-        Their column with the masks.
-    options : SegmenterOptions, optional
-    n_jobs : int
-        Threads that read images.
-    progress : callable, optional
-        Called after each epoch with its entry of the history.
-
-    Returns
-    -------
-    model : bytes
-        An ONNX file, for :class:`~histcxr.lungs.segmenter.Segmenter`.
-    about : dict
-        What the file says of itself: data, settings, history, figures on the test patients.
-
-    Raises
-    ------
-    InputError
-        Too few radiographs with readable masks.
-    MissingDependencyError
-        Keras is not installed.
+    ``data, column``: see :func:`~histcxr.lungs.pairs.with_masks`; ``n_jobs``: threads that read; ``progress``: called
+    with each epoch's entry of the history. Returns an ONNX file for :class:`~histcxr.lungs.segmenter.Segmenter`, and
+    what it says of itself: data, settings, history, figures on the test patients. InputError: too few radiographs with
+    readable masks; MissingDependencyError: no Keras.
     """
     options = options or SegmenterOptions()
     paths = [os.fspath(path) for path in data]

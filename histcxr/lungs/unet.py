@@ -1,16 +1,13 @@
 """The network that finds lungs, and the gate on what it sees.
 
-The network is a small U-Net (Ronneberger, Fischer and Brox, 2015), on any Keras 3 backend.
-Each level down is one convolution of 3 x 3 pixels with batch normalisation and ReLU at the top and two below, then
-2 x 2 max pooling; each level up a transposed convolution, the skip connection and convolutions again. Keras builds it
-for training (:func:`build_unet`); :func:`write_onnx` writes it for prediction from its weights, without Keras.
+A small U-Net (Ronneberger, Fischer and Brox, 2015) on any Keras 3 backend: convolutions of 3 x 3 pixels with batch
+normalisation and ReLU, one at the top and two on each level below, 2 x 2 max pooling, transposed convolutions, skips.
+Keras trains it (:func:`build_unet`), :func:`write_onnx` writes it for prediction.
 
-The gate asks whether a picture is an upright frontal chest radiograph at all, by two tests on the network's context,
-the means of its deepest maps over each quarter of the picture. Its distance from the contexts of radiographs
-(:mod:`histcxr.decision.out_of_distribution`) refuses what nobody thought of. A plane between radiographs and pictures
-that are none (drawn ones, and radiographs turned, cut in half, laid side by side or burnt out: outlier exposure,
-Hendrycks, Mazeika and Dietterich 2019) refuses what looks much like a radiograph. Both limits follow from the share
-of validation radiographs that may be refused.
+The gate refuses what is no upright frontal chest radiograph by the network's context, the means of its deepest maps
+over each quarter: by its distance from radiographs' (:mod:`histcxr.decision.out_of_distribution`), and by a plane
+between them and pictures that are none (outlier exposure, Hendrycks, Mazeika and Dietterich 2019). Both limits follow
+from the share of validation radiographs that may be refused.
 """
 
 from __future__ import annotations
@@ -50,11 +47,10 @@ _CHANGES: Final = tuple(name for name in TRANSFORMS if name not in ("inverted", 
 
 @dataclass(frozen=True)
 class Gate:
-    """Two limits on the context.
+    """Two limits on the context, the distribution's in :data:`DIRECTIONS` directions.
 
-    The distribution's whitening keeps :data:`DIRECTIONS` directions. ``context @ plane + offset`` (plane float64
-    ``(k,)``) is high for radiographs; below ``limit``, as ``false_alarms`` (a share) of the validation radiographs are,
-    the picture is refused.
+    ``context @ plane + offset`` (float64 ``(k,)``) is high for radiographs and refused below ``limit``, as
+    ``false_alarms`` (a share) of the validation radiographs are.
     """
 
     distribution: OutOfDistribution
@@ -67,10 +63,7 @@ class Gate:
 def fit_gate(
     training: NDArray[np.floating], validation: NDArray[np.floating], others: NDArray[np.floating]
 ) -> Gate:
-    """Fit both limits from contexts (n, k) of radiographs, of different patients, and of ``others``, which are none.
-
-    InputError is raised for too few radiographs.
-    """
+    """Fit both limits from contexts (n, k) of radiographs, other patients', and ``others``; InputError for too few."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -93,10 +86,9 @@ def fit_gate(
 def no_radiographs(
     radiographs: NDArray[np.uint8], seed: int, *, drawn: int = 300
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield pictures to fit the plane with, of different sizes.
+    """Yield pictures to fit the plane with: ``drawn`` of each kind in :data:`EXPOSED`, then changed radiographs.
 
-    First ``drawn`` ones of each kind in :data:`EXPOSED`, then the radiographs (uint8 ``(n, height, width)``, of
-    training patients), each changed in one way.
+    These are uint8 ``(n, height, width)``, of training patients; each is changed in one way.
     """
     rng = np.random.default_rng([seed, 3])
     for kind in EXPOSED:
@@ -161,10 +153,7 @@ def weight_shapes(widths: tuple[int, ...] = WIDTHS) -> dict[str, tuple[int, ...]
 
 
 def check_weights(weights: Weights) -> tuple[int, ...]:
-    """Return the widths of the network that has these weights.
-
-    ModelError is raised when a weight is missing, has the wrong shape, or is not finite.
-    """
+    """Return the widths of the network with these weights; ModelError: one is missing, misshapen or not finite."""
     widths: tuple[int, ...] = ()
     while (kernel := weights.get(f"down{len(widths)}_conv1/kernel")) is not None:
         widths += (kernel.shape[-1],)
@@ -183,23 +172,12 @@ def check_weights(weights: Weights) -> tuple[int, ...]:
 def write_onnx(
     weights: Weights, gate: Gate | None = None, *, properties: Mapping[str, str] | None = None
 ) -> bytes:
-    """Write the network as one ONNX model; batch normalisation is folded into the convolution before it.
+    """Write the network as one float32 ONNX model; batch normalisation is folded into the convolution before it.
 
-    Parameters
-    ----------
-    weights : dict of str to ndarray
-        As :func:`~histcxr.networks.fit.get_weights` gives them; ModelError is raised for those of another network.
-    gate : Gate, optional
-    properties : mapping of str to str, optional
-        Texts to keep in the file.
-
-    Returns
-    -------
-    bytes
-        An ONNX model of float32 with one input ``image`` ``(n, 1, SIZE, SIZE)``, and the outputs ``lungs`` ``(n, 1,
-        SIZE, SIZE)`` and ``context`` ``(n, 4 widths[-1])``, the mean of each of the deepest maps over each quarter of
-        the picture; with a gate also ``distance`` ``(n, 1)``, the squared Mahalanobis distance of the context, and
-        ``height`` ``(n, 1)``, its height over the gate's plane.
+    From ``image`` ``(n, 1, SIZE, SIZE)`` to ``lungs``, of the same shape, and ``context`` ``(n, 4 widths[-1])``; with a
+    gate also ``distance`` ``(n, 1)``, the context's squared Mahalanobis distance, and ``height`` ``(n, 1)`` over the
+    plane. ``weights``: of :func:`~histcxr.networks.fit.get_weights`, ModelError for another network's; ``properties``:
+    texts to keep.
     """
     widths = check_weights(weights)
     writer = GraphWriter()

@@ -58,49 +58,21 @@ _BLOCK = 1024
 class LeNetClassifier(ClassifierMixin, BaseEstimator):
     """A 1-D convolutional network over the bins of histograms, in the manner of LeNet-5.
 
-    Parameters
-    ----------
-    zones : int, str or None, default=None
-        Histograms an image, when ``X`` comes flat: a number, or a setting such as ``"1+6"``. None: one, or
-        what a three-dimensional ``X`` shows.
-    representation, smoothing, scale, areas
-        What the network reads; see :func:`histogram_tensor`.
-    bin_width : int, default=1
-        Neighbouring bins that are joined into one: with many rows an image (bands), wider bins train several
-        times as fast and lose little.
-    filters, kernel_size, pool_size, pooling, activation, batch_norm, conv_dropout, dense, dense_dropout
-        The layers; see :class:`~histcxr.models.lenet_network.LeNetGraph`. One number stands for all layers of a
-        kind; the convolution blocks are as many as ``filters``.
-    learning_rate, weight_decay, label_smoothing, batch_size, epochs, patience, shift, gamma, contrast
-        See :class:`~histcxr.models.lenet_network.TrainingOptions`.
-    class_weight : "balanced", dict or None, default=None
-        Weight of each class in training and validation loss.
-    validation_fraction : float, default=0.1
-        Share of the patients held out for early stopping, up to one half; 0 trains all epochs on everything.
-    n_seeds : int, default=1
-        Networks whose scores are averaged, each from another seed and with another part held out.
-    random_state : int, RandomState instance or None, default=None
-        Of everything random. The same integer gives the same weights on the same machine and backend.
+    ``zones``: histograms an image, when ``X`` comes flat: a number, or a setting such as ``"1+6"`` (None: one, or what
+    a three-dimensional ``X`` shows). ``representation, smoothing, scale, areas``: see :func:`histogram_tensor`.
+    ``bin_width``: neighbouring bins joined into one, faster with many rows. ``filters`` to ``dense_dropout``: the
+    layers, see :class:`~histcxr.models.lenet_network.LeNetGraph`; one number stands for all layers of a kind, and there
+    are as many blocks as ``filters``. ``learning_rate`` to ``patience``, and ``shift, gamma, contrast``: see
+    :class:`~histcxr.models.lenet_network.TrainingOptions`. ``class_weight``: in training and validation loss.
+    ``validation_fraction``: share of the patients held out for early stopping, up to one half; 0 trains all epochs on
+    everything. ``n_seeds``: networks whose scores are averaged, each with another part held out. ``random_state``:
+    equal integers give equal weights on one machine and backend; on a GPU with
+    ``tf.config.experimental.enable_op_determinism()``.
 
-    Attributes
-    ----------
-    classes_ : ndarray, shape (2,)
-        The second one is the positive class.
-    n_features_in_, n_zones_, n_bins_ : int
-        Counts of an image, and the zones and bins that they are made of.
-    members_ : list of dict of str to ndarray
-        The weights of each network by name.
-    history_ : list of dict of str to list of float
-        The learning curves of each network; see :class:`~histcxr.networks.fit.Fitted`.
-    best_epochs_ : list of int
-        The epoch, from 0, whose weights each network kept.
-    graph_ : dict
-        The arguments of :class:`~histcxr.models.lenet_network.LeNetGraph`.
-
-    Notes
-    -----
-    A fitted classifier consists of arrays, numbers, lists and dictionaries alone: it can be copied, sent to workers
-    and stored by skops. On a GPU, ``tf.config.experimental.enable_op_determinism()`` gives the same weights twice.
+    Fitted: ``classes_`` (2,), the second is positive; ``n_features_in_, n_zones_, n_bins_``; of each network the
+    weights by name in ``members_``, the curves of :class:`~histcxr.networks.fit.Fitted` in ``history_``, the epoch
+    kept, from 0, in ``best_epochs_``; ``graph_``: arguments of LeNetGraph. All are arrays, numbers, lists and
+    dictionaries, which skops can store.
     """
 
     #: Keras uses all cores by itself, and must not be started in a worker process.
@@ -136,11 +108,10 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     random_state: int | np.random.RandomState | None = None
 
     def fit(self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None) -> LeNetClassifier:
-        """Train the networks on counts, shape (n, zones, bins) or (n, zones * bins), of two classes in ``y``.
+        """Train on counts, shape (n, zones, bins) or (n, zones * bins), of two classes in ``y``.
 
-        ``groups`` are the patients, each of whom is on one side of the held-out part (None: each image is its own).
-        InputError when a parameter, the data's layout or the number of patients does not fit; MissingDependencyError
-        without Keras or its backend.
+        ``groups``: patients, each on one side of the held-out part (None: each image is its own). InputError: a
+        parameter, the layout or the number of patients does not fit; MissingDependencyError: no Keras or backend.
         """
         whole_number(self.n_seeds, "n_seeds", least=1)
         if groups is not None:
@@ -284,25 +255,17 @@ def histogram_tensor(
     scale: str = "raw",
     areas: bool | str = False,
 ) -> NDArray[np.float32]:
-    """Turn counts, not negative, shape (n, rows, bins), into float32 inputs of about unit size, each image by itself.
+    """Turn counts, not negative, (n, rows, bins), into float32 inputs of about unit size, each image by itself.
 
     A row without counts (a lung that is missing) takes the distribution of all rows together. InputError for an unknown
     option, or an image without any count.
 
-    Parameters
-    ----------
-    representation : {"density", "sqrt", "cumulative"}, default="sqrt"
-        ``bins * density``, the square root of that, or twice the cumulative density minus 1. Constants make
-        their size about 1; no statistic of other images enters.
-    smoothing : float, default=0
-        Standard deviation in bins of a Gaussian window over the density; 0 for none.
-    scale : {"raw", "own"}, default="raw"
-        ``"raw"`` keeps the intensity axis. ``"own"`` lays it out anew around the image's own median: the same
-        number of bins over 3 interquartile ranges to either side.
-    areas : {False, True, "size"}, default=False
-        What each row is divided by. False: its own sum. True: the mean sum of the image's rows, so that their areas
-        remain visible. ``"size"``: 10,000 pixels, so that the lungs' size does, too, if images have one size. Masks
-        from models betray the class by shape and size, so off by default.
+    - ``representation``: ``"density"`` times the bins, the ``"sqrt"`` of that, or twice the ``"cumulative"`` density
+      minus 1
+    - ``smoothing``: standard deviation in bins of a Gaussian window over the density; 0 for none
+    - ``scale``: ``"raw"``, or ``"own"``: as many bins over 3 interquartile ranges to either side of the image's median
+    - ``areas``: what each row is divided by: its own sum (False), the mean sum of the image's rows (True), or 10,000
+      pixels (``"size"``); off, because masks from models betray the class by shape and size
     """
     if representation not in REPRESENTATIONS:
         raise InputError(

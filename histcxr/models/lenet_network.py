@@ -1,8 +1,7 @@
 """The layers of the 1-D LeNet: convolution blocks over the bins of a histogram, then dense layers; and their training.
 
-:class:`LeNetGraph` describes them by plain numbers, from which Keras builds them for training, and :func:`write_onnx`
-writes them for prediction, without Keras. They follow LeNet-5 (LeCun et al., 1998, "Gradient-based learning applied to
-document recognition") in one dimension.
+:class:`LeNetGraph` describes them by numbers, for Keras to train and :func:`write_onnx` to write for prediction. After
+LeNet-5 (LeCun et al., 1998, "Gradient-based learning applied to document recognition"), in one dimension.
 """
 
 from __future__ import annotations
@@ -35,23 +34,10 @@ _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 class LeNetGraph:
     """A 1-D LeNet in numbers; InputError for one that is out of its range.
 
-    Parameters
-    ----------
-    bins, channels : int
-        The input's shape: ``(256, zones)`` for histograms of zones.
-    filters, kernel_size, pool_size : tuple of int
-        One number each for every convolution block: filters, width in bins, and how many neighbours are
-        pooled into one (1: no pooling). Borders are padded, so every width fits.
-    conv_dropout : tuple of float
-        Share of values dropped in training after each block; 0: none.
-    dense : tuple of int
-        Units of the dense layers.
-    dense_dropout : tuple of float
-        Share of values dropped in training before each dense layer and before the output.
-    activation : {"relu", "tanh"}
-    pooling : {"max", "average"}
-    batch_norm : bool
-        Whether each convolution is followed by batch normalisation.
+    ``bins, channels``: the input's shape, ``(256, zones)`` for zones. One number for each convolution block:
+    ``filters``, ``kernel_size`` (bins, padded), ``pool_size`` (1: none), ``conv_dropout`` (share dropped after it).
+    ``dense``: units; ``dense_dropout``: before each dense layer and before the output. ``activation``: ``"relu"`` or
+    ``"tanh"``; ``pooling``: ``"max"`` or ``"average"``; ``batch_norm``: after each convolution.
     """
 
     bins: int
@@ -143,10 +129,9 @@ def _values(name: str, value: Any, n: int | None = None) -> tuple[Any, ...]:
 
 
 def build_lenet(graph: LeNetGraph, *, seed: int, name: str = "lenet") -> Any:
-    """Build the network in Keras, with weights drawn from ``seed`` alone (no global generator is touched).
+    """Build the network in Keras, with weights from ``seed`` alone (no global generator is touched).
 
-    The model takes ``(n, bins, channels)`` float32 to ``(n, 1)`` scores between 0 and 1; the layer before the last
-    gives the logit.
+    From ``(n, bins, channels)`` float32 to ``(n, 1)`` scores, 0 to 1; the layer before the last gives the logit.
     """
     keras = import_neural("keras", "to build a LeNet")
     with seeded(seed):
@@ -181,9 +166,8 @@ def _add_layers(layers: Any, x: Any, graph: LeNetGraph) -> Any:
 def write_onnx(graph: LeNetGraph, members: Sequence[Weights]) -> bytes:
     """Write networks of one graph as one ONNX model, whose score is the mean of theirs.
 
-    Its input is ``histograms``, float32 ``(n, channels, bins)`` in the representation that the networks were trained
-    on, its output ``score``, float32 ``(n, 1)``. Batch normalisation is folded into the convolution before it.
-    InputError for no network, or weights that are not the graph's.
+    From ``histograms``, float32 ``(n, channels, bins)`` as in training, to ``score``, float32 ``(n, 1)``; batch
+    normalisation is folded into convolutions. InputError: no network, or weights that are not the graph's.
     """
     if not members:
         raise InputError("members must hold the weights of at least one network; got none")
@@ -249,14 +233,8 @@ def run_session(session: Any, histograms: NDArray[np.float32], batch_size: int =
 class TrainingOptions(FitOptions):
     """How a LeNet is trained; see :class:`~histcxr.networks.fit.FitOptions` for what it has in common with others.
 
-    Parameters
-    ----------
-    label_smoothing : float
-        Share of each label moved to one half.
-    shift, gamma, contrast : float
-        Half-widths of the augmentation; see :func:`histogram_jitter`.
-    exponent : float
-        Of the representation, for the augmentation.
+    ``label_smoothing``: share of each label moved to one half; ``shift, gamma, contrast``: half-widths of
+    :func:`histogram_jitter`; ``exponent``: of the representation, for it.
     """
 
     schedule: str | None = "cosine"
@@ -288,12 +266,7 @@ class TrainedNetwork:
 class LeNetTrainer:
     """A network's description with its data, ready to be trained from any seed.
 
-    Parameters
-    ----------
-    X : ndarray of float32, shape (n, bins, channels)
-    y : ndarray of 0 and 1, shape (n,)
-    weight : ndarray, shape (n,), optional
-        Of each row in the loss, training and validation alike.
+    ``X``: float32 (n, bins, channels); ``y``: 0 and 1, (n,); ``weight``: (n,), in training and validation loss.
     """
 
     graph: LeNetGraph
@@ -305,10 +278,7 @@ class LeNetTrainer:
     def train(
         self, rows: NDArray[np.integer], validation: NDArray[np.integer] | None = None, *, seed: int
     ) -> TrainedNetwork:
-        """Train from new weights on some ``rows`` of ``X``; without others for validation all epochs are run.
-
-        ``seed`` is that of weights, order of rows, dropout and augmentation. No global generator is touched.
-        """
+        """Train anew on ``rows`` of ``X`` from ``seed`` alone; without validation rows all epochs are run."""
         network = build_lenet(self.graph, seed=seed)
         options, jitter = self.options, None
         if options.shift or options.gamma or options.contrast:
@@ -327,13 +297,11 @@ class LeNetTrainer:
 
 
 def histogram_jitter(options: TrainingOptions, *, seed: int) -> Any:
-    """Return a Keras layer that moves histograms as a change of brightness, contrast or gamma would, at random.
+    """Return a Keras layer that moves histograms as a change of brightness, contrast or gamma would, only in training.
 
-    With intensities ``v`` in [0, 1], each image's becomes ``(v ** g - 0.5) * c + 0.5 + s``, where ``s`` is uniform
-    within ``±shift``, ``log g`` within ``±gamma``, ``log c`` within ``±contrast``. The histogram of the changed image
-    follows by resampling the bins and multiplying by the local stretch to the power ``exponent``; all rows of an image
-    (batch, bins, channels) move together. What would leave the range is lost, as in an overexposed film. Only training
-    moves anything.
+    Intensities ``v`` in [0, 1] become ``(v ** g - 0.5) * c + 0.5 + s``, with ``s`` uniform within ``±shift``, ``log g``
+    within ``±gamma``, ``log c`` within ``±contrast``, alike for all rows of an image (batch, bins, channels): bins are
+    resampled and multiplied by the local stretch to the power ``exponent``. What would leave the range is lost.
     """
     return _jitter_class()((options.shift, options.gamma, options.contrast), options.exponent, seed)
 

@@ -32,10 +32,9 @@ _LEAST = 1e-6  # keeps the stack's regression solvable where members agree exact
 
 
 def case_logits(estimator: Any, X: Any, views: int = 1) -> NDArray[np.float64]:
-    """Return a real-valued score of each image for the second class; higher is likelier.
+    """Return a score of each image for the second class: the decision function, or the logit of the probability.
 
-    That is the decision function where there is one, otherwise the logit of the probability squeezed into
-    [0.005, 0.995]. Of several views, which stand side by side in an image's row of ``X``, it is the mean.
+    Probabilities are squeezed into [0.005, 0.995]; of several views, side by side in a row of ``X``, it is the mean.
     """
     if views > 1:
         logits: NDArray[np.float64] = np.mean(
@@ -50,10 +49,7 @@ def case_logits(estimator: Any, X: Any, views: int = 1) -> NDArray[np.float64]:
 
 
 def fits_in_workers(estimator: Any) -> bool:
-    """Tell whether an estimator and all its parts may be fitted in another process.
-
-    Those that may not have an attribute ``fits_in_workers = False``: Keras' runtime does not survive a fork.
-    """
+    """Tell whether no part says ``fits_in_workers = False``, as what uses Keras does, which does not survive a fork."""
     parts = (estimator, *estimator.get_params(deep=True).values())
     return all(getattr(part, "fits_in_workers", True) for part in parts)
 
@@ -89,26 +85,10 @@ class TwoClassClassifier(ClassifierMixin, BaseEstimator):
 class OutOfFoldClassifier(TwoClassClassifier):
     """Members, and a logistic regression on their out-of-fold logits; subclasses give ``_members``, ``_regression``.
 
-    Parameters
-    ----------
-    cv : int or None, default=5
-        Folds, which share no patient. None: no regression, which takes ``cv + 1`` times as long; the score is the
-        mean of the members' logits. Enough where only the order counts.
-    class_weight : "balanced", dict or None, default=None
-        Weights of the classes in the regression.
-    random_state : int, RandomState instance or None, default=None
-        Of the folds.
-    n_jobs : int or None, default=None
-        Members and folds fitted at a time. For members that use one thread themselves.
-
-    Attributes
-    ----------
-    classes_ : ndarray, shape (2,)
-    estimators_ : list of fitted classifiers
-        Fitted on all images, with the classes as 0 and 1.
-    coef_ : ndarray, shape (n_members,)
-        Weight of each member's logit.
-    intercept_ : float
+    ``cv``: folds that share no patient; None: the mean of the members' logits, ``cv + 1`` times as fast, where only the
+    order counts. ``class_weight``: in the regression; ``random_state``: of the folds; ``n_jobs``: members and folds at
+    a time. Fitted: ``classes_`` (2,); ``estimators_``, on all images, with classes 0 and 1; ``coef_`` (n_members,),
+    ``intercept_``.
     """
 
     cv: int | None = 5
@@ -243,19 +223,11 @@ def _fit_part(
 class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
     """A classifier and Platt's sigmoid (1999), fitted on scores of patients that the classifier had not seen.
 
-    What ``CalibratedClassifierCV(ensemble=False)`` does, except that folds share no patient, whatever
-    scikit-learn's global settings, and that probabilities enter the sigmoid as logits. The order of the
-    scores is the classifier's own, except where it proves worse than chance and the sigmoid turns it over.
-
-    Parameters
-    ----------
-    estimator : classifier
-        With ``decision_function`` or ``predict_proba``. Its ``fit`` gets the class weights, too, as ``sample_weight``,
-        and the patients as ``groups``, where it takes them.
-    views : int, default=1
-        Views of each image that stand side by side in its row of ``X``, such as it and its mirror image. The
-        classifier learns from the first and scores the mean of all: an image of a lung and its mirror image then
-        score the same, and what only one of them would show about the hospital counts half.
+    As ``CalibratedClassifierCV(ensemble=False)``, but folds share no patient and probabilities enter as logits. The
+    order of scores stays, unless it proves worse than chance and is turned over. ``estimator`` has
+    ``decision_function`` or ``predict_proba``; its ``fit`` gets class weights as ``sample_weight`` and patients as
+    ``groups``, where it takes them. ``views``: of each image, side by side in its row of ``X``, such as its mirror
+    image; the first is learnt from, the mean of all is the score.
     """
 
     estimator: Any
@@ -289,18 +261,10 @@ class CalibratedClassifier(MetaEstimatorMixin, OutOfFoldClassifier):
 class StackedClassifier(OutOfFoldClassifier, _BaseComposition):
     """A logistic regression on the out-of-fold logits of several classifiers, drawn towards equal weights.
 
-    What scikit-learn's ``StackingClassifier`` does (Wolpert 1992), except that folds share no patient (its ``fit``
-    has no place for groups), that probabilities enter as logits, that counts may have three dimensions, and for the
-    penalty: which member is best at home says little about which is best elsewhere, and an even vote travels
-    better.
-
-    Parameters
-    ----------
-    estimators : list of (str, classifier)
-        The members by name, each with ``decision_function`` or ``predict_proba``, and class weights of its own.
-    evenness : float, default=0.05
-        Penalty on the differences between the members' weights, beside the mean loss of an image. 0: weights as
-        they fit best; large: all members weigh the same.
+    As ``StackingClassifier`` (Wolpert 1992), but folds share no patient, probabilities enter as logits, counts may have
+    three dimensions, and weights are penalised, for an even vote travels better. ``estimators``: (name, classifier)
+    pairs, with ``decision_function`` or ``predict_proba``; ``evenness``: penalty on differences between weights beside
+    an image's mean loss, 0: as they fit best, large: all equal.
     """
 
     estimators: Sequence[tuple[str, Any]]

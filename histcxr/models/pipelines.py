@@ -1,12 +1,9 @@
 """The pipelines of the classifiers that learn by themselves: which features, scaled how, into what.
 
-Every pipeline has the steps ``features`` (learns nothing but the layout of the counts), perhaps ``scale`` or
-``reduce``, and ``classifier`` (calibrated; its ``fit`` takes the patients as ``groups``). The choices were made by
-cross-validation on public data; ``benchmarks/README.md`` has the figures.
-
-With zones, features live on the lungs' own intensity scale, which loses nothing at home and travels; the share of the
-area that each zone takes is left out, because masks betray the class by their shape. The histogram of the whole lungs
-has no such inner reference: there the raw scale adds what it can.
+Steps: ``features`` (learns only the layout of the counts), perhaps ``scale`` or ``reduce``, and ``classifier``
+(calibrated; its ``fit`` takes patients as ``groups``). ``benchmarks/README.md`` has the figures behind the choices.
+Zones live on the lungs' own intensity scale, which travels, without their areas, by which masks betray the class; the
+whole lungs have no such inner reference, so there the raw scale is added.
 """
 
 from __future__ import annotations
@@ -87,11 +84,9 @@ def knn(settings: Settings) -> Pipeline:
 
 
 def svm(settings: Settings) -> Pipeline:
-    """Support vector machine with a Gaussian kernel.
+    """Support vector machine with a Gaussian kernel: of standardised quantiles and shares, or whole lungs' components.
 
-    On standardised quantiles and shares; for the whole lungs on the main components of square-root densities.
-    Where bands are there for the home's sake, coarse densities join the quantiles: one tells what a distribution
-    looks like, the other where it lies, and the kernel is the product of one on each.
+    With bands for the home's sake, coarse densities join the quantiles, and the kernel is the product of one on each.
     """
     recipe = settings.recipe
     gamma, n_jobs = svm_gammas(recipe)[1], settings.n_jobs
@@ -238,11 +233,7 @@ def pipeline(
 
 
 def sees_both_sides(recipe: Recipe) -> bool:
-    """Tell whether an image's score is the mean of its own and its mirror image's: with the bands that travel.
-
-    Which lung is sick, and which way hearts are turned, differs between hospitals more than sickness does. It costs a
-    little at home and gains more elsewhere.
-    """
+    """Tell whether the mirror image is scored, too: with the bands that travel, since hospitals differ by the side."""
     return bool(recipe.bands) and _travels(recipe) and recipe.zones != 1
 
 
@@ -282,27 +273,11 @@ def _check_device(device: str) -> None:
 class GaussianSVC(TwoClassClassifier):
     """What scikit-learn's ``SVC(kernel="rbf")`` learns, many times as fast where features are many.
 
-    libsvm computes kernels pair by pair; here they come from products of matrices.
-
-    Parameters
-    ----------
-    C : float, default=1.0
-        Cost of an image on the wrong side.
-    gamma : float, default=1.0
-        The kernel of two images is ``exp(-gamma * ||x - y||**2)``.
-    n_components : int or None, default=None
-        Main components of the features that the kernel sees; None: all features. Support vectors, nearly all of what
-        is saved, are shorter by as much.
-
-    Attributes
-    ----------
-    classes_ : ndarray, shape (2,)
-    support_vectors_ : ndarray of float32, shape (n_support, n_features or n_components)
-    dual_coef_ : ndarray of float64, shape (n_support,)
-    intercept_ : float
-    mean_ : ndarray of float32, shape (n_features,)
-    components_ : ndarray of float32, shape (n_components, n_features)
-        Both only with ``n_components``; no more than there are images or features.
+    ``C``: cost of an image on the wrong side; ``gamma``: the kernel is ``exp(-gamma * ||x - y||**2)``;
+    ``n_components``: main components that it sees, None for all features. Fitted: ``classes_`` (2,);
+    ``support_vectors_``, float32 (n_support, n_features or n_components); ``dual_coef_``, float64 (n_support,);
+    ``intercept_``; with components float32 ``mean_`` (n_features,) and ``components_`` (n_components, n_features), no
+    more than there are images or features.
     """
 
     C: float = 1.0

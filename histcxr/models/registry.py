@@ -49,36 +49,14 @@ def make_classifier(
     device: str = "cpu",
     class_weight: Any = None,
 ) -> Pipeline:
-    """Build a classifier with good defaults.
+    """Build a classifier of :data:`CLASSIFIERS` with good defaults: a pipeline, unfitted.
 
-    Parameters
-    ----------
-    name : str
-        One of :data:`CLASSIFIERS`.
-    zones : {1, 2, 6, "1+2", "1+6"}, default=1
-    bands : bool, str, or iterable of str or Band, default=()
-        What the rows of the counts stand for; see :class:`~histcxr.features.recipe.Recipe`.
-    random_state : int or None, default=0
-    n_jobs : int, default=1
-        Threads or processes.
-    device : str, default="cpu"
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``: where XGBoost runs, also within the stack. The other classifiers
-        have no GPU code and run on the processor.
-    class_weight : "balanced", dict of class to weight, or None, default=None
-        For unbalanced data. Scores are then probabilities among patients as the weights make them.
-
-    Returns
-    -------
-    Pipeline
-        Unfitted, from counts ``(n, zones, 256)`` or ``(n, zones * 256)`` to probabilities of two classes. Give
-        the patients, so that calibration keeps each one's images together:
-        ``classifier.fit(counts, sick, classifier__groups=patients)``; without, each image counts as a patient
-        of its own.
-
-    Raises
-    ------
-    InputError, MissingDependencyError
-        When an argument does not fit, a GPU is asked for and there is none, or XGBoost is needed and not installed.
+    It takes counts ``(n, zones, 256)`` or ``(n, zones * 256)`` to probabilities of two classes. Give the patients, so
+    that calibration keeps each one's images together (``fit(counts, sick, classifier__groups=patients)``), else each
+    image counts as a patient. ``zones, bands``: see :class:`~histcxr.features.recipe.Recipe`; ``n_jobs``: threads or
+    processes; ``device``: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, for XGBoost alone; ``class_weight``: scores are then
+    probabilities among patients as the weights make them. InputError, MissingDependencyError: an argument does not fit,
+    there is no such GPU, or XGBoost is missing.
     """
     spec, recipe = find_classifier(name), Recipe(zones, bands)
     if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
@@ -95,11 +73,8 @@ def make_stack(
 ) -> Pipeline:
     """Stack classifiers of one's own choice or tuning, as the step ``classifier`` of a pipeline, unfitted.
 
-    Steps that all members have in common, such as ``features``, come before it: they are done once.
-
-    The members are pipelines as :func:`make_classifier` builds them, fitted or not: they are cloned, keep their own
-    random states and weights, and go without calibration of their own, since the stack calibrates. InputError for no
-    member, or one that is itself a stack.
+    Members are pipelines of :func:`make_classifier`: cloned, with their own random states and weights, uncalibrated,
+    since the stack calibrates. Steps common to all come first, once. InputError: no member, or one is a stack.
     """
     if not members:
         raise InputError("members must hold at least one classifier; got none")
@@ -130,11 +105,7 @@ def make_stack(
 
 
 def stack_members(recipe: Recipe) -> tuple[str, ...]:
-    """Name the classifiers that the stack consists of, unless it is told otherwise.
-
-    With the bands that travel these are the trees alone: neighbours and kernels, which measure distances, are a
-    little better at home and worse in another hospital.
-    """
+    """Name the stack's usual members: with the bands that travel the trees alone, for distances travel worse."""
     trees = ("random-forest", "xgboost")
     return trees if sees_both_sides(recipe) else ("knn", "svm", *trees)
 

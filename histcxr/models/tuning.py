@@ -1,7 +1,6 @@
 """Settings of a classifier: searched by cross-validation across patients, or taken as they are; then fitted.
 
-scikit-learn draws settings and cross-validates them. Its search classes are not used: they keep no error of a failed
-trial, raise where every drawn setting fails though the defaults are fine, and halve images, not patients.
+Not by scikit-learn's search classes, which keep no error of a failed trial and halve images, not patients.
 """
 
 from __future__ import annotations
@@ -46,12 +45,7 @@ _FIT_ERRORS = (ArithmeticError, MemoryError, RuntimeError, ValueError)
 class TuningOptions(SearchOptions):
     """How to tune: as for :class:`~histcxr.networks.search.SearchOptions` (``method`` also of SEARCHES), and:
 
-    Parameters
-    ----------
-    recipe : Recipe, optional
-        What the rows of the counts stand for.
-    n_jobs, device, class_weight
-        As in :func:`~histcxr.models.registry.make_classifier`.
+    ``recipe``: what the rows stand for; ``n_jobs, device, class_weight``: as in ``registry.make_classifier``.
     """
 
     recipe: Recipe = Recipe()
@@ -71,34 +65,15 @@ def tune(
     members: Mapping[str, TuningResult] | None = None,
     refit: bool = True,
 ) -> TuningResult:
-    """Search for good settings of a classifier and fit it with the best.
+    """Search for good settings of a classifier of the registry and, with ``refit``, fit the best on all images.
 
-    The defaults compete through to the end: what comes back is no worse, as far as cross-validation can tell.
+    The defaults compete: what comes back is no worse, as far as cross-validation can tell; ``n_trials=0`` only judges
+    them. ``X``: counts (n, rows, 256); ``y``: (n,), two classes, the one that sorts last is positive; ``groups``: (n,),
+    patients (None: every image is its own); ``defaults``: parameters of the pipeline in place of the registry's, not
+    for the stack; ``members``: what the stack, and nothing else, is built of.
 
-    Parameters
-    ----------
-    name : str
-        A classifier of the registry.
-    X : array-like, shape (n, rows, 256)
-        Counts.
-    y : array-like, shape (n,)
-        Two classes; the one that sorts last is the positive class.
-    groups : array-like, shape (n,), optional
-        The patient of each image. None: every image is a patient of its own.
-    options : TuningOptions, optional
-        With ``n_trials=0`` the defaults are cross-validated once.
-    defaults : mapping, optional
-        Parameters of the pipeline that take the place of the registry's. Not for the stack.
-    members : mapping of str to TuningResult, optional
-        What the stack, and nothing else, is built of.
-    refit : bool, default=True
-        Whether to fit the best settings on all images.
-
-    Raises
-    ------
-    InputError, HistcxrError
-        When an argument or parameter does not fit, or patients are too few; when every trial failed. When only some do,
-        a warning says how many, and why the first one did.
+    InputError, HistcxrError: an argument or parameter does not fit, too few patients, or every trial failed (a warning
+    when only some do).
     """
     started = time.monotonic()
     options = options or TuningOptions()
@@ -136,10 +111,9 @@ def tune(
 def prepare(
     name: str, options: TuningOptions, defaults: Mapping[str, Any] | None = None
 ) -> tuple[Pipeline, Mapping[str, Any] | Space, int]:
-    """Return a classifier with its defaults, what is searched, and how many trials.
+    """Return a classifier with its defaults, what is searched, and how many trials (none with the bands that travel).
 
-    Usually none with the bands that travel: a search at home finds what is best at home. Raises what :func:`tune`
-    raises, as far as that can be told without data.
+    Raises what :func:`tune` raises, as far as that can be told without data.
     """
     spec, recipe = find_classifier(name), options.recipe
     space = spec.space(recipe)

@@ -20,9 +20,8 @@ _DEFAULT_BACKEND, _OTHER_BACKENDS = "tensorflow", ("jax", "torch")
 def import_neural(name: str, purpose: str) -> ModuleType:
     """Import a package of the ``neural`` extra, wanted for a purpose such as ``"to train a LeNet"``.
 
-    Keras takes its backend from the environment variable ``KERAS_BACKEND``, then from ``~/.keras/keras.json``;
-    TensorFlow where neither names one. MissingDependencyError when the package, or one that it needs (Keras's
-    backend), is not installed; InputError when Keras has no such backend.
+    Keras's backend: ``KERAS_BACKEND``, else ``~/.keras/keras.json``, else TensorFlow. MissingDependencyError: it, or
+    what it needs, is not installed; InputError: Keras has no such backend.
     """
     if name == "keras":
         # TensorFlow greets on stderr with the processor's features; a value set by the user stays.
@@ -57,11 +56,7 @@ def neural_problem() -> str | None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Let everything that Keras draws while a network is built follow from ``seed`` alone.
-
-    Keras takes the seeds that nobody gave, of weights and dropout, from Python's own generator, which is put back
-    afterwards.
-    """
+    """Let what Keras draws while building follow from ``seed``: it uses Python's generator, put back afterwards."""
     state = random.getstate()
     random.seed(seed)
     try:

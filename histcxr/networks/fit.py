@@ -36,28 +36,15 @@ _JUDGED_ROWS = 256
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How a network is trained.
+    """How a network is trained: passes through the rows at most, rows a step, and Adam's highest rate.
 
-    Parameters
-    ----------
-    epochs : int
-        Passes through the training rows, at most.
-    batch_size : int
-    learning_rate : float
-        Adam's, the highest.
-    patience : int or None, default=None
-        Epochs without a lower validation loss after which training stops; None: all epochs are run.
-    schedule : {"cosine", "warmup", "plateau", None}, default=None
-        ``"cosine"``: the rate falls to zero along a cosine, once an epoch. ``"warmup"``: it rises through the first
-        epoch from a twentieth, then falls so with every step. ``"plateau"``: it falls to 0.3 of itself after every
-        half patience without a lower validation loss. None: it stays.
-    weight_decay : float, default=0
-        Decoupled from the gradient (AdamW; Loshchilov and Hutter, 2019); biases and norms are spared.
-    averaged : bool, default=False
-        Whether gradients are cut to a norm of 1, and the weights are judged and kept as their exponential moving
-        average over the steps.
-    verbose : {0, 1, 2}, default=0
-        What Keras itself prints.
+    - ``patience``: epochs without a lower validation loss after which training stops; None: all epochs are run
+    - ``schedule``: ``"cosine"``: the rate falls to zero along a cosine, once an epoch; ``"warmup"``: it rises through
+      the first epoch from a twentieth, then falls so with every step; ``"plateau"``: it falls to 0.3 of itself after
+      every half patience without a lower validation loss; None: it stays
+    - ``weight_decay``: decoupled from the gradient (AdamW; Loshchilov and Hutter, 2019); biases and norms are spared
+    - ``averaged``: gradients are cut to a norm of 1, weights judged and kept as their exponential moving average
+    - ``verbose``: 0, 1 or 2, what Keras itself prints
     """
 
     epochs: int
@@ -85,15 +72,10 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training gives; the model itself holds the best epoch's weights.
+    """What training gives; the model itself holds the weights of ``best_epoch``, from 0; see :func:`fit_network`.
 
-    Attributes
-    ----------
-    history : dict of str to list of float
-        One value an epoch: ``loss`` (training, with augmentation and dropout) and the metrics asked for,
-        ``learning_rate`` (at its begin), ``seconds``, and what judging gave.
-    best_epoch : int
-        The epoch, from 0, whose weights were kept; see :func:`fit_network`.
+    ``history``: one value an epoch of ``loss`` (training, with augmentation and dropout), the metrics asked for,
+    ``learning_rate`` (at its begin), ``seconds``, and what judging gave.
     """
 
     history: dict[str, list[float]]
@@ -118,21 +100,10 @@ def fit_network(
 ) -> Fitted:
     """Compile and train a Keras model, and leave the weights of the best epoch in it.
 
-    HistcxrError when the loss is no longer a number.
-
-    Parameters
-    ----------
-    batches : keras.utils.PyDataset
-        From :func:`make_batches`.
-    loss, metrics
-        As ``keras.Model.compile`` takes them.
-    judge : callable, optional
-        Called after every epoch; its values join the history. The epoch of the lowest ``val_loss``, which must be
-        among them, is kept, unless weights are averaged.
-    on_epoch : callable, optional
-        Called with each epoch's values and ``epoch``, from 1.
-    first_epoch : int, default=0
-        The number of the first epoch, where training goes on.
+    ``batches``: from :func:`make_batches`; ``loss, metrics``: as ``keras.Model.compile`` takes them; ``judge``: called
+    after every epoch, its values join the history, and the epoch of the lowest ``val_loss``, which must be among them,
+    is kept unless weights are averaged; ``on_epoch``: called with each epoch's values and ``epoch``, from 1;
+    ``first_epoch``: its number, where training goes on. HistcxrError when the loss is no longer a number.
     """
     keras = import_neural("keras", "to train a network")
     # On a CPU TensorFlow's own kernels are faster than XLA's and start at once.
@@ -233,19 +204,9 @@ def make_batches(
 ) -> Any:
     """Return a ``keras.utils.PyDataset`` for :func:`fit_network`: batches made when asked for, a few ahead at most.
 
-    Parameters
-    ----------
-    make : callable
-        ``make(rows, epoch, step)`` returns inputs, targets and, if wanted, weights of some rows. TensorFlow calls it
-        in a thread beside the network.
-    rows : ndarray of int
-        What to learn from.
-    batch_size : int
-        Rows of a batch; all there are, if they are fewer.
-    seed : int
-        Of the order, together with the epoch.
-    shares : ndarray, shape (len(rows),), optional
-        How likely each row is drawn, with replacement; they add up to 1. None: each comes once in an epoch.
+    ``make(rows, epoch, step)`` returns inputs, targets and perhaps weights of some ``rows`` (int), in a thread of
+    TensorFlow's; ``batch_size``: all rows, if fewer; ``seed``: of the order, with the epoch; ``shares``, (len(rows),),
+    adding up to 1: how likely each is drawn, with replacement (None: each once an epoch).
     """
     size = min(batch_size, len(rows))
 
@@ -287,10 +248,9 @@ def _batches_class() -> Any:
 
 
 def outputs(model: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
-    """Return what a model gives for each row of ``inputs``, shape (n, ...), in batches that bound the memory.
+    """Return what a model gives for each row of ``inputs``, (n, ...), in batches that bound the memory.
 
-    It does not depend on the row's neighbours, but for the rounding of 32-bit sums, which a backend may order by the
-    size of the batch.
+    It depends on neighbours only by the rounding of 32-bit sums, ordered by the size of the batch.
     """
     values = int(np.prod(inputs.shape[1:]))
     largest = _power_of_two(min(_JUDGED_VALUES // values, _JUDGED_ROWS))

@@ -1,12 +1,8 @@
 """Small networks as ONNX models: written layer by layer from their weights, run by ONNX Runtime.
 
-ONNX Runtime reads ONNX but cannot write it, and a stored LeNet is turned into ONNX wherever it is loaded, so that no
-file is taken on trust. Own code, because what can write it is dear there: ``Model.export(format="onnx")`` takes Keras,
-TensorFlow (a wheel of 274 MB), tf2onnx and onnx, and 1.3 s for a LeNet; the ``onnx`` package alone a wheel of 8.9 MB
-and 0.17 s for its import. This module takes 6 ms, and writes the bytes that the onnx package writes.
-
-The field numbers are those of ``onnx.proto`` (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), the encoding
-that of https://protobuf.dev/programming-guides/encoding/; both are fixed for good.
+ONNX Runtime cannot write ONNX, and the packages that can are large and slow to import. This writes the bytes that the
+onnx package writes. Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto; encoding:
+https://protobuf.dev/programming-guides/encoding/; both are fixed for good.
 """
 
 from __future__ import annotations
@@ -71,11 +67,7 @@ class GraphWriter:
         outputs: Mapping[str, Sequence[int | str]],
         properties: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Return the graph as an ONNX model.
-
-        Inputs and outputs have shapes, in which a length may be a name; ONNX Runtime gives ``properties`` back as the
-        model's metadata.
-        """
+        """Return the graph as an ONNX model; lengths in shapes may be names, ``properties`` become its metadata."""
         graph = b"".join(_bytes(1, message) for message in self._nodes) + _text(2, name)
         graph += b"".join(_bytes(5, message) for message in self._tensors)
         graph += b"".join(_bytes(11, _value_info(key, shape)) for key, shape in inputs.items())

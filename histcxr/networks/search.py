@@ -51,21 +51,12 @@ _HOPELESS = 3
 class SearchOptions:
     """How to search, and for how long.
 
-    Parameters
-    ----------
-    n_trials : int, optional
-        Settings to try besides the defaults; training a network anew for longer counts as another. None: the usual
-        number of what is searched.
-    method : str, optional
-        For networks ``"hyperband"`` (Li et al., 2018: many are trained for a ninth of the epochs, the better ones anew
-        for a third, the best of them for all), ``"random"`` or ``"bayesian"`` (all are trained in full). None: the
-        first.
-    seconds : float, optional
-        For networks: no trial begins later than this, except the defaults'.
-    directory : path-like, optional
-        Where the search is noted, and a network's trials are kept. The same search found there goes on; a larger
-        ``n_trials`` extends it. None: nothing is kept.
-    random_state : int, default=0
+    - ``n_trials``: settings to try besides the defaults, a longer training anew counting as another; None: as usual
+    - ``method``: for networks ``"hyperband"`` (Li et al., 2018: many for a ninth of the epochs, the better ones anew
+      for a third, the best for all), ``"random"`` or ``"bayesian"`` (all in full); None: the first
+    - ``seconds``: for networks: no trial begins later than this, except the defaults'
+    - ``directory``: where the search is kept; the same one goes on there, a larger ``n_trials`` extends it; None:
+      nowhere
     """
 
     n_trials: int | None = None
@@ -83,25 +74,14 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What a search found.
+    """What a search found: the ``estimator`` with the best settings, and the wall time in ``seconds``.
 
-    Attributes
-    ----------
-    estimator : estimator
-        With the best settings.
-    parameters : dict of str to value
-        What was set; empty where the defaults won. For a stack by member, as ``MEMBER__PARAMETER``.
-    score : float
-        The AUC of these settings: chosen as the highest of several, so too high for new data.
-    trials : DataFrame
-        One row a trial: ``classifier, trial`` (0: the defaults), ``status`` ("ok" or "failed"), ``error``,
-        ``score, score_std`` (mean and spread of the AUC over the folds; a network's trials are judged on one part),
-        ``images`` (that the score rests on), ``seconds``; for networks ``epochs`` (at most) and ``repeats`` (the
-        shorter trial whose settings are trained longer here); then the settings.
-    not_tried : int
-        Trials that the time limit left out.
-    seconds, measure
-        Wall time, and what ``score`` is.
+    - ``parameters``: what was set, empty where the defaults won; of a stack as ``MEMBER__PARAMETER``
+    - ``score``: the AUC, as the highest of several too high for new data; ``measure``: what it is
+    - ``trials``: one row a trial: ``classifier, trial`` (0: the defaults), ``status`` ("ok" or "failed"), ``error``,
+      ``score, score_std`` (over the folds; a network's on one part), ``images`` (that the score rests on), ``seconds``;
+      for networks ``epochs`` (at most) and ``repeats`` (the shorter trial of these settings); then the settings
+    - ``not_tried``: trials that the time limit left out
     """
 
     name: str
@@ -126,21 +106,12 @@ def search_networks(
 ) -> TuningResult:
     """Train networks on one part of the images and keep the settings with the highest AUC on the other.
 
-    Parameters
-    ----------
-    base : classifier with ``epochs`` and ``random_state``, not fitted
-        Gives the parameters that are not searched. It is trained first and competes. Its epochs are those of the
-        longest training; patients that it holds out itself stop a training early.
-    X, y, groups : ndarray, shape (n, ...), (n,), (n,)
-        What the classifier's ``fit`` takes: images or counts, two classes, patients.
-    held_out : ndarray of int
-        The rows to judge by, of patients who have no other row.
+    ``base``: not fitted, with ``epochs`` (of the longest training) and ``random_state``; it is trained first and
+    competes. ``X, y, groups``: images or counts (n, ...), two classes and patients (n,); ``held_out``: int rows to
+    judge by, of patients who have no other row.
 
-    Raises
-    ------
-    InputError, HistcxrError, MissingDependencyError
-        When an argument does not fit, or the directory holds another search; when the first three trials fail (when
-        only some do, a warning says how many, and why the first one did); without Keras, its backend or Keras Tuner.
+    InputError, HistcxrError: an argument does not fit, the directory holds another search, or the first three trials
+    fail (a warning when only some do). MissingDependencyError: no Keras, backend or Keras Tuner.
     """
     started = time.monotonic()
     check_method(options.method, METHODS, name)
@@ -277,10 +248,9 @@ def error_line(error: BaseException) -> str:
 def claim_folder(
     folder: Path, estimator: BaseEstimator, random_state: int, data: object, more: Mapping[str, Any]
 ) -> None:
-    """Note in a folder whose search it holds; InputError where it holds another or other files.
+    """Note in a folder whose search it holds; InputError where it holds another, OutputError where that fails.
 
-    Searches are the same with the same parameters of the estimator, seed, data (arrays), and whatever ``more`` names.
-    OutputError when the folder cannot be made or written.
+    Searches are the same with equal parameters of the estimator, seed, data (arrays), and whatever ``more`` names.
     """
     parameters = sorted((key, str(value)) for key, value in estimator.get_params().items())
     search = {"estimator": repr(parameters), "random_state": int(random_state), "data": joblib.hash(data)}

@@ -22,21 +22,10 @@ _EPSILON: Final = 1e-7
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a network is trained on.
+    """What a network is trained on: inputs (n, ...), and int targets (n,), the number of each row's class, from 0.
 
-    Parameters
-    ----------
-    inputs : ndarray, shape (n, ...)
-    targets : ndarray of int, shape (n,)
-        The number of each row's class, from 0.
-    rows : ndarray of int
-        What to learn from.
-    held_out : ndarray of int or None
-        What to judge by, never augmented; without any, all epochs are run.
-    weights : ndarray of float, shape (n,), optional
-        Of each row in the loss, training and validation alike.
-    augment : callable, optional
-        ``augment(rows, epoch)`` returns these rows of the inputs, changed.
+    ``rows``: to learn from; ``held_out``: to judge by, never augmented, None to run all epochs; ``weights``, (n,): in
+    training and validation loss; ``augment(rows, epoch)`` returns these rows of the inputs, changed.
     """
 
     inputs: NDArray[Any]
@@ -70,28 +59,14 @@ def train_classes(
     label_smoothing: float = 0.0,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Fitted:
-    """Train a network and leave the weights of its best epoch in it.
+    """Train a network and leave the weights of its best epoch in it; HistcxrError when the loss is no longer a number.
 
-    Each stage starts from the best weights so far; where it does not improve on them, they stay. The history
-    tells of ``stage`` (from 1), ``accuracy`` and what :func:`judge_scores` gives, too. HistcxrError when the loss is no
-    longer a number.
-
-    Parameters
-    ----------
-    model : keras.Model
-        From inputs to ``(n, classes)`` probabilities, or ``(n, 1)`` of the second of two classes.
-    stages : sequence of FitOptions
-        One for each part of training.
-    seed : int
-        Of the order of rows. No global generator is touched.
-    thaw : callable, optional
-        Called before every stage but the first, e.g. to unfreeze layers.
-    entry : keras.layers.Layer, optional
-        What inputs go through first in training, e.g. to be changed at random.
-    label_smoothing : float, default=0
-        Share of each label moved to one half, of two classes with one probability.
-    on_epoch : callable, optional
-        Called with each epoch's values.
+    Each of the ``stages`` starts from the best weights so far, which stay unless it improves on them. The history also
+    has ``stage`` (from 1), ``accuracy`` and what :func:`judge_scores` gives. ``model``: from inputs to ``(n, classes)``
+    probabilities, or ``(n, 1)`` of the second of two; ``seed``: of the order of rows, no global generator is touched;
+    ``thaw``: called before every stage but the first; ``entry``: layer that inputs go through first in training;
+    ``label_smoothing``: share of each label moved to one half (two classes, one probability); ``on_epoch``: called with
+    each epoch's values.
     """
     keras = import_neural("keras", "to train a network")
     # Without the last activation, with the same weights: losses of logits do not saturate.

@@ -1,8 +1,7 @@
 """Synthetic chest radiographs, drawn from a seed: soft body, mediastinum, heart, two lungs, ribs and opacities.
 
-They look like radiographs to an algorithm, not to a radiologist: the demonstration and every test run anywhere, on
-images whose lungs and findings are known. Brightness is attenuation, as on film, so lungs are dark; findings, exposure
-and anatomy vary so much that sick and normal overlap.
+They look like radiographs to an algorithm, not to a radiologist. Brightness is attenuation, so lungs are dark;
+findings, exposure and anatomy vary so much that sick and normal overlap.
 """
 
 from __future__ import annotations
@@ -43,26 +42,11 @@ def make_phantom(
     severity: float | None = None,
     exposure: int = 0,
 ) -> Phantom:
-    """Draw a chest radiograph.
+    """Draw a chest radiograph of ``size`` (height, width) pixels, at least 64 each.
 
-    Parameters
-    ----------
-    seed : int
-        Equal arguments give equal phantoms. The anatomy depends on the seed alone: the sick and the normal phantom
-        of one seed are the same body.
-    sick : bool, default False
-        Whether to add one or more opacities.
-    size : (height, width), default (224, 224)
-        In pixels, at least 64 each.
-    severity : float, optional
-        How dense the opacities are, 0 (none to be seen) to 1 (white). By default drawn at random, often faint.
-    exposure : int, default 0
-        Number of the radiograph of this patient: the body and the illness stay, position and film change.
-
-    Raises
-    ------
-    InputError
-        When the size or the severity is out of range.
+    Equal arguments give equal phantoms; the anatomy depends on the seed alone. ``sick``: whether to add opacities;
+    ``severity``: how dense, 0 (unseen) to 1 (white), by default random; ``exposure``: number of the radiograph of this
+    patient, of other position and film. InputError: the size or the severity is out of range.
     """
     height, width = size
     if height < MIN_SIZE or width < MIN_SIZE:

@@ -1,8 +1,6 @@
 """Files that a folder of radiographs really holds and should not: broken in every known way, or sound but odd.
 
-Both sets are flat folders with their masks in ``masks/``, ready to be triaged. :data:`MUTATIONS` damage the bytes of a
-file at random, as failing disks, broken transfers and bad software do; the promise "one row for each file, whatever
-it holds" is tested with them.
+Both sets are flat folders with their masks in ``masks/``. :data:`MUTATIONS` damage the bytes of a file at random.
 """
 
 from __future__ import annotations
@@ -40,8 +38,7 @@ _ODD_NAMES = (
 def write_broken_files(folder: str | os.PathLike[str], seed: int = 0) -> dict[str, Reason]:
     """Write one file of every kind that cannot be judged; return file names and the reasons that they must be given.
 
-    Pictures that are no upright chest have no mask. What the system does not permit (links, pipes, files that their
-    owner may not read) is left out.
+    Pictures that are no upright chest have no mask; what the system does not permit is left out.
     """
     top = Path(folder)
     phantom = make_phantom(seed, sick=True)
@@ -319,10 +316,7 @@ def long(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
 
 
 def below_checksums(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
-    """Bits turned inside a chunk of a PNG, with a checksum that agrees; anything else as :func:`flipped`.
-
-    Without it, a PNG's checksum would notice all damage before its decoder meets any.
-    """
+    """Bits turned inside a chunk of a PNG, with a checksum that agrees; anything else as :func:`flipped`."""
     if not data.startswith(PNG_SIGNATURE):
         return flipped(data, rng, others)
     chunks = list(_chunks(data))

@@ -1,7 +1,6 @@
 """Writing phantoms as DICOM files, in every transfer syntax for which a codec is installed.
 
-For demonstrations, tests and benchmarks: what is written names no patient unless it is told to, and contradictions
-between tags are as welcome as sound files.
+They name no patient unless told to; contradictions between tags are as welcome as sound files.
 """
 
 from __future__ import annotations
@@ -45,29 +44,12 @@ def encode_dicom(
     file_meta: bool = True,
     tags: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Encode an image as a DICOM file.
+    """Encode an image, uint8 or uint16 (height, width) or (height, width, 3) as stored, as a DICOM file.
 
-    Parameters
-    ----------
-    pixels : uint8 or uint16 (height, width) or (height, width, 3)
-        As stored; where ``signed``, the bit pattern.
-    bits : int, optional
-        Bits stored, from the lowest on; by default all.
-    syntax : str, default "explicit"
-        A key of :data:`SYNTAXES`.
-    signed : bool
-        What the file says of its numbers.
-    drop : collection of str
-        Keywords of elements that are taken away at last.
-    file_meta : bool, default True
-        Whether to write preamble, prefix and meta information.
-    tags : mapping, optional
-        More elements by keyword, set after the image is encoded.
-
-    Raises
-    ------
-    ImportError
-        When pydicom is missing, or imagecodecs for JPEG-LS, JPEG 2000 and the deeper kinds of JPEG.
+    ``bits``: stored, from the lowest on, by default all; ``syntax``: a key of :data:`SYNTAXES`; ``signed``: what the
+    file says of the bit patterns; ``drop``: keywords taken away at last; ``file_meta``: whether to write preamble and
+    meta information; ``tags``: further elements by keyword. ImportError: no pydicom, or no imagecodecs for JPEG-LS,
+    JPEG 2000 and the deeper kinds of JPEG.
     """
     import pydicom
     from pydicom.encaps import encapsulate

@@ -1,9 +1,7 @@
 """Pictures that a triage of chest radiographs must not judge, drawn from a seed, and radiographs made unfit for it.
 
-Rejection is measured on them, and the gate of the network that finds lungs is fitted with some. :func:`draw_not_chest`
-draws what is no frontal chest radiograph: other radiographs, and what a folder holds by mistake (a snapshot, a scanned
-letter, a test pattern, an exposure that failed). :data:`TRANSFORMS` turn a sound radiograph into one that was exported,
-exposed or cropped wrongly.
+:func:`draw_not_chest` draws what is no frontal chest radiograph; :data:`TRANSFORMS` turn a sound one into one that was
+exported, exposed or cropped wrongly.
 """
 
 from __future__ import annotations
@@ -294,10 +292,9 @@ KINDS = tuple(_DRAW)
 
 
 def draw_not_chest(kind: str, rng: np.random.Generator) -> Image:
-    """Draw something that is no frontal chest radiograph: ``kind`` is one of :data:`KINDS`, ``rng`` decides the rest.
+    """Draw something that is no frontal chest radiograph, of a kind in :data:`KINDS`; InputError for another.
 
-    Returns uint8 (height, width), or (height, width, 3) with red first for ``"photograph"``; 256 to 1024 pixels a side.
-    InputError: the kind is unknown.
+    Returns uint8 (height, width), of ``"photograph"`` (height, width, 3) with red first; 256 to 1024 pixels a side.
     """
     if kind not in _DRAW:
         raise InputError(f"kind must be one of {', '.join(KINDS)}; it is {kind!r}")

@@ -37,30 +37,11 @@ def write_study(
 ) -> Path:
     """Write the radiographs of a made-up study, half of whose patients are sick, as PNG; returns the folder.
 
-    All layouts but ``flat`` get a ``manifest.csv`` with labels, patients, findings and (from five patients of a class
-    on) splits: a flat folder is one to triage.
-
-    Parameters
-    ----------
-    folder : path-like
-        Made if missing.
-    n_patients : int, default 120
-    layout : str, default "classes-masks"
-        One of :data:`LAYOUTS`. Masks lie beside the images (``classes-masks``) or in ``masks/`` at the top, in
-        folders that mirror those of the images.
-    seed : int
-        Equal arguments give equal files.
-    size, mask_size : (height, width)
-        In pixels. They differ by default, as in the public databases.
-    masks : bool, default True
-        Whether to write masks, PNG of one bit.
-    repeats : float, default 0.2
-        Share of the patients that have a second radiograph.
-
-    Raises
-    ------
-    InputError
-        When an argument is out of range, or there are too few patients to fill ``train``, ``val`` and ``test``.
+    All layouts (of :data:`LAYOUTS`) but ``flat`` get a ``manifest.csv`` with labels, patients, findings and, from five
+    patients of a class on, splits. Masks, PNG of one bit, lie beside the images (``classes-masks``) or in ``masks/``,
+    in folders that mirror theirs. Equal seeds give equal files. ``size, mask_size``: (height, width) in pixels;
+    ``repeats``: share of patients with a second radiograph. InputError: an argument is out of range, or too few
+    patients to fill ``train``, ``val`` and ``test``.
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout must be one of {', '.join(LAYOUTS)}; it is {layout!r}")

@@ -46,31 +46,13 @@ from histcxr.reference.small_networks import (
 class Architecture:
     """A network of the registry, with the settings it was published with.
 
-    Parameters
-    ----------
-    name : str
-    description : str
-        One line, with the source.
-    parameters : int
-        Numbers in it, at its own size and for two classes.
-    size, min_size : int
-        Side of the square image in pixels: by default, and the smallest with the default options.
-    epochs, batch_size, learning_rate
-        Of the training: the most epochs, images a step, and Adam's rate.
-    transfer : bool
-        Whether it is a backbone, which can start from published weights, with a head of our own.
-    head : bool
-        Whether its dense layers are those of :class:`HeadOptions`; the others have their own.
-    options : SmallOptions or None
-        Layers of the small networks.
-    scale : float
-        What grey levels are multiplied with first (small networks).
-    sigmoid : bool
-        Whether two classes come out as one probability, shape ``(n, 1)``, and not as two.
-    augmentation : mapping or None
-        Fields of :class:`~histcxr.reference.augmentation.Augmentation`; None where it was published without.
-    patience : int or None
-        Epochs without a lower validation loss after which training ends; None: all epochs are run.
+    ``description``: one line, with the source; ``parameters``: how many, at its own size and for two classes; ``size,
+    min_size``: side in pixels, by default and at least; ``epochs, batch_size, learning_rate``: the most epochs, images
+    a step, Adam's rate; ``transfer``: a backbone, which can start from published weights; ``head``: its dense layers
+    are those of :class:`HeadOptions`; ``options``: layers of the small networks; ``scale``: what their grey levels are
+    multiplied with first; ``sigmoid``: two classes come out as one probability, ``(n, 1)``; ``augmentation``: fields of
+    :class:`~histcxr.reference.augmentation.Augmentation`, None for none; ``patience``: epochs without a lower
+    validation loss that end training, None to run all.
     """
 
     name: str
@@ -91,11 +73,7 @@ class Architecture:
 
 
 def _registry() -> dict[str, Architecture]:
-    """List the architectures, the small ones first.
-
-    Of the networks published in reports on the paediatric radiographs of Kermany et al. (2018), what the reports
-    leave open (the maps of cnn4 and cnn-lstm, rates of dropout, the side of cnn4, the size of shifts) is ours.
-    """
+    """List the architectures, small ones first; what reports on Kermany et al. (2018) leave open is chosen here."""
     found: dict[str, Architecture] = {}
 
     def small(name: str, size: int, parameters: int, epochs: int, options: SmallOptions, **more: Any) -> None:
@@ -163,21 +141,10 @@ def find_architecture(name: str) -> Architecture:
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """The dense layers on top of a backbone.
+    """The dense layers on top of a backbone; InputError when a value is out of range.
 
-    Parameters
-    ----------
-    dense : tuple of int, default (128, 32)
-        Units of each dense layer. Layers of 0 units are left out.
-    dropout, entry_dropout : float, default 0.2 and 0.0
-        Before the last layer, and before the first dense layer; from 0 to below 1.
-    activation : {"relu", "tanh"}, default "relu"
-        Of the dense layers.
-
-    Raises
-    ------
-    InputError
-        When a value is out of range.
+    ``dense``: units of each layer, 0 leaves it out; ``dropout, entry_dropout``: before the last layer and before the
+    first dense one, from 0 to below 1; ``activation``: of the dense layers, ``"relu"`` or ``"tanh"``.
     """
 
     dense: tuple[int, ...] = (128, 32)
@@ -206,42 +173,19 @@ def build_architecture(
     options: SmallOptions | None = None,
     seed: int = 0,
 ) -> Any:
-    """Build a network.
+    """Build a network: one of :data:`ARCHITECTURES`, by default at its own size (a side in pixels).
 
-    Parameters
-    ----------
-    name : str
-        One of :data:`ARCHITECTURES`.
-    size : int, optional
-        Side of the square image in pixels; by default the architecture's own.
-    n_classes : int, default 2
-        Classes to tell apart.
-    weights : None, "imagenet" or path-like, default None
-        Where the weights come from: drawn at random, those that Keras publishes for a backbone (fetched once, into
-        ``~/.keras/models``), or a file as in :func:`load_weights`.
-    unfrozen : int or "all", default 0
-        How many of a backbone's layers are trained, counted from its end, as in :func:`unfreeze`. With ``"all"``
-        and no weights it is trained from scratch, its batch normalisation as well, which otherwise stays frozen.
-    head : HeadOptions
-        Dense layers of backbones and of lenet5-tuned.
-    options : SmallOptions, optional
-        Layers of a small network; by default the architecture's own.
-    seed : int, default 0
-        Of the random weights and of the dropout; the global generators are left as they were.
+    The Keras model takes ``(n, size, size, 1)`` float32 grey levels, 0 to 255, to ``(n, n_classes)`` probabilities that
+    sum to 1; of two classes, those with :attr:`Architecture.sigmoid` give ``(n, 1)``, the probability of class 1. Its
+    layer ``logits`` gives the scores before softmax or sigmoid.
 
-    Returns
-    -------
-    keras.Model
-        ``(n, size, size, 1)`` float32 grey levels, 0 to 255, to ``(n, n_classes)`` probabilities that sum to 1. For
-        two classes, those with :attr:`Architecture.sigmoid` give ``(n, 1)``, the probability of class 1. The layer
-        ``logits`` gives the scores before softmax or sigmoid.
+    ``weights``: None for random ones, ``"imagenet"`` for those that Keras publishes for a backbone (fetched once, into
+    ``~/.keras/models``), or a file as in :func:`load_weights`. ``unfrozen``: trained layers of a backbone, as in
+    :func:`unfreeze`; with ``"all"`` and no weights its batch normalisation is trained, too. ``head``: dense layers of
+    backbones and of lenet5-tuned; ``options``: layers of a small network, None for its own. ``seed``: of weights and
+    dropout; the global generators are left as they were.
 
-    Raises
-    ------
-    InputError
-        When an argument does not fit the architecture, or the weights cannot be had.
-    MissingDependencyError
-        When Keras or its backend is not installed.
+    InputError: an argument does not fit, or the weights cannot be had. MissingDependencyError: no Keras or backend.
     """
     architecture = find_architecture(name)
     side = _check_size(architecture, size, options)
@@ -334,11 +278,10 @@ def _add_output(keras: Any, x: Any, n_classes: int, *, sigmoid: bool) -> Any:
 
 
 def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
-    """Put the weights of a file into a Keras model. Only numbers are read; nothing in the file is run.
+    """Put the weights of a file into a Keras model; only numbers are read, nothing in the file is run.
 
-    ``.keras`` or ``.weights.h5`` as Keras writes them, of the whole network or of its backbone alone; or the ``.h5``
-    file without top that Keras publishes for a backbone. An InputError says that there is no such file, or that it
-    holds another network's weights.
+    ``.keras`` or ``.weights.h5`` of the whole network or its backbone, or the ``.h5`` without top that Keras publishes
+    for a backbone. InputError: no such file, or another network's weights.
     """
     file, backbone = Path(path), backbone_of(model)
     if not file.is_file():

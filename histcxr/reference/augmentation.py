@@ -29,35 +29,19 @@ _VIEW_SEED = 7
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far pictures may be changed in training; never in validation.
+    """How far pictures may be changed in training; never in validation. InputError when a number is out of range.
 
-    Each change is drawn evenly from its range, by itself, anew for every picture in every epoch.
+    Each change is drawn evenly from its range, by itself, anew for every picture in every epoch. All numbers but
+    ``rotation`` (up to 180) are below 1.
 
-    Parameters
-    ----------
-    translation : float, default=0.1
-        Largest shift, across and downwards, as a share of the side; below 1.
-    rotation : float, default=10
-        Largest turn to either side, in degrees; up to 180.
-    zoom : float, default=0.15
-        The picture grows or shrinks by up to this share; below 1.
-    stretch : float, default=0
-        It grows by up to this share in one direction and shrinks as much in the other; below 1. Where pictures were
-        squashed to squares, their old aspect ratio, which scanners and wards choose, can tell the class.
-    intensity : float, default=0.1
-        Grey levels are multiplied by up to this much more or less, and cut off at 255; black stays black. Below 1.
-    gamma : float, default=0
-        Grey levels on [0, 1] are raised to the power e to the plus or minus this much; black and white stay. Below 1.
-    flip : bool, default=False
-        Whether half of the pictures are mirrored left to right. Off: a chest is not symmetric, and situs inversus is
-        a finding.
-    fill : {"black", "edge"}, default="black"
-        What comes in from beyond the edge: 0, as around lungs that were cut out, or the edge's own values.
-
-    Raises
-    ------
-    InputError
-        When a number is out of its range.
+    - ``translation``: largest shift, across and downwards, as a share of the side
+    - ``rotation``: largest turn to either side, in degrees
+    - ``zoom``: share by which the picture grows or shrinks
+    - ``stretch``: share by which it grows in one direction and shrinks in the other, where aspect ratios tell the class
+    - ``intensity``: share by which grey levels are multiplied up or down, cut off at 255
+    - ``gamma``: grey levels on [0, 1] are raised to the power e to the plus or minus this much
+    - ``flip``: whether half are mirrored left to right; off, for a chest is not symmetric
+    - ``fill``: what comes in from beyond the edge: 0 (``"black"``) or the edge's own values (``"edge"``)
     """
 
     translation: float = 0.1
@@ -81,11 +65,7 @@ class Augmentation:
             raise InputError(f"fill must be one of {', '.join(FILLS)}; got {self.fill!r}")
 
     def apply(self, image: _Bytes, rng: np.random.Generator) -> _Bytes:
-        """Return the picture, uint8 (height, width), changed at random; a new array.
-
-        The same number of values is drawn from ``rng`` whatever the settings, so that leaving one change out leaves the
-        others as they were.
-        """
+        """Return the picture, uint8 (height, width), changed at random; any settings draw as many numbers."""
         height, width = image.shape
         across, down, turn, growth, light = rng.uniform(-1, 1, 5).tolist()
         mirrored = bool(rng.random() < 0.5) and self.flip
@@ -118,10 +98,9 @@ def augmented_batch(
     seed: int,
     epoch: int,
 ) -> _Bytes:
-    """Return some of the images, uint8 (n, height, width), each changed by what seed, epoch and its own row number say.
+    """Return some images, uint8 (n, height, width), each changed as seed, epoch (not negative) and its row number say.
 
-    Neither the order of the rows nor their batches matter, so threads may work in any order. Seed and epoch are not
-    negative; without an augmentation, the images are copied as they are.
+    Neither the order of rows nor batches matter, so threads may come in any order. None copies the images.
     """
     if augmentation is None:
         return images[np.asarray(rows, np.intp)]
@@ -132,10 +111,9 @@ def augmented_batch(
 
 
 def seen_again(images: _Bytes, view: int) -> _Bytes:
-    """Return images, uint8 (n, height, width), as they are seen another time: all changed alike, by :data:`VIEW`.
+    """Return images, uint8 (n, height, width), all changed alike by :data:`VIEW`; view 0 is the images themselves.
 
-    The mean of a network's scores over several views is steadier than one score (test-time augmentation; Krizhevsky
-    et al., 2012). View 0 is the images themselves; each other number is one change, always the same.
+    The mean score over views is steadier than one (test-time augmentation; Krizhevsky et al., 2012).
     """
     if view == 0:
         return images

@@ -1,9 +1,7 @@
 """Transfer learning: the published networks of ``keras.applications``, made for colour photographs.
 
-The grey image is copied into three channels and scaled as the network was trained, both by layers of the model
-itself, so that a saved model needs no code but Keras. The network lies inside the model as one layer. Its batch
-normalisation stays as its weights were learnt with, means, variances and scales, unless the whole network is trained
-from scratch.
+The grey image is copied into three channels and scaled as the network was trained, by layers of the model itself. The
+network lies inside as one layer, its batch normalisation frozen unless all is trained from scratch.
 """
 
 from __future__ import annotations
@@ -45,11 +43,9 @@ SCALING: Final = MappingProxyType(
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of ``keras.applications``.
+    """A network of ``keras.applications``: its name there, and ``preprocessing``, a key of :data:`SCALING`.
 
-    ``application``: its name there; ``preprocessing``: what it expects of its input, a key of :data:`SCALING`;
-    ``min_size``: smallest side in pixels; ``source``: who published it; ``parameters``: with our head, at 224 pixels
-    and for two classes.
+    ``min_size``: in pixels; ``source``: who published it; ``parameters``: with our head, at 224 pixels, two classes.
     """
 
     application: str
@@ -93,10 +89,9 @@ def add_preprocessing(keras: Any, grey: Any, kind: str) -> Any:
 
 
 def load_backbone(backbone: Backbone, size: int, *, imagenet: bool) -> Any:
-    """Build the network without its classes, with random weights or those learnt on ImageNet.
+    """Build the network without its classes, with random or ImageNet weights; InputError when these cannot be had.
 
-    It takes ``(n, size, size, 3)``, preprocessed, and gives maps ``(n, rows, columns, maps)``. An InputError says that
-    the weights are not on this computer and cannot be fetched.
+    It takes ``(n, size, size, 3)``, preprocessed, and gives maps ``(n, rows, columns, maps)``.
     """
     keras = import_neural("keras", "to build a network")
     make = getattr(keras.applications, backbone.application)
@@ -136,10 +131,8 @@ def _fetch(make: Any, shape: tuple[int, int, int], name: str) -> Any:
 def neutralise_normalisation(network: Any) -> None:
     """Let EfficientNet's own normalisation do nothing, for :func:`add_preprocessing` has done it.
 
-    Published files keep ImageNet's mean in this layer, and its spread where the layer takes a variance; Keras divides
-    by the missing root of the spread in a further layer, but only in networks built with ``weights="imagenet"``
-    (https://github.com/tensorflow/tensorflow/issues/49930). Weights taken from such a network would be wrong in
-    another of the same name, and nobody would notice. Outside, one fixed scaling serves them all.
+    Keras corrects it only in networks built with ``weights="imagenet"``
+    (https://github.com/tensorflow/tensorflow/issues/49930): weights of such a network would be wrong in another.
     """
     keras = import_neural("keras", "to build a network")
     for layer in network.layers:
@@ -156,29 +149,12 @@ def backbone_of(model: Any) -> Any | None:
 
 
 def unfreeze(model: Any, unfrozen: Unfrozen) -> int:
-    """Choose what of a model's backbone is trained; the layers outside stay as they are.
+    """Choose what of a Keras model's backbone is trained, and return how many of its layers that is.
 
-    Batch normalisation is never unfrozen: in training it would use the means and variances of each small batch and
-    overwrite those that the weights were learnt with. (Calling the backbone with ``training=False`` would not do,
-    for Keras 3 overrules this inside a model that is being trained.) Compile the model again afterwards: Keras reads
-    then what is trained.
-
-    Parameters
-    ----------
-    model : keras.Model
-    unfrozen : int or "all"
-        How many of the backbone's layers are trained, counted from its end and with those that have no weights or
-        stay frozen; 0 freezes it.
-
-    Returns
-    -------
-    int
-        Layers that were counted.
-
-    Raises
-    ------
-    InputError
-        When the model has no backbone, or the backbone has fewer layers.
+    ``unfrozen`` layers are counted from the end, with those without weights or that stay frozen; 0 freezes it. Batch
+    normalisation is never unfrozen: small batches would overwrite its means and variances, even with
+    ``training=False``, which Keras 3 overrules in training. Compile the model afterwards. InputError: no backbone, or
+    it has fewer layers.
     """
     backbone = backbone_of(model)
     if backbone is None:
@@ -211,10 +187,7 @@ def _map_layers(model: Any) -> list[Any]:
 
 
 def last_convolution(model: Any) -> str:
-    """Name the last layer whose output is a map of the image, before pooling and dropout.
-
-    With its activation and, in residual networks, its shortcut: what the classes see. InputError when there is none.
-    """
+    """Name the last layer, with activation and shortcut, that gives a map of the image; InputError if there is none."""
     layers = import_neural("keras", "to look into a network").layers
     after = (
         layers.MaxPooling2D,

@@ -37,63 +37,28 @@ from histcxr.reference.small_networks import SmallOptions
 class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     """A two-dimensional network over whole radiographs.
 
-    Parameters
-    ----------
-    architecture : str, default="resnet-small"
-        One of :data:`~histcxr.reference.architectures.ARCHITECTURES`.
-    size : int, optional
-        Side of the images in pixels, to be sure of it. None: what ``X`` has.
-    epochs, batch_size, learning_rate, patience : optional
-        None: what the architecture was published with. Each of two stages has so many epochs at most, and ends after
-        ``patience`` epochs without a lower validation loss.
-    second_stage_learning_rate : float, optional
-        Of the second stage of fine-tuning. None: a tenth of ``learning_rate``.
-    unfrozen : int or "all", default=0
-        Layers of a backbone that are trained, from its end. With ``weights``, training has two stages: first the
-        new layers on the frozen backbone, then, from the best epoch of that and at the second rate, what is
-        unfrozen, too. Without, ``"all"`` trains from scratch, in one stage.
-    weights, head, options : optional
-        Where training starts, the dense layers, and the layers of a small network; see
-        :func:`~histcxr.reference.architectures.build_architecture`.
-    augmentation : Augmentation, "published" or None, default=None
-        How training images are varied; ``"published"``: as the architecture's report did.
-    validation_fraction : float, default=0.2
-        Share of the patients held out for early stopping, up to one half; 0 trains all epochs on everything.
-    class_weight : "balanced", dict or None, default=None
-        Weight of each class in training and validation loss.
-    schedule, weight_decay, verbose
-        See :class:`~histcxr.networks.fit.FitOptions`.
-    views : int, default=1
-        How often an image is seen to be scored: itself, and with slight changes that are the same for every image.
-        The probabilities are means, and cost so many times more.
-    inputs : InputSettings, optional
-        How the images of ``X`` were prepared; only checked (size) and kept, to prepare others alike.
-    random_state : int, RandomState instance or None, default=0
-        Of everything random. The same integer gives the same scores on the same machine and backend.
+    ``architecture``: one of :data:`~histcxr.reference.architectures.ARCHITECTURES`; ``size``: side in pixels, to be
+    sure of it, None for that of ``X``; ``weights, head, options``: see
+    :func:`~histcxr.reference.architectures.build_architecture`. ``epochs, batch_size, learning_rate, patience``: None
+    for the published ones; each stage has so many epochs at most and ends after ``patience`` without a lower validation
+    loss.
 
-    Attributes
-    ----------
-    classes_ : ndarray, shape (k,)
-        Of two classes the second one is the positive class.
-    n_features_in_ : int
-        Pixels of an image.
-    image_shape_ : tuple of int
-        (height, width) of the images.
-    graph_ : dict
-        The arguments ``name, size, n_classes, head, options`` of ``build_architecture``, to rebuild the network.
-    weights_ : dict of str to ndarray
-        Its weights by name, in the network's order.
-    history_ : dict of str to list of float
-        Curves, one value an epoch: ``stage`` (from 1), ``accuracy`` and those of
-        :class:`~histcxr.networks.fit.Fitted`.
-    best_epoch_ : int
-        The epoch, from 0, whose weights were kept.
-    validation_rows_ : ndarray of int or None
-        The rows of ``X`` that were held out.
+    ``unfrozen``: layers of a backbone that are trained, from its end, or ``"all"``. With ``weights`` there are two
+    stages: the new layers on the frozen backbone, then, from its best epoch and at ``second_stage_learning_rate``
+    (None: a tenth), what is unfrozen, too. Without, ``"all"`` trains from scratch in one stage.
 
-    Notes
-    -----
-    A fitted classifier consists of arrays, numbers and text alone; its Keras model is built at the first prediction.
+    ``augmentation``: an Augmentation, ``"published"`` as the architecture's report did, or None.
+    ``validation_fraction``: share of the patients held out for early stopping, up to one half; 0 trains all epochs on
+    everything. ``class_weight``: in training and validation loss. ``schedule, weight_decay, verbose``: see
+    :class:`~histcxr.networks.fit.FitOptions`. ``views``: how often an image is seen, with fixed slight changes; scores
+    are means and cost so many times more. ``inputs``: how ``X`` was prepared; only checked and kept. ``random_state``:
+    equal integers give equal scores on one machine and backend.
+
+    Fitted: ``classes_`` (k,), of two the second is positive; ``n_features_in_``: pixels of an image; ``image_shape_``:
+    (height, width); ``graph_``: arguments of ``build_architecture``; ``weights_``: arrays by name; ``history_``: one
+    value an epoch of ``stage`` (from 1), ``accuracy`` and :class:`~histcxr.networks.fit.Fitted`'s curves;
+    ``best_epoch_``: from 0, whose weights were kept; ``validation_rows_``: rows of ``X`` held out, or None. All are
+    arrays, numbers and text; the Keras model is built at the first prediction.
     """
 
     #: Keras uses all cores by itself, and must not be started in a worker process.
@@ -145,10 +110,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     def check(self) -> None:
-        """Refuse parameters that :meth:`fit` would refuse, without any image: builds the network once.
-
-        Raises InputError, or MissingDependencyError when Keras or its backend is not installed.
-        """
+        """Refuse what :meth:`fit` would refuse, without images: InputError, or MissingDependencyError without Keras."""
         architecture = find_architecture(self.architecture)
         self._augmentation(architecture)
         whole_number(self.views, "views", least=1)
@@ -173,29 +135,14 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         validation: ArrayLike | None = None,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
     ) -> ReferenceClassifier:
-        """Train the network.
+        """Train on uint8 images (n, side, side), as ``read_images`` gives them; they are not copied.
 
-        Parameters
-        ----------
-        X : ndarray of uint8, shape (n, side, side)
-            Images as :func:`~histcxr.reference.images.read_images` prepares them. They are not copied.
-        y : array-like, shape (n,)
-            Two classes or more.
-        groups : array-like, shape (n,), optional
-            The patient of each image, who is on one side of the held-out part. None: each image is its own.
-        validation : array-like of bool, shape (n,), optional
-            The images to hold out. None: a part of the patients, as large as ``validation_fraction``.
-        on_epoch : callable, optional
-            Called with each epoch's values, e.g. to show progress.
+        ``y``, shape (n,), has two classes or more. ``groups``, (n,): patients, each on one side of the held-out part
+        (None: each image is its own). ``validation``, bool (n,): images to hold out (None: ``validation_fraction`` of
+        the patients). ``on_epoch`` is called with each epoch's values.
 
-        Raises
-        ------
-        InputError
-            When a parameter or the data do not fit, or too few patients are given.
-        HistcxrError
-            When the loss is no longer a number.
-        MissingDependencyError
-            When Keras or its backend is not installed.
+        InputError: a parameter or the data do not fit, or too few patients. HistcxrError: the loss is no longer a
+        number. MissingDependencyError: no Keras or backend.
         """
         architecture = find_architecture(self.architecture)
         stages, augmentation = self._stages(architecture), self._augmentation(architecture)

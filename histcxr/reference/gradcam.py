@@ -40,30 +40,12 @@ def grad_cam(
     target: int | None = None,
     batch_size: int = 32,
 ) -> NDArray[np.float32]:
-    """Map the places that speak for a class.
+    """Map the places that speak for a class: float32 (n, rows, columns), 0 to 1, where 1 is each image's largest.
 
-    Parameters
-    ----------
-    model : keras.Model
-        From ``build_architecture`` or a file; any functional model from grey images to classes will do.
-    images : uint8 or float (n, rows, columns)
-        Grey levels, 0 to 255, at the model's size.
-    layer : str, optional
-        Whose maps; by default the last convolution.
-    target : int, optional
-        The class; by default the one that is predicted for each image.
-    batch_size : int, default 32
-
-    Returns
-    -------
-    float32 (n, rows, columns)
-        From 0 to 1, the largest value of each image being 1. All 0 where nothing speaks for the class.
-
-    Raises
-    ------
-    InputError
-        When the images do not have the model's size, or there is no such layer or class, or Keras runs on a
-        backend without gradients.
+    ``model``: any functional Keras model from grey images to classes; ``images``: uint8 or float (n, rows, columns), 0
+    to 255, at its size; ``layer``: whose maps, by default the last convolution; ``target``: the class, by default each
+    image's predicted one. All 0 where nothing speaks for the class. InputError: another size, no such layer or class,
+    or a backend without gradients.
     """
     keras = import_neural("keras", _PURPOSE)
     pixels = _check_images(images, model)
@@ -86,10 +68,9 @@ def grad_cam(
 
 
 def share_inside(cam: ArrayLike, mask: ArrayLike) -> float:
-    """Return the share, 0 to 1, of a map's mass that lies inside the lungs; an even map has :func:`even_share`.
+    """Return the share, 0 to 1, of a map's mass inside the lungs, nan for a map of 0; an even map: :func:`even_share`.
 
-    ``cam``: float (rows, columns), at least 0; ``mask``: bool (rows, columns), True inside the lungs. nan for a map
-    that is all 0, which has no mass. InputError: the shapes differ, or the map has negative or infinite values.
+    ``cam``: float (rows, columns), at least 0; ``mask``: bool, True inside. InputError: shapes or values do not fit.
     """
     values, inside = np.asarray(cam, dtype=np.float64), _check_mask(mask)
     if values.shape != inside.shape:
@@ -152,12 +133,7 @@ def _score_function(keras: Any, network: Any, layer: Any, target: int | None) ->
 
 @contextmanager
 def _shifted(layer: Any, shift: Any) -> Iterator[list[Any]]:
-    """Add ``shift`` to a layer's output, and keep the output in the list.
-
-    The gradient with respect to a shift of 0 is the one with respect to the maps, whatever lies between them and the
-    classes, and every backend can take it. A second model that begins at the maps would do only where nothing goes
-    around them, and leaves traces in the first, which can then no longer be saved.
-    """
+    """Add ``shift`` to a layer's output and keep the output: the gradient by a shift of 0 is that by the maps."""
     original, seen = layer.call, []
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -233,19 +209,10 @@ def _enlarge(cam: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.flo
 
 
 def overlay(image: ArrayLike, cam: ArrayLike) -> NDArray[np.uint8]:
-    """Lay a map over its radiograph in colours: the higher, the redder and the less of the radiograph shows.
+    """Lay a map, float (rows, columns) from 0 to 1, over its radiograph, 0 to 255; returns uint8 (rows, columns, 3).
 
-    Parameters
-    ----------
-    image : uint8 or float (rows, columns)
-        Grey levels, 0 to 255.
-    cam : float (rows, columns)
-        From 0 to 1; stretched to the image where their sizes differ.
-
-    Returns
-    -------
-    uint8 (rows, columns, 3)
-        Red, green, blue. Where the map is 0, the radiograph. InputError when either is no image, or out of range.
+    The higher, the redder and the less of the radiograph shows. The map is stretched to the image. InputError: either
+    is no image, or out of range.
     """
     grey, heat = np.asarray(image, dtype=np.float32), np.asarray(cam, dtype=np.float32)
     for name, values in (("image", grey), ("cam", heat)):
@@ -272,24 +239,10 @@ def save_grid(
 ) -> None:
     """Write a grid by class: for each class a row of radiographs and below it the same with their maps.
 
-    Parameters
-    ----------
-    path : path-like
-        An image file; its ending names the format, such as ``.png``. Its folder is made.
-    images, cams : sequences of (rows, columns)
-        As for :func:`overlay`.
-    labels : sequence of str
-        The class of each image. Classes stand in the order in which they come up. Signs outside ASCII are shown
-        as question marks.
-    columns : int, default 6
-        Images of each class at most, the first ones.
-    side : int, default 224
-        Of one picture in the grid, in pixels; at least 32.
-
-    Raises
-    ------
-    InputError
-        When there is nothing to show, the lengths differ, or the format is unknown.
+    ``path``: its ending names the format, its folder is made; ``images, cams``: as for :func:`overlay`; ``labels``: the
+    class of each image, shown in the order in which they come up, signs outside ASCII as question marks; ``columns``:
+    images of a class at most; ``side``: of a picture, in pixels, at least 32. InputError: nothing to show, lengths that
+    differ, or an unknown format.
     """
     whole_number(columns, "columns", least=1)
     whole_number(side, "side", least=32)

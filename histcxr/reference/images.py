@@ -46,15 +46,8 @@ _Lungs = NDArray[np.bool_]
 class InputSettings:
     """How images are brought to a network; kept with a model, so that it never meets others.
 
-    Parameters
-    ----------
-    size : int
-        Side of the square, in pixels.
-    region : {"lungs", "hidden", "full"}, default="lungs"
-        ``"lungs"``: everything outside the lungs is 0, which is what a histogram of the lungs sees, too.
-        ``"hidden"``: the lungs are 0. ``"full"``: no mask is used.
-    equalise, blur : bool, default=False
-        See :meth:`prepare`.
+    ``size``: side in pixels; ``region``: ``"lungs"`` (all else is 0), ``"hidden"`` (the lungs are 0) or ``"full"`` (no
+    mask); ``equalise, blur``: see :meth:`prepare`.
     """
 
     size: int
@@ -75,27 +68,14 @@ class InputSettings:
         return asdict(self) | {"size": int(self.size)}
 
     def prepare(self, pixels: _Bytes, mask: _Lungs | None) -> _Bytes:
-        """Bring one radiograph to what a network reads.
+        """Bring a radiograph, uint8 (height, width), to what a network reads, uint8 (size, size).
 
-        The steps, in this order:
+        ``mask``: bool (height, width), True inside the lungs; None for the region ``"full"`` only. In this order:
 
-        1. *region*: what is not to be seen becomes 0, before anything else, so that it influences nothing;
-        2. *equalise*: the visible pixels' grey levels are spread evenly over 0 to 255, by their own histogram alone
-           (of a full image this is OpenCV's ``equalizeHist``);
-        3. *resize* to a square: areas are averaged when shrinking (``INTER_AREA``), values interpolated linearly
-           when enlarging. The aspect ratio is given up, as the reports and the public data sets did. Along the rim
-           of the region a pixel mixes with 0 by its share of area;
-        4. *blur*: a Gaussian window of 5 × 5 pixels (deviation 1.1) of the square, which softens the rim, too.
-
-        Parameters
-        ----------
-        pixels : ndarray of uint8, shape (height, width)
-        mask : ndarray of bool, shape (height, width), or None
-            True inside the lungs. None for the region ``"full"`` only, which uses none.
-
-        Returns
-        -------
-        ndarray of uint8, shape (size, size)
+        1. *region*: what is not to be seen becomes 0, so that it influences nothing;
+        2. *equalise*: visible grey levels are spread evenly over 0 to 255 (OpenCV's ``equalizeHist`` of a full image);
+        3. *resize* to a square, areas averaged when shrinking (``INTER_AREA``), linear when enlarging;
+        4. *blur*: a Gaussian window of 5 × 5 pixels (deviation 1.1) of the square.
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 2 or not pixels.size:
             raise InputError(
@@ -145,18 +125,10 @@ def _resized(pixels: _Bytes, size: int) -> _Bytes:
 
 @dataclass(frozen=True)
 class ReferenceImages:
-    """The prepared images of a manifest.
+    """The prepared images of a manifest: ``pixels``, uint8 (n, size, size), zeros where an image is not usable.
 
-    Attributes
-    ----------
-    pixels : ndarray of uint8, shape (n, size, size)
-        Zeros where an image is not usable.
-    table : DataFrame, n rows
-        The manifest, row for row, with two columns added: ``reason`` (``""``, or the code why the image is not
-        usable) and ``detail`` (what was found).
-    settings : InputSettings
-    fingerprints : ndarray of uint8, shape (n, 72), or None
-        By which images are known again, zeros where one is not usable; see :mod:`histcxr.data.fingerprints`.
+    ``table``: the manifest with the columns ``reason`` (``""``, or the code why not usable) and ``detail`` added;
+    ``fingerprints``: uint8 (n, 72) or None, zeros where not usable; see :mod:`histcxr.data.fingerprints`.
     """
 
     pixels: _Bytes
@@ -194,34 +166,15 @@ def read_images(
     n_jobs: int = 1,
     progress: bool = False,
 ) -> ReferenceImages:
-    """Read and prepare every image of a manifest.
+    """Read and prepare every image of a manifest; one that cannot be used keeps its row, with the reason.
 
-    An image that cannot be used keeps its row, with the reason. With ``"lungs"`` and ``"hidden"`` the same images
-    are refused as by :func:`~histcxr.features.extraction.extract_features`.
+    ``manifest`` has the columns ``image`` and, unless the region is ``"full"``, ``mask``: paths, a mask may be ``""``.
+    ``lungs``: ``"given"`` there, ``"found"`` by histcxr's own network, or ``"either"``: found where none is given.
+    ``n_jobs``: threads, -1 for one a core. With lungs, :func:`~histcxr.features.extraction.extract_features` refuses
+    the same images.
 
-    Parameters
-    ----------
-    manifest : DataFrame
-        With the columns ``image`` and (unless the region is ``"full"``) ``mask``, paths of files (a mask may be
-        ``""``); the others are kept.
-    settings : InputSettings
-    lungs : {"given", "found", "either"}, default="given"
-        Whose masks: those of the manifest, those that the network that comes with histcxr finds for every image, or
-        the network's where the manifest has none. The region ``"full"`` uses none.
-    n_jobs : int, default=1
-        Threads; -1 for one a core. Decoding releases the interpreter lock.
-    progress : bool, default=False
-        Whether to show a progress bar on standard error.
-
-    Raises
-    ------
-    InputError
-        When the manifest has no such columns, or the pixels take more than 8 GiB.
-
-    Warns
-    -----
-    HistcxrWarning
-        When the column ``lungs_only`` says that images hold nothing else and the region asks for more.
+    InputError: no such columns, or pixels of more than 8 GiB. A HistcxrWarning says that the column ``lungs_only``
+    contradicts the region.
     """
     size, region, n = settings.size, settings.region, len(manifest)
     masks, segmenter = _lungs_of(manifest, lungs, full=region == "full")
@@ -258,10 +211,7 @@ def read_images(
 def read_lung_squares(
     manifest: pd.DataFrame, *, size: int, lungs: str = "given"
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Read where the lungs of each image lie in the square that a network sees.
-
-    Returns bool (n, size, size), False where they are not known, and bool (n,), whether they are.
-    """
+    """Return where lungs lie in a network's square, bool (n, size, size), and whether they are known, bool (n,)."""
 
     def shrunk(_: _Bytes, found: _Lungs, __: str) -> _Lungs:
         return cv2.resize(found.view(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT) > 0
@@ -278,10 +228,9 @@ def read_lung_squares(
 
 
 def lung_square(pixels: _Bytes, lungs: _Lungs, name: str = "", *, settings: InputSettings) -> _Bytes:
-    """Prepare an image whose lungs are known, and refuse the same ones as histograms do, whatever the region.
+    """Prepare an image whose lungs are known; RadiographError where histograms refuse it, whatever the region.
 
-    :class:`RadiographError`: see :func:`~histcxr.features.measuring.checked_histogram`; and ``blank`` where the lungs
-    are hidden and there is nothing beside them.
+    See :func:`~histcxr.features.measuring.checked_histogram`; ``blank`` where hidden lungs leave nothing.
     """
     checked_histogram(pixels, lungs, 1, name)
     if settings.region == "hidden" and not pixels[~lungs].any():

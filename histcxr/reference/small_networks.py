@@ -85,18 +85,9 @@ class RecurrentOptions:
 class ResidualOptions:
     """A residual network (He et al., 2016): convolutions that halve the sides, then stages of blocks.
 
-    Parameters
-    ----------
-    filters : tuple of int
-        Maps of each stage. Every stage but the first halves the sides again; doubling the maps keeps the stages
-        equally dear.
-    blocks : tuple of int
-        Blocks of two convolutions in each stage.
-    stem : int
-        Convolutions before the stages, with the maps of the first one. Each halves the sides: one more of them sees
-        pictures of twice the side, and so the finest texture, at nearly the same cost.
-    dropout : float
-        Before the classes, from 0 to below 1.
+    ``filters``: maps of each stage, all but the first of which halve the sides again; ``blocks``: of two convolutions
+    in each stage; ``stem``: convolutions before the stages, each halving the sides; ``dropout``: before the classes,
+    from 0 to below 1.
     """
 
     filters: tuple[int, ...] = (16, 32, 64, 128)

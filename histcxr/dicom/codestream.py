@@ -46,11 +46,7 @@ def check(frame: bytes, shape: tuple[int, int, int], sample_bytes: int, path: st
     """Check the head and the end of a compressed frame, its fragments put together.
 
     ``shape`` (rows, columns, samples) and ``sample_bytes``, allocated for a sample, are what the tags declare.
-
-    Raises
-    ------
-    RadiographError
-        ``truncated``, ``damaged`` (no known kind, or at odds with the tags) or ``unsupported``.
+    RadiographError: ``truncated``, ``damaged`` (no known kind, or at odds with the tags) or ``unsupported``.
     """
     if frame[:12] == b"\x00\x00\x00\x0cjP  \r\n\x87\n":  # a whole JP2 file, where the bare stream should be
         frame = frame[max(frame.find(_JPEG_2000), 0) :]

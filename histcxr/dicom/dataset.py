@@ -61,15 +61,11 @@ def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
     """Find the elements of a DICOM file: :data:`KEYWORDS` and pixel data, as stored.
 
     Preamble, prefix and meta information may be missing, and so may anything behind ``last``, the tag of the last
-    element that is wanted.
+    element that is wanted. RadiographError: ``unsupported`` (pydicom is not installed), ``truncated``, ``damaged`` or
+    ``too_large``.
 
     pydicom tells the elements apart. The way in is our own, because ``dcmread`` inflates without a limit: of 3,379
     damaged files it hung on one, and its ``pixel_array`` showed 164 that are refused here.
-
-    Raises
-    ------
-    RadiographError
-        ``unsupported`` (pydicom is not installed), ``truncated``, ``damaged`` or ``too_large``.
     """
     try:
         _wanted()
@@ -165,10 +161,7 @@ def whole(dataset: Dataset, keyword: str, default: int | None, path: str = "") -
 
 
 def _stored(dataset: Dataset, keyword: str) -> tuple[bytes, str, str]:
-    """Bytes, type and byte order of an element as stored; no bytes where there is none.
-
-    pydicom would turn them into values, and warn and log on the way with the value in the message.
-    """
+    """Bytes, type and byte order of an element as stored, none if missing; pydicom would log its value."""
     from pydicom.datadict import dictionary_VR, tag_for_keyword
 
     found = raw(dataset, tag_for_keyword(keyword) or 0)
@@ -190,11 +183,7 @@ def raw(dataset: Dataset, tag: int) -> Any:
 
 @functools.cache
 def _wanted() -> list[int]:
-    """The tags that are read. The first call imports pydicom whole, before anything uses a part of it.
-
-    Its modules import each other. Threads that begin with different ones, as those of a triage do, would meet half
-    imported modules, and every DICOM file of the run would pass for damaged.
-    """
+    """The tags that are read; first imports pydicom whole, as threads would meet half imported modules."""
     with _IMPORTING:
         import pydicom.encaps
         import pydicom.filewriter  # noqa: F401
@@ -203,10 +192,7 @@ def _wanted() -> list[int]:
 
 
 def _hush() -> None:
-    """Let pydicom not warn of what is decided here, and of values that nobody may see.
-
-    A filter for its modules alone: setting and undoing one around each file would be undone by other threads.
-    """
+    """Filter pydicom's warnings, which show values, for good: an undone filter would undo other threads'."""
     if not any(getattr(found[3], "pattern", None) == _FROM_PYDICOM for found in warnings.filters):
         warnings.filterwarnings("ignore", module=_FROM_PYDICOM)
 

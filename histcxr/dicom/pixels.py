@@ -125,10 +125,8 @@ def frame_of(
 def decode(image: DicomImage, path: str = "") -> Pixels:
     """Decode what :func:`~histcxr.dicom.radiograph.read` found, or refuse it: damaged, truncated or unsupported.
 
-    Returns
-    -------
-    uint8 (height, width) or (height, width, 3)
-        Grey levels, lungs dark; of a colour image its channels as OpenCV orders them, unchanged.
+    uint8 (height, width), lungs dark, or (height, width, 3), the channels of a colour image as OpenCV orders them,
+    unchanged.
     """
     colour = image.shape[2] == 3
     if isinstance(image.frame, Codestream) and image.frame.kind != "RLE":
@@ -187,11 +185,7 @@ def _decoded(stream: Codestream, path: str) -> Pixels:
 
 
 def _fills(pixels: Pixels, data: bytes) -> bool:
-    """Whether a lossless JPEG ends in a row of one value although its data does not repeat to the end.
-
-    libjpeg goes on with the last value where data is missing, and says nothing. A row that really has one value is a
-    short code, over and over.
-    """
+    """Whether a lossless JPEG ends in a row of one value, as libjpeg fills, although its data does not repeat."""
     if (pixels[-1] != pixels[-1].flat[0]).any():
         return False
     tail = data[-34:-3]  # before the end marker and the byte that is filled up with ones
@@ -275,20 +269,16 @@ def level_table(
     voi: Window | Lut | None = None,
     inverted: bool = False,
 ) -> NDArray[np.uint8]:
-    """Grey level of every value that can be stored: the modality, VOI and polarity steps of DICOM.
+    """Grey level of every value that can be stored: the modality, VOI and polarity steps of DICOM; uint8 (2**bits,).
 
-    The ``modality`` step leads from stored values to the maker's unit, the ``voi`` step to what is to be shown.
-    Without a VOI step, all that can come out of the modality step is cut into 256 equal bins, as by dropping the low
-    bits. Where the lowest output is white, ``inverted`` turns the levels at last.
+    By the stored bit pattern: with 12 bits ``signed`` (two's complement), entry 4095 is the value -1. The ``modality``
+    step leads from stored values to the maker's unit, the ``voi`` step to what is to be shown. Without a VOI step, all
+    that can come out of the modality step is cut into 256 equal bins, as by dropping the low bits. Where the lowest
+    output is white, ``inverted`` turns the levels at last. ``ValueError``: the range is empty or not finite (a slope
+    of 0, absurd numbers).
 
     Own code: of 2,978 sound files pydicom's ``apply_modality_lut`` and ``apply_voi_lut`` showed 188 with wrong levels
     (a window after a negative slope, a VOI LUT of 8 bits), and they take 47 ms where this takes 7 (2,000 x 2,000).
-
-    Returns
-    -------
-    uint8 (2**bits,)
-        By the stored bit pattern: with 12 bits ``signed`` (two's complement), entry 4095 is the value -1.
-        ``ValueError`` where the range is empty or not finite (a slope of 0, absurd numbers).
     """
     stored = np.arange(2**bits, dtype=np.float64)
     if signed:

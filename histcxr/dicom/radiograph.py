@@ -27,11 +27,8 @@ _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 def read(data: bytes, path: str = "") -> Header:
     """Check a DICOM file and find its pixels: a :class:`~histcxr.dicom.pixels.DicomImage` in ``Header.dicom``.
 
-    Raises
-    ------
-    RadiographError
-        ``unsupported`` (also: the extra is not installed), ``modality``, ``body_part``, ``view``,
-        ``several_frames``, ``truncated``, ``damaged`` or ``too_large``.
+    RadiographError: ``unsupported`` (also: the extra is not installed), ``modality``, ``body_part``, ``view``,
+    ``several_frames``, ``truncated``, ``damaged`` or ``too_large``.
     """
     dataset = parse(data, path)
     check_kind(dataset, path)
@@ -43,19 +40,10 @@ def read(data: bytes, path: str = "") -> Header:
 def read_tags(path: str | os.PathLike[str], *, salt: str | bytes = "", uids: bool = False) -> dict[str, str]:
     """Facts about the image in a DICOM file, for a table: no name, no number, no date, no free text.
 
-    Parameters
-    ----------
-    path : path-like
-    salt : str or bytes, optional
-        A secret. Only with it, ``patient_id`` is a pseudonym, see :func:`~histcxr.dicom.tags.patient_key`.
-    uids : bool, default False
-        Also give ``study_uid`` and ``series_uid``. They lead back to the patient.
-
-    Returns
-    -------
-    dict
-        ``modality, view, laterality, sex, age_group, patient_id``, ``""`` where unknown. Empty when the file is no
-        DICOM file or cannot be read: whether it can be judged is asked later.
+    ``modality, view, laterality, sex, age_group, patient_id``, ``""`` where unknown. Empty when the file is no DICOM
+    file or cannot be read: whether it can be judged is asked later. Only with a secret ``salt``, ``patient_id`` is a
+    pseudonym (:func:`~histcxr.dicom.tags.patient_key`). With ``uids`` also ``study_uid`` and ``series_uid``, which
+    lead back to the patient.
     """
     try:
         data = read_file(path)

@@ -39,27 +39,11 @@ COLOUR_SHARE = 0.005
 
 
 def decode_grey(data: bytes, header: Header, path: str = "") -> tuple[Pixels, float]:
-    """Decode an image into one grey channel, turned as EXIF says.
+    """Decode an image into one grey channel, turned as EXIF says; ``path`` is its name, for messages.
 
-    Parameters
-    ----------
-    data : bytes
-    header : Header
-        What :func:`~histcxr.files.formats.read_header` returned for it.
-    path : str, optional
-        Its name, for messages.
-
-    Returns
-    -------
-    pixels : uint8 or uint16 (height, width)
-        As stored, except that samples under 8 bits are spread over 0 to 255. An alpha channel is dropped.
-    coloured : float
-        Share of pixels whose channels differ by more than :data:`COLOUR_TOLERANCE` levels.
-
-    Raises
-    ------
-    RadiographError
-        ``damaged``, ``unsupported`` or ``colour``.
+    The pixels, uint8 or uint16 (height, width), are as stored, except that samples under 8 bits are spread over 0 to
+    255; an alpha channel is dropped. With them comes the share of pixels whose channels differ by more than
+    :data:`COLOUR_TOLERANCE` levels. RadiographError: ``damaged``, ``unsupported`` or ``colour``.
     """
     pixels = decode_stored(data, header, cv2.IMREAD_UNCHANGED, path)
     coloured = 0.0
@@ -96,10 +80,7 @@ def decode_stored(data: bytes, header: Header, flags: int, path: str) -> Pixels:
 
 
 def _look_again(data: bytes, path: str) -> None:
-    """Refuse a TIFF whose compressed data Pillow cannot read to its end; OpenCV leaves the rest as it is.
-
-    Of 4,000 mutated TIFFs, this brings those that pass though visibly damaged from 6.3 to 2.8 %.
-    """
+    """Refuse a TIFF that Pillow cannot read to its end: of 4,000 mutated, 2.8 % (not 6.3 %) pass visibly damaged."""
     from PIL import Image, UnidentifiedImageError  # only such files need it
 
     try:
@@ -112,11 +93,7 @@ def _look_again(data: bytes, path: str) -> None:
 
 
 def _check_ending(pixels: Pixels, stream: NDArray[np.uint8], path: str) -> None:
-    """Refuse a JPEG whose lower part is missing although its end is marked, as repaired files are.
-
-    The decoder fills what is missing with 128 and says nothing. A picture that really ends in rows of 128 repeats
-    one code to its end; the remains of a cut picture do not repeat.
-    """
+    """Refuse a JPEG that ends in 128, a decoder's filling, although its data does not repeat one code to its end."""
     if (pixels[-1] != 128).any():
         return
     tail = stream[-20:-3].tobytes()  # before the end marker and the byte that is filled up with ones

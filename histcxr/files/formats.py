@@ -27,11 +27,8 @@ from histcxr.files.reading import SIGNATURES, Header, check_size, exif_orientati
 def read_header(data: bytes, path: str = "") -> Header:
     """Check the bytes of an image file without decoding them; ``path`` is its name, for messages.
 
-    Raises
-    ------
-    RadiographError
-        ``file_empty``, ``not_an_image``, ``unsupported`` (DICOM too: :mod:`histcxr.dicom` reads it),
-        ``truncated``, ``damaged`` or ``too_large``.
+    RadiographError: ``file_empty``, ``not_an_image``, ``unsupported`` (DICOM too: :mod:`histcxr.dicom` reads it),
+    ``truncated``, ``damaged`` or ``too_large``.
     """
     if not data:
         refuse(Reason.FILE_EMPTY, path)

@@ -117,30 +117,16 @@ def _read_on(descriptor: int, data: bytes, name: str) -> bytes:
 class Header(NamedTuple):
     """What a file declares, checked for consistency with its own length.
 
-    Attributes
-    ----------
-    format : str
-        ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"`` or ``"DICOM"``.
-    width, height : int
-        Declared size in pixels, before any turning.
-    bits : int
-        Declared bits per sample, 1 to 16.
-    channels : int
-        Samples per pixel as stored (a palette counts as 1).
-    orientation : int
-        EXIF orientation 1 to 8 that is still to be applied to the decoded pixels.
-    turned : int
-        Orientation 1 to 8 that the decoder applies by itself (TIFF).
-    palette, alpha, inverted : bool
-        Colours come from a table; the last channel is opacity; stored values run from white to black.
-    fills_silently : bool
-        What is missing at the end would be decoded as mid-grey, so the ending wants a look (sequential JPEG).
-    second_look : bool
-        OpenCV passes over damage in this compression, so another decoder must agree (TIFF).
-    stream : bytes or None
-        Bytes to decode instead of the file's own: the same image without annexes that make decoders complain.
-    dicom : object or None
-        The :class:`~histcxr.dicom.pixels.DicomImage` of a DICOM file: what its tags say of its pixels.
+    ``format`` is ``"PNG"``, ``"JPEG"``, ``"TIFF"``, ``"BMP"`` or ``"DICOM"``; ``width`` and ``height`` are in pixels,
+    before any turning; ``bits`` (1 to 16) are of a sample, ``channels`` the samples of a pixel as stored (a palette
+    counts as 1). ``orientation`` is the EXIF orientation, 1 to 8, still to be applied to the decoded pixels,
+    ``turned`` one that the decoder applies by itself (TIFF). ``palette``: colours come from a table; ``alpha``: the
+    last channel is opacity; ``inverted``: stored values run from white to black.
+
+    ``fills_silently``: what is missing at the end would be decoded as mid-grey, so the ending wants a look (sequential
+    JPEG). ``second_look``: OpenCV passes over damage in this compression, so another decoder must agree (TIFF).
+    ``stream``: bytes to decode instead of the file's own, the same image without annexes that make decoders complain.
+    ``dicom`` is the :class:`~histcxr.dicom.pixels.DicomImage` of a DICOM file: what its tags say of its pixels.
     """
 
     format: str

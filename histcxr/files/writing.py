@@ -20,32 +20,19 @@ if TYPE_CHECKING:  # whoever only writes text or bytes loads neither NumPy nor O
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator[Path]:
-    """Write a file or a folder beside its place, and move it there when it is whole.
+    """Write a file or, with ``folder``, a folder beside its place, and move it there when it is whole.
 
     ::
 
         with replacing("model.json") as unfinished:
             unfinished.write_text(text)
 
-    When the block ends, what it wrote is brought onto the disk and takes the place of what was there. When the
-    block raises, that stays, and what the block wrote is removed.
+    It yields a hidden name in the same folder, with the suffix of ``path``: an empty file, or an empty folder. When
+    the block ends, what it wrote is brought onto the disk and takes the place of what was there (a folder as a whole).
+    When the block raises, that stays, and what the block wrote is removed.
 
-    Parameters
-    ----------
-    path : path-like
-        The place; the folder above it must exist. A link is followed. A pipe or device is written directly.
-    folder : bool
-        Write a folder instead of a file; a folder that is there is replaced as a whole.
-
-    Yields
-    ------
-    Path
-        A hidden name in the same folder, with the suffix of ``path``: an empty file, or an empty folder.
-
-    Raises
-    ------
-    OutputError
-        The system refuses to write; so does every ``OSError`` that the block raises.
+    The folder above ``path`` must exist. A link is followed; a pipe or device is written directly. OutputError: the
+    system refuses to write; so does every ``OSError`` that the block raises.
     """
     place = Path(path)
     try:

@@ -59,27 +59,14 @@ _TYPES: dict[str, type] = {"name": str, "probe": list, **dict.fromkeys(_TABLES, 
 
 
 def save_model(model: Judge, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Save a model of either kind as a folder that holds data only.
+    """Save a model of either kind as a folder that holds data only, by custom ``NAME.histcxr``; return the folder.
 
-    The folder appears at once or not at all, and equal models give equal bytes. Before it appears it is
-    loaded from those bytes and must score as the original does.
+    It appears at once or not at all, and equal models give equal bytes. Before it appears it is loaded from those
+    bytes and must score as the original does. ``overwrite`` replaces a model that is already there, never anything
+    else.
 
-    Parameters
-    ----------
-    model : Model or ReferenceModel
-    path : path-like
-        The folder to make and to return, by custom ``NAME.histcxr``.
-    overwrite : bool
-        Replace a model that is already there. Anything else in its place is never replaced.
-
-    Raises
-    ------
-    InputError
-        Something is in the way, or the folder above does not exist.
-    ModelError
-        The model cannot be saved safely.
-    OutputError
-        The folder cannot be written.
+    InputError: something is in the way, or the folder above does not exist. ModelError: the model cannot be saved
+    safely. OutputError: the folder cannot be written.
     """
     target = check_place(path, overwrite)
     files = _pack(model)
@@ -96,28 +83,19 @@ def save_model(model: Judge, path: str | os.PathLike[str], *, overwrite: bool = 
 
 
 def load_model(path: str | os.PathLike[str] = BOXED) -> Model | ReferenceModel:
-    """Load a model of either kind, after checking everything that can be checked.
+    """Load a model of either kind from its folder, after checking everything that can be checked.
 
-    In this order: format version; SHA-256 of the manifest; the folder holds exactly the files that the
-    manifest lists, none of them a link, each of the listed size and SHA-256; types of the manifest; package
-    versions; types, shapes and indices inside the weights; scores on a fixed probe. Nothing from the folder is used
-    before it has passed.
+    In this order: format version; SHA-256 of the manifest; the folder holds exactly the files that the manifest lists,
+    none of them a link, each of the listed size and SHA-256; types of the manifest; package versions; types, shapes
+    and indices inside the weights; scores on a fixed probe. Nothing from the folder is used before it has passed.
 
     Another minor version of scikit-learn or XGBoost than the saving one gives a
     :class:`~histcxr.exceptions.HistcxrWarning`, as long as the probe still scores the same; another major version is
     refused. Networks hold no objects of a package, so for them the probe alone decides.
 
-    Parameters
-    ----------
-    path : path-like, default="boxed"
-        The folder that :func:`save_model` made; ``"boxed"`` is the model that comes with histcxr.
-
-    Raises
-    ------
-    ModelError
-        The model is refused; the message names the file, what is wrong and what to do.
-    MissingDependencyError
-        A network, and Keras or its backend is not installed; or XGBoost is needed and missing.
+    ``"boxed"`` is the model that comes with histcxr. ModelError: it is refused; the message names the file, what is
+    wrong and what to do. MissingDependencyError: a network without Keras or its backend, or XGBoost is needed and
+    missing.
     """
     if path == BOXED:
         return _boxed()

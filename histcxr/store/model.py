@@ -118,20 +118,11 @@ class _Common:
 class Model(_Common):
     """A classifier of histograms with everything it takes to use it and to judge it.
 
-    Parameters
-    ----------
-    name : str
-        The classifier, e.g. ``"xgboost"``; it appears in every row of a worklist.
-    estimator : scikit-learn estimator
-        Fitted on two classes, the sick one last: counts ``(n, rows, 256)`` to ``predict_proba``.
-    recipe : Recipe
-        What is extracted from an image: how the lungs are divided, and which bands are added.
-    rule_out, rule_in : ThresholdChoice
-        The two thresholds, certified or not.
-    metrics, training, card : mapping, optional
-        Test results; what it was trained on and how; the model card. Anything JSON can hold, NumPy numbers included.
-    origin : Origin, optional
-        Set by the loader.
+    ``name`` is the classifier's, e.g. ``"xgboost"``; it appears in every row of a worklist. ``estimator`` is fitted on
+    two classes, the sick one last: counts ``(n, rows, 256)`` to ``predict_proba``. ``recipe`` says what is extracted
+    from an image. ``rule_out`` and ``rule_in`` are certified or not. ``metrics, training, card``, all optional: test
+    results, what it was trained on and how, the model card; anything JSON can hold, NumPy numbers included. ``origin``
+    is set by the loader.
     """
 
     kind: ClassVar[str] = "histogram"
@@ -253,16 +244,8 @@ class Model(_Common):
 class ReferenceModel(_Common):
     """A network that sees the image itself, with everything it takes to use it and to judge it.
 
-    Parameters
-    ----------
-    classifier : ReferenceClassifier
-        Fitted on the numbers of the classes, with its ``inputs``.
-    classes : tuple of str
-        Names of the classes, the normal one first.
-    normal : str
-        The label that means normal.
-    rule_out, rule_in, metrics, training, card, origin
-        As of :class:`Model`.
+    ``classifier`` is fitted on the numbers of the ``classes``, the normal one first, with its ``inputs``; ``normal``
+    is the label that means normal. All else is as of :class:`Model`.
     """
 
     kind: ClassVar[str] = "network"

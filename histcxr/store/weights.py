@@ -215,10 +215,7 @@ def _load_booster(name: str, content: bytes) -> Any:
 
 
 def _check_skops(content: bytes) -> bytes:
-    """Check the archive and everything it names, before skops sees it. Constructs and imports nothing.
-
-    Returns the archive, with today's paths of classes that were moved.
-    """
+    """Check a skops archive before skops sees it, constructing nothing; return it with today's paths of classes."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
@@ -298,11 +295,7 @@ def _check_array(stream: Any, member: zipfile.ZipInfo) -> None:
 
 
 def _canonical(content: bytes) -> bytes:
-    """Rewrite a skops archive so that equal estimators give equal bytes.
-
-    skops names arrays and objects by their address in memory, which differs from run to run. Here they are
-    numbered as they come; an address is kept only where two places share one object.
-    """
+    """Number a skops archive's memory addresses as they come, shared ones alike: equal estimators, equal bytes."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         schema = json.loads(archive.read("schema.json"))
         nodes = _nodes(schema)

@@ -40,12 +40,7 @@ _SITE_GROUPS: Final = ("label", "source", "view")
 
 @dataclass(frozen=True)
 class Promise:
-    """What rule_out and rule_in promise.
-
-    Parameters
-    ----------
-    sensitivity, specificity, confidence : float in (0, 1)
-    """
+    """What rule_out and rule_in promise: each a float in (0, 1)."""
 
     sensitivity: float = 0.95
     specificity: float = 0.95
@@ -69,13 +64,9 @@ def certified(
     Images that the model refuses are not scored in a triage, so they do not certify; ``training["certified"]`` says
     who did, how many were refused, and the sensitivity and specificity at the thresholds among the judged and among
     all, where a refused image goes to review. With ``by``, every group of these columns is certified by itself; the
-    thresholds over all patients then have their share of the confidence. ``also`` belongs to the same population, which
-    is described (``training["site"]``) but certifies nothing.
-
-    Raises
-    ------
-    InputError
-        ``by`` names a column that the data do not have.
+    thresholds over all patients then have their share of the confidence. ``also`` belongs to the same population,
+    which is described (``training["site"]``) but certifies nothing. InputError: ``by`` names a column that the data do
+    not have.
     """
     check_columns(by, cohort.table)
     refused = model.unfamiliar(cohort.values)
@@ -208,16 +199,8 @@ def contradicted(
 ) -> list[dict[str, Any]]:
     """List the certified promises that figures contradict: the whole interval lies under the target.
 
-    Parameters
-    ----------
-    overall, groups : mapping
-        As :func:`histcxr.evaluate` returns them; groups by column and value.
-
-    Returns
-    -------
-    list of dict
-        ``promise``, ``column`` and ``value`` ("" over all patients), ``figure``, ``target``, ``measured``, ``low`` and
-        ``high``.
+    The figures are as :func:`histcxr.evaluate` returns them; groups by column and value. Each promise has ``promise``,
+    ``column`` and ``value`` ("" over all patients), ``figure``, ``target``, ``measured``, ``low``, ``high``.
     """
     found = []
     for kind, figure in (("rule_out", "sensitivity"), ("rule_in", "rule_in_specificity")):

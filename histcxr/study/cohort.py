@@ -30,18 +30,12 @@ Data: TypeAlias = str | PathLike[str] | pd.DataFrame
 class Reading:
     """How labelled radiographs are read.
 
-    Parameters
-    ----------
-    lungs : {"given", "found", "either"}, optional
-        Whose masks: the data's, those that the segmenter finds for every image, or the segmenter's where the data
-        have none. By default the data's, or the segmenter's where the data have none at all: never a mixture, because
-        masks of two makers tell the images apart.
-    normal : str, optional
-        The label that means normal; every other one is sick. By default that of the model that reads, or "Normal".
-    cache : path, optional
-        Folder that keeps counts of histograms for next time; squares for networks are not kept.
-    n_jobs, progress
-        Threads, and whether to show a progress bar on stderr.
+    ``lungs`` says whose masks: the data's (``"given"``), those that the segmenter finds for every image (``"found"``),
+    or the segmenter's where the data have none (``"either"``). By default the data's, or the segmenter's where the
+    data have none at all: never a mixture, because masks of two makers tell the images apart. ``normal`` is the label
+    that means normal, by default that of the model that reads, or "Normal"; every other one is sick. ``cache`` is a
+    folder that keeps counts of histograms; squares for networks are not kept. ``n_jobs`` threads; ``progress`` goes to
+    stderr.
     """
 
     lungs: str | None = None
@@ -55,24 +49,11 @@ class Reading:
 class Cohort:
     """Radiographs with their truth.
 
-    Attributes
-    ----------
-    table : DataFrame
-        Their manifest rows, under the manifest's own index.
-    sick : ndarray of bool, shape (n,)
-    patients : ndarray of object, shape (n,)
-        Never empty: an image without a patient is its own.
-    measured : ndarray or None
-        What a model reads of them: counts of int64, shape (n, rows, 256), or squares of uint8, shape (n, size, size).
-        None before anything is read.
-    unusable : mapping
-        Reason code to the number of images that were left out.
-    lungs : {"given", "found", "either"}
-        Whose masks.
-    normal : str
-        The label that means normal.
-    fingerprints : ndarray of uint8, shape (n, 72), or None
-        By which images are known again; see :mod:`histcxr.data.fingerprints`. None before anything is read.
+    ``table`` has their manifest rows under the manifest's own index; ``sick`` is bool (n,); ``patients`` is object
+    (n,), never empty: an image without a patient is its own. ``measured`` is what a model reads of them: counts, int64
+    (n, rows, 256), or squares, uint8 (n, size, size). By ``fingerprints``, uint8 (n, 72), images are known again
+    (:mod:`histcxr.data.fingerprints`). Both are None before anything is read. ``unusable`` counts the images left out
+    by reason code; ``lungs`` and ``normal`` are as of :class:`Reading`.
     """
 
     table: pd.DataFrame
@@ -139,13 +120,7 @@ class Cohort:
 
 
 def labelled_manifest(data: Data) -> pd.DataFrame:
-    """Return the manifest of labelled radiographs.
-
-    Raises
-    ------
-    InputError
-        An image has no label.
-    """
+    """Return the manifest of labelled radiographs. InputError: an image has no label."""
     manifest = data if isinstance(data, pd.DataFrame) else read_manifest(data, require_labels=True)
     empty = int((manifest["label"].astype(str) == "").sum())
     if empty:
@@ -156,10 +131,7 @@ def labelled_manifest(data: Data) -> pd.DataFrame:
 def select_rows(manifest: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Keep the rows whose columns all have one of the wanted values, compared as text.
 
-    Raises
-    ------
-    InputError
-        An unknown column, or no row left.
+    InputError: an unknown column, or no row left.
     """
     keep = np.ones(len(manifest), dtype=bool)
     for column, values in where.items():
@@ -176,10 +148,7 @@ def select_rows(manifest: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> p
 def only_split(manifest: pd.DataFrame, split: str | None) -> pd.DataFrame:
     """Return one part of the data; all of it where ``split`` is None or "all", or the data name no split.
 
-    Raises
-    ------
-    InputError
-        When there is no such part.
+    InputError: there is no such part.
     """
     named = manifest["split"].astype(str)
     if split in (None, "all") or not (named != "").any():
@@ -195,15 +164,8 @@ def read_cohort(
 ) -> Cohort:
     """Read of labelled radiographs what ``what`` wants: a recipe's counts, squares, or what a saved model takes.
 
-    Returns
-    -------
-    Cohort
-        The usable ones; those left out are counted by reason in ``unusable``.
-
-    Raises
-    ------
-    InputError
-        An image without a label, or not one usable radiograph.
+    Those that cannot be used are counted in ``unusable``. InputError: an image without a label, or not one usable
+    radiograph.
     """
     how = reading or Reading()
     if not isinstance(what, Recipe | InputSettings):
@@ -237,23 +199,13 @@ def read_cohort(
 
 
 def split_cohort(cohort: Cohort, *, seed: int = 0) -> tuple[dict[str, Cohort], list[str]]:
-    """Divide a cohort into its training, validation and test patients.
+    """Divide a cohort into ``train``, ``val`` and ``test``, which share no patient.
 
-    The data's own split is kept. Without one, patients are split 64/16/20. Where it names no ``val``, a fifth of the
-    training patients becomes it, because a threshold must be certified on patients that training never saw. The
-    data's own test part stays as it was published: images of a patient who stands in a later part, too, are left out.
-
-    Returns
-    -------
-    parts : dict of str to Cohort
-        ``train``, ``val`` and ``test``, which share no patient.
-    notes : list of str
-        What was done to the split, for the report.
-
-    Raises
-    ------
-    InputError
-        A split that is not train, val or test, or that only some rows have.
+    The notes say, for the report, what was done. The data's own split is kept. Without one, patients are split
+    64/16/20. Where it names no ``val``, a fifth of the training patients becomes it, because a threshold must be
+    certified on patients that training never saw. The data's own test part stays as it was published: images of a
+    patient who stands in a later part, too, are left out. InputError: a split that is none of the three, or that only
+    some rows have.
     """
     split = cohort.table["split"].astype(str).to_numpy(dtype=object)
     notes = []

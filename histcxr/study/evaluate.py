@@ -59,29 +59,17 @@ def measure(
     drawers: NDArray[np.str_] | None = None,
     prevalence: float | None = None,
 ) -> dict[str, Any]:
-    """Return all figures of one set of scores, ready for JSON.
+    """Return all figures of the scores (n,) of a cohort's images, ready for JSON.
 
-    Parameters
-    ----------
-    scores : ndarray of float, shape (n,)
-        One for each image of ``cohort``.
-    cohort : Cohort
-    rule_out, rule_in : ThresholdChoice
-    drawers : ndarray of str, shape (n,), optional
-        Of each image, where groups have thresholds of their own; by default as the two thresholds say.
-    prevalence : float, optional
-        Share of sick patients where NPV and PPV should hold; by default as in the cohort.
+    ``drawers`` (n,) are the images', where groups have thresholds of their own; by default as the two thresholds say.
+    ``prevalence`` is the share of sick patients where NPV and PPV should hold; by default as in the cohort.
 
-    Returns
-    -------
-    dict
-        ``accuracy`` (calls at 0.5, by image), ``auc`` with ``auc_low`` and ``auc_high`` (95 % interval that
-        knows patients; None with fewer than 10 sick or normal images), ``sensitivity`` and ``specificity`` at
-        the rule-out threshold (by patient), ``specificity_at_95`` (by image, where these images reach 95 %
-        sensitivity, with its interval; to compare models, it promises nothing), ``confusion`` at 0.5,
-        ``confusion_at_rule_out`` (by image, sick from the certified threshold on; None without one), ``brier``,
-        ``calibration_error``, ``decisions`` with every figure of the drawers and its interval, and the ``prevalence``
-        at which NPV and PPV hold.
+    The figures: ``accuracy`` (calls at 0.5, by image), ``auc`` with ``auc_low`` and ``auc_high`` (95 % interval that
+    knows patients; None with fewer than 10 sick or normal images), ``sensitivity`` and ``specificity`` at the rule-out
+    threshold (by patient), ``specificity_at_95`` (by image, where these images reach 95 % sensitivity, with its
+    interval; to compare models, it promises nothing), ``confusion`` at 0.5, ``confusion_at_rule_out`` (by image, sick
+    from the certified threshold on; None without one), ``brier``, ``calibration_error``, ``decisions`` with every
+    figure of the drawers and its interval, and the ``prevalence`` at which NPV and PPV hold.
     """
     sick, area, point = cohort.sick, None, None
     if _enough(sick):
@@ -116,10 +104,7 @@ def measure(
 def class_numbers(labels: pd.Series[Any], classes: Sequence[str], normal: str) -> NDArray[np.int64]:
     """Turn labels into the numbers of a network's classes, of which the first is normal.
 
-    Raises
-    ------
-    InputError
-        When a network of several classes does not know a label.
+    InputError: a network of several classes does not know a label.
     """
     sick = is_sick(labels, normal)
     if len(classes) == 2:
@@ -139,13 +124,10 @@ def class_figures(
 ) -> dict[str, Any]:
     """Count calls of the most probable of k classes: targets are numbers (n,), probabilities (n, k).
 
-    Returns
-    -------
-    dict
-        ``names``, ``accuracy``, ``balanced_accuracy`` (mean recall of the classes there are), ``macro_f1``, ``loss``
-        (mean negative log likelihood), ``matrix`` (rows: truth, columns: calls), ``classes`` (per class ``images,
-        precision, recall, f1, auc``, the last against the rest, None where it does not exist) and ``roc`` (per class
-        ``fpr`` and ``tpr``; of two classes the second one alone); ready for JSON. A precision without any call is 0.
+    Ready for JSON: ``names``, ``accuracy``, ``balanced_accuracy`` (mean recall of the classes there are),
+    ``macro_f1``, ``loss`` (mean negative log likelihood), ``matrix`` (rows: truth, columns: calls), ``classes`` (per
+    class ``images, precision, recall, f1, auc``, the last against the rest, None where it does not exist) and ``roc``
+    (per class ``fpr`` and ``tpr``; of two classes the second one alone). A precision without any call is 0.
     """
     numbers = np.arange(len(names))
     calls = probabilities.argmax(axis=1)
@@ -193,13 +175,7 @@ class Judged:
 
     @classmethod
     def of(cls, model: SavedModel, cohort: Cohort, seen: Mapping[str, int] | None = None) -> Judged:
-        """Score the images that the model does not refuse; those it does count as unusable.
-
-        Raises
-        ------
-        InputError
-            It refuses all of them.
-        """
+        """Score the images that the model does not refuse; the rest is unusable. InputError: it refuses all."""
         strange = model.unfamiliar(cohort.values)
         if strange.any():
             unusable = {**cohort.unusable, Reason.UNLIKE_TRAINING.value: int(strange.sum())}
@@ -327,21 +303,14 @@ def compare(
 ) -> dict[str, Any]:
     """Compare two models of any kind on the same patients: those that neither has seen and neither refuses.
 
-    Specificities are compared where each model's threshold is the highest that reaches ``sensitivity`` on these images.
+    Specificities are compared where each model's threshold is the highest that reaches ``sensitivity`` on these
+    images. Ready for JSON: ``models`` (of each ``name``, ``hash``, its input, its figures on these patients in
+    ``overall``, and its own ``seen`` and ``unusable``), ``split``, ``left_out`` (images that one of the two has seen
+    or refuses), ``overall`` and ``groups[COLUMN][VALUE]``: ``n_images``, ``n_patients``, ``sensitivity``, ``auc`` and
+    ``specificity`` (each ``first``, ``second``, their ``difference`` with its paired interval, and ``p_value``; None
+    of fewer than 10 sick or normal images).
 
-    Returns
-    -------
-    dict
-        ``models`` (of each ``name``, ``hash``, its input, its figures on these patients in ``overall``, and its own
-        ``seen`` and ``unusable``), ``split``, ``left_out`` (images that one of the two has seen or refuses),
-        ``overall`` and ``groups[COLUMN][VALUE]``: ``n_images``, ``n_patients``, ``sensitivity``, ``auc`` and
-        ``specificity`` (each ``first``, ``second``, their ``difference`` with its paired interval, and ``p_value``;
-        None of fewer than 10 sick or normal images); ready for JSON.
-
-    Raises
-    ------
-    InputError
-        Not two models, as :func:`evaluate`, or too few images in common.
+    InputError: not two models, as :func:`evaluate`, or too few images in common.
     """
     if len(models) != 2:
         raise InputError(f"models must be two to compare, got {len(models)}")

@@ -33,20 +33,13 @@ _FILES: Final = ("grid.png", "shares.csv", "maps.npy")
 
 @dataclass(frozen=True)
 class Explanation:
-    """The maps of some images.
+    """The maps of some images, of one ``layer``.
 
-    Attributes
-    ----------
-    pixels : ndarray of uint8, shape (n, size, size)
-        What the network saw.
-    maps : ndarray of float32, shape (n, size, size)
-        From 0 to 1; see :func:`~histcxr.reference.gradcam.grad_cam`.
-    table : DataFrame, n rows
-        ``image, label, patient_id``, ``score`` (of being sick), ``called`` (the most probable class), ``explained``
-        (the class that the map speaks for), ``inside`` (share of the map's mass inside the lungs; NaN where the map
-        is empty or the lungs are not known) and ``even`` (that of an even map).
-    layer : str
-        Whose maps.
+    ``pixels``, uint8 (n, size, size), is what the network saw; ``maps``, float32 of the same shape, go from 0 to 1
+    (:func:`~histcxr.reference.gradcam.grad_cam`). ``table`` has n rows: ``image, label, patient_id``, ``score`` (of
+    being sick), ``called`` (the most probable class), ``explained`` (the class that the map speaks for), ``inside``
+    (share of the map's mass inside the lungs; NaN where the map is empty or the lungs are not known) and ``even``
+    (that of an even map).
     """
 
     pixels: NDArray[np.uint8]
@@ -57,11 +50,8 @@ class Explanation:
     def summary(self, *, seed: int = 0) -> list[dict[str, Any]]:
         """Return the mean shares, of all images and by label, ready for JSON.
 
-        Returns
-        -------
-        list of dict
-            ``label, images, maps`` (those with a share), ``inside``, ``even`` (means), and ``difference`` (inside
-            less even) with ``low`` and ``high``, a 95 % interval over patients, None of fewer than 10 maps.
+        Each has ``label, images, maps`` (those with a share), ``inside``, ``even`` (means), and ``difference`` (inside
+        less even) with ``low`` and ``high``, a 95 % interval over patients, None of fewer than 10 maps.
         """
         names = list(dict.fromkeys(self.table["label"]))
         rows = [_row("all", self.table, seed)]
@@ -70,10 +60,7 @@ class Explanation:
     def write(self, folder: str | os.PathLike[str], *, maps: bool) -> list[str]:
         """Write overlays, grid, table and, where wanted, maps in place of an earlier explanation; say what.
 
-        Raises
-        ------
-        OutputError
-            The folder cannot be written.
+        OutputError: the folder cannot be written.
         """
         place = Path(folder)
         labels = [label or "unknown" for label in self.table["label"]]
@@ -133,30 +120,13 @@ def explain_images(
     lungs: str | None = None,
     n_jobs: int = 1,
 ) -> Explanation:
-    """Map what speaks for a class in each image.
+    """Map what speaks for a class in each image of a manifest, whose labels may be "".
 
-    Parameters
-    ----------
-    model : ReferenceModel
-    manifest : DataFrame
-        Labels may be ``""``.
-    layer : str, optional
-        Whose maps; by default the last convolution.
-    target : str, optional
-        The class; by default the one that is predicted for each image.
-    lungs : {"given", "found", "either"}, optional
-        Whose lung masks, for what the network sees and for the shares alike. By default as it was trained; a network
-        of full images, or one whose data have no masks, takes the segmenter's where there is none.
-    n_jobs : int
+    ``layer``: whose maps, by default the last convolution's. ``target``: the class, by default the one predicted for
+    each image. ``lungs``: whose masks, for what the network sees and for the shares alike; by default as it was
+    trained, and a network of full images, or one whose data have no masks, takes the segmenter's where there is none.
 
-    Returns
-    -------
-    Explanation
-
-    Raises
-    ------
-    InputError
-        A histogram model, no such layer or class, or not one usable image.
+    InputError: a histogram model, no such layer or class, or not one usable image.
     """
     if isinstance(model, Model):
         raise InputError(

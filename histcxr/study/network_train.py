@@ -41,27 +41,15 @@ _HANDED_ON = ("epochs", "batch_size", "learning_rate", "second_stage_learning_ra
 class ReferenceSettings:
     """What network is trained, on what, and how; plain values that JSON can hold.
 
-    Parameters
-    ----------
-    architecture : str
-        One of :data:`~histcxr.reference.architectures.ARCHITECTURES`.
-    region, equalise, blur
-        What it sees; see :class:`~histcxr.reference.images.InputSettings`.
-    size, epochs, batch_size, learning_rate, patience : optional
-        None: what the architecture was published with.
-    classes : {2, "all"}
-        Sick against normal, or every label.
-    weights, unfrozen, second_stage_learning_rate, views, class_weight
-        See :class:`~histcxr.reference.classifier.ReferenceClassifier`.
-    augment : {"published", "none", "mild", "strong"}
-        How training images are varied: as the architecture was published, or one of
-        :data:`~histcxr.reference.augmentation.STRENGTHS`.
-    undersample : bool or int
-        As in :func:`histcxr.train`.
-    head : HeadOptions, optional
-    held_out : float or "val"
-        Share of the training patients that only says when to stop, from 0 (all epochs are run) to 0.5; or ``"val"``,
-        the validation part, of which no certificate can then be made.
+    ``architecture`` is one of :data:`~histcxr.reference.architectures.ARCHITECTURES`. ``region``, ``equalise`` and
+    ``blur`` say what it sees (:class:`~histcxr.reference.images.InputSettings`). ``size``, ``epochs``, ``batch_size``,
+    ``learning_rate`` and ``patience`` are by default what it was published with. ``classes``: 2, sick against normal,
+    or "all", every label. ``weights``, ``unfrozen``, ``second_stage_learning_rate``, ``views`` and ``class_weight``:
+    see :class:`~histcxr.reference.classifier.ReferenceClassifier`. ``augment``, how training images are varied:
+    ``"published"``, as the architecture was, or one of :data:`~histcxr.reference.augmentation.STRENGTHS`.
+    ``undersample``: as in :func:`histcxr.train`. ``held_out`` is the share of the training patients that only says
+    when to stop, from 0 (all epochs are run) to 0.5; or ``"val"``, the validation part, of which no certificate can
+    then be made.
     """
 
     architecture: str = "resnet-small"
@@ -146,14 +134,8 @@ def train_reference(
 ) -> ReferenceResult:
     """Train, certify (``by`` as in :func:`~histcxr.study.certify.certified`) and measure a reference network.
 
-    ``on_epoch`` is called with each epoch's values.
-
-    Raises
-    ------
-    InputError
-        An argument does not fit, or a part of the data lacks a class.
-    MissingDependencyError
-        When Keras or its backend is not installed; asked before any image is read.
+    ``on_epoch`` is called with each epoch's values. InputError: an argument does not fit, or a part of the data lacks
+    a class. MissingDependencyError: Keras or its backend is not installed; asked before any image is read.
     """
     keras = import_neural("keras", "to train a reference network")
     manifest = labelled_manifest(data)

@@ -54,18 +54,8 @@ def leave_out_seen(
     """Leave out every patient whom a model has seen in ``parts``: by any image of theirs, or by identity.
 
     Masks, file formats, sizes and names do not matter: images are recognised by decoded pixels, or as near-duplicates.
-
-    Returns
-    -------
-    Cohort
-    dict of str to int
-        Images that were left out: ``images`` in all; of them ``equal_pixels``, ``near_duplicates`` and
-        ``same_patient`` (not recognised themselves).
-
-    Raises
-    ------
-    InputError
-        When nothing is left, or what the model remembers is damaged.
+    The counts are of images left out: ``images`` in all; of them ``equal_pixels``, ``near_duplicates`` and
+    ``same_patient`` (not recognised themselves). InputError: nothing is left, or what the model remembers is damaged.
     """
     if not remembers(model):
         return cohort, _counts(np.zeros((3, len(cohort)), np.bool_))

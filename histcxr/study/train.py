@@ -48,17 +48,9 @@ MAX_MASK_DIFFERENCE = 0.05
 class TrainingResult:
     """What :func:`train` found.
 
-    Attributes
-    ----------
-    models : dict of str to Model
-        Every trained classifier, ready to use or to save.
-    best : Model
-        The one with the highest cross-validated AUC on the training patients; neither validation nor test
-        patients had a say.
-    report : dict
-        All figures, ready for JSON; ``report["classifiers"][NAME]["test"]`` holds those of the test patients.
-    trials : dict of str to DataFrame
-        Every setting that was tried.
+    ``models`` are all that were trained, by classifier; ``best`` has the highest cross-validated AUC on the training
+    patients: neither validation nor test patients had a say. ``report`` has all figures, ready for JSON, those of the
+    test patients in ``report["classifiers"][NAME]["test"]``. ``trials`` are the settings tried, by classifier.
     """
 
     models: dict[str, Model]
@@ -138,10 +130,6 @@ def train(
         For XGBoost.
     seed, n_jobs, progress
         Random seed, parallel workers, progress bar on stderr.
-
-    Returns
-    -------
-    TrainingResult
 
     Raises
     ------
@@ -227,10 +215,7 @@ def usual_recipe(zones: Zones | None = None, bands: bool | str | None = None) ->
 def classifier_names(classifiers: str | Sequence[str]) -> list[str]:
     """Return the names asked for, each once; ``"all"`` stands for every classifier of the registry.
 
-    Raises
-    ------
-    InputError
-        No name at all, or one that the registry does not know.
+    InputError: no name at all, or one that the registry does not know.
     """
     asked = [classifiers] if isinstance(classifiers, str) else list(classifiers)
     names = list(dict.fromkeys(asked))

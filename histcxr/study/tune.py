@@ -45,35 +45,18 @@ def search_settings(
     cache: str | PathLike[str] | None = None,
     progress: bool = False,
 ) -> TuningResult:
-    """Search for settings on the training patients of labelled radiographs.
+    """Search for settings on the training patients of labelled radiographs; the estimator found is not fitted.
 
     Validation and test patients have no part in it, so that thresholds and figures made on them later stand.
 
-    Parameters
-    ----------
-    data : path or DataFrame
-        Labelled radiographs: a folder, a CSV, or a manifest.
-    what : str or ReferenceSettings
-        A classifier of the registry except the stack, or a network that sees images, of which head and learning rate
-        are searched.
-    options : TuningOptions, optional
-        By default 20 trials for a network that sees images; device and space have no meaning there.
-    lungs, normal, cache, progress
-        As in :func:`histcxr.train`.
+    ``what`` is a classifier of the registry except the stack, or a network that sees images, of which head and
+    learning rate are searched. A network is judged on a fifth of the training patients; its ``options`` are by default
+    20 trials, and their device and space have no meaning. ``data, lungs, normal, cache, progress``: as in
+    :func:`histcxr.train`.
 
-    Returns
-    -------
-    TuningResult
-        Its estimator is not fitted. A network that sees images is judged on a fifth of the training patients.
-
-    Raises
-    ------
-    InputError
-        What does not fit, before any image is read; missing labels, one class only, a directory with another search.
-    HistcxrError
-        Every trial failed.
-    MissingDependencyError
-        Keras, its backend or Keras Tuner is wanted and not installed.
+    InputError: what does not fit, before any image is read; missing labels, one class only, a directory with another
+    search. HistcxrError: every trial failed. MissingDependencyError: Keras, its backend or Keras Tuner is wanted and
+    not installed.
     """
     options = options or TuningOptions()
     network = None if isinstance(what, str) else what
@@ -143,10 +126,7 @@ def write_search(
 ) -> list[Path]:
     """Write ``trials.csv`` and ``best.json``: what a search found for what is ``seen`` of an image.
 
-    Raises
-    ------
-    OutputError
-        The folder cannot be written.
+    OutputError: the folder cannot be written.
     """
     target = Path(folder)
     content = {**describe_search(result), _kind(seen): seen.to_dict()}
@@ -163,24 +143,11 @@ def write_search(
 def read_tuned(
     paths: Sequence[str | PathLike[str]], seen: Recipe | InputSettings
 ) -> dict[str, Mapping[str, Any]]:
-    """Read what :func:`write_search` wrote.
+    """Read what :func:`write_search` wrote: classifier or architecture to its parameters.
 
-    Parameters
-    ----------
-    paths : sequence of path
-        The folders of searches, or their ``best.json``.
-    seen : Recipe or InputSettings
-        What the models that are trained with them see of an image.
-
-    Returns
-    -------
-    dict
-        Classifier or architecture to its parameters.
-
-    Raises
-    ------
-    InputError
-        A file is missing or none of a search, two are for one classifier, or one was searched for something else.
+    ``paths`` are folders of searches, or their ``best.json``. ``seen`` is what the models that are trained with them
+    see of an image. InputError: a file is missing or none of a search, two are for one classifier, or one was searched
+    for something else.
     """
     found: dict[str, Mapping[str, Any]] = {}
     for path in paths:

@@ -56,28 +56,13 @@ class Key(NamedTuple):
 class AuditTrail:
     """An open audit trail, locked against other runs.
 
-    Parameters
-    ----------
-    path : str
-        The file; made if it is missing.
-    header : mapping
-        The run as it is about to be: at least the fields that must be the same to go on.
-    overwrite : bool
-        Start anew over whatever the file holds.
+    The file ``path`` is made if it is missing; ``overwrite`` starts anew over whatever it holds. ``header`` is the run
+    as it is about to be: at least the fields that must be the same to go on; afterwards it is the first line, the
+    given one or that of the run which goes on. ``unfinished``: an earlier run began this trail and did not come to its
+    end.
 
-    Attributes
-    ----------
-    header : dict
-        The first line: the given header, or that of the run which goes on.
-    unfinished : bool
-        An earlier run began this trail and did not come to its end.
-
-    Raises
-    ------
-    InputError
-        The file is an audit trail of another run, or no audit trail.
-    OutputError
-        It cannot be written, another run holds it, or it is damaged.
+    InputError: the file is an audit trail of another run, or none. OutputError: it cannot be written, another run
+    holds it, or it is damaged.
     """
 
     def __init__(self, path: str, header: dict[str, Any], *, overwrite: bool = False) -> None:

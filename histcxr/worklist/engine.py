@@ -102,10 +102,6 @@ def triage(
     progress : callable, optional
         Called with the number of rows done so far, after each batch.
 
-    Returns
-    -------
-    TriageSummary
-
     Raises
     ------
     InputError

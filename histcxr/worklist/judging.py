@@ -36,22 +36,11 @@ Signature = list[int] | None
 class Measured:
     """What became of one image before the model sees it.
 
-    Attributes
-    ----------
-    values : ndarray or None
-        What the model reads from an image: int64 (rows, 256), or the uint8 square of a network. None where there is
-        a reason.
-    reason : Reason or None
-    detail : str
-        What was found.
-    sha256, mask_sha256 : str
-        Of the files as they were read, "" where they could not be read.
-    stat, mask_stat : list of int or None
-        The files' :func:`signature` just before they were read: if one changes meanwhile, the next run sees it.
-    facts : mapping
-        What the list, or else the DICOM file, says of the image: its groups, and its patient.
-    uids : ImageUids
-        Of a DICOM file.
+    ``values`` is what the model reads from it: int64 (rows, 256), or the uint8 square of a network; None where there
+    is a ``reason``, of which ``detail`` says what was found. ``sha256`` and ``mask_sha256`` are of the files as they
+    were read, "" where they could not be; ``stat`` and ``mask_stat`` their :func:`signature` just before: if one
+    changes meanwhile, the next run sees it. ``facts`` is what the list, or else the DICOM file, says of the image: its
+    groups, and its patient. ``uids`` are of a DICOM file.
     """
 
     values: NDArray[Any] | None
@@ -86,18 +75,8 @@ def measure_images(
 ) -> list[Measured]:
     """Read some inputs and measure them; never raises an :class:`Exception`.
 
-    Parameters
-    ----------
-    items : sequence of InputFile
-    measure : callable
-        The model's, :meth:`~histcxr.store.judges.Judge.measure`.
-    segmenter : Segmenter, optional
-        What finds the lungs of images without a mask.
-
-    Returns
-    -------
-    list of Measured
-        One for each, in order.
+    One result each, in order, by the model's :meth:`~histcxr.store.judges.Judge.measure`. The ``segmenter`` finds the
+    lungs of images without a mask.
     """
     found: dict[int, Measured] = {}
     waiting: list[_Loaded] = []
@@ -197,19 +176,9 @@ def _measure_alone(
 
 
 def judge(model: Judge, batch: Sequence[Measured]) -> list[Verdict]:
-    """Score a batch and put each image into its drawer; never raises an :class:`Exception`.
+    """Score a batch and put each image into its drawer, in order; never raises an :class:`Exception`.
 
     A batch that the model fails on is scored one by one, so that only the images at fault go to review.
-
-    Parameters
-    ----------
-    model : Judge
-    batch : sequence of Measured
-
-    Returns
-    -------
-    list of Verdict
-        One for each, in order.
     """
     verdicts = [Verdict(REVIEW, None, found.reason, found.detail) for found in batch]
     places = [place for place, found in enumerate(batch) if found.values is not None]

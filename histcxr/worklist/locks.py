@@ -16,19 +16,8 @@ from histcxr.files.writing import write_error
 def open_locked(path: str) -> int:
     """Open a file for reading and appending, make it if it is missing, and keep every other run out.
 
-    Parameters
-    ----------
-    path : str
-
-    Returns
-    -------
-    int
-        A file descriptor; closing it gives the lock back.
-
-    Raises
-    ------
-    OutputError
-        The file cannot be written, is no plain file, or another run holds it.
+    Closing the descriptor gives the lock back. OutputError: it cannot be written, is no plain file, or another run
+    holds it.
     """
     while True:
         try:

@@ -24,22 +24,8 @@ _NAMES = ("file", "decision", "score", "reason_code")
 class FinishedTriage:
     """What a triage that came to its end found, row by row; holds 8 bytes a row and reads the rest when asked.
 
-    Parameters
-    ----------
-    worklist : path-like
-        Any format.
-    audit : path-like
-        Its audit trail.
-
-    Attributes
-    ----------
-    header : dict
-        The trail's first line: versions, model, thresholds, input.
-
-    Raises
-    ------
-    InputError
-        There is no such file, the run did not end, or worklist and trail do not belong together.
+    ``worklist`` has any format, ``audit`` is its trail, and ``header`` the trail's first line: versions, model,
+    thresholds, input. InputError: there is no such file, the run did not end, or the two do not belong together.
     """
 
     def __init__(self, worklist: str | os.PathLike[str], audit: str | os.PathLike[str]) -> None:

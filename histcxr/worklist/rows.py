@@ -36,25 +36,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class Row(NamedTuple):
     """One line of the worklist.
 
-    Attributes
-    ----------
-    file : str
-        Relative to the folder that was triaged.
-    patient_id : str
-        As the list says, or a pseudonym of the DICOM study; "" where nobody says, so that the image stands alone.
-    decision : str
-        ``rule_out``, ``review`` or ``rule_in``.
-    score : float or None
-        None where the image could not be judged.
-    reason : str
-        Why it could not be judged and what to do, in a sentence; "" where it was judged, also for a
-        ``review`` that lies between the thresholds.
-    reason_code : str
-        The same as a stable code; "" where it was judged.
-    model : str
-        Name and short hash.
-    study_uid, series_uid, sop_uid : str
-        Identifiers of a DICOM image (:class:`~histcxr.dicom.tags.ImageUids`); written only where asked for.
+    ``file`` is relative to the folder that was triaged. ``patient_id`` is as the list says, or a pseudonym of the
+    DICOM study; "" where nobody says, so that the image stands alone. ``decision`` is ``rule_out``, ``review`` or
+    ``rule_in``; ``score`` is None where the image could not be judged. ``reason`` says in a sentence why not and what
+    to do, ``reason_code`` the same as a stable code; both are "" where it was judged, also for a ``review`` between
+    the thresholds. ``model`` is name and short hash. ``study_uid, series_uid, sop_uid`` identify a DICOM image
+    (:class:`~histcxr.dicom.tags.ImageUids`); they are written only where asked for.
     """
 
     file: str
@@ -89,16 +76,8 @@ class RowWriter(Protocol):
 def writer_for(path: str, *, uids: bool = False) -> Callable[[Any], RowWriter]:
     """Return the writer that a worklist's name asks for; call it with a binary file.
 
-    Parameters
-    ----------
-    path : str
-    uids : bool
-        Whether the worklist has :data:`UID_COLUMNS`.
-
-    Raises
-    ------
-    InputError
-        The name ends in none of ``.csv``, ``.jsonl``, ``.ndjson``, ``.parquet``.
+    ``uids``: whether the worklist has :data:`UID_COLUMNS`. InputError: the name ends in none of ``.csv``, ``.jsonl``,
+    ``.ndjson``, ``.parquet``.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
@@ -225,22 +204,10 @@ def write_rows(file: Any, make_writer: Callable[[Any], RowWriter], rows: Iterabl
 
 
 class WorklistFile:
-    """A place for a worklist, locked against other runs while it is open.
+    """A place for a worklist, locked against other runs while it is open; ``remove`` removes the worklist there now.
 
-    Until :meth:`write` has ended there is at most a ``.partial`` file beside it, and whatever worklist was
-    there before.
-
-    Parameters
-    ----------
-    path : str
-        Where the worklist will be.
-    remove : bool
-        Remove the worklist that is there now.
-
-    Raises
-    ------
-    OutputError
-        The place cannot be written, or another run holds it.
+    Until :meth:`write` has ended there is at most a ``.partial`` file beside it, and whatever worklist was there
+    before. OutputError: the place cannot be written, or another run holds it.
     """
 
     def __init__(self, path: str, *, remove: bool = False) -> None:
@@ -259,10 +226,7 @@ class WorklistFile:
     def write(self, make_writer: Callable[[Any], RowWriter], rows: Iterable[Row]) -> None:
         """Write all rows, bring them onto the disk and move the file into its place.
 
-        Raises
-        ------
-        OutputError
-            The disk is full, or the place is gone.
+        OutputError: the disk is full, or the place is gone.
         """
         try:
             os.ftruncate(self._descriptor, 0)

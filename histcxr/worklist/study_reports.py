@@ -46,18 +46,10 @@ COPY = "a copy of an image that is in a report"
 
 @dataclass(frozen=True)
 class StudyReports:
-    """What was written.
+    """What was written into the folder ``output``, beside ``reports.csv``.
 
-    Attributes
-    ----------
-    total : int
-        Rows of the worklist.
-    reports, images : int
-        Reports written, one for each study, and images in them.
-    left_out : mapping of str to tuple of str
-        Reason to files that are in no report.
-    output : str
-        The folder: the reports and ``reports.csv``.
+    ``total`` rows of the worklist became ``reports``, one for each study, of ``images``; ``left_out`` has, by reason,
+    the files that are in no report.
     """
 
     total: int
@@ -85,31 +77,15 @@ def write_study_reports(
 ) -> StudyReports:
     """Write a structured report for each study of a finished triage; **they name the patients**.
 
-    The images must still be where the triage found them, unchanged: a report must not speak of another image than
-    the one that was judged. Of several copies of one image the most urgent counts.
+    The images must still be where the triage found them, unchanged: a report must not speak of another image than the
+    one that was judged. Of several copies of one image the most urgent counts.
 
-    Parameters
-    ----------
-    worklist : path-like
-        What :func:`histcxr.triage` wrote, in any format.
-    output : path-like
-        A new or empty folder. It gets ``SR000001.dcm`` and so on, and ``reports.csv`` with a row for every row of the
-        worklist (:data:`COLUMNS`).
-    audit : path-like, optional
-        The audit trail; by default the worklist's name with ``.audit.jsonl`` added.
+    ``worklist`` is what :func:`histcxr.triage` wrote, in any format; ``audit`` is by default its name with
+    ``.audit.jsonl`` added. ``output``, a new or empty folder, gets ``SR000001.dcm`` and so on, and ``reports.csv``
+    with a row for every row of the worklist (:data:`COLUMNS`).
 
-    Returns
-    -------
-    StudyReports
-
-    Raises
-    ------
-    MissingDependencyError
-        When highdicom is not installed.
-    InputError
-        The triage has not ended, worklist and audit trail do not belong together, or the folder is not empty.
-    OutputError
-        When a file cannot be written.
+    MissingDependencyError: highdicom is not installed. InputError: the triage has not ended, worklist and audit trail
+    do not belong together, or the folder is not empty. OutputError: a file cannot be written.
     """
     import_highdicom()
     folder = Path(output)

@@ -90,37 +90,18 @@ class Order:
 class TriageSummary:
     """What a triage did.
 
-    Attributes
-    ----------
-    total : int
-        Rows of the worklist, one for each input.
-    drawers : mapping of str to int
-        Rows of ``rule_in``, ``review`` and ``rule_out``.
-    unjudged : int
-        Rows of ``review`` that could not be judged and need attention.
-    reasons : mapping of str to int
-        These by reason code, the most frequent first.
-    skipped : mapping of str to int
-        Files that are no images, by extension; they have no row.
-    patients : mapping of str to int
-        Patients of ``rule_in``, ``review`` and ``rule_out``; an image without a patient is its own.
-    site : mapping or None
-        What the test of the folder found (:class:`~histcxr.decision.site.SiteTest`); None where the model has no
-        reference.
-    withheld : bool
-        The folder differs from the certified population, so nobody is ruled out or in.
-    resumed : int
-        Rows taken over from an earlier run with the same output.
-    model : str
-        Name and short hash, as in the worklist.
-    output, audit : str
-        The worklist and the audit trail.
-    seconds, images_per_second : float
-        Wall time, and the rate of the images judged in this run.
-    notes : tuple of str
-        What a careful reader must know: thresholds that are not certified, nothing found.
-    warnings : tuple of str
-        Warnings of the libraries during the run, each once.
+    ``total`` counts the rows, one for each input; ``drawers`` those of ``rule_in``, ``review`` and ``rule_out``;
+    ``unjudged`` those of ``review`` that could not be judged, and ``reasons`` these by code, the most frequent first.
+    ``skipped`` counts files that are no images, by extension; they have no row. ``patients`` counts those of each
+    drawer; an image without a patient is its own.
+
+    ``site`` is what the test of the folder found (:class:`~histcxr.decision.site.SiteTest`), None where the model has
+    no reference; ``withheld``: the folder differs from the certified population, so nobody is ruled out or in.
+    ``resumed`` rows were taken over from an earlier run with the same output.
+
+    ``model`` is name and short hash; ``output`` and ``audit`` are the worklist and its trail; ``seconds`` is wall
+    time, ``images_per_second`` the rate of the images judged in this run. ``notes`` are what a careful reader must
+    know, ``warnings`` those of the libraries, each once.
     """
 
     total: int

@@ -35,10 +35,7 @@ def pack_site(coordinates: NDArray[np.float64]) -> str:
 
 
 def patient_of(facts: Mapping[str, str], study_uid: str, key: str) -> str:
-    """Name the patient of an input: as the list does, else by the DICOM study, as a pseudonym; "" for unknown.
-
-    The ``key`` is of one run, so pseudonyms of two runs tell nothing.
-    """
+    """Name the patient as the list does, else by the DICOM study, as a pseudonym by the run's ``key``; "": unknown."""
     if facts.get("patient_id"):
         return facts["patient_id"]
     if not study_uid:
@@ -57,12 +54,8 @@ class _Image:
 class WholeFolder:
     """What is gathered while rows come in, and what follows from it at the end.
 
-    Parameters
-    ----------
-    site : SiteReference or None
-        The model's; None: no folder can be tested.
-    trusted : bool
-        Judge the folder as if it came from the certified population.
+    Without the model's ``site`` no folder can be tested; ``trusted`` judges it as if it came from the certified
+    population.
     """
 
     def __init__(self, site: SiteReference | None, trusted: bool) -> None:

@@ -62,7 +62,8 @@ def two_classes(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
     if len(classes) > 2:
         raise InputError(f"Only binary classification is supported. The type of the target is {kind}.")
     if len(classes) < 2:
-        raise InputError(f"y must hold two classes; got one class, {classes[0]!r}")
+        found = f"one class, {classes[0]!r}" if len(classes) else "none"
+        raise InputError(f"y must hold two classes; got {found}")
     return classes, encoded
 
 

@@ -9,8 +9,8 @@ on behind the last line.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-import secrets
 import time
 import warnings
 from collections import deque
@@ -343,17 +343,19 @@ def _header(
     uids: bool,
 ) -> dict[str, Any]:
     packages = installed_versions((*PACKAGES, *model.packages))
+    place, digest = os.path.abspath(os.fspath(inputs)), model_hash(model)
     return {
         "histcxr": packages.pop("histcxr"),
         "packages": packages,
-        "model": {"name": model.name, "hash": model_hash(model)},
+        "model": {"name": model.name, "hash": digest},
         **model.describe_input(),
         "segmenter": None if segmenter is None else segmenter.digest,
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
-        "input": os.path.abspath(os.fspath(inputs)),
+        "input": place,
         "masks": None if masks is None else os.path.abspath(os.fspath(masks)),
         "uids": uids,
-        "key": secrets.token_hex(16),  # of the pseudonyms of DICOM patients
+        # Of the pseudonyms of DICOM patients: the same for the same folder and model, so that runs can be compared.
+        "key": hashlib.sha256(f"{place}\0{digest}".encode("utf-8", "surrogatepass")).hexdigest()[:32],
         "options": {"batch_size": batch_size},
     }
 

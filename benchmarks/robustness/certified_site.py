@@ -1,6 +1,6 @@
 """Is a folder of the certified hospitals? False alarms and power of the site test, beside tests that are known.
 
-    python -m benchmarks.robustness.site_test --data COLLECTIONS
+    python -m benchmarks.robustness.certified_site --data COLLECTIONS
 
 COLLECTIONS holds covid_full, chest_xray (whose test patients are the known hospitals) and foreign/* (one folder a
 hospital that nobody trained on). Folders are drawn at random without replacement, of 40, 100 and 400 images, the

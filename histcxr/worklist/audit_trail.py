@@ -24,7 +24,7 @@ from histcxr.worklist.locks import open_locked, write_all, write_error
 
 AUDIT_SUFFIX = ".audit.jsonl"
 FORMAT = "histcxr audit trail"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: patients, own drawers, the site
 # A run goes on only where all of these are the same; anything else would mix two runs in one worklist.
 _SAME = (
     "format",

@@ -29,6 +29,7 @@ _PUBLIC = {
     "calibrate": "histcxr.study.certify",
     "evaluate": "histcxr.study.evaluate",
     "triage": "histcxr.worklist.engine",
+    "monitor": "histcxr.site.monitor",
     "load_model": "histcxr.store",
     "save_model": "histcxr.store",
     "HistcxrError": "histcxr.exceptions",

@@ -22,6 +22,11 @@ COMMANDS = {
     "calibrate": ("calibrate", "command", "Certify a saved model's thresholds on your own patients."),
     "evaluate": ("evaluate", "command", "Measure a saved model, or compare two, on labelled radiographs."),
     "triage": ("triage", "triage", "Sort a folder into rule_out, review and rule_in."),
+    "monitor": (
+        "site.monitor",
+        "command",
+        "Watch over a site's worklists; alarm where the promise is in doubt.",
+    ),
     "report": ("triage", "report", "Write DICOM Structured Reports of a triage; they name patients."),
     "explain": ("explain", "command", "Show where a network looks."),
     "segment": ("segment", "segment", "Find the lungs in a folder of radiographs."),

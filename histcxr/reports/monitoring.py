@@ -72,7 +72,7 @@ def monitor_report(result: Mapping[str, Any]) -> str:
         *before,
         markdown_table(rows),
         "",
-        *([f"Not judged: {counts_text(reasons)}."] if reasons else []),
+        *([f"Not judged: {counts_text(reasons)}.", ""] if reasons else []),
         markdown_table(tests),
         "",
         f"Evidence of {limit:g} is an alarm. The chance that any of the tests ever gives a false one is at most "

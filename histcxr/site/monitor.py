@@ -9,6 +9,7 @@ Everything else (shares, scores, refusals) is shown and never an alarm, since it
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ from histcxr.store import load_model, model_hash
 from histcxr.store.judges import SavedModel
 from histcxr.study.cohort import normal_label
 
-__all__ = ["MonitorResult", "Watch", "monitor"]
+__all__ = ["ImageTests", "MonitorResult", "Watch", "monitor", "watch_promise"]
 
 _FINEST: Final = 1 / 4000  # what the site test's draws can tell from 0
 _LEAST_COMPARED: Final = 100  # images on either side of "before" and "lately"
@@ -117,7 +118,8 @@ def monitor(
     labels : path-like, optional
         A CSV of truths that became known later: ``label``, and ``patient_id`` or ``image`` (as ``file`` in the
         worklist; with ``worklist``, its file name, where several hold such a file). Patients must be drawn without
-        regard to what is known of them but their drawer (all of them, or every tenth patient ruled out and all others).
+        regard to what is known of them but their drawer (all of them, or every tenth patient ruled out and all others),
+        and the labels of a worklist come together: the bound is exact where none is added to an earlier one afterwards.
     normal : str, optional
         The label that means normal, by default the model's; every other one is sick.
 
@@ -135,7 +137,7 @@ def monitor(
         raise InputError("worklists must name at least one worklist of histcxr triage, got none")
     used = load_model(model) if isinstance(model, str | os.PathLike) else model
     digest = model_hash(used)
-    stream, images = Worklists(digest), _Images(used.site)
+    stream, images = Worklists(digest), ImageTests(used.site)
     for path in paths:
         images.add(stream.add(path))
     truths: dict[str, bool] = {}  # of each patient: sick as soon as one label is
@@ -147,7 +149,7 @@ def monitor(
         else:
             truths[patient] = truths.get(patient, False) or sick
     promises = [
-        _promise(stream.batches, truths, choice, sick)
+        watch_promise(stream.batches, truths, choice, sick)
         for choice, sick in ((used.rule_out, True), (used.rule_in, False))
     ]
     notes = [*stream.notes(), *_lately(stream.batches)]
@@ -168,7 +170,7 @@ def monitor(
     )
 
 
-class _Images:
+class ImageTests:
     """The two tests that need no labels, day by day."""
 
     def __init__(self, site: SiteReference | None) -> None:
@@ -259,25 +261,35 @@ def _watch(
     )
 
 
-def _promise(
+def watch_promise(
     batches: Sequence[Batch], truths: Mapping[str, bool], choice: ThresholdChoice, sick: bool
 ) -> tuple[Watch, dict[str, Any]]:
-    """Test one promise on the patients of one class: a sick one who is ruled out is wrong, or a normal one ruled in."""
+    """Test one promise on the patients of one class: a sick one who is ruled out is wrong, or a normal one ruled in.
+
+    ``truths`` says who is sick. Drawers may be read in different shares. Of the drawers that are right, those that are
+    read more are thinned out (at random, by the patients' names) to the share of the one that is read least.
+    """
     name, drawer = ("sensitivity", RULE_OUT) if sick else ("specificity", RULE_IN)
-    counts, ratio, weighted = np.zeros((len(batches), 2), np.int64), np.ones(len(batches)), np.zeros(2)
+    counts, ratio = np.zeros((len(batches), 2), np.int64), np.ones(len(batches))
+    read, weighted, even = np.zeros(2, np.int64), np.zeros(2), True
     for row, batch in enumerate(batches):
-        wrong = np.array([one == drawer for one in batch.patients.values()], bool)
+        drawers = np.array(list(batch.patients.values()), object)
         known = np.array([one in truths for one in batch.patients], bool)
         mine = np.array([truths.get(one) is sick for one in batch.patients], bool)
-        # How many of each side have a label; where a side is empty, there was nobody to choose from.
-        shares = np.array([known[side].mean() if side.any() else 1.0 for side in (wrong, ~wrong)])
-        if batch.day.withheld or not shares.all():
-            continue  # no promise was made, or one side was not read at all
-        if wrong.any() and not wrong.all():
-            ratio[row] = shares[0] / shares[1]
-        counts[row] = (mine & wrong).sum(), (mine & ~wrong).sum()
-        weighted += counts[row] / shares
-    missed, total = int(counts[:, 0].sum()), int(counts.sum())
+        shares = {str(one): float(known[drawers == one].mean()) for one in np.unique(drawers)}
+        if batch.day.withheld or not all(shares.values()):
+            continue  # no promise was made, or a drawer was not read at all
+        least = min((share for one, share in shares.items() if one != drawer), default=1.0)
+        # Where nobody is wrong there was nobody to choose from.
+        ratio[row] = shares.get(drawer, least) / least
+        share, wrong = np.array([shares[one] for one in drawers.tolist()]), drawers == drawer
+        kept = np.array([_chance(one) for one in batch.patients]) * share < least
+        counts[row] = (mine & wrong).sum(), (mine & ~wrong & kept).sum()
+        for side, inside in enumerate((mine & wrong, mine & ~wrong)):
+            read[side] += inside.sum()
+            weighted[side] += (1 / share[inside]).sum()
+        even = even and len(set(shares.values())) < 2
+    missed, total = int(read[0]), int(read.sum())
     figures: dict[str, Any] = {
         "promised": choice.target if choice.certified else None,
         "patients": total,
@@ -286,7 +298,7 @@ def _promise(
         "interval": None,
     }
     who, between = "sick" if sick else "normal", ""
-    if total and np.allclose(ratio, 1):
+    if total and even:
         found = proportion(total - missed, total)
         figures["interval"], between = [found.low, found.high], f" ({found.low:.3f}-{found.high:.3f})"
     if not choice.certified:
@@ -299,6 +311,14 @@ def _promise(
         )
     evidence = promise_evidence(counts[:, 0], counts[:, 1], choice.target, ratio)
     return _watch(batches, name, evidence.tolist(), total > 0, text), figures
+
+
+def _chance(patient: str) -> float:
+    """Return a number from 0 to 1 that looks random and is always the same."""
+    return (
+        int.from_bytes(hashlib.blake2b(patient.encode("utf-8", "surrogatepass"), digest_size=7).digest())
+        / 2**56
+    )
 
 
 def _read_labels(path: _Path, normal: str) -> list[tuple[tuple[str, str, str], bool]]:

@@ -128,3 +128,35 @@ def test_without_axes_beside_the_groups_nothing_is_compared():
     test = ChangeTest(np.array([[0.0], [1.0]]))
     assert not test.possible
     assert test.add(np.zeros((500, 1)), np.full(500, 0.5)) == 1
+
+
+def test_mapie_finds_the_broken_promise_too_and_no_sooner():
+    """MAPIE's RiskMonitoring, a time-uniform bound of the same errors, at the same level."""
+    monitoring = pytest.importorskip("mapie.exchangeability_testing")
+    rng = np.random.default_rng(6)
+    for _ in range(3):
+        missed = rng.random((30, 15)) < 0.25
+        ours = np.flatnonzero(promise_evidence(missed.sum(1), (~missed).sum(1), 0.95) >= LIMIT)
+        test = monitoring.RiskMonitoring(risk="recall", threshold=0.05, test_level=2 / LIMIT, warn=False)
+        theirs = []
+        for one in missed:
+            test.update(np.ones(15, int), (~one).astype(int))
+            theirs.append(test.harmful_shift_detected)
+        assert ours[0] <= np.flatnonzero(theirs)[0]
+
+
+def test_a_martingale_of_scores_takes_more_sick_for_drift():
+    """The trap: MAPIE's martingale alarms on shares of sick patients that move."""
+    monitoring = pytest.importorskip("mapie.exchangeability_testing")
+    rng = np.random.default_rng(7)
+    martingale = monitoring.OnlineMartingaleTest(task="classification", warn=False)
+    ours, history, theirs = ChangeTest(MEANS), [], []
+    for share in np.repeat([0.1, 0.8], 8):
+        rows, scores = day(rng, 100, share)
+        assert ours.add(rows, scores) < LIMIT
+        for score in scores:
+            if history:
+                p_value = martingale.compute_p_value(score, np.array(history))
+                theirs.append(martingale.update_simple_jumper_martingale(p_value))
+            history.append(score)
+    assert max(theirs) > LIMIT

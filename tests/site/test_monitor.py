@@ -23,7 +23,8 @@ from histcxr.exceptions import InputError
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.site import monitor as module
-from histcxr.site.monitor import monitor
+from histcxr.site.monitor import monitor, watch_promise
+from histcxr.site.worklists import Batch, Day
 from histcxr.store import Model, save_model
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, FORMAT, FORMAT_VERSION
 from histcxr.worklist.rows import Row, write_rows, writer_for
@@ -197,6 +198,28 @@ def test_a_promise_that_broke_is_an_alarm(stream, model, audited):
     sick = [out for _, label, out in made.truth if label != "Normal"]
     assert result.labelled["sensitivity"]["estimate"] == pytest.approx(1 - np.mean(sick), abs=0.06)
     assert (result.labelled["sensitivity"]["interval"] is None) == (audited > 1)
+
+
+@pytest.mark.parametrize(("taken", "alarms"), [(0.05, False), (0.2, True)])
+def test_drawers_that_are_read_in_different_shares_are_no_evidence(taken, alarms):
+    """Of the normal ones many are ruled out, of whom every tenth is read; all others are."""
+    rng = np.random.default_rng(11)
+    choice = rule_in_threshold(np.zeros(100))
+    for stream in range(6):
+        batches, truths = [], {}
+        for number in range(40):
+            names = [f"{stream}-{number}-{i}" for i in range(100)]
+            drawers = rng.choice(["rule_in", "rule_out", "review"], 100, p=[taken, 0.6, 0.4 - taken]).tolist()
+            day = Day(str(number), "", 100, 0, {}, {}, 0, 100, 0.5, False)
+            batches.append(Batch(day, dict(zip(names, drawers, strict=True)), [0.5] * 100, [None] * 100))
+            truths |= {
+                name: False
+                for name, drawer in zip(names, drawers, strict=True)
+                if drawer != "rule_out" or rng.random() < 0.1
+            }
+        watch, figures = watch_promise(batches, truths, choice, sick=False)
+        assert watch.alarm == alarms
+        assert figures["estimate"] == pytest.approx(1 - taken, abs=0.03)
 
 
 def test_labels_of_one_side_alone_say_nothing(quiet, model):

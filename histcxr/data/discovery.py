@@ -25,7 +25,7 @@ MANIFEST_NAME = "manifest.csv"
 
 _PATHS = ("image", "mask")
 
-IN_MASKS = "in folders of masks"
+IN_MASKS = "files in folders of masks"
 """Under this the files are counted that lie in folders called ``masks`` and the like."""
 
 KNOWN_FOLDER = "links to folders"

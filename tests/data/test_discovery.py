@@ -139,7 +139,7 @@ def test_files_in_mask_folders_are_counted(tmp_path):
     touch(tmp_path, "1.png", "MASK/2.png", "a/masks_2020/b/3.png", "a/masks_2020/4.png")
     inputs = find_inputs(tmp_path)
     assert [entry.relative for entry in inputs] == ["1.png"]
-    assert inputs.skipped == {"in folders of masks": 3}
+    assert inputs.skipped == {"files in folders of masks": 3}
 
 
 def test_links_that_double_a_folder_give_each_file_once(tmp_path):

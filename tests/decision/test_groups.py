@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import binom, norm
+from scipy.stats import norm
 
+from benchmarks.robustness import groups_cost as benchmark
+from histcxr.decision import thresholds as promises
 from histcxr.decision.groups import GroupThresholds, certify_groups
 from histcxr.decision.thresholds import certify, decide, joint_confidence, rule_out_threshold
 from histcxr.exceptions import InputError
@@ -24,26 +26,6 @@ def test_without_groups_it_is_the_plain_certificate():
     found, plain = certify_groups(scores, sick, None, {}), certify(scores, sick, None)
     assert (found.rule_out.overall, found.rule_in.overall) == plain
     assert (found.rule_out.limits({}, 3) == plain.rule_out.threshold).all()
-
-
-@pytest.mark.parametrize("n_groups", [2, 8])
-def test_all_promises_hold_at_once(n_groups):
-    """The share of calibrations in which any group falls short stays under 5 % plus its Monte-Carlo error."""
-    rng, draws, target = np.random.default_rng(n_groups), 400, 0.9
-    means = 1 + 0.6 * np.arange(n_groups)
-    broken = 0
-    for _ in range(draws):
-        parts = [np.sort(rng.normal(mean, size=100)) for mean in means]
-        scores = norm.cdf(np.concatenate(parts))
-        names = np.repeat([f"g{i}" for i in range(n_groups)], 100)
-        found = certify_groups(
-            np.append(scores, 0.5), np.append(np.ones(len(scores), bool), False), None,
-            {"disease": np.append(names, "none")}, sensitivity=target,
-        )  # fmt: skip
-        limits = found.rule_out.limits({"disease": [f"g{i}" for i in range(n_groups)]}, n_groups)
-        true_sensitivity = norm.sf(norm.ppf(np.clip(limits, 1e-12, 1)) - means)
-        broken += bool((true_sensitivity < target).any())
-    assert broken <= binom.ppf(0.999, draws, 0.05)
 
 
 def test_an_unknown_group_gets_the_strictest_threshold():
@@ -226,3 +208,38 @@ def test_it_decides_as_crepes_with_mondrian_categories(seed, step):
     drawers = found.decide(new, known)
     assert ((drawers == "rule_out") == beyond["rule_out"]).all()
     assert ((drawers == "rule_in") == (beyond["rule_in"] & ~beyond["rule_out"])).all()
+
+
+# ---- the benchmark is the same check, larger
+
+
+def test_all_promises_hold_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "GROUPS", (2, 8))
+    assert benchmark.main(["--draws", "400", "--json", str(tmp_path / "rows.json")]) == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert capsys.readouterr().out.count("\n|      8 |") == len(rows) / 2 == 6
+    for row in rows:
+        assert row["broken"]["value"] <= 0.05
+        # A promise has a price, and whoever does not pay it fails the group that is hard.
+        assert row["specificity_unknown"] < row["specificity"] < row["one_specificity"]
+        assert (row["one_broken"] > 0.5) == (row["population"] != "alike")
+        assert row["one_worst"] < row["worst"]
+
+
+def test_benchmark_fails_when_too_many_errors_are_allowed(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "GROUPS", (2,))
+    true_count = promises.errors_allowed
+    monkeypatch.setattr(promises, "errors_allowed", lambda n, *a: true_count(n, *a) + (4 if n else 0))
+    assert benchmark.main(["--draws", "200"]) == 1
+    assert "FAILS" in capsys.readouterr().out
+
+
+def test_benchmark_populations_know_their_own_truth():
+    population = benchmark.populate("shifted", 3, equal=False)
+    rng, limits = np.random.default_rng(0), np.array([[1.0, 1.2, 1.4]])
+    sick = (rng.normal(population.sick, size=(100_000, 3)) >= limits).mean(axis=0)
+    out = (rng.normal(population.normal, size=(100_000, 3)) < limits).mean(axis=0)
+    assert population.sensitivities(limits)[0] == pytest.approx(sick, abs=0.006)
+    assert population.specificities(limits)[0] == pytest.approx(
+        np.average(out, weights=population.sizes), abs=0.006
+    )

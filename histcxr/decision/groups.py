@@ -4,6 +4,7 @@ A threshold that is certified over all patients may fail one group of them and m
 group is certified by itself (group-conditional, or Mondrian, conformal thresholds; Vovk, 2012), and all promises hold
 at once with the stated confidence, which is shared among them (Bonferroni). Groups of the very same images, such as a
 disease that all sick children have and no adult, are one group to the calibration patients: one promise, one share.
+Who is in which group is taken as given, not as chance.
 
 An image is judged by the strictest of what applies to it: the threshold over all patients; in each column its own
 group's where the group is known, the strictest of the column where it is not. So a promise needs no knowledge of the

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from histcxr.decision.groups import GroupCertificates
 from histcxr.decision.thresholds import joint_confidence
 
 _GROUPS_MEAN = (
@@ -84,7 +85,7 @@ def thresholds_report(
             f"The thresholds cross (rule_in alone would begin above {taken['threshold']:.4f}): what lies between them "
             "is ruled out, and nothing goes to review for its score."
         )
-    together = joint_confidence([out, taken, *_within(groups)])
+    together = joint_confidence([out, taken, *_further(groups)])
     if together is not None and (both or groups is not None):
         lines.append(
             f"All certified promises hold together with a confidence of at least {100 * together:.4g} %."
@@ -166,11 +167,6 @@ def _groups_table(groups: Mapping[str, Any]) -> str:
     return markdown_table(rows)
 
 
-def _within(groups: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+def _further(groups: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """List the promises within groups."""
-    return [
-        choice
-        for drawer in (groups or {}).values()
-        for values in drawer["groups"].values()
-        for choice in values.values()
-    ]
+    return [] if groups is None else GroupCertificates.from_dict(groups).further_promises()

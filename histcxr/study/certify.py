@@ -91,8 +91,8 @@ def certified(
         training["site"] = fit_site(numbers, names, model.site_names).to_dict()
     model = replace(model, rule_out=rule_out, rule_in=rule_in, training=training, metrics={})
     promises = [rule_out.to_dict(), rule_in.to_dict()]
-    for drawer in model.groups or ():
-        promises += [choice.to_dict() for values in drawer.groups.values() for choice in values.values()]
+    if model.groups is not None:
+        promises += model.groups.further_promises()
     training["certified"] = {
         **judged.describe(),
         "refused": int(refused.sum()),

@@ -34,6 +34,9 @@ from histcxr.study.seen import REMEMBERS_NOBODY, leave_out_seen, remember, remem
 #: Value of a network's ``held_out``: the validation part itself says when to stop, and can then certify nothing.
 ON_VAL: Final = "val"
 
+#: Value of a labelling list's column ``drawn``: the patient is there for his score, so he can train but not certify.
+BY_SCORE: Final = "by_score"
+
 #: What a certified population is a mixture of, where the data say so.
 _SITE_GROUPS: Final = ("label", "source", "view")
 
@@ -179,9 +182,11 @@ def calibrate(
     manifest = labelled_manifest(data)
     if split is None:
         split = "val" if (manifest["split"].astype(str) == "val").any() else "all"
+    manifest = only_split(manifest, split)
+    refuse_drawn_by_score(manifest)
     on_val = training.get("settings", {}).get("held_out") == ON_VAL
     fitted_on = ("train", "val") if on_val else ("train",)
-    cohort, seen = leave_out_seen(read_cohort(only_split(manifest, split), model, reading), model, fitted_on)
+    cohort, seen = leave_out_seen(read_cohort(manifest, model, reading), model, fitted_on)
     cohort.require_both_classes(f"the calibration patients (split {split})")
     promise = Promise(sensitivity, specificity, confidence)
     training["val"] = {**cohort.describe(), "left_out": seen, "fingerprint": cohort.digest()}
@@ -192,6 +197,16 @@ def calibrate(
     if not found.rule_out.certified and not found.rule_in.certified:
         raise InputError(f"{found.rule_out.message}; {found.rule_in.message}")
     return found
+
+
+def refuse_drawn_by_score(manifest: pd.DataFrame) -> None:
+    """Raise :class:`InputError` where patients were drawn for their scores: they cannot certify."""
+    drawn = manifest["drawn"].astype(str) == BY_SCORE if "drawn" in manifest else np.zeros(0)
+    if drawn.any():
+        raise InputError(
+            f"data must hold patients drawn at random, but {int(drawn.sum())} images were drawn by score (column "
+            "drawn), so they cannot certify: keep to --split val of the labelling list"
+        )
 
 
 def contradicted(

@@ -31,6 +31,7 @@ _PUBLIC = {
     "triage": "histcxr.worklist.engine",
     "plan": "histcxr.site.plan",
     "plan_auc": "histcxr.site.plan",
+    "plan_scores": "histcxr.site.plan",
     "Aim": "histcxr.site.plan",
     "draw_labelling_list": "histcxr.site.labelling",
     "load_model": "histcxr.store",

@@ -6,7 +6,8 @@ right side, is a function g(u) of it that rises (the ROC curve read sideways). S
 quantiles of a Beta distribution: exact, without simulation, for continuous scores and for tied ones.
 
 Everything is told of rule_out, whose own class is the sick and whose worth is the specificity; rule_in is its mirror
-image: own class the normals, worth the sensitivity.
+image: own class the normals, worth the sensitivity. Where the two thresholds cross, rule_in keeps less than is told
+here.
 """
 
 from __future__ import annotations

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from histcxr.checks import open_unit, whole_number
+from histcxr.checks import open_unit, scores_and_sick, whole_number
 from histcxr.decision.auc import auc as area_of
 from histcxr.decision.intervals import Record, patient_labels, patient_scores
 from histcxr.decision.planning import (
@@ -29,9 +30,9 @@ from histcxr.store.judges import SavedModel
 from histcxr.study.certify import ON_VAL, Promise
 from histcxr.study.cohort import Data, Reading, labelled_manifest, only_split, read_cohort
 from histcxr.study.evaluate import Judged
-from histcxr.study.seen import leave_out_seen
+from histcxr.study.seen import REMEMBERS_NOBODY, leave_out_seen, remembers
 
-__all__ = ["Aim", "DrawerPlan", "Plan", "plan", "plan_auc"]
+__all__ = ["Aim", "DrawerPlan", "Plan", "plan", "plan_auc", "plan_scores"]
 
 #: Squared distances of the site test that are told: other hospitals differ by 5 and more.
 DISTANCES: Final = (2.5, 3.0, 5.0)
@@ -152,24 +153,47 @@ def plan(
     InputError
         One class only, nobody that the model has not seen, or numbers out of range.
     """
-    wanted, manifest = aim or Aim(), labelled_manifest(data)
-    cohort = read_cohort(only_split(manifest, split), model, reading or Reading("either"))
+    cohort = read_cohort(only_split(labelled_manifest(data), split), model, reading or Reading("either"))
     on_val = model.training.get("settings", {}).get("held_out") == ON_VAL
     cohort, seen = leave_out_seen(cohort, model, ("train", "val") if on_val else ("train",))
     judged = Judged.of(model, cohort)
-    cohort, scores = judged.cohort, judged.scores
+    cohort = judged.cohort
     cohort.require_both_classes("the patients to plan from")
-    sick = patient_labels(cohort.sick, cohort.patients)
-    highest = patient_scores(scores, cohort.patients)
+    left_out = (
+        f"{seen['images']} images left out that it has seen"
+        if remembers(model)
+        else f"too good where they trained it: {REMEMBERS_NOBODY}"
+    )
+    found = plan_scores(
+        judged.scores, cohort.sick, cohort.patients, aim, site=model.site, draws=draws, seed=seed
+    )
+    return replace(found, basis=f"{model.name}'s {found.basis} ({left_out})")
+
+
+def plan_scores(
+    scores: ArrayLike,
+    sick: ArrayLike,
+    patient_ids: ArrayLike | None = None,
+    aim: Aim | None = None,
+    *,
+    site: SiteReference | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> Plan:
+    """Plan from scores (n,) of images, whoever gave them, e.g. a worklist's; as :func:`plan` otherwise.
+
+    ``sick`` is bool (n,); ``patient_ids`` (n,), ``""`` or None makes an image its own patient; ``site`` is the model's
+    reference for the site test.
+    """
+    values, truth = scores_and_sick(scores, sick)
+    labels, highest = patient_labels(truth, patient_ids), patient_scores(values, patient_ids)
     worths = {
-        kind: worths_of_scores(highest, sick, kind=kind, draws=draws, seed=seed)
+        kind: worths_of_scores(highest, labels, kind=kind, draws=draws, seed=seed)
         for kind in (RULE_OUT, RULE_IN)
     }
-    basis = (
-        f"{model.name}'s scores of {int(sick.sum())} sick and {int((~sick).sum())} normal patients "
-        f"({seen['images']} images left out that it has seen)"
-    )
-    return _plan(basis, area_of(highest, sick).value, worths, wanted, float(sick.mean()), model.site)
+    basis = f"scores of {int(labels.sum())} sick and {int((~labels).sum())} normal patients"
+    area = area_of(highest, labels).value
+    return _plan(basis, area, worths, aim or Aim(), float(labels.mean()), site)
 
 
 def _plan(

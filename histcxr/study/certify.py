@@ -69,9 +69,10 @@ def certified(
     all, where a refused image goes to review. With ``by``, every group of these columns is certified by itself; the
     thresholds over all patients then have their share of the confidence. ``also`` belongs to the same population,
     which is described (``training["site"]``) but certifies nothing. InputError: ``by`` names a column that the data do
-    not have.
+    not have, or the cohort holds patients whom a labelling list drew by score.
     """
     check_columns(by, cohort.table)
+    _refuse_drawn_by_score(cohort.table)
     refused = model.unfamiliar(cohort.values)
     judged = cohort.part(~refused)
     scores = np.full(len(cohort), np.nan)
@@ -106,6 +107,16 @@ def certified(
         "joint_confidence": joint_confidence(promises),
     }
     return replace(model, training=training)
+
+
+def _refuse_drawn_by_score(table: pd.DataFrame) -> None:
+    """Raise :class:`InputError` where patients were drawn for their scores: they cannot certify."""
+    drawn = table["drawn"].astype(str) == BY_SCORE if "drawn" in table else np.zeros(0)
+    if drawn.any():
+        raise InputError(
+            f"data must hold patients drawn at random, but {int(drawn.sum())} images were drawn by score (column "
+            "drawn), so they cannot certify: keep to --split val of the labelling list"
+        )
 
 
 def _worth(model: SavedModel, cohort: Cohort, scores: NDArray[np.float64]) -> dict[str, float | None]:
@@ -182,11 +193,9 @@ def calibrate(
     manifest = labelled_manifest(data)
     if split is None:
         split = "val" if (manifest["split"].astype(str) == "val").any() else "all"
-    manifest = only_split(manifest, split)
-    refuse_drawn_by_score(manifest)
     on_val = training.get("settings", {}).get("held_out") == ON_VAL
     fitted_on = ("train", "val") if on_val else ("train",)
-    cohort, seen = leave_out_seen(read_cohort(manifest, model, reading), model, fitted_on)
+    cohort, seen = leave_out_seen(read_cohort(only_split(manifest, split), model, reading), model, fitted_on)
     cohort.require_both_classes(f"the calibration patients (split {split})")
     promise = Promise(sensitivity, specificity, confidence)
     training["val"] = {**cohort.describe(), "left_out": seen, "fingerprint": cohort.digest()}
@@ -197,16 +206,6 @@ def calibrate(
     if not found.rule_out.certified and not found.rule_in.certified:
         raise InputError(f"{found.rule_out.message}; {found.rule_in.message}")
     return found
-
-
-def refuse_drawn_by_score(manifest: pd.DataFrame) -> None:
-    """Raise :class:`InputError` where patients were drawn for their scores: they cannot certify."""
-    drawn = manifest["drawn"].astype(str) == BY_SCORE if "drawn" in manifest else np.zeros(0)
-    if drawn.any():
-        raise InputError(
-            f"data must hold patients drawn at random, but {int(drawn.sum())} images were drawn by score (column "
-            "drawn), so they cannot certify: keep to --split val of the labelling list"
-        )
 
 
 def contradicted(

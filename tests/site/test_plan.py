@@ -1,6 +1,7 @@
 """Plans from a model's scores, and what the command says of them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import histcxr
 from histcxr.commands import main
 from histcxr.decision.planning import expected_worth, worths_of_scores
 from histcxr.exceptions import InputError
-from histcxr.site.plan import Aim, plan, plan_auc
+from histcxr.site.plan import Aim, plan, plan_auc, plan_scores
 from histcxr.study.certify import Promise
 from histcxr.study.cohort import Reading, read_cohort
 from histcxr.study.seen import leave_out_seen
@@ -43,7 +44,7 @@ def test_a_plan_rests_on_patients_that_the_model_has_not_seen(model, data):
     assert found.rule_out.least == 8  # 0.8 ** 8 <= 0.2
     assert found.rule_in.least == 5
     assert found.prevalence == pytest.approx(len({*cohort.patients[cohort.sick]}) / len({*cohort.patients}))
-    with pytest.raises(InputError, match="got none"):
+    with pytest.raises(InputError, match="must hold sick and normal radiographs, got"):
         plan(model, data, split="train")
 
 
@@ -131,3 +132,13 @@ def test_options_that_do_not_belong_together(arguments, message):
     done = CliRunner().invoke(main, ["plan", *arguments])
     assert done.exit_code == 2
     assert message in done.output
+
+
+def test_scores_from_elsewhere_and_a_model_that_forgot(model, data):
+    part = data[data["split"] == "test"].reset_index(drop=True)
+    cohort = read_cohort(part, model, Reading("either"))
+    forgot = replace(model, training={})
+    found = plan(forgot, part, AIM)
+    assert "does not remember whom it was trained on" in found.basis
+    scores = plan_scores(model.score(cohort.values), cohort.sick, cohort.patients, AIM)
+    assert (scores.rule_out, scores.rule_in, scores.auc) == (found.rule_out, found.rule_in, found.auc)

@@ -23,7 +23,6 @@ from scipy import stats
 
 from histcxr.checks import open_unit, positive_number, scores_and_sick, whole_number
 from histcxr.decision.intervals import Record, patient_labels, patient_scores
-from histcxr.decision.site import LEAST_IMAGES, LEVEL, TOLERANCE
 from histcxr.decision.thresholds import RULE_OUT, Kind, errors_allowed, patients_needed
 from histcxr.exceptions import InputError
 
@@ -36,8 +35,6 @@ __all__ = [
     "external_validation_images",
     "patients_for",
     "readings_needed",
-    "site_images",
-    "site_power",
     "worths_of_scores",
 ]
 
@@ -186,35 +183,6 @@ def chance_of_enough(drawn: int, needed: int, share: float) -> float:
     """Return how probably ``drawn`` patients at random hold at least ``needed`` of those who are ``share`` of all."""
     trials, least = whole_number(drawn, "drawn"), whole_number(needed, "needed")
     return float(stats.binom.sf(least - 1, trials, open_unit(share, "share")))
-
-
-def site_power(images: int, distance: float, *, axes: int = 45, certified: float = math.inf) -> float:
-    """Return how probably the site test finds a folder that differs.
-
-    ``distance`` is squared (0 to :data:`~histcxr.decision.site.TOLERANCE`: no alarm is wanted; other hospitals: 5 and
-    more), ``certified`` counts the certification images, ``axes`` the coordinates of the reference. The squared length
-    of the difference is noncentral chi-square as long as coordinates have variance 1; this is the test's own limit.
-    """
-    if whole_number(images, "images", least=1) < LEAST_IMAGES:
-        return 0.0
-    noise = 1 / images + 1 / positive_number(certified, "certified") if certified < math.inf else 1 / images
-    limit = stats.ncx2.ppf(1 - LEVEL, axes, TOLERANCE / noise)
-    return float(stats.ncx2.sf(limit, axes, positive_number(distance, "distance") / noise))
-
-
-def site_images(
-    power: float, distance: float, *, axes: int = 45, certified: float = math.inf, most: int = 100_000
-) -> int | None:
-    """Return the fewest images with which the site test finds a folder at ``distance`` with ``power``, or None."""
-    wanted = open_unit(power, "power")
-    if site_power(most, distance, axes=axes, certified=certified) < wanted:
-        return None
-    low, high = LEAST_IMAGES - 1, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = site_power(middle, distance, axes=axes, certified=certified) >= wanted
-        low, high = (low, middle) if found else (middle, high)
-    return high
 
 
 def external_validation_images(

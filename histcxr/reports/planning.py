@@ -28,18 +28,16 @@ def plan_report(plan: Mapping[str, Any]) -> str:
     rows = [
         {
             "squared distance of the site": f"{row['distance']:g}",
-            "images, found in 80 % of folders": row["images_80"] or "never",
-            "in 95 %": row["images_95"] or "never",
+            "images, found in 80 % of folders": row["images_80"] or "over 400",
+            "in 95 %": row["images_95"] or "over 400",
         }
         for row in site["distances"]
     ]
-    lines += [
-        "",
-        f"The test whether a folder is of the certified hospitals takes {site['least']} judged images, without labels "
-        "(other hospitals lay at 5 and more, see the benchmarks):",
-        "",
-        markdown_table(rows),
-    ]
+    about = f"The test whether a folder is of the certified hospitals takes {site['least']} images, without labels"
+    if rows:
+        lines += ["", f"{about} (other hospitals lay at 5 and more):", "", markdown_table(rows)]
+    else:
+        lines += ["", f"{about}. What more images gain depends on the model's reference."]
     if plan["validation"] is not None:
         share = plan["prevalence"]
         wanted = [

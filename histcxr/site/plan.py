@@ -20,7 +20,6 @@ from histcxr.decision.planning import (
     expected_worth,
     external_validation_images,
     readings_needed,
-    site_images,
     worths_of_scores,
 )
 from histcxr.decision.site import LEAST_IMAGES, SiteReference
@@ -36,6 +35,8 @@ __all__ = ["Aim", "DrawerPlan", "Plan", "plan", "plan_auc", "plan_scores"]
 
 #: Squared distances of the site test that are told: other hospitals differ by 5 and more.
 DISTANCES: Final = (2.5, 3.0, 5.0)
+
+_SITE_SIZES: Final = (LEAST_IMAGES, 60, 80, 100, 150, 200, 400)
 
 
 @dataclass(frozen=True)
@@ -212,17 +213,6 @@ def _plan(
             (RULE_IN, aim.promise.specificity, None if prevalence is None else 1 - prevalence),
         )
     }
-    known: dict[str, Any] = {}
-    if site is not None:
-        known = {"axes": site.means.shape[1], "certified": float(site.sizes.sum())}
-    found = [
-        {
-            "distance": distance,
-            "images_80": site_images(0.8, distance, **known),
-            "images_95": site_images(0.95, distance, **known),
-        }
-        for distance in DISTANCES
-    ]
     limit = min(max(drawers[RULE_OUT].limit, 1e-6), 1 - 1e-6)
     validation = None
     if prevalence is not None and 0.5 < area < 1:
@@ -234,9 +224,22 @@ def _plan(
         aim.within,
         drawers[RULE_OUT],
         drawers[RULE_IN],
-        {"least": LEAST_IMAGES, "distances": found},
+        {"least": LEAST_IMAGES, "distances": [] if site is None else _site_rows(site)},
         validation,
     )
+
+
+def _site_rows(site: SiteReference) -> list[dict[str, Any]]:
+    """Return for each distance the fewest images, of some sizes, with which the site test finds it."""
+    rows = []
+    for distance in DISTANCES:
+        powers = {images: site.power(images, distance) for images in _SITE_SIZES}
+        found = {
+            f"images_{wanted}": next((n for n, power in powers.items() if power >= wanted / 100), None)
+            for wanted in (80, 95)
+        }
+        rows.append({"distance": distance, **found})
+    return rows
 
 
 def _drawer(kind: Kind, target: float, worths: Sequence[Worth], aim: Aim, share: float | None) -> DrawerPlan:

@@ -12,11 +12,8 @@ from histcxr.decision.planning import (
     external_validation_images,
     patients_for,
     readings_needed,
-    site_images,
-    site_power,
     worths_of_scores,
 )
-from histcxr.decision.site import fit_site
 from histcxr.decision.thresholds import errors_allowed, rule_in_threshold, rule_out_threshold
 from histcxr.exceptions import InputError
 
@@ -113,26 +110,6 @@ def test_readings():
     n = readings_needed(59, 0.1)
     assert chance_of_enough(n, 59, 0.1) >= 0.95 > chance_of_enough(n - 1, 59, 0.1)
     assert readings_needed(59, 0.999) in (59, 60)
-
-
-def test_power_of_the_site_test_is_that_of_the_test():
-    """Against folders at a known distance, through the test itself."""
-    rng, d = np.random.default_rng(0), 20
-    reference = fit_site(rng.normal(size=(4000, d)), ["one"] * 4000, [f"f{i}" for i in range(d)])
-    back = np.linalg.pinv(reference.axes)
-    shift = (np.sqrt(2.6) * np.eye(d)[3] @ back) * reference.scale
-    found = []
-    for _ in range(200):
-        folder = reference.sketch()
-        folder.add(reference.project(rng.normal(size=(60, d)) + shift))
-        found.append(reference.test(folder).differs)
-    power = site_power(60, 2.6, axes=d, certified=4000)
-    assert 0.5 < power < 0.95
-    assert np.mean(found) == pytest.approx(power, abs=0.1)
-    n = site_images(0.8, 2.6, axes=d)
-    assert site_power(n, 2.6, axes=d) >= 0.8 > site_power(n - 1, 2.6, axes=d)
-    assert site_power(39, 50.0) == 0.0
-    assert site_images(0.8, 1.5) is None  # at the tolerance 5 % are found, whatever their number
 
 
 # pmvalsampsize 0.2.1 (which simulates the slope and the net benefit from 10^6 patients and steps through the errors):

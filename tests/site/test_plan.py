@@ -142,3 +142,15 @@ def test_scores_from_elsewhere_and_a_model_that_forgot(model, data):
     assert "does not remember whom it was trained on" in found.basis
     scores = plan_scores(model.score(cohort.values), cohort.sick, cohort.patients, AIM)
     assert (scores.rule_out, scores.rule_in, scores.auc) == (found.rule_out, found.rule_in, found.auc)
+
+
+def test_the_site_test_s_images_are_those_of_the_models_reference(model, data):
+    found = plan(model, data, AIM, draws=0).site_test
+    assert found["least"] == 40
+    assert plan_auc(0.9).site_test == {"least": 40, "distances": []}
+    for row in found["distances"]:
+        for power in (80, 95):
+            n = row[f"images_{power}"]
+            assert n is None or model.site.power(n, row["distance"]) >= power / 100
+    eighty = [row["images_80"] or 1000 for row in found["distances"]]
+    assert eighty == sorted(eighty, reverse=True)

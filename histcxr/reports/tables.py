@@ -218,7 +218,7 @@ def certified_lines(certified: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Certified on {certified['images']} images of {certified['patients']} patients ({certified['sick']} sick "
         f"images){''.join(f'; {one}' for one in by)}.",
-        f"Refused as unlike the training images, so not among them: {certified['refused']} images "
+        f"Not judged, so not among them: {certified['refused']} images "
         f"({certified['refused_sick']} sick). A triage sends them to review.",
     ]
     judged, everybody = certified["among_judged"], certified["among_all"]

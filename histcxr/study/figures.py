@@ -104,8 +104,9 @@ def among(cohort: Cohort, drawers: NDArray[np.str_], rest: Cohort | None = None)
     """Return what the promises are worth among the patients of a cohort with these drawers (n,), ready for JSON.
 
     Images of ``rest`` could not be judged: they count as triage has them, in review. ``sensitivity`` is the share of
-    the sick who are not ruled out, ``rule_in_specificity`` that of the normal who are not ruled in, each with its
-    interval (None: nobody to count); ``images``; ``patients``, ``sick`` and ``normal`` count patients.
+    the sick who are not ruled out, ``specificity`` that of the normal who are, ``rule_in_specificity`` that of the
+    normal who are not ruled in, each with its interval (None: nobody to count); ``images``; ``patients``, ``sick`` and
+    ``normal`` count patients.
     """
     sick, patients = cohort.sick, cohort.patients
     if rest is not None:
@@ -117,7 +118,7 @@ def among(cohort: Cohort, drawers: NDArray[np.str_], rest: Cohort | None = None)
     counts = {"images": "n_images", "patients": "n_patients", "sick": "n_sick", "normal": "n_normal"}
     return {
         **{name: found[kept] for name, kept in counts.items()},
-        **{name: found[name] for name in ("sensitivity", "rule_in_specificity")},
+        **{name: found[name] for name in ("sensitivity", "specificity", "rule_in_specificity")},
     }
 
 

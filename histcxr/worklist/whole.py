@@ -170,7 +170,8 @@ class WholeFolder:
         elif not found.tested:
             notes.append(
                 f"{found.images + self.untested} judged images are too few to test whether this folder is of the "
-                f"hospitals that the thresholds were certified at (it takes {LEAST_IMAGES}): the promise holds for their patients only"
+                f"hospitals that the thresholds were certified at (it takes {LEAST_IMAGES}): the promise holds for "
+                "their patients only"
             )
         elif found.differs:
             what = ", ".join(f"{name} {size:+.1f}" for name, size in found.differences.items())

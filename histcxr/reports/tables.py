@@ -183,10 +183,18 @@ def _missed_lines(
     """Say in words where a promise was not reached, also where chance may be why."""
     lines: list[str] = []
     for column, value, kind, choice in promises:
-        found = measured(column, value, kind) if measured is not None and choice["certified"] else None
+        found = measured(column, value, kind) if measured is not None else None
         if found is None or not found.judged or found.judged["value"] >= choice["target"]:
             continue
         figure, name, whose = PROMISED[kind]
+        if not choice["certified"]:
+            if found.judged["high"] < choice["target"]:
+                lines.append(
+                    f"NO PROMISE: {kind} promises nothing{_within(column, value)}, and its {name} is "
+                    f"{estimate_text(found.judged)} on {found.patients} {whose} patients here. It takes "
+                    f"{choice['needed']} of them in histcxr calibrate --by to promise {100 * choice['target']:g} %."
+                )
+            continue
         if found.judged["high"] < choice["target"]:
             about = {"promise": kind, "column": column, "value": value, "figure": figure}
             limits = {

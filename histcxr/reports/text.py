@@ -205,8 +205,8 @@ def _within_lines(within: Mapping[str, Mapping[str, Any]], overall: Mapping[str,
         if found["verdict"] == "part":
             each = ", ".join(f"{one['auc']:.3f} ({value})" for value, one in found["groups"].items())
             lines.append(
-                f"CONFOUNDED: within each {column} the AUC is {each}: part of the overall {overall['auc']:.3f} is the "
-                f"{column}, not the disease."
+                f"CONFOUNDED: within each {column} the AUC is {each}, {found['auc']:.3f} on average: part of the "
+                f"overall {found['overall']:.3f} is the {column}, not the disease."
             )
         elif found["verdict"] == "unknown":
             lines.append(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from sklearn.metrics import (
     confusion_matrix,
     log_loss,
@@ -20,6 +22,7 @@ from histcxr.data.manifest import is_sick
 from histcxr.decision.auc import auc
 from histcxr.decision.curves import brier_score, expected_calibration_error, specificity_at_sensitivity
 from histcxr.decision.drawers import confusion, evaluate_decisions
+from histcxr.decision.intervals import patient_bootstrap
 from histcxr.decision.thresholds import REVIEW, RULE_OUT, ThresholdChoice, decide
 from histcxr.exceptions import InputError
 from histcxr.study.cohort import Cohort, groups_of
@@ -30,10 +33,10 @@ MIN_CLASS: Final = 10
 #: Columns that may tell sick from normal without any disease: looked at unasked.
 SUSPECTS: Final = ("view", "source", "age_group")
 
-#: How far an AUC within groups must lie under that over all patients to be said.
-_LOSS: Final = 0.02
+#: How far the mean AUC within groups must lie under that over all patients to be said.
+_NOTABLE: Final = 0.02
 
-_AREA: Final = ("auc", "auc_low", "auc_high")
+_DRAWS: Final = 400
 
 #: Points of a ROC curve that are kept: more than a plot can show.
 _POINTS: Final = 200
@@ -130,12 +133,12 @@ def within_groups(
     Where the sick are mostly of one view (source, age) and the normal of another, the AUC over all patients also
     counts how well the scores tell the view. Within a view it cannot. Each column that is known and has several values
     (unknown is one, too) has ``groups``: value to ``auc, auc_low, auc_high, images, sick``, of groups with 10 sick and
-    10 normal patients; ``auc, auc_low, auc_high``: their mean, weighted by the pairs of a sick and a normal image in
-    each (None without such a group); and a ``verdict``:
+    10 normal patients; ``auc``: their mean, weighted by the pairs of a sick and a normal image in each; ``overall``:
+    the AUC over all images whose group is known; ``loss``: by how much ``auc`` lies under it; ``loss_low``: the lower
+    end of its 95 % interval, a bootstrap of patients (None where the loss is small); and a ``verdict``:
 
-    - ``"part"``: every group's AUC lies more than 0.02 under that over all patients, and so does the whole interval of
-      the mean lie under it: part of the latter is the column, not the disease;
-    - ``"unknown"``: no group has 10 of both, so nobody can tell;
+    - ``"part"``: the loss is more than 0.02, and not by chance: part of the AUC is the column, not the disease;
+    - ``"unknown"``: no group has 10 of both, so nobody can tell, and the other figures are None;
     - ``"none"``: neither.
 
     Empty where the AUC over all does not exist.
@@ -143,43 +146,61 @@ def within_groups(
     found: dict[str, dict[str, Any]] = {}
     if not _enough_patients(cohort):
         return found
-    overall = auc(scores, cohort.sick, patient_ids=cohort.patients).value
     for column in columns:
         names = groups_of(cohort.table, column)
-        values = sorted(set(names))
-        if len(values) < 2:
+        known = names != ""
+        if len(set(names)) < 2:
             continue
         groups: dict[str, dict[str, Any]] = {}
-        for value in filter(None, values):
+        for value in sorted(set(names[known])):
             part = cohort.part(names == value)
             if _enough_patients(part):
                 area = auc(scores[names == value], part.sick, patient_ids=part.patients)
                 limits = {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
                 groups[value] = {**limits, "images": len(part), "sick": int(part.sick.sum())}
-        mean = _mean_area(list(groups.values()))
-        lost = [overall - one["auc"] > _LOSS for one in groups.values()]
-        part_of = mean is not None and all(lost) and mean["auc_high"] < overall
-        verdict = "unknown" if mean is None else "part" if part_of else "none"
-        found[column] = {"groups": groups, **(mean or dict.fromkeys(_AREA)), "verdict": verdict}
+        if not groups:
+            nothing = dict.fromkeys(("auc", "overall", "loss", "loss_low"))
+            found[column] = {"groups": groups, **nothing, "verdict": "unknown"}
+            continue
+        loss, low = partial(_loss, kept=tuple(groups)), None
+        arrays, sick = (scores[known], names[known], cohort.sick[known]), cohort.sick[known]
+        missing, overall = loss(*arrays), _area(scores[known], sick)
+        if missing > _NOTABLE:
+            ids = cohort.patients[known]
+            low = patient_bootstrap(loss, *arrays, sick=sick, patient_ids=ids, draws=_DRAWS).low
+        found[column] = {
+            "groups": groups,
+            "auc": overall - missing,
+            "overall": overall,
+            "loss": missing,
+            "loss_low": low,
+            "verdict": "part" if low is not None and low > 0 else "none",
+        }
     return found
+
+
+def _loss(
+    scores: NDArray[np.float64], names: NDArray[np.object_], sick: NDArray[np.bool_], kept: Sequence[str]
+) -> float:
+    """Return how far the mean AUC within the groups ``kept`` lies under that over all: what the groups add to it."""
+    areas, pairs = [], []
+    for own in (names == value for value in kept):
+        n_sick = int(sick[own].sum())
+        if 0 < n_sick < own.sum():
+            areas.append(_area(scores[own], sick[own]))
+            pairs.append(n_sick * (own.sum() - n_sick))
+    return float(_area(scores, sick) - np.average(areas, weights=pairs))
+
+
+def _area(scores: NDArray[np.float64], sick: NDArray[np.bool_]) -> float:
+    """Return the AUC from ranks: scikit-learn's, for hundreds of draws (300 images: 0.07 ms, there 1.9 ms)."""
+    n_sick = int(sick.sum())
+    return float((rankdata(scores)[sick].sum() / n_sick - (n_sick + 1) / 2) / (len(sick) - n_sick))
 
 
 def _enough_patients(cohort: Cohort) -> bool:
     sick, normal = (len(set(cohort.patients[one])) for one in (cohort.sick, ~cohort.sick))
     return min(sick, normal) >= MIN_CLASS
-
-
-def _mean_area(groups: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """Average areas of separate groups; the interval is normal, from the widths of theirs."""
-    if not groups:
-        return None
-    areas, low, high, images, sick = (
-        np.array([one[name] for one in groups], float) for name in (*_AREA, "images", "sick")
-    )
-    weights = sick * (images - sick)
-    weights /= weights.sum()
-    mean, half = float(weights @ areas), float(np.sqrt(np.square(weights * (high - low) / 2).sum()))
-    return dict(zip(_AREA, (mean, max(0.0, mean - half), min(1.0, mean + half)), strict=True))
 
 
 def class_numbers(labels: pd.Series[Any], classes: Sequence[str], normal: str) -> NDArray[np.int64]:

@@ -210,8 +210,8 @@ def _within_lines(within: Mapping[str, Mapping[str, Any]], overall: Mapping[str,
             )
         elif found["verdict"] == "unknown":
             lines.append(
-                f"CONFOUNDED: no {column} has 10 sick and 10 normal patients, so how much of the AUC of "
-                f"{overall['auc']:.3f} is the {column}, not the disease, cannot be told from these data."
+                f"CANNOT TELL: no {column} has 10 sick and 10 normal patients here, so how much of the AUC of "
+                f"{overall['auc']:.3f} is the {column}, not the disease, nobody can say from these data."
             )
     return lines
 

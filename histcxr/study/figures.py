@@ -189,6 +189,8 @@ def _loss(
         if 0 < n_sick < own.sum():
             areas.append(_area(scores[own], sick[own]))
             pairs.append(n_sick * (own.sum() - n_sick))
+    if not pairs:
+        return 0.0  # a draw of patients without a pair in any group tells nothing
     return float(_area(scores, sick) - np.average(areas, weights=pairs))
 
 

@@ -88,10 +88,22 @@ def test_evaluate_says_unasked_that_nobody_can_tell_disease_from_source(result, 
     source = np.where(manifest["label"] == "Normal", "hospital", "museum")
     found = histcxr.evaluate(result.models["knn"], manifest.assign(source=source))
     assert found["within"]["source"]["verdict"] == "unknown"
-    assert "CONFOUNDED: no source has 10 sick and 10 normal patients" in evaluation_report(found)
+    assert "CANNOT TELL: no source has 10 sick and 10 normal patients" in evaluation_report(found)
     clean = histcxr.evaluate(result.models["knn"], manifest)
     assert clean["within"] == {}
-    assert "CONFOUNDED" not in evaluation_report(clean)
+    assert "CANNOT TELL" not in evaluation_report(clean)
+
+
+def test_a_part_of_the_auc_that_is_the_view_is_said(result, manifest):
+    """A view that follows the score, with some noise: most of what the score tells is then the view."""
+    model = result.models["knn"]
+    test = manifest[manifest["split"] == "test"].reset_index(drop=True)
+    scores = model.score(read_cohort(test, Recipe(6)).values)
+    seldom = np.random.default_rng(0).random(len(test)) < 0.25
+    found = histcxr.evaluate(model, test.assign(view=np.where((scores > 0.5) ^ seldom, "AP", "PA")))
+    view = found["within"]["view"]
+    assert view["verdict"] == "part"
+    assert f"part of the overall {view['overall']:.3f} is the view" in evaluation_report(found)
 
 
 def test_evaluate_refuses_what_is_not_there(result, manifest):

@@ -47,6 +47,17 @@ def test_a_view_that_adds_nothing_is_no_alarm(in_score, with_disease):
     assert verdicts.count("part") <= 1
 
 
+def test_a_group_that_a_draw_of_patients_may_miss_is_no_error():
+    """Ten normal patients of the only view that has both classes, among a thousand."""
+    sick = np.arange(1200) < 200
+    view = np.where(sick | (np.arange(1200) >= 1190), "AP", "PA")
+    scores = np.random.default_rng(3).normal(size=1200) + sick + 2 * (view == "AP")
+    names = np.arange(1200).astype(str).astype(object)
+    found = within_groups(scores, Cohort(pd.DataFrame({"view": view}), sick, names), ["view"])["view"]
+    assert list(found["groups"]) == ["AP"]
+    assert found["verdict"] in ("part", "none")
+
+
 def test_images_of_unknown_view_are_not_compared():
     rng = np.random.default_rng(2)
     scores, cohort = patients(rng, 600, in_score=0, with_disease=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from histcxr.decision.groups import GroupThresholds
+from histcxr.decision.groups import GroupCertificates
 from histcxr.decision.thresholds import joint_confidence
 
 _GROUPS_MEAN = (
@@ -92,12 +92,13 @@ def thresholds_report(
 ) -> str:
     """Say what the two thresholds promise, what is promised within groups, and what was measured of it."""
     limits = {kind: choice["threshold"] for kind, choice in thresholds.items() if choice["certified"]}
-    where = ""
-    if (
-        groups is not None
-    ):  # its own overall thresholds, at their share of the confidence, are those that decide
+    where, further = "", []
+    if groups is not None:
+        # Its own thresholds over all patients, at their share of the confidence, are those that decide.
         thresholds = {kind: drawer["overall"] for kind, drawer in groups.items()}
-        strictest = {kind: _strictest(drawer) for kind, drawer in groups.items()}
+        certificates = GroupCertificates.from_dict(groups)
+        further = certificates.further_promises()
+        strictest = {one.overall.kind: float(one.limits({}, 1)[0]) for one in certificates}
         limits = {kind: limit for kind, limit in strictest.items() if thresholds[kind]["certified"]}
         where = " where nothing but the image is known"
     signs = {"rule_out": "<", "rule_in": ">"}
@@ -115,7 +116,7 @@ def thresholds_report(
             "is ruled out, and nothing goes to review for its score."
         )
     promises = list(_promises(thresholds, groups))
-    together = joint_confidence(choice for _, _, _, choice in promises)
+    together = joint_confidence([*thresholds.values(), *further])
     if together is not None and (len(limits) == 2 or groups is not None):
         lines.append(
             f"All certified promises hold together with a confidence of at least {100 * together:.4g} %."
@@ -126,11 +127,6 @@ def thresholds_report(
     if groups is not None:
         lines.append(_GROUPS_MEAN)
     return "\n".join([*lines, *_missed_lines(promises, measured)])
-
-
-def _strictest(drawer: Mapping[str, Any]) -> float:
-    """Return the threshold of an image of which nothing else is known."""
-    return float(GroupThresholds.from_dict(drawer).limits({}, 1)[0])
 
 
 def _promises(

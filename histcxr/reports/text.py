@@ -269,7 +269,9 @@ def triage_report(summary: Mapping[str, Any]) -> str:
         lines.append(f"Could not be judged, so in review: {summary['unjudged']}")
         lines += [f"  {count:>5}  {code}" for code, count in summary["reasons"].items()]
     lines += [
-        f"Skipped {count} {ext or 'other'} files, which are not images"
+        f"Skipped: {count} {ext}"
+        if " " in ext
+        else f"Skipped: {count} {ext or 'other'} files, which are not images"
         for ext, count in summary["skipped"].items()
     ]
     if summary["resumed"]:

@@ -29,7 +29,7 @@ class Day:
 
     ``unjudged`` images have no score, ``reasons`` counts them by code; ``drawers`` counts all images. ``patients`` are
     those judged for the first time, on whom the tests rest, ``mean_score`` is theirs. ``withheld``: the triage took
-    the folder for another site's. ``begun`` is when the triage began, in ISO format.
+    the folder for another site's, or could not tell. ``begun`` is when the triage began, in ISO format.
     """
 
     worklist: str
@@ -107,7 +107,7 @@ class Worklists:
             if content:
                 self._images[content] = patient
             drawers[record["decision"]] += 1
-            withheld |= record["reason"] == Reason.UNCERTIFIED_SITE
+            withheld |= record["reason"] in (Reason.UNCERTIFIED_SITE, Reason.UNTESTED_SITE)
             if record["score"] is None:
                 reasons[record["reason"]] += 1
             if patient in self._judged:

@@ -52,9 +52,7 @@ SLACK: Final = 12.0
 _LEAST_P = 1e-5  # the tails of sums of some hundred images are not trusted further
 _ABSORBED = 0.02  # a block with a smaller p-value does not become part of the past
 _CLIP = 0.002
-_STEPS = np.geomspace(
-    1.2, 16.0, 12
-)  # odds of an error, in multiples of the promised ones, that are betted on
+_STEPS = np.geomspace(1.2, 16.0, 12)  # odds of an error that are betted on, in multiples of the promised ones
 
 _Floats = NDArray[np.float64]
 

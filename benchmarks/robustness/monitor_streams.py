@@ -425,7 +425,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }.items():
         if given.part in ("all", name):
             tables[name] = make()
-            text.append(f"{title}:\n\n{markdown_table(tables[name])}")
+            columns = list(dict.fromkeys(column for row in tables[name] for column in row))
+            text.append(f"{title}:\n\n{markdown_table(tables[name], columns)}")
     publish("\n\n".join(text), tables, given.json)
 
 

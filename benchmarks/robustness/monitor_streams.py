@@ -11,9 +11,6 @@ and of all others.
 
 Changes begin on day 21: images with another gamma (measured anew, lungs found anew), 20 % (or all) from a foreign
 hospital, a rule-out threshold that keeps a sensitivity of 85 %.
-
-Rivals, at the same level: martingales of MAPIE and crepes on conformal p-values of the scores (all, or within each
-drawer), and MAPIE's RiskMonitoring of the sensitivity.
 """
 
 from __future__ import annotations
@@ -32,7 +29,6 @@ from numpy.typing import NDArray
 from benchmarks.common import make_parser, publish, run
 from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.decision.intervals import clopper_pearson
-from histcxr.decision.sequential import LIMIT
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.exceptions import InputError
 from histcxr.features.extraction import extract_features
@@ -178,49 +174,6 @@ def first_alarms(
     return {"sick": sick, **{one.name: None if one.since is None else int(one.since) for one in watches}}
 
 
-def mapie_scores(days: Sequence[Images], limits: tuple[float, float], within: bool) -> int | None:
-    """Return the day on which MAPIE's jumper martingale(s) of the scores alarm; ``within`` each drawer: their mean."""
-    from mapie.exchangeability_testing import OnlineMartingaleTest
-
-    tests = [OnlineMartingaleTest(task="classification", warn=False) for _ in range(3)]
-    history: list[list[float]] = [[], [], []]
-    values = np.ones(3)
-    for number, images in enumerate(days):
-        for score in images.scores:
-            drawer = int(score >= limits[0]) + int(score > limits[1]) if within else 0
-            if history[drawer]:
-                p_value = tests[drawer].compute_p_value(score, np.array(history[drawer]))
-                values[drawer] = tests[drawer].update_simple_jumper_martingale(p_value)
-            history[drawer].append(score)
-            if (values.mean() if within else values[0]) >= LIMIT:
-                return number
-    return None
-
-
-def crepes_scores(days: Sequence[Images], limits: tuple[float, float]) -> int | None:
-    """Return the day on which crepes' jumper martingale of the scores alarms."""
-    from crepes.martingales import SimpleJumper, semi_online_p_values
-
-    index = SimpleJumper().apply(
-        semi_online_p_values(np.concatenate([one.scores for one in days]), seed=0), c=LIMIT
-    )
-    ends = np.cumsum([len(one.scores) for one in days])
-    return None if index >= ends[-1] else int(np.searchsorted(ends, index, side="right"))
-
-
-def mapie_risk(days: Sequence[Images], lows: Sequence[float]) -> int | None:
-    """Return the day on which MAPIE's RiskMonitoring says that more than 5 % of the sick are ruled out."""
-    from mapie.exchangeability_testing import RiskMonitoring
-
-    test = RiskMonitoring(risk="recall", threshold=0.05, test_level=2 / LIMIT, warn=False)
-    for number, (images, low) in enumerate(zip(days, lows, strict=True)):
-        if images.sick.any():
-            test.update(images.sick.astype(int), (images.scores >= low).astype(int))
-            if test.harmful_shift_detected:
-                return number
-    return None
-
-
 def sizes(rng: Rng, images: int = IMAGES) -> list[int]:
     """Return the images of each day."""
     made: list[int] = []
@@ -334,45 +287,9 @@ def change_rows(
     return rows
 
 
-def rival_rows(hospitals: dict[str, Hospital], streams: int, seed: int) -> list[dict[str, Any]]:
-    """Let the libraries' tests see the same streams: nothing wrong; gamma; sensitivity 85 %."""
-    rows = []
-    rivals: dict[str, Callable[..., int | None]] = {
-        "MAPIE, martingale of scores": lambda days, limits, lows: mapie_scores(days, limits, False),
-        "MAPIE, of scores within drawers": lambda days, limits, lows: mapie_scores(days, limits, True),
-        "crepes, martingale of scores": lambda days, limits, lows: crepes_scores(days, limits),
-        "MAPIE, RiskMonitoring of recall": lambda days, limits, lows: mapie_risk(days, lows),
-    }
-    for name, rival in rivals.items():
-        row: dict[str, Any] = {"rival": name, "streams": streams}
-        for case in ("random", "season", "gamma 0.8, 30 % sick", "sensitivity 85 %, 30 % sick"):
-            alarms: list[int | None] = []
-            for number in range(streams):
-                rng = np.random.default_rng([seed, number, 7])
-                hospital = hospitals[HOSPITALS[number % 2]]
-                each = sizes(rng)
-                steady = "%" in case
-                level = np.full(len(each), 0.3) if steady else shares(case, len(each), rng)
-                days = [
-                    hospital.draw(n, share, rng, 0.8 if "gamma" in case and day >= QUIET else None)
-                    for day, (n, share) in enumerate(zip(each, level, strict=True))
-                ]
-                limits, fallen = hospital.limits()[0], hospital.limits(0.85)[0][0]
-                lows = [fallen if "85" in case and day >= QUIET else limits[0] for day in range(len(each))]
-                alarms.append(rival(days, limits, lows))
-            if steady:
-                early = sum(one is not None and one < QUIET for one in alarms)
-                late = [None if one is None or one < QUIET else one - QUIET + 1 for one in alarms]
-                row[case] = days_text(late) + (f"; {early} before" if early else "")
-            else:
-                row[f"false, {case}"] = share_text(sum(one is not None for one in alarms), streams)
-        rows.append(row)
-    return rows
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the benchmark and print its tables."""
-    parser = make_parser(__doc__, data="folder with covid_full, chest_xray and foreign/*")
+def prepared(doc: str | None, arguments: Sequence[str] | None) -> tuple[Any, Model, dict[str, Hospital]]:
+    """Return the options, the model and the known hospitals."""
+    parser = make_parser(doc, data="folder with covid_full, chest_xray and foreign/*")
     parser.add_argument("--model", help="a saved histogram model; by default the one in the box")
     parser.add_argument("--cache", help="folder that keeps counts")
     parser.add_argument(
@@ -381,7 +298,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=400,
         help="of random shares; a sixth of it of others, a twentieth for changes and rivals",
     )
-    parser.add_argument("--part", choices=("all", "quiet", "changes", "rivals"), default="all")
     given = parser.parse_args(arguments)
     model = load_model(given.model or "boxed")
     if not isinstance(model, Model) or model.site is None:
@@ -401,33 +317,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hospitals[HOSPITALS[2]] = Hospital(
         tuple(known), {gamma: tuple(parts) for gamma, parts in changed.items()}
     )
+    return given, model, hospitals
+
+
+def publish_tables(tables: dict[str, list[dict[str, Any]]], place: str | None) -> None:
+    """Print each table below its title, with the columns of all its rows."""
+    text = []
+    for title, rows in tables.items():
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        text.append(f"{title}:\n\n{markdown_table(rows, columns)}")
+    publish("\n\n".join(text), tables, place)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print its tables."""
+    given, model, hospitals = prepared(__doc__, arguments)
     top = os.path.join(given.data, "foreign")
     foreign = {
         name: read(model, read_manifest(os.path.join(top, name), require_labels=True), given)
         for name in sorted(os.listdir(top))
         if os.path.isdir(os.path.join(top, name))
     }
-    few = max(2, given.streams // 20)
-    tables, text = {}, []
-    for name, (title, make) in {
-        "quiet": (
-            "Streams of 10,000 images where nothing is wrong: how many alarmed",
-            lambda: quiet_rows(model, hospitals, given.streams, given.seed),
+    tables = {
+        "Streams of 10,000 images where nothing is wrong: how many alarmed": quiet_rows(
+            model, hospitals, given.streams, given.seed
         ),
-        "changes": (
-            "Days from the change to the alarm: median (10-90 %), share of streams with an alarm",
-            lambda: change_rows(model, hospitals, foreign, few, given.seed),
+        "Days from the change to the alarm: median (10-90 %), share of streams with an alarm": change_rows(
+            model, hospitals, foreign, max(2, given.streams // 20), given.seed
         ),
-        "rivals": (
-            "Rivals on the same streams, at the level of one test",
-            lambda: rival_rows(hospitals, few, given.seed),
-        ),
-    }.items():
-        if given.part in ("all", name):
-            tables[name] = make()
-            columns = list(dict.fromkeys(column for row in tables[name] for column in row))
-            text.append(f"{title}:\n\n{markdown_table(tables[name], columns)}")
-    publish("\n\n".join(text), tables, given.json)
+    }
+    publish_tables(tables, given.json)
 
 
 if __name__ == "__main__":

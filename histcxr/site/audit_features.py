@@ -248,8 +248,8 @@ def _border_numbers(grey: NDArray[Any], outside: NDArray[np.bool_]) -> _Numbers:
         depth = max(1, round(_FRAME * len(side)))
         levels = side[:depth][free[:depth]] if free[:depth].any() else np.zeros(1, np.float32)
         even = np.ptp(side[: max(1, len(side) // 5)], axis=1) <= 2
-        bar = len(even) if even.all() else int(np.argmin(even))
-        if not free[: bar + 1].all():  # it ends at the lungs: they were cut out
+        bar = int(np.argmin(even))
+        if even.all() or not free[: bar + 1].all():  # it ends at the lungs: they were cut out
             bar = 0
         numbers |= {
             f"brightness of the {name} border": float(levels.mean()),

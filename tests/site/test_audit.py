@@ -135,7 +135,8 @@ def test_disease_moves_no_number_but_those_of_the_lungs():
 def test_a_bar_is_a_bar_and_not_the_edge_of_lungs_cut_out():
     phantom = make_phantom(1, size=(200, 200))
     cut = np.where(phantom.mask, phantom.image, np.uint8(0))
-    assert around_lungs(cut, phantom.mask)["borders"]["bar at the upper border"] == 0
+    for side in ("upper", "lower", "left", "right"):
+        assert around_lungs(cut, phantom.mask)["borders"][f"bar at the {side} border"] == 0
     barred = phantom.image.copy()
     barred[:10] = 0
     assert around_lungs(barred, phantom.mask)["borders"]["bar at the upper border"] == pytest.approx(0.05)

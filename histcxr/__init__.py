@@ -28,6 +28,7 @@ _PUBLIC = {
     "train": "histcxr.study.train",
     "calibrate": "histcxr.study.certify",
     "evaluate": "histcxr.study.evaluate",
+    "audit": "histcxr.site.audit",
     "triage": "histcxr.worklist.engine",
     "plan": "histcxr.site.plan",
     "plan_auc": "histcxr.site.plan",

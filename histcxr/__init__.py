@@ -28,6 +28,7 @@ _PUBLIC = {
     "train": "histcxr.study.train",
     "calibrate": "histcxr.study.certify",
     "evaluate": "histcxr.study.evaluate",
+    "audit": "histcxr.site.audit",
     "triage": "histcxr.worklist.engine",
     "monitor": "histcxr.site.monitor",
     "plan": "histcxr.site.plan",

@@ -1,7 +1,8 @@
 """A site's worklists over the days: what is refused, where the patients go, and whether the promise still stands.
 
 Four tests together raise a false alarm with a chance of 5 % at most, however long they run and however often one looks
-(:mod:`histcxr.decision.sequential`). Two need no labels: whether the images come from the certified population, and
+(:mod:`histcxr.decision.sequential`), while the share of sick goes up and down; a lasting jump to a share never seen
+before is covered roughly (``benchmarks/README.md``, "Monitoring"). Two need no labels: whether the images come from the certified population, and
 whether they changed since the site began. Two wait for labels: whether rule_out and rule_in keep what they promise.
 Everything else (shares, scores, refusals) is shown and never an alarm, since it moves with the share of sick, too.
 """

@@ -2,9 +2,10 @@
 
 Four tests together raise a false alarm with a chance of 5 % at most, however long they run and however often one looks
 (:mod:`histcxr.decision.sequential`), while the share of sick goes up and down; a lasting jump to a share never seen
-before is covered roughly (``benchmarks/README.md``, "Monitoring"). Two need no labels: whether the images come from the certified population, and
-whether they changed since the site began. Two wait for labels: whether rule_out and rule_in keep what they promise.
-Everything else (shares, scores, refusals) is shown and never an alarm, since it moves with the share of sick, too.
+before is covered roughly (``benchmarks/README.md``, "Monitoring"). Two need no labels: whether the images come from the
+certified population, and whether they changed since the site began. Two wait for labels: whether rule_out and rule_in
+keep what they promise. Everything else (shares, scores, refusals) is shown and never an alarm, since it moves with the
+share of sick, too.
 """
 
 from __future__ import annotations

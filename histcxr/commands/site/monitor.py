@@ -34,8 +34,8 @@ def command(
 
     Are the images still of the certified population, and still what they were in the beginning? Where labels came in,
     do rule_out and rule_in keep their promise? All tests together give a false alarm with a chance of 5 % at most,
-    however long they run and however the share of sick goes up and down. A lasting jump to a share never seen before may
-    be taken for a change a little more often (6 % of simulated streams).
+    however long they run and however the share of sick goes up and down. A lasting jump to a share never seen before
+    may be taken for a change a little more often (6 % of simulated streams).
 
     \b
     Example:     histcxr monitor days/*.csv -m ours.histcxr --labels later.csv

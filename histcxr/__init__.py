@@ -27,6 +27,7 @@ _PUBLIC = {
     "ThresholdChoice": "histcxr.decision.thresholds",
     "train": "histcxr.study.train",
     "calibrate": "histcxr.study.certify",
+    "adapt": "histcxr.site.adapt",
     "evaluate": "histcxr.study.evaluate",
     "triage": "histcxr.worklist.engine",
     "load_model": "histcxr.store",

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("train", "command", "Train, tune and certify classifiers; save the best."),
     "tune": ("tune", "command", "Search for a classifier's settings; resumable."),
     "calibrate": ("calibrate", "command", "Certify a saved model's thresholds on your own patients."),
+    "adapt": ("site.adapt", "command", "Adapt a model to your hospital's own labelled patients."),
     "evaluate": ("evaluate", "command", "Measure a saved model, or compare two, on labelled radiographs."),
     "triage": ("triage", "triage", "Sort a folder into rule_out, review and rule_in."),
     "report": ("triage", "report", "Write DICOM Structured Reports of a triage; they name patients."),

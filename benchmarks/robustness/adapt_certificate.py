@@ -26,7 +26,7 @@ from scipy.special import expit
 
 from benchmarks.common import make_parser, publish, run
 from histcxr.decision.intervals import proportion
-from histcxr.decision.out_of_fold import FOLDS, log_losses, mixture_weight, within_standard_error
+from histcxr.decision.out_of_fold import FOLDS, log_losses, mixture_weights, within_standard_error
 from histcxr.decision.thresholds import errors_allowed
 from histcxr.reports.tables import markdown_table
 
@@ -93,20 +93,24 @@ def adapted(images: Images, rng: np.random.Generator) -> dict[str, tuple[Floats,
     simple = np.zeros((FOLDS + 1, d + 2))
     simple[:, d:] = newton(values[:, d:], sick, rows, np.array([1e-3, 0.0]))
     rich = newton(values, sick, rows, np.r_[np.full(d, d / COST), 1e-3, 0.0])
-    apart = [np.einsum("ij,ij->i", values, part[fold]) for part in (simple, rich)]
-    mean_simple, mean_rich = simple[:FOLDS].mean(axis=0), rich[:FOLDS].mean(axis=0)
+    alone = np.zeros((FOLDS + 1, d + 2))
+    without = np.delete(np.arange(d + 2), d)
+    alone[:, without] = newton(values[:, without], sick, rows, np.r_[np.full(d, d / COST), 0.0])
+    fits = (simple, rich, alone)
+    apart = [np.einsum("ij,ij->i", values, part[fold]) for part in fits]
+    mean_rich = rich[:FOLDS].mean(axis=0)
     exact = simple[-1], values @ simple[-1]
-    weight = mixture_weight(*apart, sick)
+    weights = mixture_weights(apart, sick)
     better = log_losses(apart[1], sick).mean() < log_losses(apart[0], sick).mean()
-    chosen = better and not within_standard_error(*apart, sick)
-    mixed = ((1 - weight) * mean_simple + weight * mean_rich, (1 - weight) * apart[0] + weight * apart[1])
+    chosen = better and not within_standard_error(*apart[:2], sick)
+    mixed = weights @ [part[:FOLDS].mean(axis=0) for part in fits], weights @ apart
     return {
         "model alone (exact)": exact,
         "mixture, no choice": (mean_rich, apart[1]),
         "mixture refitted on all": (rich[-1], apart[1]),
         "the better one": (mean_rich, apart[1]) if better else exact,
         "simpler within 1 SE": (mean_rich, apart[1]) if chosen else exact,
-        "adapt": mixed if weight else exact,
+        "adapt": exact if weights[0] == 1 else mixed,
     }
 
 

@@ -7,7 +7,8 @@ DATA is one hospital that the model never saw (lungs are found by the network; p
 are left out). Each draw takes so many patients, adapts and certifies at 95 % (confidence 95 %), and measures on all
 others: AUC, and the specificity of rule_out at the certified threshold; it is 0 where nobody can be certified, which
 takes 59 sick. Rows: the model as it is, certified on the draw; a local refit alone; what adapt makes, certified out of
-fold, and by splitting the draw. Recalibrating changes no rank, so its row differs from the first in the log loss alone.
+fold, and by splitting the draw. Recalibrating changes no rank, so its row differs from the first in the log loss alone;
+``weights`` are those of recalibrated, mixture and local.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
@@ -27,14 +29,15 @@ from histcxr.data.splits import patient_folds
 from histcxr.decision.out_of_fold import FOLDS, log_losses
 from histcxr.decision.thresholds import rule_out_threshold
 from histcxr.exceptions import InputError
-from histcxr.models.adapted import LOCAL, RECALIBRATED, AdaptedClassifier, cross_fit
+from histcxr.models.adapted import LOCAL, MIXTURE, RECALIBRATED, AdaptedClassifier, cross_fit
 from histcxr.reports.tables import markdown_table
 from histcxr.site.adapt import choose
 from histcxr.store import Model, load_model
 from histcxr.study.certify import unseen
-from histcxr.study.cohort import Reading
+from histcxr.study.cohort import Reading, select_rows
 
 Floats = NDArray[np.float64]
+KINDS = (RECALIBRATED, MIXTURE, LOCAL)
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,24 @@ class Hospital:
         return Hospital(self.features[rows], self.logits[rows], self.sick[rows])
 
 
-def inputs(data: str, model: str | None, cache: str | None, jobs: int, most: int = 3000) -> Hospital:
+def inputs(
+    data: str,
+    model: str | None,
+    cache: str | None,
+    jobs: int,
+    most: int = 3000,
+    where: dict[str, list[str]] | None = None,
+) -> Hospital:
     """Read a hospital's patients whom the model has not seen, at most so many, one image each."""
     loaded = load_model(model or "boxed")
     if not isinstance(loaded, Model):
         raise InputError("model must be a histogram model")
     table = read_manifest(data, require_labels=True)
-    table["label"], table["mask"] = table["label"].replace({"NORMAL": "Normal"}), ""
+    table = select_rows(table, where or {})
+    # Pictures of lungs alone keep their outline; of others the network finds the lungs, as in the box.
+    table["label"] = table["label"].replace({"NORMAL": "Normal"})
+    alone = table.get("lungs_only", pd.Series("", index=table.index)).astype(str) == "True"
+    table["mask"] = table["mask"].where(alone, "")
     shuffled = table.sample(frac=1, random_state=0)
     own = shuffled["patient_id"].where(shuffled["patient_id"] != "", shuffled["image"])
     table = shuffled[~own.duplicated()].head(most).reset_index(drop=True)
@@ -103,11 +117,18 @@ def one_draw(hospital: Hospital, n: int, rng: np.random.Generator) -> dict[str, 
             recalibrated, fitted[RECALIBRATED](local.features, local.logits), local.sick, truth
         ),
         "local alone": worth(alone, apart[LOCAL], local.sick, truth),
-        "adapt, out of fold": {**worth(adapted, choice.scores, local.sick, truth), "weight": choice.weight},
+        "adapt, out of fold": {**worth(adapted, choice.scores, local.sick, truth), **shares(choice)},
         "adapt, split": {
             **worth(scored(split, others), scored(split, rest), rest.sick, truth),
-            "weight": split.weight,
+            **shares(split),
         },
+    }
+
+
+def shares(choice: Any) -> dict[str, float]:
+    """Return how much of a choice each candidate is."""
+    return {
+        kind: choice.weights.get(kind, float(kind == RECALIBRATED and not choice.weights)) for kind in KINDS
     }
 
 
@@ -124,11 +145,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[60, 100, 200, 400])
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--most", type=int, default=3000, help="patients to read (default: %(default)s)")
+    parser.add_argument("--where", action="append", default=[], help="COLUMN=VALUE: use only these rows")
     given = parser.parse_args(arguments)
+    where = {column: [value] for column, _, value in (one.partition("=") for one in given.where)}
     rows: list[dict[str, Any]] = []
     for data in given.data:
-        hospital = inputs(data, given.model, given.cache, given.jobs, given.most)
-        name, total = os.path.basename(os.path.normpath(data)), len(hospital.sick)
+        hospital = inputs(data, given.model, given.cache, given.jobs, given.most, where)
+        name, total = " ".join([os.path.basename(os.path.normpath(data)), *given.where]), len(hospital.sick)
         print(f"{name}: {total} patients, {int(hospital.sick.sum())} sick", flush=True)
         for n in given.sizes:
             if n > total - 90:
@@ -154,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         "certified": f"{values['certified'].mean():.0%}",
                         "specificity": float(values["specificity"].mean()),
                         "sensitivity": float(values["sensitivity"].mean()),
-                        "weight": float(values["weight"].mean()) if "weight" in values else None,
+                        "weights": " ".join(f"{values[key].mean():.2f}" for key in KINDS if key in values),
                     }
                 )
     publish(markdown_table(rows), {"draws": given.draws, "rows": rows}, given.json)

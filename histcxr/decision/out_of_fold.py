@@ -14,17 +14,19 @@ scored a little worse than a new one will be, and averaging narrows the tails. A
 
 **Why weights and not a choice.** Taking the candidate with the better cross-validated loss favours the one whose
 certifying scores happen to lie well, and the promise then breaks too often (same benchmark). So the candidates' logits
-are averaged with one weight between 0 and 1, a smooth function of the patients; at 0 the certificate is the exact one.
+are averaged with weights that are a smooth function of the patients; with the model's own rank alone, the certificate
+is the exact one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
+from scipy.optimize import minimize
 from scipy.special import expit
 
 from histcxr.checks import bool_vector, real_vector
@@ -32,10 +34,12 @@ from histcxr.decision.intervals import Estimate, patient_codes, patient_labels, 
 from histcxr.decision.thresholds import Certificates, certify
 from histcxr.exceptions import InputError
 
-__all__ = ["FOLDS", "Offer", "log_losses", "mixture_weight", "offer", "within_standard_error"]
+__all__ = ["FOLDS", "Offer", "log_losses", "mixture_weights", "offer", "within_standard_error"]
 
 #: Folds: with more of them the margin of the out-of-fold certificate shrinks.
 FOLDS: Final = 5
+
+_LEAST_WEIGHT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -85,31 +89,43 @@ def log_losses(logits: ArrayLike, sick: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.logaddexp(0.0, np.where(truth, -values, values)))
 
 
-def mixture_weight(
-    simple: ArrayLike, rich: ArrayLike, sick: ArrayLike, patient_ids: ArrayLike | None = None
-) -> float:
-    """Return the weight in [0, 1] of ``rich`` beside ``simple`` at which the mean log loss of patients is least.
+def mixture_weights(
+    logits: Sequence[ArrayLike], sick: ArrayLike, patient_ids: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Return the weights of candidates at which their mean logit has the least mean log loss of patients: (k,).
 
-    Both are out-of-fold logits (n,); the mixture is ``(1 - weight) * simple + weight * rich``. Each patient counts
-    once, however many images there are. The loss is convex in the weight, so there is one such weight. InputError:
-    wrong shapes or types.
+    ``logits`` are k out-of-fold logits (n,); weights are at least 0 and add up to 1. Each patient counts once, however
+    many images there are. The loss is convex in the weights; where one candidate alone is best, its weight is exactly
+    1. InputError: wrong shapes or types.
     """
-    first, second = real_vector(simple, "simple"), real_vector(rich, "rich")
-    truth = bool_vector(sick, length=first.size)
-    if second.size != first.size:
-        raise InputError(f"rich must have {first.size} entries, one for each of simple, got {second.size}")
-    codes = patient_codes(patient_ids, first.size)
-    share = 1.0 / np.bincount(codes)[codes]
-    step = second - first
+    truth = bool_vector(sick)
+    values = np.stack([real_vector(one, "logits") for one in logits])
+    if values.shape[1] != truth.size:
+        raise InputError(
+            f"logits must have {truth.size} entries, one for each of sick, got {values.shape[1]}"
+        )
+    codes = patient_codes(patient_ids, truth.size)
+    share = 1.0 / np.bincount(codes)[codes] / (codes.max() + 1)
 
-    def slope(weight: float) -> float:
-        return float((share * (expit(first + weight * step) - truth)) @ step)
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        mixed = weights @ values
+        return float(share @ log_losses(mixed, truth)), values @ (share * (expit(mixed) - truth))
 
-    if slope(0.0) >= 0:
-        return 0.0
-    if slope(1.0) <= 0:
-        return 1.0
-    return float(brentq(slope, 0.0, 1.0, xtol=1e-6))
+    for alone in np.eye(len(values)):
+        slope = loss(alone)[1]
+        if (slope >= alone @ slope).all():  # no step towards another candidate lowers the loss
+            return alone
+    found = minimize(
+        loss,
+        np.full(len(values), 1 / len(values)),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * len(values),
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like},
+        options={"ftol": 1e-10, "maxiter": 200},
+    ).x
+    kept = np.where(found > _LEAST_WEIGHT, found, 0.0)
+    return np.asarray(kept / kept.sum())
 
 
 def within_standard_error(

@@ -23,7 +23,7 @@ from histcxr.decision.out_of_fold import (
     FOLDS,
     Offer,
     log_losses,
-    mixture_weight,
+    mixture_weights,
     offer,
     within_standard_error,
 )
@@ -68,14 +68,14 @@ class Candidate:
 class Adaptation:
     """What :func:`adapt` found.
 
-    ``model`` is ready to save; ``chosen`` says how it scores, ``weight`` how much of the blend is the mixture.
+    ``model`` is ready to save; ``chosen`` says how it scores, ``weights`` what share each candidate has in a blend.
     ``offers`` are the certificates by kind, ``"out-of-fold"`` and ``"split"``, of which ``deployed`` names the model's.
     ``not_shown`` says in sentences what the local patients could not show. ``patients`` are sick and normal.
     """
 
     model: SavedModel
     chosen: str
-    weight: float
+    weights: Mapping[str, float]
     candidates: tuple[Candidate, ...]
     offers: Mapping[str, Offer]
     deployed: str
@@ -91,7 +91,7 @@ class Adaptation:
         """Return everything but the model, ready for JSON."""
         return {
             "chosen": self.chosen,
-            "weight": self.weight,
+            "weights": dict(self.weights),
             "candidates": [asdict(one) for one in self.candidates],
             "offers": {kind: one.to_dict() for kind, one in self.offers.items()},
             "deployed": self.deployed,
@@ -106,13 +106,13 @@ class Adaptation:
 class Choice:
     """How to score a hospital's patients: what goes on top of the model (None: nothing).
 
-    ``chosen`` and ``weight`` are as of :class:`Adaptation`; ``scores`` (n,) are the logits that certify it, ``logits``
+    ``chosen`` and ``weights`` are as of :class:`Adaptation`; ``scores`` (n,) are the logits that certify it, ``logits``
     those of every candidate out of fold.
     """
 
     part: Linear | None
     chosen: str
-    weight: float
+    weights: Mapping[str, float]
     scores: NDArray[np.float64]
     logits: Mapping[str, NDArray[np.float64]]
 
@@ -133,16 +133,19 @@ def choose(
     few = np.zeros((len(sick), 0)) if features is None else features
     apart, fitted = cross_fit(few, logits, sick, folds, kinds)
     apart = {AS_IS: logits, **apart}
-    weight = mixture_weight(apart[RECALIBRATED], apart[MIXTURE], sick, patients) if MIXTURE in apart else 0.0
-    if weight > 0:
-        part = mean_of([fitted[RECALIBRATED], fitted[MIXTURE]], [1 - weight, weight])
-        apart[BLEND] = (1 - weight) * apart[RECALIBRATED] + weight * apart[MIXTURE]
-        return Choice(part, BLEND, weight, apart[BLEND], apart)
+    names = list(fitted)
+    weights = mixture_weights([apart[name] for name in names], sick, patients)
+    if weights[0] < 1:
+        apart[BLEND] = weights @ np.stack([apart[name] for name in names])
+        shares = {name: float(share) for name, share in zip(names, weights, strict=True) if share}
+        return Choice(
+            mean_of([fitted[name] for name in names], weights.tolist()), BLEND, shares, apart[BLEND], apart
+        )
     # The order of patients stays, so what certifies is exact; a slope below 0 would turn it over.
     simple = fit_linear(few, logits, sick, RECALIBRATED)
     if simple.slope <= 0 or within_standard_error(logits, apart[RECALIBRATED], sick, patients):
-        return Choice(None, AS_IS, 0.0, logits, apart)
-    return Choice(simple, RECALIBRATED, 0.0, simple(few, logits), apart)
+        return Choice(None, AS_IS, {}, logits, apart)
+    return Choice(simple, RECALIBRATED, {}, simple(few, logits), apart)
 
 
 def adapt(
@@ -164,10 +167,10 @@ def adapt(
     """Adapt a model to labelled patients of one hospital, and certify it on the same patients.
 
     The candidates: the model as it is; recalibrated (a logistic regression on its logit); a local refit (on the
-    features of its own recipe); their mixture (logit and features). The score is the recalibrated one and the mixture
-    in the blend that has the least cross-validated log loss, patient by patient: a proper score, steadier than the AUC
-    on few patients. Where the mixture adds nothing its weight is 0, and the model is recalibrated, or left as it is
-    where that is no worse than one standard error. A network has no features here: it is recalibrated or left.
+    features of its own recipe); their mixture (logit and features). The score is the blend of the last three that has
+    the least cross-validated log loss, patient by patient: a proper score, steadier than the AUC on few patients. Where
+    only the recalibrated model is left in the blend, the model is recalibrated, or left as it is where that is no worse
+    than by one standard error. A network has no features here: it is recalibrated or left.
 
     Parameters
     ----------
@@ -235,7 +238,7 @@ def adapt(
     return Adaptation(
         model=certified(ready, mine, promise, by, scores=scores),
         chosen=fit.chosen,
-        weight=fit.weight,
+        weights=fit.weights,
         candidates=_candidates(whole, judged),
         offers=offers,
         deployed=certificate,
@@ -278,7 +281,8 @@ def _papers(
     model: SavedModel, cohort: Cohort, about: Mapping[str, Any], fit: Choice, certificate: str
 ) -> dict[str, Any]:
     """Return what the adapted model says of its training, its local patients remembered."""
-    how = f"blended with what they taught (weight {fit.weight:.2f})" if fit.chosen == BLEND else fit.chosen
+    shares = ", ".join(f"{share:.0%} {name}" for name, share in fit.weights.items())
+    how = f"a blend ({shares})" if shares else fit.chosen
     by = "on the half that fitted nothing" if certificate == SPLIT else "out of fold, on all of them"
     note = (
         f"adapted to {about['patients']} patients of one hospital ({about['sick']} sick images of {about['images']}): "
@@ -286,7 +290,7 @@ def _papers(
     )
     training = dict(model.training)
     training["val"] = dict(about)
-    training["adapted"] = {"chosen": fit.chosen, "weight": fit.weight, "certificate": certificate}
+    training["adapted"] = {"chosen": fit.chosen, "weights": dict(fit.weights), "certificate": certificate}
     old = [one for one in training.get("notes", ()) if not one.startswith("thresholds were certified")]
     training["notes"] = [*old, note]
     training["lungs"] = cohort.lungs

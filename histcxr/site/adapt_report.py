@@ -79,7 +79,8 @@ def adaptation_text(found: Mapping[str, Any]) -> str:
         }
         for one in found["candidates"]
     ]
-    weight = f", {found['weight']:.0%} of it the mixture" if found["weight"] else ""
+    shares = ", ".join(f"{share:.0%} {name}" for name, share in found["weights"].items())
+    weight = f" ({shares})" if shares else ""
     lines = [
         f"Local patients: {found['sick']} sick, {found['normal']} normal. Every figure of a candidate is by patients "
         "whom its fit had not seen.",
@@ -96,7 +97,7 @@ def adaptation_text(found: Mapping[str, Any]) -> str:
             for one in (found["offers"][found["deployed"]][name] for name in ("rule_out", "rule_in"))
         ),
         "What the split costs or gains depends on how its halves fell.",
-        _HOW[found["deployed"]] if found["weight"] or found["deployed"] != "out-of-fold" else _EXACT,
+        _HOW[found["deployed"]] if shares or found["deployed"] != "out-of-fold" else _EXACT,
     ]
     if found["not_shown"]:
         lines += ["", "What these patients could not show:", *(f"- {one}" for one in found["not_shown"])]

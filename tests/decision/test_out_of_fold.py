@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
 
 from benchmarks.robustness.adapt_certificate import POPULATIONS, made_up, measure
-from histcxr.decision.out_of_fold import log_losses, mixture_weight, offer, within_standard_error
+from histcxr.decision.out_of_fold import log_losses, mixture_weights, offer, within_standard_error
 from histcxr.exceptions import InputError
 
 
@@ -16,30 +15,37 @@ def drawn(seed, first=1.0, second=1.0, n=200):
     return first * side + rng.normal(size=n), second * side + rng.normal(size=n), sick
 
 
+def losses(weights, logits, sick):
+    return log_losses(weights @ np.stack(logits), sick).mean()
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_weight_is_where_the_loss_is_least(seed):
+def test_weights_are_where_the_loss_is_least(seed):
     simple, rich, sick = drawn(seed)
-    found = mixture_weight(simple, rich, sick)
+    third = np.random.default_rng(seed + 99).normal(size=200) + sick
+    found = mixture_weights([simple, rich, third], sick)
+    assert found.sum() == pytest.approx(1)
+    assert (found >= 0).all()
+    least = losses(found, [simple, rich, third], sick)
+    for other in np.random.default_rng(1).dirichlet(np.ones(3), 2000):
+        assert losses(other, [simple, rich, third], sick) >= least - 1e-9
 
-    def loss(weight):
-        return log_losses((1 - weight) * simple + weight * rich, sick).mean()
 
-    assert loss(found) <= minimize_scalar(loss, bounds=(0, 1), method="bounded").fun + 1e-9
-
-
-def test_weight_of_what_is_worse_or_better_is_at_the_end():
+def test_what_alone_is_best_has_weight_one():
     good, bad, sick = drawn(0, first=2.0, second=-2.0)
-    assert mixture_weight(good, bad, sick) == 0.0
-    assert mixture_weight(bad, good, sick) == 1.0
-    assert mixture_weight(good, good, sick) == 0.0
+    np.testing.assert_array_equal(mixture_weights([good, bad], sick), [1.0, 0.0])
+    np.testing.assert_array_equal(mixture_weights([bad, good], sick), [0.0, 1.0])
+    np.testing.assert_array_equal(mixture_weights([good, good], sick), [1.0, 0.0])
+    np.testing.assert_array_equal(mixture_weights([bad], sick), [1.0])
 
 
 def test_a_patient_counts_once():
     simple, rich, sick = drawn(3)
-    once = mixture_weight(simple, rich, sick)
+    once = mixture_weights([simple, rich], sick)
     again = np.r_[np.arange(200), np.repeat(7, 50)]  # one patient fifty times more
-    assert mixture_weight(simple[again], rich[again], sick[again], again) == pytest.approx(once)
-    assert mixture_weight(simple[again], rich[again], sick[again]) != pytest.approx(once, abs=1e-3)
+    more = [simple[again], rich[again]]
+    np.testing.assert_allclose(mixture_weights(more, sick[again], again), once, atol=1e-4)
+    assert abs(mixture_weights(more, sick[again]) - once).max() > 1e-3
 
 
 def test_log_loss_is_scikit_learns():
@@ -72,8 +78,8 @@ def test_an_offer_counts_who_is_ruled_out():
 
 def test_lengths_must_agree():
     simple, rich, sick = drawn(0)
-    with pytest.raises(InputError, match="rich must have 200 entries"):
-        mixture_weight(simple, rich[:-1], sick)
+    with pytest.raises(InputError, match="logits must have 199 entries"):
+        mixture_weights([simple, rich], sick[:-1])
 
 
 def test_the_certificate_holds_in_a_small_simulation():

@@ -40,7 +40,7 @@ from histcxr.models.adapted import (
     mean_of,
 )
 from histcxr.site.adapt_report import not_shown
-from histcxr.store import Model, SavedModel
+from histcxr.store import Model, ReferenceModel, SavedModel
 from histcxr.study.certify import Promise, certified, unseen
 from histcxr.study.cohort import Cohort, Data, Reading, check_columns, labelled_manifest
 from histcxr.study.seen import remember
@@ -219,27 +219,32 @@ def adapt(
     first[patient_folds(judged.sick, judged.patients, 2, seed)[0][0]] = True
     half_features = None if features is None else features[first]
     half = choose(half_features, logits[first], judged.sick[first], judged.patients[first], seed)
+    adapted, halved = (_with(model, wrapped, one) for one in (whole, half))
+    certifying = (
+        expit(whole.scores) if whole.chosen == BLEND else _score(adapted, whole, judged, features, logits)
+    )
     other = judged.part(~first)
-    halved = _with(model, wrapped, half)
+    untouched = _score(halved, half, other, None if features is None else features[~first], logits[~first])
     offers = {
-        OUT_OF_FOLD: offer(expit(whole.scores), judged.sick, judged.patients, **asdict(promise)),
-        SPLIT: offer(halved.score(other.values), other.sick, other.patients, **asdict(promise)),
+        OUT_OF_FOLD: offer(certifying, judged.sick, judged.patients, **asdict(promise)),
+        SPLIT: offer(untouched, other.sick, other.patients, **asdict(promise)),
     }
-    fit, adapted, mine = whole, _with(model, wrapped, whole), cohort
-    if certificate == SPLIT:
-        fit, adapted, mine = half, halved, cohort.part(~np.isin(cohort.patients, judged.patients[first]))
-    scores = None
-    if certificate == OUT_OF_FOLD and whole.part is not None:
-        scores = np.full(len(cohort), np.nan)
-        scores[~refused] = expit(whole.scores)
+    scores = np.full(len(cohort), np.nan)
+    if certificate == OUT_OF_FOLD:
+        fit, mine, learnt = whole, np.ones(len(cohort), np.bool_), judged
+        scores[~refused] = certifying
+    else:
+        fit, adapted, learnt = half, halved, judged.part(first)
+        mine = ~np.isin(cohort.patients, judged.patients[first])
+        scores[~refused & mine] = untouched
     # What stands on the card about groups and promises was measured at other thresholds.
     card = {key: value for key, value in model.card.items() if key not in ("groups", "promises")}
     ready = replace(adapted, training=_papers(model, cohort, about, fit, certificate), card=card)
     return Adaptation(
-        model=certified(ready, mine, promise, by, scores=scores),
+        model=certified(ready, cohort.part(mine), promise, by, scores=scores[mine]),
         chosen=fit.chosen,
         weights=fit.weights,
-        candidates=_candidates(whole, judged),
+        candidates=_candidates(fit, learnt),
         offers=offers,
         deployed=certificate,
         not_shown=tuple(not_shown(model.training, judged)),
@@ -267,14 +272,29 @@ def _with(model: SavedModel, wrapped: AdaptedClassifier | None, choice: Choice) 
     """Return the model with what was chosen on top."""
     if choice.part is None:
         return model
-    if wrapped is not None and isinstance(model, Model):
-        made = copy.copy(wrapped).set_linear(choice.part)
-        return replace(model, name=f"{model.name.removesuffix('-adapted')}-adapted", estimator=made)
-    assert not isinstance(model, Model)  # noqa: S101  # only a network has no wrapper
-    network = copy.copy(model.classifier)
-    slope, intercept = network.recalibration_ or (1.0, 0.0)
-    network.recalibration_ = choice.part.slope * slope, choice.part.slope * intercept + choice.part.intercept
-    return replace(model, classifier=network)
+    if isinstance(model, ReferenceModel):
+        network = copy.copy(model.classifier)
+        slope, intercept = network.recalibration_ or (1.0, 0.0)
+        network.recalibration_ = (
+            choice.part.slope * slope,
+            choice.part.slope * intercept + choice.part.intercept,
+        )
+        return replace(model, classifier=network)
+    made = copy.copy(wrapped or AdaptedClassifier(model.estimator)).set_linear(choice.part)
+    return replace(model, name=f"{model.name.removesuffix('-adapted')}-adapted", estimator=made)
+
+
+def _score(
+    adapted: SavedModel,
+    choice: Choice,
+    cohort: Cohort,
+    features: NDArray[np.floating] | None,
+    logits: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return what the adapted model gives to a cohort, from what is known of it where that will do."""
+    if choice.part is None or features is None:
+        return adapted.score(cohort.values)
+    return np.asarray(expit(choice.part(features, logits)))
 
 
 def _papers(

@@ -92,10 +92,6 @@ def adaptation_text(found: Mapping[str, Any]) -> str:
         "",
         markdown_table([_price(kind, one, found["deployed"]) for kind, one in found["offers"].items()]),
         "",
-        *(
-            one["message"]
-            for one in (found["offers"][found["deployed"]][name] for name in ("rule_out", "rule_in"))
-        ),
         "What the split costs or gains depends on how its halves fell.",
         _HOW[found["deployed"]] if shares or found["deployed"] != "out-of-fold" else _EXACT,
     ]
@@ -109,7 +105,10 @@ _HOW = {
     "is simulated, not proven (benchmarks/robustness/adapt_certificate.py); --certificate split is proven.",
     "split": "Split: one half of the patients fitted, the other certified; this is proven.",
 }
-_EXACT = "The order of patients is the model's own, which never saw them: the certificate is proven."
+_EXACT = (
+    "The order of patients is the model's own, which never saw them: the certificate is proven for that order; that it "
+    "was taken because the others were no better is simulated."
+)
 
 
 def _price(kind: str, one: Mapping[str, Any], deployed: str) -> dict[str, object]:

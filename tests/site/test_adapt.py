@@ -119,7 +119,8 @@ def test_every_patient_certifies_and_half_of_them_by_the_split(adapted, model, l
     halved = adapt(model, local, certificate="split", **PROMISE)
     assert halved.deployed == "split"
     assert halved.model.rule_out == halved.offers["split"].certificates.rule_out
-    assert halved.candidates == adapted.candidates
+    assert halved.patients == adapted.patients
+    assert "split (taken)" in adaptation_text(halved.to_dict())
 
 
 def test_local_patients_are_known_again(adapted, model, local):
@@ -155,7 +156,8 @@ def test_too_few_patients_are_refused_or_promised_nothing(model, local):
     some = adapt(model, local.groupby("label").head(40))
     assert not some.certified
     assert not some.model.rule_out.certified
-    assert "not certified" in adaptation_text(some.to_dict())
+    assert "no promise" in adaptation_text(some.to_dict())
+    assert "sick patients are fewer than the 59" in adaptation_text(some.to_dict())
 
 
 def test_what_was_not_there_is_said(model, local):

@@ -45,13 +45,13 @@ def command(model: str | None, output: str, overwrite: bool, json_file: str | No
         adapted = adapt(options.read_model(model), **how)
     found, made = adapted.to_dict(), adapted.model
     groups = made.training.get("groups")
-    lines = [adaptation_text(found), ""]
-    if groups:
-        thresholds = {"rule_out": made.rule_out.to_dict(), "rule_in": made.rule_in.to_dict()}
-        lines.append(thresholds_report(thresholds, groups))
+    thresholds = {"rule_out": made.rule_out.to_dict(), "rule_in": made.rule_in.to_dict()}
+    lines = [adaptation_text(found), "", thresholds_report(thresholds, groups)]
     lines += [*certified_lines(found["certified"]), *seen_lines({"seen": made.training["val"]["left_out"]})]
     click.echo("\n".join(lines))
     options.write_model(made, output, overwrite=overwrite)
-    options.write_json(json_file, {**found, "groups": groups, "left_out": made.training["val"]["left_out"]})
+    options.write_json(
+        json_file, {**found, **thresholds, "groups": groups, "left_out": made.training["val"]["left_out"]}
+    )
     if not adapted.certified:
         click.get_current_context().exit(3)

@@ -27,6 +27,7 @@ _PUBLIC = {
     "ThresholdChoice": "histcxr.decision.thresholds",
     "train": "histcxr.study.train",
     "calibrate": "histcxr.study.certify",
+    "adapt": "histcxr.site.adapt",
     "evaluate": "histcxr.study.evaluate",
     "audit": "histcxr.site.audit",
     "triage": "histcxr.worklist.engine",

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("train", "command", "Train, tune and certify classifiers; save the best."),
     "tune": ("tune", "command", "Search for a classifier's settings; resumable."),
     "calibrate": ("calibrate", "command", "Certify a saved model's thresholds on your own patients."),
+    "adapt": ("site.adapt", "command", "Adapt a model to your hospital's own labelled patients."),
     "evaluate": ("evaluate", "command", "Measure a saved model, or compare two, on labelled radiographs."),
     "plan": ("site.plan", "command", "Plan how many patients to have read, and which."),
     "triage": ("triage", "triage", "Sort a folder into rule_out, review and rule_in."),

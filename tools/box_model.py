@@ -207,6 +207,8 @@ def measured(
     full, figures, overall = _full(manifest), {}, {}
     for kind, rows in {"": full, "lungs only, ": ~full}.items():
         table = manifest[rows].reset_index(drop=True)
+        if not len(table):  # a collection was left out
+            continue
         result = evaluate(model, table, by=GROUPS, cache=reading.cache, n_jobs=reading.n_jobs)
         overall = overall or result["overall"]
         figures[f"{kind}all"] = {**_brief(result["overall"]), "refused": result["refused"]}
@@ -251,10 +253,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", help="write the figures here")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="leave out a collection (origin=chest_xray) or a source (source=kermany), to see how the rest travels",
+    )
     given = parser.parse_args(arguments)
     reading = Reading(given.cache, given.jobs)
 
-    manifest = without_twins(balanced(joined_manifest(given.data), given.seed))
+    joined = joined_manifest(given.data)
+    for column, value in (pair.split("=", 1) for pair in given.without):
+        joined = joined[joined[column] != value].reset_index(drop=True)
+    manifest = without_twins(balanced(joined, given.seed))
     full = manifest[_full(manifest)]
     settings = members()
     result = train(

@@ -35,15 +35,20 @@ def output_option(help_text: str, *, required: bool = False) -> Any:
     return click.option("-o", "--output", type=click.Path(), required=required, help=help_text)
 
 
+class _ModelPath(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "boxed" else super().convert(value, param, ctx)
+
+
 def model_option(*, two: bool = False) -> Any:
     """A saved model of either kind, by default the one in the box; or two to compare."""
     return click.option(
         "-m",
         "--model",
         "models" if two else "model",
-        type=click.Path(exists=True),
+        type=_ModelPath(exists=True),
         multiple=two,
-        help="A saved model, of histograms or a network; by default the one that comes with histcxr."
+        help='A saved model, of histograms or a network; by default "boxed", the one that comes with histcxr.'
         + (" Give two to compare them on the same patients." if two else ""),
     )
 
@@ -313,7 +318,13 @@ def certificate_options(function: Any) -> Any:
 
 def by_option(help_text: str) -> Any:
     """Columns whose groups are told apart."""
-    return click.option("--by", multiple=True, metavar="COLUMN", help=f"{help_text}; repeatable.")
+    return click.option(
+        "--by",
+        multiple=True,
+        metavar="COLUMN[,COLUMN]",
+        callback=lambda ctx, param, value: tuple(dict.fromkeys(",".join(value).split(","))) if value else (),
+        help=f"{help_text}; repeatable.",
+    )
 
 
 def certified_by_option() -> Any:

@@ -164,7 +164,8 @@ class ThresholdChoice:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.10g} %"
+    """Write a share in percent, to two digits and never rounded up."""
+    return f"{math.floor(_as_written(share) * 10_000) / 100:g} %"
 
 
 def _choice(kind: Kind, threshold: float | None, n: int, target: float, confidence: float) -> ThresholdChoice:

@@ -27,7 +27,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from box_certificates import Reading, certified, judge, promises, promises_table
+from box_certificates import (
+    Reading,
+    certified,
+    judge,
+    promises,
+    promises_table,
+    with_groups,
+    withdrawn,
+)
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -284,13 +292,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(training_report(result.report))
     model, groups = certified(result.models["stack"], full, reading)
     test = judge(model, full[full["split"] == "test"], reading)
+    groups, taken_back = withdrawn(groups, test)
+    model = with_groups(model, groups)
     kept = promises(test, groups)
+    print("\n" + "\n".join(taken_back))
     print("\nThe group certificates on full test radiographs, by patient:\n")
     print(promises_table(kept))
     overall, figures = measured(model, manifest, reading)
     print("\nTest patients, full radiographs and lungs alone, by group:\n")
     print(figures_table(figures))
-    card = {"sources": SOURCES, "limits": LIMITS, "groups": figures, "promises": kept}
+    card = {"sources": SOURCES, "limits": [*LIMITS, *taken_back], "groups": figures, "promises": kept}
     model = replace(model, metrics={"test": overall}, card=card)
     path = save_model(model, given.output, overwrite=True)
     size = sum(file.stat().st_size for file in path.iterdir())

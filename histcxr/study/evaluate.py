@@ -40,6 +40,7 @@ from histcxr.study.cohort import (
     normal_label,
     only_split,
     read_cohort,
+    split_named,
 )
 from histcxr.study.seen import leave_out_seen, remembers
 
@@ -278,7 +279,7 @@ def evaluate(
     groups = _by_group(judged.cohort.table, columns, lambda keep: judged.part(keep).figures(prevalence))
     return {
         "model": judged.about(),
-        "split": split or "all",
+        "split": split_named(manifest, split),
         "overall": overall,
         "groups": groups,
         "contradicted": contradicted(model, overall, groups),
@@ -333,7 +334,7 @@ def compare(
 
     return {
         "models": [_one_of_two(*pair, prevalence) for pair in zip((first, second), both, strict=True)],
-        "split": split or "all",
+        "split": split_named(manifest, split),
         "left_out": len(manifest) - len(common),
         "overall": difference(np.ones(len(common), bool)),
         "groups": _by_group(first.cohort.table, by, difference),

@@ -348,10 +348,11 @@ def installed_versions(packages: Sequence[str] = Model.saved_with) -> dict[str, 
     """Return the versions of histcxr, Python and those of the packages that are installed."""
     found = {"histcxr": __version__, "python": platform.python_version()}
     for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        for name in (package, f"{package}-cpu"):  # xgboost-cpu is xgboost without GPU code
+            try:
+                found.setdefault(package, version(name))
+            except PackageNotFoundError:
+                continue
     return found
 
 

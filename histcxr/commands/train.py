@@ -11,7 +11,7 @@ from histcxr.commands import options
 
 @click.command()
 @options.manifest_options()
-@options.output_option("Save the model with the best cross-validated AUC here (NAME.histcxr).")
+@options.output_option("Save the model with the best cross-validated AUC here (NAME.histcxr).", "model")
 @click.option(
     "--classifier",
     "classifiers",
@@ -61,8 +61,8 @@ def command(
     found = read_tuned(tuned, Recipe(how["zones"], how["bands"]))
     with muted_decoders():  # TensorFlow, too, greets on the terminal
         result = train(tuned=found, **how)
-    click.echo(training_report(result.report))
+    options.say(training_report(result.report))
     options.write_json(json_file, result.report)
     if output is not None:
-        click.echo()
+        options.say()
         options.write_model(result.best, output, overwrite=overwrite)

@@ -198,11 +198,12 @@ def test_without_keras_one_line_says_what_to_install(home, tmp_path):
     assert "densenet121" in listed
 
 
-def test_a_wrong_json_path_does_not_cost_the_training(home, tmp_path):
+def test_a_wrong_json_path_is_said_before_training(home, tmp_path):
     result = histcxr("reference", "train", home / "study", *TINY, *PROMISE,
-                     "-o", tmp_path / "kept.histcxr", "--json", tmp_path / "nowhere" / "x.json")  # fmt: skip
-    assert result.exit_code != 0
-    assert histcxr("evaluate", home / "study", "-m", tmp_path / "kept.histcxr").exit_code == 0
+                     "-o", tmp_path / "none.histcxr", "--json", tmp_path / "nowhere" / "x.json")  # fmt: skip
+    assert result.exit_code == 2
+    assert "nowhere' does not exist" in result.output
+    assert not (tmp_path / "none.histcxr").exists()
 
 
 def test_evaluate_draws_the_whole_and_each_group(home, tmp_path):

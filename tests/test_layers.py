@@ -152,6 +152,31 @@ def test_every_public_name_resolves():
         _ = histcxr.nonsense
 
 
+def test_checkers_see_every_public_name():
+    """The imports for checkers are those that the table makes: add a name to both."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (branch,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in branch.body if isinstance(node, ast.ImportFrom)]
+    seen = {one.asname or one.name: (node.module, one.name) for node in imports for one in node.names}
+    table = {name: place.partition(":") for name, place in histcxr._PUBLIC.items()}
+    assert seen == {name: (module, other or name) for name, (module, _, other) in table.items()}
+
+
+def test_a_misspelt_public_name_is_found_by_mypy(tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text("import histcxr\nhistcxr.read_manifest\nhistcxr.read_manifst\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--follow-imports=skip", "--config-file=", f"--cache-dir={tmp_path}"]
+        + [code, PACKAGE / "__init__.py"],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
+    errors = [line for line in run.stdout.splitlines() if "code.py" in line]
+    assert len(errors) == 1, run.stdout + run.stderr
+    assert ':3: error: Module has no attribute "read_manifst"' in errors[0]
+
+
 def test_triage_stays_the_function_after_its_room_is_imported():
     code = "import histcxr.worklist.engine, histcxr\nassert callable(histcxr.triage)"
     modules_after(code)

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from histcxr.commands.shell.places import OutputPath, keep_stdout, write_bytes, write_json
+from histcxr.commands.shell.settings import config_option, write_recipe
 from histcxr.commands.shell.terminal import progress_bar, say, show_progress
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from histcxr.store.judges import SavedModel
     from histcxr.study.cohort import Reading
 
-__all__ = ["progress_bar", "say", "write_bytes", "write_json"]  # beside what stands below
+__all__ = ["config_option", "progress_bar", "say", "write_bytes", "write_json"]  # beside what stands below
 
 SALT_VARIABLE = "HISTCXR_SALT"
 ZONES = ("1", "2", "6", "1+2", "1+6")
@@ -68,12 +69,13 @@ def read_model(path: str | None) -> SavedModel:
     return load_model() if path is None else load_model(path)
 
 
-def write_model(model: SavedModel, path: str, *, overwrite: bool) -> Path:
-    """Save a model of either kind, and say so."""
+def write_model(model: SavedModel, path: str, *, overwrite: bool, **resolved: Any) -> Path:
+    """Save a model of either kind, the settings of the command beside it, and say so."""
     from histcxr.store import save_model
 
     saved = save_model(model, path, overwrite=overwrite)
-    say(f"Saved {model.name} to {saved}")
+    recipe = write_recipe(saved, resolved)
+    say(f"Saved {model.name} to {saved}" + (f", its settings to {recipe}" if recipe else ""))
     return saved
 
 

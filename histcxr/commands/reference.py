@@ -62,6 +62,7 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
 
 
 @command.command(short_help="Train a network on labelled radiographs.")
+@options.config_option()
 @options.manifest_options()
 @options.output_option("Save the network here (NAME.histcxr), with its curves.", "model")
 @click.option("--architecture", default="resnet-small", show_default=True, help="See histcxr reference list.")

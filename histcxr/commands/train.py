@@ -10,6 +10,7 @@ from histcxr.commands import options
 
 
 @click.command()
+@options.config_option()
 @options.manifest_options()
 @options.output_option("Save the model with the best cross-validated AUC here (NAME.histcxr).", "model")
 @click.option(
@@ -46,10 +47,12 @@ def command(
     """Train classifiers on DATA, a folder or CSV of labelled radiographs, with lung masks or without.
 
     Tuned by cross-validation on the training patients, certified on the validation patients, and measured
-    once on the test patients. DATA's own split is used where it has one.
+    once on the test patients. DATA's own split is used where it has one. NAME.recipe.toml, written beside the model,
+    has all settings, so that the training can be repeated.
 
     \b
     Example:  histcxr train study -o model.histcxr
+              histcxr train --config model.recipe.toml -o again.histcxr
               histcxr train study --classifier all --zones 6
     """
     from histcxr.features.recipe import Recipe
@@ -65,4 +68,9 @@ def command(
     options.write_json(json_file, result.report)
     if output is not None:
         options.say()
-        options.write_model(result.best, output, overwrite=overwrite)
+        chosen = {
+            "zones": str(how["zones"]),
+            "bands": how["bands"] or "none",
+            "lungs": result.report["lungs"],
+        }
+        options.write_model(result.best, output, overwrite=overwrite, **chosen)

@@ -32,6 +32,11 @@ _PUBLIC = {
     "evaluate": "histcxr.study.evaluate",
     "triage": "histcxr.worklist.engine",
     "segment": "histcxr.lungs.folder:segment_folder",
+    "plan": "histcxr.site.plan",
+    "plan_auc": "histcxr.site.plan",
+    "plan_scores": "histcxr.site.plan",
+    "Aim": "histcxr.site.plan",
+    "draw_labelling_list": "histcxr.site.labelling",
     "load_model": "histcxr.store",
     "save_model": "histcxr.store",
     "Model": "histcxr.store",
@@ -59,6 +64,11 @@ if TYPE_CHECKING:  # the same names; tests/test_layers.py compares
     from histcxr.lungs.folder import segment_folder as segment  # noqa: F401 - another name than there
     from histcxr.models.registry import make_classifier as make_classifier
     from histcxr.phantoms.studies import sample_study as sample_study
+    from histcxr.site.labelling import draw_labelling_list as draw_labelling_list
+    from histcxr.site.plan import Aim as Aim
+    from histcxr.site.plan import plan as plan
+    from histcxr.site.plan import plan_auc as plan_auc
+    from histcxr.site.plan import plan_scores as plan_scores
     from histcxr.store import Model as Model
     from histcxr.store import ReferenceModel as ReferenceModel
     from histcxr.store import load_model as load_model

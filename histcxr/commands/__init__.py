@@ -24,6 +24,7 @@ COMMANDS = {
     "tune": ("tune", "command", "Search for a classifier's settings; resumable."),
     "calibrate": ("calibrate", "command", "Certify a saved model's thresholds on your own patients."),
     "evaluate": ("evaluate", "command", "Measure a saved model, or compare two, on labelled radiographs."),
+    "plan": ("site.plan", "command", "Plan how many patients to have read, and which."),
     "triage": ("triage", "triage", "Sort a folder into rule_out, review and rule_in."),
     "report": ("triage", "report", "Write DICOM Structured Reports of a triage; they name patients."),
     "explain": ("explain", "command", "Show where a network looks."),

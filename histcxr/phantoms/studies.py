@@ -89,16 +89,22 @@ def write_study(
     return top
 
 
-def sample_study(folder: str | os.PathLike[str], *, n_patients: int = 400, seed: int = 0) -> Path:
+def sample_study(
+    folder: str | os.PathLike[str],
+    *,
+    n_patients: int = 400,
+    seed: int = 0,
+    size: tuple[int, int] = (224, 224),
+) -> Path:
     """Write a made-up study that a model can be trained, certified and measured on; returns the folder.
 
     As :func:`write_study`, with lung masks beside the images, and with so many validation patients that 95 %
-    sensitivity can be certified at 95 % confidence: of fewer than 870 patients, more than a sixth. It takes some
-    seconds. InputError: fewer than 300 patients, or what :func:`write_study` refuses.
+    sensitivity can be certified at 95 % confidence: of fewer than 870 patients, more than a sixth. ``size`` is
+    (height, width) in pixels. InputError: fewer than 300 patients, or what :func:`write_study` refuses.
     """
     if n_patients < _FEWEST_TO_CERTIFY:
         raise InputError(f"n_patients must be at least {_FEWEST_TO_CERTIFY}; it is {n_patients}")
-    top = write_study(folder, n_patients=n_patients, seed=seed)
+    top = write_study(folder, n_patients=n_patients, seed=seed, size=size, mask_size=size)
     table = pd.read_csv(top / "manifest.csv", dtype=str, keep_default_na=False)
     table["split"] = _splits(table, seed, max(_VAL, 2 * _SICK_TO_CERTIFY / n_patients))
     table.to_csv(top / "manifest.csv", index=False)

@@ -43,7 +43,7 @@ def _read(ctx: click.Context, param: click.Parameter, path: str | None) -> None:
     for key, value in content.items():
         if key not in known:
             raise InputError(
-                f"{path}: {key!r} is no setting of {ctx.command.name}; there are {', '.join(sorted(known))}"
+                f"{path}: {key!r} is no setting of {ctx.info_name}; there are {', '.join(sorted(known))}"
                 f"{did_you_mean(key, known)}"
             )
         settings[str(known[key].name)] = _as_given(known[key], value, f"{path}: {key}")

@@ -180,19 +180,13 @@ def value_list(values: pd.Series) -> str:
     return f"it has {', '.join(names[:10])}{' and others' if len(names) > 10 else ''}"
 
 
-def _check_normal(manifest: pd.DataFrame, given: str | None, normal: str) -> None:
-    """Refuse a normal label that no image has: all would count as sick.
-
-    One that nobody gave may be missing, among sick patients alone; not where another one is spelt nearly like it.
-    """
+def _check_normal(manifest: pd.DataFrame, normal: str | None) -> None:
+    """Refuse a normal label that was asked for and that no image has: all would count as sick."""
     labels = manifest["label"].astype(str)
-    if not is_sick(labels, normal).all():
-        return
-    near = did_you_mean(normal, set(labels))
-    if given is not None or near:
+    if normal is not None and is_sick(labels, normal).all():
         raise InputError(
-            f"normal must be a label of the data, got {normal!r}; {value_list(labels)}{near} "
-            "Name the right one with --normal"
+            f"normal must be a label of the data (--normal), got {normal!r}; {value_list(labels)}"
+            f"{did_you_mean(normal, set(labels))}"
         )
 
 
@@ -210,7 +204,7 @@ def read_cohort(
         how = replace(how, normal=how.normal or normal_label(what))
         what = model_input(what)
     manifest, normal = labelled_manifest(data), how.normal or "Normal"
-    _check_normal(manifest, given, normal)
+    _check_normal(manifest, given)
     lungs = how.lungs or ("given" if _has_masks(manifest) else "found")
     measured: NDArray[Any]
     same: Any = {"n_jobs": how.n_jobs, "progress": how.progress}

@@ -126,8 +126,8 @@ def test_a_folder_has_its_own_worklist(tmp_path, monkeypatch):
         ("train STUDY --classifier smv", "did you mean 'svm'?"),
         ("train STUDY --where labl=Normal", "did you mean 'label'?"),
         ("train STUDY --where label=Norml", "did you mean 'Normal'?"),
-        ("train STUDY --normal Healthy", "normal must be a label of the data, got 'Healthy'"),
-        ("evaluate STUDY --normal Norml", "did you mean 'Normal'? Name the right one with --normal"),
+        ("train STUDY --normal Healthy", "normal must be a label of the data (--normal), got 'Healthy'"),
+        ("evaluate STUDY --normal Norml", "did you mean 'Normal'?"),
         ("evaluate STUDY --split tset", "did you mean 'test'?"),
         ("tune STUDY --classifier stak -o found", "did you mean 'stack'?"),
         ("triage STUDY -m boxd", "does not exist"),
@@ -185,6 +185,16 @@ def test_tables_fit_the_terminal():
         cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "row1" in line]
         assert {row[0] for row in cells} == {"row1"}
         assert [float(cell) for row in cells for cell in row[1:]] == [round(j / 7, 3) for j in range(9)]
+
+
+def test_progress_is_shown_where_somebody_watches(study, tmp_path, monkeypatch):
+    arguments = ("segment", study / "Normal", "-o")
+    assert histcxr(*arguments, tmp_path / "unwatched").stderr == ""
+    monkeypatch.setattr("histcxr.commands.shell.terminal.show_progress", lambda: True)
+    watched = histcxr(*arguments, tmp_path / "watched")
+    assert "segmenting: 100%" in watched.stderr
+    assert "10/10" in watched.stderr
+    assert "segmenting" not in watched.stdout
 
 
 def test_one_image_is_no_images(capsys):

@@ -30,6 +30,7 @@ _PUBLIC = {
     "tune": "histcxr.study.tune:search_settings",
     "calibrate": "histcxr.study.certify",
     "evaluate": "histcxr.study.evaluate",
+    "audit": "histcxr.site.audit",
     "triage": "histcxr.worklist.engine",
     "segment": "histcxr.lungs.folder:segment_folder",
     "plan": "histcxr.site.plan",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:  # the same names; tests/test_layers.py compares
     from histcxr.lungs.folder import segment_folder as segment  # noqa: F401 - another name than there
     from histcxr.models.registry import make_classifier as make_classifier
     from histcxr.phantoms.studies import sample_study as sample_study
+    from histcxr.site.audit import audit as audit
     from histcxr.site.labelling import draw_labelling_list as draw_labelling_list
     from histcxr.site.plan import Aim as Aim
     from histcxr.site.plan import plan as plan

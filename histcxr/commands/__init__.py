@@ -28,6 +28,7 @@ COMMANDS = {
     "triage": ("triage", "triage", "Sort a folder into rule_out, review and rule_in."),
     "report": ("triage", "report", "Write DICOM Structured Reports of a triage; they name patients."),
     "explain": ("explain", "command", "Show where a network looks."),
+    "audit": ("site.audit", "command", "Ask of labelled radiographs: is it disease, or the scanner?"),
     "segment": ("segment", "segment", "Find the lungs in a folder of radiographs."),
     "segment-train": ("segment", "segment_train", "Train the network that finds lungs."),
     "reference": ("reference", "command", "Train networks that see the whole image, beside the histograms."),

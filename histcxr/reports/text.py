@@ -150,6 +150,7 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
         "Sensitivity: the sick who are not ruled out. Specificity: the normal who are ruled out. Both by patient, "
         "among the judged; accuracy at a score of 0.5, by image.",
         *_within_lines(result.get("within", {}), overall),
+        *_calibration_lines(result),
         "",
         markdown_table(drawers),
         "",
@@ -196,6 +197,20 @@ def _refused_text(result: Mapping[str, Any]) -> str:
         f"Not judged: {lost} of {everybody} images ({100 * result['refused']:.1f} %). A triage sends them to review, "
         f"and so they count among all. By reason{seen}: {counts_text(reasons)}."
     )
+
+
+def _calibration_lines(result: Mapping[str, Any]) -> list[str]:
+    """Say where a score may be read as a probability, and how far off it is here."""
+    found, trained = result["overall"]["calibration"], result["model"]["trained_prevalence"]
+    if found is None:
+        return []
+    where = "" if trained is None else f"It was fitted where {100 * trained:.3g} % of the images are sick. "
+    return [
+        f"A score is no probability for your patients. {where}Here {100 * found['observed']:.3g} % are, and the "
+        f"mean score is {found['predicted']:.3f}: in the large {found['in_the_large']:+.2f} to add to the log "
+        f"odds (0 is right), slope {found['slope']:.2f} (1 is right, less is too extreme), mean distance "
+        f"{result['overall']['calibration_error']:.3f}."
+    ]
 
 
 def _within_lines(within: Mapping[str, Mapping[str, Any]], overall: Mapping[str, Any]) -> list[str]:

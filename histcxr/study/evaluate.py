@@ -128,8 +128,11 @@ class Judged:
         return found
 
     def about(self) -> dict[str, Any]:
-        """Name the model, ready for JSON."""
-        return {"name": self.model.name, "hash": self.model.hash, **self.model.describe_input()}
+        """Name the model and the share of sick among the images that it was fitted on, ready for JSON."""
+        learnt = self.model.training.get("train", {})
+        trained = learnt["sick"] / learnt["images"] if learnt.get("images") else None
+        name = {"name": self.model.name, "hash": self.model.hash, "trained_prevalence": trained}
+        return {**name, **self.model.describe_input()}
 
 
 def evaluate(

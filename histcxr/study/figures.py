@@ -20,7 +20,12 @@ from sklearn.metrics import (
 
 from histcxr.data.manifest import is_sick
 from histcxr.decision.auc import auc
-from histcxr.decision.curves import brier_score, expected_calibration_error, specificity_at_sensitivity
+from histcxr.decision.curves import (
+    brier_score,
+    expected_calibration_error,
+    recalibration,
+    specificity_at_sensitivity,
+)
 from histcxr.decision.drawers import confusion, evaluate_decisions
 from histcxr.decision.intervals import patient_bootstrap
 from histcxr.decision.thresholds import REVIEW, RULE_OUT, ThresholdChoice, decide
@@ -62,7 +67,8 @@ def measure(
     knows patients; None with fewer than 10 sick or normal images), ``sensitivity`` and ``specificity`` at the rule-out
     threshold (by patient), ``specificity_at_95`` (by image, where these images reach 95 % sensitivity, with its
     interval; to compare models, it promises nothing), ``confusion`` at 0.5, ``confusion_at_rule_out`` (by image, sick
-    from the certified threshold on; None without one), ``brier``, ``calibration_error``, ``decisions`` with every
+    from the certified threshold on; None without one), ``brier``, ``calibration_error``, ``calibration`` as
+    :func:`~histcxr.decision.curves.recalibration` says (None with fewer than 10 of a class), ``decisions`` with every
     figure of the drawers and its interval, the ``prevalence`` at which NPV and PPV hold, and what the promises are
     worth ``among_judged`` and ``among_all``, as :func:`among` counts (the latter None without ``rest``).
     """
@@ -91,6 +97,7 @@ def measure(
         "confusion_at_rule_out": called,
         "brier": brier_score(scores, sick),
         "calibration_error": expected_calibration_error(scores, sick),
+        "calibration": recalibration(scores, sick) if enough(sick) else None,
         "decisions": decisions.to_dict(),
         "prevalence": decisions.n_sick / decisions.n_patients if prevalence is None else prevalence,
         "among_judged": among(cohort, drawers),

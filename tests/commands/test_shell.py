@@ -235,7 +235,7 @@ def test_ctrl_c_ends_quietly_with_130(study, tmp_path, command):
             ("histcxr.worklist.engine", "histcxr.features.extraction", "histcxr.study.train")
         ):
             break
-    time.sleep(2)
+    time.sleep(1)
     assert run.poll() is None, "it ended before it could be interrupted"
     os.killpg(run.pid, signal.SIGINT)
     out, err = run.communicate(timeout=60)

@@ -62,7 +62,7 @@ def test_train_draws_curves_beside_the_network(home):
 def test_a_network_is_not_replaced_by_accident_and_that_is_said_before_training(home):
     result = histcxr("reference", "train", home / "study", "--epochs", "50", "-o", home / "net.histcxr")
     assert result.exit_code == 2
-    assert "choose another name or ask to overwrite it" in result.output
+    assert "choose another name (-o), or replace it (--overwrite)" in result.output
     assert histcxr("reference", "train", home / "study", "-o", home / "study").exit_code == 2
 
 

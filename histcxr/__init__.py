@@ -29,10 +29,12 @@ _PUBLIC = {
     "TrainingResult": "histcxr.study.train",
     "tune": "histcxr.study.tune:search_settings",
     "calibrate": "histcxr.study.certify",
+    "adapt": "histcxr.site.adapt",
     "evaluate": "histcxr.study.evaluate",
     "audit": "histcxr.site.audit",
     "triage": "histcxr.worklist.engine",
     "segment": "histcxr.lungs.folder:segment_folder",
+    "monitor": "histcxr.site.monitor",
     "plan": "histcxr.site.plan",
     "plan_auc": "histcxr.site.plan",
     "plan_scores": "histcxr.site.plan",
@@ -65,8 +67,10 @@ if TYPE_CHECKING:  # the same names; tests/test_layers.py compares
     from histcxr.lungs.folder import segment_folder as segment  # noqa: F401 - another name than there
     from histcxr.models.registry import make_classifier as make_classifier
     from histcxr.phantoms.studies import sample_study as sample_study
+    from histcxr.site.adapt import adapt as adapt
     from histcxr.site.audit import audit as audit
     from histcxr.site.labelling import draw_labelling_list as draw_labelling_list
+    from histcxr.site.monitor import monitor as monitor
     from histcxr.site.plan import Aim as Aim
     from histcxr.site.plan import plan as plan
     from histcxr.site.plan import plan_auc as plan_auc

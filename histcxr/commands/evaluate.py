@@ -12,7 +12,7 @@ from histcxr.commands import options
 @click.command()
 @options.manifest_options()
 @options.model_option(two=True)
-@options.output_option("Draw a network's confusion matrix and ROC curves into this folder.")
+@options.output_option("Draw a network's confusion matrix and ROC curves into this folder.", "folder")
 @options.split_option()
 @options.by_option("Also within each value of this column")
 @click.option("--prevalence", type=float, help="Share of sick patients where PPV and NPV should hold.")
@@ -43,9 +43,9 @@ def command(models: tuple[str, ...], output: str | None, json_file: str | None, 
             result = compare(loaded, how.pop("data"), options.take_reading(how), **how)
         else:
             result = evaluate(loaded[0], **how)
-    click.echo(comparison_report(result) if len(loaded) > 1 else evaluation_report(result))
+    options.say(comparison_report(result) if len(loaded) > 1 else evaluation_report(result))
     options.write_json(json_file, result)
     if output is not None:
-        click.echo(f"\nDrew {plot_evaluation(result, output)}")
+        options.say(f"\nDrew {plot_evaluation(result, output)}")
     if any(one.get("contradicted") for one in (result, *result.get("models", ()))):
         click.get_current_context().exit(3)

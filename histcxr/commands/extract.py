@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.manifest_options(labels=False)
-@options.output_option("The table to write: .parquet, .csv or .npz by its name.", required=True)
+@options.output_option("The table to write: .parquet, .csv or .npz by its name.", "file", required=True)
 @options.zones_option()
 @options.bands_option()
 @options.lungs_option("either", "given", "found", default="either")
@@ -27,7 +27,8 @@ def command(data: pd.DataFrame, output: str, jobs: int, json_file: str | None, *
     Every image becomes a row; one that cannot be used has zeros for counts and says why in `reason`.
 
     \b
-    Example:  histcxr extract study --zones 6 -o histograms.parquet
+    Example:     histcxr extract study --zones 6 -o histograms.parquet
+    Exit codes:  0 every image counted, 3 some are not usable, 2 wrong usage, 1 failure
     """
     from histcxr.features.extraction import check_format, extract_features, write_features
 
@@ -37,9 +38,11 @@ def command(data: pd.DataFrame, output: str, jobs: int, json_file: str | None, *
     usable = int(features.usable.sum())
     unusable = features.table.loc[~features.usable, "reason"].value_counts()
     reasons = {str(code): int(count) for code, count in unusable.items()}
-    click.echo(f"{usable} of {len(features)} radiographs reduced to histograms in {output}")
+    options.say(f"{usable} of {len(features)} radiographs reduced to histograms in {output}")
     for code, count in reasons.items():
-        click.echo(f"  {count} not usable: {code}")
+        options.say(f"  {count} not usable: {code}")
     options.write_json(
         json_file, {"output": output, "images": len(features), "usable": usable, "reasons": reasons}
     )
+    if usable < len(features):
+        click.get_current_context().exit(3)

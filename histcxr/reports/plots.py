@@ -32,7 +32,7 @@ def require_matplotlib() -> None:
     except ImportError as error:
         raise MissingDependencyError(
             f"matplotlib is needed to draw plots and cannot be imported ({error}); "
-            "install it with: pip install histcxr[report]",
+            "install it with: pip install 'histcxr[report]'",
             name=error.name,
         ) from error
 

@@ -75,7 +75,7 @@ def test_triage_needs_a_folder_and_nothing_else(incoming, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     run = CliRunner().invoke(main, ["triage", str(incoming)])
     assert run.exit_code == 3, run.output
-    with open("worklist.csv", newline="", encoding="utf-8") as file:
+    with open(f"worklist-{incoming.name}.csv", newline="", encoding="utf-8") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
     assert len(rows) == 7
     assert rows["letter.png"]["reason_code"] == "not_an_image"

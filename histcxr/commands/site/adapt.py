@@ -48,7 +48,7 @@ def command(model: str | None, output: str, overwrite: bool, json_file: str | No
     thresholds = {"rule_out": made.rule_out.to_dict(), "rule_in": made.rule_in.to_dict()}
     lines = [adaptation_text(found), "", thresholds_report(thresholds, groups)]
     lines += [*certified_lines(found["certified"]), *seen_lines({"seen": made.training["val"]["left_out"]})]
-    click.echo("\n".join(lines))
+    options.say("\n".join(lines))
     options.write_model(made, output, overwrite=overwrite)
     options.write_json(
         json_file, {**found, **thresholds, "groups": groups, "left_out": made.training["val"]["left_out"]}

@@ -48,8 +48,8 @@ def command(
     if plot is not None:
         require_matplotlib()
     result = monitor(worklists, options.read_model(model), labels=labels, normal=normal).to_dict()
-    click.echo(monitor_report(result))
+    options.say(monitor_report(result))
     options.write_json(json_file, result)
     if plot is not None:
-        click.echo(f"\nDrew {plot_monitor(result, plot)}")
+        options.say(f"\nDrew {plot_monitor(result, plot)}")
     ctx.exit(result["exit_code"])

@@ -26,7 +26,7 @@ _ASKS = {
 }
 _MEANS = {
     "site": "UNCERTIFIED SITE: these images are not of the population that certified the thresholds. Certify the model "
-    "on patients of yours (histcxr calibrate).",
+    "on patients of yours (histcxr adapt or calibrate).",
     "change": "THE IMAGES CHANGED, which another share of sick patients does not explain: ask what is new (a device, "
     "its settings, an export, another hospital's patients), and certify anew on images of today.",
     "sensitivity": "THE PROMISE OF RULE_OUT IS IN DOUBT: more sick patients are ruled out than it allows. Do not use "

@@ -182,7 +182,7 @@ class WholeFolder:
             done = (
                 "trusted as asked, so the drawers stand, without a promise"
                 if self.trusted
-                else "so nobody is ruled out or in; certify the model on patients of yours (histcxr calibrate), or "
+                else "so nobody is ruled out or in; certify the model on patients of yours (histcxr adapt or calibrate), or "
                 "give --trust-site"
             )
             notes.append(

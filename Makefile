@@ -6,10 +6,16 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NEURAL := $(VENV)/.neural
 
-.PHONY: model demo test test-all lint types tests fix clean
+.PHONY: model demo story test test-all lint types tests fix clean
 
 demo: $(READY)
 	$(BIN)/histcxr demo --output "$(OUTPUT)"
+
+# The commands of docs/new_hospital.md, in a folder of their own.
+story: $(READY)
+	rm -rf "$(OUTPUT)/story" && mkdir -p "$(OUTPUT)/story"
+	sed -n '/^```sh$$/,/^```$$/{/^```/d;p}' docs/new_hospital.md > "$(OUTPUT)/story/commands.sh"
+	cd "$(OUTPUT)/story" && PATH="$(abspath $(BIN)):$$PATH" bash -ex commands.sh
 
 test: lint types tests
 
@@ -26,6 +32,7 @@ tests: $(READY) $(NEURAL)
 # The architectures, too, that differ from those of `make test` in their size alone.
 test-all: lint types $(NEURAL)
 	$(BIN)/python -m pytest -n 2 -m "all_networks or not all_networks"
+	$(MAKE) story
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .

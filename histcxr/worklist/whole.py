@@ -182,8 +182,8 @@ class WholeFolder:
             done = (
                 "trusted as asked, so the drawers stand, without a promise"
                 if self.trusted
-                else "so nobody is ruled out or in; certify the model on patients of yours (histcxr adapt or calibrate), or "
-                "give --trust-site"
+                else "so nobody is ruled out or in; certify the model on patients of yours "
+                "(histcxr adapt or calibrate), or give --trust-site"
             )
             notes.append(
                 "UNCERTIFIED SITE: these images differ from those that the thresholds were certified on by more than "

@@ -28,17 +28,23 @@ _PUBLIC = {
     "train": "histcxr.study.train",
     "calibrate": "histcxr.study.certify",
     "evaluate": "histcxr.study.evaluate",
+    "explore": "histcxr.study.explore",
     "triage": "histcxr.worklist.engine",
     "load_model": "histcxr.store",
     "save_model": "histcxr.store",
     "HistcxrError": "histcxr.exceptions",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+# name -> the module itself
+_MODULES = {"plots": "histcxr.reports.displays"}
+
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use (PEP 562)."""
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _PUBLIC:
         raise AttributeError(f"module 'histcxr' has no attribute {name!r}")
     value = getattr(import_module(_PUBLIC[name]), name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import hmac
+from collections.abc import Iterator
 from typing import Final
 
 import cv2
@@ -20,7 +21,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = ["FINGERPRINT_BYTES", "equal_pixels", "fingerprint", "keyed_patients", "recognised"]
+__all__ = [
+    "FINGERPRINT_BYTES",
+    "equal_pixels",
+    "fingerprint",
+    "keyed_patients",
+    "near_duplicates",
+    "recognised",
+]
 
 _EXACT: Final = 8
 _BITS: Final = 512
@@ -55,16 +63,30 @@ def recognised(fingerprints: ArrayLike, known: ArrayLike) -> NDArray[np.bool_]:
     """
     these, those = _checked(fingerprints, "fingerprints"), _checked(known, "known")
     found = equal_pixels(these, those)
-    if not len(those):
-        return found
+    for start, alike in _alike(these, those):
+        found[start : start + len(alike)] |= alike.any(axis=1)
+    return found
+
+
+def near_duplicates(fingerprints: ArrayLike) -> NDArray[np.intp]:
+    """Return the pairs of radiographs that are one (equal pixels, or near-duplicates): positions (m, 2), i < j.
+
+    Fingerprints and errors as :func:`recognised`.
+    """
+    these = _checked(fingerprints, "fingerprints")
+    pairs = [np.argwhere(np.triu(alike, start + 1)) + (start, 0) for start, alike in _alike(these, these)]
+    return np.concatenate([np.empty((0, 2), np.intp), *pairs])
+
+
+def _alike(these: NDArray[np.uint8], those: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Yield blocks of ``these``: where one starts, and which of ``those`` each of its rows is like, bool (rows, m)."""
     hashes = np.ascontiguousarray(those[:, _EXACT:]).view(np.uint64)
-    for start in range(0, len(these), _COUNT_BLOCK):
+    for start in range(0, len(these) if len(those) else 0, _COUNT_BLOCK):
         block = np.ascontiguousarray(these[start : start + _COUNT_BLOCK, _EXACT:]).view(np.uint64)
         differing = np.zeros((len(block), len(hashes)), np.uint16)
         for word in range(hashes.shape[1]):
             differing += np.bitwise_count(block[:, word, None] ^ hashes[None, :, word])
-        found[start : start + _COUNT_BLOCK] |= (differing <= SAME_BITS).any(axis=1)
-    return found
+        yield start, differing <= SAME_BITS
 
 
 def equal_pixels(fingerprints: ArrayLike, known: ArrayLike) -> NDArray[np.bool_]:

@@ -70,7 +70,8 @@ def disagreements(
             first, rows = headers[wrong[0]], counted(len(wrong), "image", "images")
             real = _words(_SAID[kind][1](first)) if first is not None else ""
             name = _name(table["image"].iloc[wrong[0]])
-            sentence = f"the column {column} is wrong for {rows}, as for {name}: it says {said[wrong[0]]}, the file {real}"
+            says = f"it says {said[wrong[0]]}, the file {real}"
+            sentence = f"the column {column} is wrong for {rows}, as for {name}: {says}"
             add(f"column {column}", wrong, sentence)
     labels = table["label"].astype(str).tolist()
     names = {label.casefold() for label in labels if label}

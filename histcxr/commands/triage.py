@@ -47,6 +47,9 @@ NAMED = 5  # files that the terminal names for each reason
     is_flag=True,
     help="Let drawers stand where the folder differs from the hospitals that certified the model; without a promise.",
 )
+@options.report_option(
+    "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
+)
 @click.option("--overwrite", is_flag=True, help="Start anew over an earlier worklist of the same name.")
 @options.jobs_option()
 @options.json_option()
@@ -62,6 +65,7 @@ def triage(
     sort: str,
     uids: bool,
     trust_site: bool,
+    report: str | None,
     overwrite: bool,
     jobs: int,
     json_file: str | None,
@@ -79,14 +83,21 @@ def triage(
     Exit codes:  0 all judged, 3 some files need attention, 2 wrong usage, 1 failure
     """
     from histcxr.files.decoding import muted_decoders
+    from histcxr.lungs.segmenter import load_segmenter
+    from histcxr.reports.page import check_page, require_page
     from histcxr.reports.text import triage_report
     from histcxr.worklist.engine import triage as sort_folder
+    from histcxr.worklist.pages import write_triage_page
 
+    if report is not None:
+        check_page(report)
+        require_page()
     # What a decoder has to say of a broken file stands in its row; a network's backend only greets.
     with muted_decoders():
+        loaded = options.read_model(model)
         result = sort_folder(
             data,
-            options.read_model(model),
+            loaded,
             output,
             masks=masks,
             segment=not no_segment,
@@ -97,8 +108,14 @@ def triage(
             trust_site=trust_site,
             overwrite=overwrite,
         )
-    summary = result.to_dict()
+        summary = result.to_dict()
+        if report is not None:
+            finder = None if no_segment else load_segmenter(segmenter)
+            figures = write_triage_page(result, loaded, report, segmenter=finder, n_jobs=jobs)
+            summary["report"] = figures
     click.echo(triage_report(summary), err=True)
+    if report is not None:
+        click.echo(f"Look at {report}", err=True)
     options.write_json(json_file, summary)
     ctx.exit(summary["exit_code"])
 

@@ -57,12 +57,14 @@ __all__ = [
 class RocDisplay(Display):
     """The ROC curve with its band: fields of :class:`~histcxr.decision.plotted.RocCurve`, as a mapping.
 
-    ``marks`` are points to mark: name to (sensitivity, specificity).
+    Of a curve without a band ``fpr, tpr`` and ``auc`` do. ``marks`` are points to mark: name to (sensitivity,
+    specificity); ``number`` chooses colour and line where several curves share the axes.
     """
 
     figures: Mapping[str, Any]
     name: str = ""
     marks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    number: int = 0
 
     @classmethod
     def from_predictions(
@@ -79,13 +81,15 @@ class RocDisplay(Display):
 
     def draw(self, ax: Any) -> None:
         """Draw into ``ax``."""
-        found = self.figures
-        area = f"AUC {found['auc']:.3f} ({found['auc_low']:.3f}-{found['auc_high']:.3f})"
-        ax.fill_between(
-            found["grid"], found["low"], found["high"], color=BLUE, alpha=0.2, lw=0, label="95 % band"
-        )
-        ax.plot(found["fpr"], found["tpr"], color=BLUE, label=f"{self.name} {area}".strip())
-        ax.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1, label="chance")
+        found, style = self.figures, class_style(self.number)
+        area = f"AUC {found['auc']:.3f}"
+        if "low" in found:
+            area += f" ({found['auc_low']:.3f}-{found['auc_high']:.3f})"
+            band = {"color": style["color"], "alpha": 0.2, "lw": 0, "label": "95 % band"}
+            ax.fill_between(found["grid"], found["low"], found["high"], **band)
+        ax.plot(found["fpr"], found["tpr"], label=f"{self.name} {area}".strip(), **style)
+        if not self.number:
+            ax.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1, label="chance")
         for (name, (sensitivity, specificity)), shape in zip(self.marks.items(), "os^v", strict=False):
             ax.plot([1 - specificity], [sensitivity], shape, color=RED, ms=5, label=name, clip_on=False)
         unit_square(ax)
@@ -121,7 +125,7 @@ class ScoreDisplay(Display):
     def draw(self, ax: Any) -> None:
         """Draw into ``ax``."""
         edges = np.asarray(self.figures["edges"])
-        for number, name in enumerate(("normal", "sick")):
+        for number, name in enumerate(name for name in self.figures if name != "edges"):
             ax.stairs(self.figures[name], edges, label=name, lw=1.6, **class_style(number))
         for kind, shape in (("rule_out", "--"), ("rule_in", "-.")):
             limit = self.thresholds.get(kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections.abc import Mapping
@@ -12,29 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histcxr.exceptions import MissingDependencyError
 from histcxr.files.writing import write_error
+from histcxr.reports.displays import ConfusionDisplay, RocDisplay
+from histcxr.reports.drawing import BLUE as _BLUE
+from histcxr.reports.drawing import GREY as _GREY
+from histcxr.reports.drawing import RED as _RED
+from histcxr.reports.drawing import require_matplotlib
 
 __all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_trials", "require_matplotlib"]
-
-_BLUE, _RED, _GREY = "#1f5fa8", "#b3261e", "#767676"
-
-
-def require_matplotlib() -> None:
-    """Refuse to begin what ends in a picture where none can be drawn.
-
-    Raises
-    ------
-    MissingDependencyError
-    """
-    try:
-        importlib.import_module("matplotlib")
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"matplotlib is needed to draw plots and cannot be imported ({error}); "
-            "install it with: pip install histcxr[report]",
-            name=error.name,
-        ) from error
 
 
 def _figure(height: float) -> Any:
@@ -78,25 +62,13 @@ def plot_calls(figures: Mapping[str, Any], path: Path) -> Path:
     """Draw confusion matrix and ROC curves of :func:`~histcxr.study.evaluate.class_figures`."""
     figure = _figure(4)
     left, right = figure.subplots(1, 2)
-    matrix, names = np.asarray(figures["matrix"]), figures["names"]
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(matrix):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        left.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
-    left.set_xticks(range(len(names)), names, rotation=20, ha="right")
-    left.set_yticks(range(len(names)), names)
-    left.set_xlabel("called")
-    left.set_ylabel("truth")
+    ConfusionDisplay(figures["matrix"], figures["names"]).plot(left)
+    left.set_title(f"{np.sum(figures['matrix'])} images", loc="left", fontsize="medium")
     areas = {row["class"]: row["auc"] for row in figures["classes"]}
-    for name, curve in figures["roc"].items():
-        right.plot(curve["fpr"], curve["tpr"], label=f"{name}, AUC {areas[name]:.3f}")
-    right.plot([0, 1], [0, 1], color=_GREY, ls=":", lw=1)
-    right.set_xlabel("1 - specificity")
-    right.set_ylabel("sensitivity")
-    right.grid(alpha=0.25)
-    if figures["roc"]:
-        right.legend(fontsize="small", loc="lower right")
+    for number, (name, curve) in enumerate(figures["roc"].items()):
+        RocDisplay({**curve, "auc": areas[name]}, f"{name},", number=number).plot(right)
+    if not figures["roc"]:
+        right.set_title("one class only: no ROC curve", loc="left", fontsize="medium")
     figure.savefig(path, dpi=130)
     return path
 

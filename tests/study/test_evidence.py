@@ -171,3 +171,12 @@ def test_the_command_writes_page_and_json(result, tested, tmp_path):
     wrong = CliRunner().invoke(main, [*base, "--report", str(tmp_path / "page.txt")])
     assert wrong.exit_code == 2
     assert "ends in .html" in wrong.output
+
+
+def test_a_network_has_a_page_too(network, phantoms, tmp_path):
+    seen = histcxr.evaluate(network, phantoms.study(n_patients=40, seed=9), split="all", look=closer_look)
+    assert "histcxr explain" in seen["closer"]["drives"]["note"]
+    write_evaluation(seen, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "A network sees the image itself" in page
+    assert "contributions" not in str(displays(seen))

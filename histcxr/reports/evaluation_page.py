@@ -100,13 +100,15 @@ def write_evaluation(result: Mapping[str, Any], path: str | os.PathLike[str], da
     """Write the page of an evaluation that has ``closer``. OutputError: it cannot be written."""
     closer, overall, decisions = result["closer"], result["overall"], result["overall"]["decisions"]
     software = f"histcxr {__version__}"
+    promises = thresholds_report(result["thresholds"], result.get("certificates"))
     content = {
         "result": result,
         "data": data,
         "auc": auc_text(overall),
         "plots": {name: svg(*one) for name, one in displays(result).items()},
         "points": {kind: title for kind, (title, _) in _POINTS.items()},
-        "promises": thresholds_report(result["thresholds"]).splitlines(),
+        "promises": [line for line in promises.splitlines() if line and not line.startswith("|")],
+        "within": _within(result.get("certificates")),
         "contradicted": contradiction_lines(result.get("contradicted", ())),
         "seen": seen_lines(result),
         "npv": decisions["npv"],
@@ -116,6 +118,24 @@ def write_evaluation(result: Mapping[str, Any], path: str | os.PathLike[str], da
         "items": checklist(result, software),
     }
     write_page(Path(path), "evaluation.html", content)
+
+
+def _within(certificates: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """List what is promised within groups."""
+    return [
+        {
+            "group": f"{column}: {value}",
+            "drawer": kind,
+            "patients": choice["n"],
+            "threshold": choice["threshold"] if choice["certified"] else None,
+            "promise": f"{100 * choice['target']:g} %"
+            if choice["certified"]
+            else f"none: takes {choice['needed']}",
+        }
+        for kind, drawer in (certificates or {}).items()
+        for column, values in drawer["groups"].items()
+        for value, choice in values.items()
+    ]
 
 
 def _subgroup(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from histcxr import __version__
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.files.writing import encode_image, replacing
-from histcxr.reports.drawing import Display, require_matplotlib
+from histcxr.reports.drawing import BLUE, Display, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +130,7 @@ def svg(display: Display, alt: str, size: tuple[float, float] = (4.4, 3.2)) -> A
         stream = io.StringIO()
         drawn(display, size).savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = text[text.index("<svg") :].replace(_INK, "currentColor").replace(BLUE.lower(), "var(--plot)")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # Identifiers are of the whole page, where several plots stand.
     salt = hashlib.sha256(text.encode()).hexdigest()[:8]

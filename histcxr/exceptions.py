@@ -45,6 +45,7 @@ class Reason(StrEnum):
     SCORE_INVALID = "score_invalid"
     OTHER_IMAGE = "other_image"
     UNCERTIFIED_SITE = "uncertified_site"
+    UNTESTED_SITE = "untested_site"
     UNEXPECTED = "unexpected"
 
     @property
@@ -88,6 +89,8 @@ _SENTENCES = {
     Reason.OTHER_IMAGE: "another image of this patient is not ruled out; read them together",
     Reason.UNCERTIFIED_SITE: "this folder differs from the hospitals that the thresholds were certified at; a reader "
     "must judge, or certify the model on your own patients",
+    Reason.UNTESTED_SITE: "whether this folder is of the hospitals that the thresholds were certified at could not be "
+    "tested; a reader must judge, and report it to the model's maker",
     Reason.UNEXPECTED: "an unexpected error stopped this image; report it with the detail given",
 }
 

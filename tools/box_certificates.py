@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from histcxr.data.manifest import is_sick
 from histcxr.decision.groups import GroupCertificates, certify_groups
-from histcxr.decision.intervals import proportion
 from histcxr.decision.site import SiteReference, fit_site
-from histcxr.decision.thresholds import RULE_IN, RULE_OUT, certify
+from histcxr.decision.thresholds import certify
 from histcxr.exceptions import Reason
 from histcxr.features.extraction import extract_features
-from histcxr.reports.tables import markdown_table
+from histcxr.reports.tables import estimate_text, markdown_table
 from histcxr.store import Model
+from histcxr.study.cohort import Cohort
+from histcxr.study.figures import among
 
 #: Columns to certify within.
 CERTIFIED_GROUPS = ("label", "age_group", "view")
@@ -64,9 +65,26 @@ def certified(model: Model, full: pd.DataFrame, reading: Reading) -> tuple[Model
         "notes": [*model.training["notes"], note],
         "val": {**about, "not_judged": refused},
         "groups": groups.to_dict(),
+        "certified": _who(val, groups, about),
         "site": site_reference(model, learnt, val).to_dict(),
     }
     return replace(model, rule_out=overall.rule_out, rule_in=overall.rule_in, training=training), groups
+
+
+def _who(val: Judged, groups: GroupCertificates, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Say who certified and with what result, as :func:`histcxr.study.certify.certified` does."""
+    drawers, cohort, rest = groups.decide(val.scores, {}), _cohort(val.table), _cohort(val.refused)
+    worth = {"among_judged": among(cohort, drawers), "among_all": among(cohort, drawers, rest)}
+    return {
+        **about,
+        "refused": len(rest),
+        "refused_sick": int(rest.sick.sum()),
+        **{
+            whom: {name: one[name]["value"] for name in ("sensitivity", "rule_in_specificity")}
+            for whom, one in worth.items()
+        },
+        "by": list(CERTIFIED_GROUPS),
+    }
 
 
 def judge(model: Model, manifest: pd.DataFrame, reading: Reading) -> Judged:
@@ -127,55 +145,43 @@ def described(table: pd.DataFrame) -> dict[str, Any]:
 def promises(judged: Judged, thresholds: GroupCertificates) -> dict[str, dict[str, Any]]:
     """Measure the group certificates by patient, where nothing is known of an image but the image itself.
 
-    Returns group to ``sick`` (patients), ``sensitivity`` (among those that were judged, with its interval),
-    ``sensitivity_of_all`` (refused ones count as not ruled out), ``normal``, ``specificity`` (ruled out),
-    ``rule_in_specificity`` (not ruled in).
+    Returns group to ``sick``, ``normal`` (patients), ``refused`` (sick patients without a judged image),
+    ``sensitivity``, ``specificity`` and ``rule_in_specificity`` as :func:`histcxr.study.figures.among` counts them
+    among the judged, and the promised two ``_of_all``.
     """
     drawers = thresholds.decide(judged.scores, {})
-    table = judged.table.assign(sick=judged.sick, out=drawers == RULE_OUT, in_=drawers == RULE_IN)
-    refused = judged.refused.assign(sick=is_sick(judged.refused["label"]))
+    cohort, rest = _cohort(judged.table), _cohort(judged.refused)
     found = {}
     groups = [("all", "", "")] + [
         (f"{column} {value}", column, value)
         for column in ("origin", *CERTIFIED_GROUPS)
-        for value in sorted(set(table[column]) - {""})
+        for value in sorted(set(judged.table[column]) - {""})
     ]
     for name, column, value in groups:
-        mine = table[table[column] == value] if column else table
-        lost = refused[refused[column] == value] if column else refused
-        patients = mine.groupby("patient_id").agg({"sick": "any", "out": "all", "in_": "any"})
-        sick, normal = patients[patients["sick"]], patients[~patients["sick"]]
-        unseen = set(lost.loc[lost["sick"], "patient_id"]) - set(patients.index)
-        missed = int(sick["out"].sum())
+        mine, lost = (
+            (one.table[column] == value).to_numpy() if column else np.ones(len(one), bool)
+            for one in (cohort, rest)
+        )
+        part, left = cohort.part(mine), rest.part(lost)
+        worth, of_all = among(part, drawers[mine]), among(part, drawers[mine], left)
         found[name] = {
-            "sick": len(sick),
-            "refused": len(unseen),
-            "sensitivity": _share(len(sick) - missed, len(sick)),
-            "sensitivity_of_all": _share(len(sick) + len(unseen) - missed, len(sick) + len(unseen)),
-            "normal": len(normal),
-            "specificity": _share(int(normal["out"].sum()), len(normal)),
-            "rule_in_specificity": _share(int((~normal["in_"]).sum()), len(normal)),
+            "refused": len(set(left.patients[left.sick]) - set(part.patients)),
+            **{key: value for key, value in worth.items() if key not in ("images", "patients")},
+            **{f"{key}_of_all": of_all[key] for key in ("sensitivity", "rule_in_specificity")},
         }
     return found
 
 
-def _share(count: int, n: int) -> dict[str, float] | None:
-    if not n:
-        return None
-    share = proportion(count, n)
-    return {"value": share.value, "low": share.low, "high": share.high}
+def _cohort(table: pd.DataFrame) -> Cohort:
+    return Cohort(table, is_sick(table["label"]), table["patient_id"].to_numpy(dtype=object))
 
 
 def promises_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """Lay out :func:`promises`, one row a group."""
     rows = [
         {
-            key: ""
-            if value is None
-            else f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
-            if isinstance(value, Mapping)
-            else value
-            for key, value in {"group": name, **one}.items()
+            "group": name,
+            **{key: value if isinstance(value, int) else estimate_text(value) for key, value in one.items()},
         }
         for name, one in figures.items()
     ]

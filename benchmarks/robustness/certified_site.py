@@ -6,12 +6,14 @@ COLLECTIONS holds covid_full, chest_xray (whose test patients are the known hosp
 hospital that nobody trained on). Folders are drawn at random without replacement, of 40, 100 and 400 images, the
 known ones with 5, 20, 50 and 90 % sick. The others compare a folder with validation patients of the known
 hospitals, in the same coordinates: a classifier two-sample test (Lopez-Paz and Oquab, 2017), maximum mean
-discrepancy (Gretton et al., 2012) and energy distance (Szekely and Rizzo, 2004) by permutations, and MAPIE's
-jumper martingale on conformal p-values of the model's scores.
+discrepancy (Gretton et al., 2012) and energy distance (Szekely and Rizzo, 2004) by permutations, MAPIE's jumper
+martingale on conformal p-values of the model's scores, and crepes' martingales (jumper, stayer and drifter of Vovk,
+Gammerman and Shafer, 2022, averaged) on semi-online p-values, of the scores and of the distances from the known mean.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -37,9 +39,10 @@ LEVEL, PERMUTATIONS, COMPARED = 0.05, 100, 400
 Images = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]  # coordinates, scores, sick
 
 
-def read(model: Model, manifest: pd.DataFrame, jobs: int) -> Images:
+def read(model: Model, manifest: pd.DataFrame, given: argparse.Namespace) -> Images:
     """Return site coordinates, scores and truth of the radiographs that triage would judge."""
-    found = extract_features(manifest.reset_index(drop=True), model.recipe, lungs="found", n_jobs=jobs)
+    rows = manifest.reset_index(drop=True)
+    found = extract_features(rows, model.recipe, lungs="found", cache=given.cache, n_jobs=given.jobs)
     counts, table = found.counts[found.usable], found.table.loc[found.usable]
     familiar = ~model.unfamiliar(counts)
     sick = is_sick(table["label"].replace({"NORMAL": "Normal"}))[familiar]
@@ -104,12 +107,36 @@ def martingale(model: Model, folder: Images, known: Images, rng: Any) -> bool:
     return False
 
 
+def averaged(known: NDArray[np.float64], folder: NDArray[np.float64], rng: Any) -> bool:
+    """Crepes' three martingales, averaged, over p-values of a folder's numbers after the known ones."""
+    from crepes import martingales as crepes
+
+    numbers = np.concatenate([rng.permutation(known), rng.permutation(folder)])
+    p_values = crepes.semi_online_p_values(numbers, seed=int(rng.integers(2**31)))[len(known) :]
+    three = [crepes.SimpleJumper(), crepes.SleeperStayer(), crepes.SleeperDrifter()]
+    return bool(crepes.CompositeMartingale(three).apply(p_values).max() >= 1 / LEVEL)
+
+
+def averaged_scores(model: Model, folder: Images, known: Images, rng: Any) -> bool:
+    """Crepes' martingales over the scores."""
+    return averaged(known[1], folder[1], rng)
+
+
+def averaged_distances(model: Model, folder: Images, known: Images, rng: Any) -> bool:
+    """Crepes' martingales over distances from the known mean, which half of the known gives and the other half uses."""
+    half = len(known[0]) // 2
+    mean = known[0][:half].mean(axis=0)
+    return averaged(*(np.linalg.norm(rows - mean, axis=1) for rows in (known[0][half:], folder[0])), rng)
+
+
 TESTS = {
     "site test": ours,
     "classifier": classifier,
     "MMD": discrepancy,
     "energy distance": energy,
     "martingale of scores": martingale,
+    "crepes' martingales of scores": averaged_scores,
+    "crepes' martingales of distances": averaged_distances,
 }
 
 
@@ -132,24 +159,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table."""
     parser = make_parser(__doc__, data="folder with covid_full, chest_xray and foreign/*")
     parser.add_argument("--model", help="a saved histogram model; by default the one in the box")
+    parser.add_argument("--cache", help="folder that keeps counts for next time")
+    parser.add_argument(
+        "--strange",
+        choices=KNOWN,
+        help="the collection that --model was built without (tools/box_model.py --without): foreign, too",
+    )
+    parser.add_argument("--alone", action="store_true", help="the site test without the others")
     parser.add_argument("--draws", type=int, default=100, help="folders a cell; the slow tests take a fifth")
     given = parser.parse_args(arguments)
     model, rng = load_model(given.model or "boxed"), np.random.default_rng(given.seed)
     if not isinstance(model, Model) or model.site is None:
         raise InputError("model must be a histogram model with a reference of its site")
     tables = {name: read_manifest(os.path.join(given.data, name), require_labels=True) for name in KNOWN}
-    sets = {name: read(model, table[table["split"] == "test"], given.jobs) for name, table in tables.items()}
-    sets["both"] = tuple(np.concatenate(parts) for parts in zip(*sets.values(), strict=True))
+    sets = {name: read(model, table[table["split"] == "test"], given) for name, table in tables.items()}
+    foreign = {given.strange: sets.pop(given.strange)} if given.strange else {}
+    tables = {name: tables[name] for name in sets}
+    if len(sets) > 1:
+        sets["both"] = tuple(np.concatenate(parts) for parts in zip(*sets.values(), strict=True))
     learnt = pd.concat([table[table["split"] != "test"] for table in tables.values()], ignore_index=True)
-    known = read(model, learnt.sample(COMPARED, random_state=given.seed), given.jobs)
+    known = read(model, learnt.sample(COMPARED, random_state=given.seed), given)
     top = os.path.join(given.data, "foreign")
-    foreign = {
-        name: read(model, read_manifest(os.path.join(top, name), require_labels=True), given.jobs)
+    foreign |= {
+        name: read(model, read_manifest(os.path.join(top, name), require_labels=True), given)
         for name in sorted(os.listdir(top))
         if os.path.isdir(os.path.join(top, name))
     }
     rows = []
-    for test, differs in TESTS.items():
+    for test, differs in list(TESTS.items())[: 1 if given.alone else None]:
         draws = given.draws if test == "site test" else max(1, given.draws // 5)
         for n in SIZES:
             row: dict[str, Any] = {"test": test, "images": n}
@@ -169,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 ]
                 row[f"found: {name}"] = float(np.mean(found))
             rows.append(row)
-    large = np.tile(sets["both"][0], (20, 1))[:10000]
+    large = np.tile(next(reversed(sets.values()))[0], (40, 1))[:10000]
     started = time.perf_counter()
     ours(model, (large, large[:, 0], large[:, 0] > 0), known, rng)
     seconds = time.perf_counter() - started

@@ -37,8 +37,8 @@ def command(
     from functools import partial
 
     from histcxr.files.decoding import muted_decoders
-    from histcxr.reports.evaluation_page import write_evaluation
     from histcxr.reports.page import check_page, require_page
+    from histcxr.reports.pages.evaluation import write_evaluation
     from histcxr.reports.plots import plot_evaluation
     from histcxr.reports.text import comparison_report, evaluation_report
     from histcxr.study.evaluate import compare, evaluate

@@ -25,6 +25,12 @@ MANIFEST_NAME = "manifest.csv"
 
 _PATHS = ("image", "mask")
 
+IN_MASKS = "files in folders of masks"
+"""Under this the files are counted that lie in folders called ``masks`` and the like."""
+
+KNOWN_FOLDER = "links to folders"
+"""Under this the links are counted that lead to a folder which is searched anyway."""
+
 DICOM_INDEX = "DICOMDIR"
 """The index of a DICOM medium has this name (PS3.10, section 8.6), lies beside images and is none."""
 
@@ -54,13 +60,17 @@ class InputFile:
 class Inputs(Iterator[InputFile]):
     """A stream of inputs that also counts what it passed over.
 
-    ``skipped`` counts files that were no inputs, by extension in lower case, ``"hidden"`` or ``"DICOMDIR"``; it is
-    complete when the stream has ended.
+    ``skipped`` counts files that were no inputs, by extension in lower case, ``"hidden"`` or ``"DICOMDIR"``,
+    :data:`IN_MASKS` and :data:`KNOWN_FOLDER`; it is complete when the stream has ended. ``notes`` say what was read
+    instead of what was named.
     """
 
-    def __init__(self, entries: Iterator[InputFile], skipped: Counter[str]) -> None:
+    def __init__(
+        self, entries: Iterator[InputFile], skipped: Counter[str], notes: tuple[str, ...] = ()
+    ) -> None:
         self._entries = entries
         self.skipped = skipped
+        self.notes = notes
 
     def __next__(self) -> InputFile:
         return next(self._entries)
@@ -74,8 +84,9 @@ def find_inputs(folder: str | os.PathLike[str], masks: str | os.PathLike[str] | 
     mask file; without it, masks are looked for in ``masks`` beside ``images``, inside the image's folder, and at the
     top, mirrored. A mask has its image's name and any image extension.
 
-    Links that lead upwards or nowhere, pipes and closed folders are one entry each, with a problem. InputError is
-    raised at once when a path does not exist or a list cannot be used.
+    Links that lead upwards or nowhere, pipes and closed folders are one entry each, with a problem; a folder that links
+    make appear twice is searched once. InputError is raised at once when a path does not exist or a list cannot be
+    used; a ``manifest.csv`` that a folder holds may list that folder's files alone.
     """
     top = os.path.abspath(os.fspath(folder))
     mask_folder = None if masks is None else os.path.abspath(os.fspath(masks))
@@ -85,7 +96,8 @@ def find_inputs(folder: str | os.PathLike[str], masks: str | os.PathLike[str] | 
     if os.path.isdir(top):
         listed = os.path.join(top, MANIFEST_NAME)
         if os.path.isfile(listed):
-            return Inputs(_listed(listed, mask_folder), skipped)
+            note = f"the inputs are those that {listed} lists; other files of the folder were not looked at"
+            return Inputs(_listed(listed, mask_folder, inside=True), skipped, (note,))
         if mask_folder is not None and not os.path.isdir(mask_folder):
             raise InputError(f"masks must be a folder when the input is one; {mask_folder!r} is a file")
         try:
@@ -107,12 +119,18 @@ def _single(path: str, masks: str | None) -> Iterator[InputFile]:
     yield InputFile(path, name, masks)
 
 
-def _listed(path: str, masks: str | None) -> Iterator[InputFile]:
-    """Entries of a CSV list, checked whole before the first is given."""
+def _listed(path: str, masks: str | None, *, inside: bool = False) -> Iterator[InputFile]:
+    """Entries of a CSV list, checked whole before the first is given; all of them ``inside`` its folder, if asked."""
     if masks is not None and not os.path.isdir(masks):
         raise InputError(f"masks must be a folder when the input is a list; {masks!r} is a file")
     seen: set[int] = set()
+    home = os.path.join(os.path.dirname(path), "")
     for line, image, *_ in _rows(path):
+        if inside and not image.startswith(home):
+            raise InputError(
+                f"{path!r}, line {line}, leads out of its folder, to {image!r}: a list that a folder holds may "
+                "name that folder's files alone; if these are meant, give the list itself as the input"
+            )
         key = hash(image)  # numbers instead of names: long lists stay small
         if key in seen:
             raise InputError(f"every image must be listed once; {path!r} repeats {image!r} in line {line}")
@@ -166,7 +184,7 @@ def _walk(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[InputF
 
 def _files(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[InputFile]:
     """Every entry below ``top``, masks apart; folders are kept on a stack, so depth is no matter."""
-    above = _identities_above(top)
+    above, real_top, outside = _identities_above(top), os.path.realpath(top), set[tuple[int, int]]()
     # one level: relative folder, its identity, its names still to come (last first, to be popped)
     names, special, problem = _names(top)
     stack = [("", _identity(os.stat(top)), names, special)]
@@ -188,12 +206,24 @@ def _files(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[Input
                 yield InputFile(path, place, problem=reason_of(error), detail=detail_of(error))
                 continue
             if stat.S_ISDIR(status.st_mode):
-                if is_mask_folder(name) or path == masks:
+                if path == masks:
+                    continue
+                if is_mask_folder(name):
+                    skipped[IN_MASKS] += sum(len(files) for *_, files in os.walk(path))
                     continue
                 identity = _identity(status)
                 if identity in above or any(identity == level[1] for level in stack):
                     detail = f"leads to {os.path.realpath(path)}"
                     yield InputFile(path, place, problem=Reason.LINK_LOOP, detail=detail)
+                    continue
+                if os.path.islink(path):
+                    real = os.path.realpath(path)
+                    if os.path.commonpath([real, real_top]) == real_top or identity in outside:
+                        skipped[KNOWN_FOLDER] += 1
+                        continue
+                    outside.add(identity)
+                elif identity in outside:
+                    skipped[KNOWN_FOLDER] += 1
                     continue
                 names, special, problem = _names(path)
                 if problem is not None:

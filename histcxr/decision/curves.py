@@ -135,3 +135,29 @@ def expected_calibration_error(probabilities: ArrayLike, sick: ArrayLike, *, bin
     """
     table = reliability_table(probabilities, sick, bins=bins)
     return float(np.average((table["predicted"] - table["observed"]).abs(), weights=table["n"]))
+
+
+def recalibration(probabilities: ArrayLike, sick: ArrayLike) -> dict[str, float]:
+    """Return what would have to be done to make probabilities true for these data (Cox, 1958), both classes there.
+
+    ``predicted`` is their mean, ``observed`` the share of sick; ``in_the_large`` is what to add to the log odds so that
+    both are equal (0 is right); ``slope`` is what to multiply the log odds with (1 is right, less: they are too
+    extreme), with an offset of its own. Probabilities of 0 and 1 count as 1e-6 off. Errors as
+    :func:`reliability_table`; InputError, too, where a class is missing.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import expit, logit
+    from sklearn.linear_model import LogisticRegression
+
+    values, truth = checked_probabilities(probabilities, sick)
+    if truth.all() or not truth.any():
+        raise InputError("sick must hold sick and normal images, or nothing can be calibrated")
+    odds = logit(np.clip(values, 1e-6, 1 - 1e-6))
+    offset = brentq(lambda added: float(expit(odds + added).mean() - truth.mean()), -50, 50)
+    slope = LogisticRegression(C=np.inf, max_iter=1000).fit(odds[:, None], truth).coef_[0, 0]
+    return {
+        "predicted": float(values.mean()),
+        "observed": float(truth.mean()),
+        "in_the_large": float(offset),
+        "slope": float(slope),
+    }

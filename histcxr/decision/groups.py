@@ -2,7 +2,9 @@
 
 A threshold that is certified over all patients may fail one group of them and make up for it with another. Here every
 group is certified by itself (group-conditional, or Mondrian, conformal thresholds; Vovk, 2012), and all promises hold
-at once with the stated confidence, which is shared among them (Bonferroni).
+at once with the stated confidence, which is shared among them (Bonferroni). Groups of the very same images, such as a
+disease that all sick children have and no adult, are one group to the calibration patients: one promise, one share.
+Who is in which group is taken as given, not as chance.
 
 An image is judged by the strictest of what applies to it: the threshold over all patients; in each column its own
 group's where the group is known, the strictest of the column where it is not. So a promise needs no knowledge of the
@@ -20,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.checks import bool_vector, open_unit, real_vector
+from histcxr.checks import bool_vector, open_unit, real_vector, whole_number
 from histcxr.decision.intervals import patient_codes, patient_labels, patient_scores
 from histcxr.decision.thresholds import (
     REVIEW,
@@ -45,19 +47,25 @@ Columns = Mapping[str, Mapping[str, ThresholdChoice]]
 class GroupThresholds:
     """The thresholds of one drawer: over all patients (at its share of the confidence), and by column and value.
 
-    A group's threshold is uncertified where it has too few patients.
+    A group's threshold is uncertified where it has too few patients. ``promises`` counts the certified thresholds, one
+    for all groups of the very same images.
     """
 
     overall: ThresholdChoice
     groups: Columns = field(default_factory=dict)
+    promises: int = 1
 
     def __post_init__(self) -> None:
-        for values in self.groups.values():
-            for choice in values.values():
-                if choice.kind != self.overall.kind:
-                    raise InputError(
-                        f"groups must be {self.overall.kind} thresholds, got a {choice.kind} one"
-                    )
+        for choice in self.choices():
+            if choice.kind != self.overall.kind:
+                raise InputError(f"groups must be {self.overall.kind} thresholds, got a {choice.kind} one")
+        certified = [(choice.threshold, choice.n) for choice in self.choices() if choice.certified]
+        if not len(set(certified)) <= self.promises <= max(1, len(certified)):
+            raise InputError(f"promises must agree with {len(certified)} thresholds, got {self.promises}")
+
+    def choices(self) -> list[ThresholdChoice]:
+        """Return the thresholds: over all patients, then of each group."""
+        return [self.overall, *(choice for values in self.groups.values() for choice in values.values())]
 
     def limits(self, known: Mapping[str, ArrayLike], n: int) -> NDArray[np.float64]:
         """Return the threshold of each of ``n`` images: float64 (n,).
@@ -93,6 +101,7 @@ class GroupThresholds:
                 column: {value: choice.to_dict() for value, choice in values.items()}
                 for column, values in self.groups.items()
             },
+            "promises": self.promises,
         }
 
     @classmethod
@@ -103,7 +112,10 @@ class GroupThresholds:
                 str(column): {str(value): ThresholdChoice.from_dict(one) for value, one in values.items()}
                 for column, values in stored["groups"].items()
             }
-            return cls(ThresholdChoice.from_dict(stored["overall"]), groups)
+            certified = sum(choice.certified for values in groups.values() for choice in values.values())
+            # Models of before counted every group by itself.
+            promises = whole_number(stored.get("promises", 1 + certified), "promises")
+            return cls(ThresholdChoice.from_dict(stored["overall"]), groups, promises)
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"the thresholds of groups are damaged ({error!r})") from error
 
@@ -123,6 +135,10 @@ class GroupCertificates(NamedTuple):
         drawers[usable & (values < low)] = RULE_OUT
         drawers[usable & (values > high) & (values >= low)] = RULE_IN
         return drawers
+
+    def further_promises(self) -> list[dict[str, Any]]:
+        """Return one dict for each promise beside those over all patients, for ``joint_confidence``."""
+        return [thresholds.overall.to_dict() for thresholds in self for _ in range(1, thresholds.promises)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the thresholds, ready for JSON."""
@@ -172,22 +188,22 @@ def certify_groups(
 
     def one(kind: str, target: float) -> GroupThresholds:
         mine = sick_patient if kind == RULE_OUT else ~sick_patient
-        pools = {
-            (column, name): patient_scores(values[mine & inside], ids[mine & inside])
-            for column, found in members.items()
-            for name, inside in found.items()
-            if (mine & inside).any()
-        }
+        images = {("", ""): mine}
+        for column, found in members.items():
+            images |= {(column, name): mine & rows for name, rows in found.items() if (mine & rows).any()}
+        # Groups of the same images are one pool: who belongs to a group decides, never a score.
+        pools = {rows.tobytes(): patient_scores(values[rows], ids[rows]) for rows in images.values()}
         shared = _shared_confidence([len(pool) for pool in pools.values()], target, confidence)
         make = _rule_out if kind == RULE_OUT else _rule_in
+        choices = {key: make(pool, target, shared) for key, pool in pools.items()}
+        made = {group: choices[rows.tobytes()] for group, rows in images.items()}
         return GroupThresholds(
-            make(patient_scores(values[mine], ids[mine]), target, shared),
+            made.pop(("", "")),
             {
-                column: {
-                    name: make(pool, target, shared) for (of, name), pool in pools.items() if of == column
-                }
+                column: {name: choice for (of, name), choice in made.items() if of == column}
                 for column in members
             },
+            max(1, sum(choice.certified for choice in choices.values())),
         )
 
     open_unit(confidence, "confidence")
@@ -198,14 +214,15 @@ def certify_groups(
 
 
 def _shared_confidence(sizes: list[int], target: float, confidence: float) -> float:
-    """Return each promise's confidence; groups too small take no share. Only sizes decide, so validity stays."""
-    promises = 1 + len(sizes)
-    while True:
+    """Return each promise's confidence: shares for the fewest promises that are not outnumbered by pools large enough.
+
+    Pools too small take no share. Only sizes decide, never a score.
+    """
+    for promises in range(1, len(sizes)):
         shared = 1 - (1 - confidence) / promises
-        possible = 1 + sum(size >= patients_needed(target, shared) for size in sizes)
-        if possible == promises:
+        if sum(size >= patients_needed(target, shared) for size in sizes) <= promises:
             return shared
-        promises = possible
+    return 1 - (1 - confidence) / len(sizes)
 
 
 def _rule_out(scores: NDArray[np.float64], target: float, confidence: float) -> ThresholdChoice:

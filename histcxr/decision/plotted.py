@@ -14,6 +14,7 @@ from histcxr.decision.curves import (
     brier_score,
     checked_probabilities,
     expected_calibration_error,
+    recalibration,
     reliability_table,
 )
 from histcxr.decision.drawers import confusion
@@ -89,32 +90,27 @@ def score_spread(scores: ArrayLike, sick: ArrayLike, *, bins: int = 40) -> dict[
 def calibration(scores: ArrayLike, sick: ArrayLike, *, bins: int = 10) -> dict[str, Any]:
     """Say how probabilities of being sick, shape (n,), meet the truth, ready for JSON.
 
-    ``bins`` as :func:`reliability_table`; ``brier``; ``error``, as :func:`expected_calibration_error`; ``predicted``
-    and ``observed`` share of sick in all; ``slope`` and ``intercept`` of a logistic regression of the truth on the
-    logits (Cox, Biometrika 45, 1958), 1 and 0 for perfect probabilities, None where a class is missing.
+    ``bins`` as :func:`~histcxr.decision.curves.reliability_table`; ``brier``; ``error``, the expected calibration
+    error; and what :func:`~histcxr.decision.curves.recalibration` returns, of which ``in_the_large`` and ``slope`` are
+    None where a class is missing.
     """
-    from sklearn.linear_model import LogisticRegression
-
     values, truth = checked_probabilities(scores, sick)
-    found: dict[str, Any] = {
+    both = truth.any() and not truth.all()
+    lone = {
+        "predicted": float(values.mean()),
+        "observed": float(truth.mean()),
+        "in_the_large": None,
+        "slope": None,
+    }
+    return {
         "bins": [
             {str(key): value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
             for row in reliability_table(values, truth, bins=bins).to_dict("records")
         ],
         "brier": brier_score(values, truth),
         "error": expected_calibration_error(values, truth, bins=bins),
-        "predicted": float(values.mean()),
-        "observed": float(truth.mean()),
-        "slope": None,
-        "intercept": None,
+        **(recalibration(values, truth) if both else lone),
     }
-    if truth.any() and not truth.all():
-        inside = np.clip(values, 1e-6, 1 - 1e-6)
-        fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(
-            np.log(inside / (1 - inside))[:, None], truth
-        )
-        found |= {"slope": float(fitted.coef_[0, 0]), "intercept": float(fitted.intercept_[0])}
-    return found
 
 
 def decision_curve(scores: ArrayLike, sick: ArrayLike, *, prevalence: float | None = None) -> dict[str, Any]:

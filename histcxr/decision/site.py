@@ -156,6 +156,27 @@ class SiteReference:
             differences={self.features[i]: round(float(raw[i]), 2) for i in largest},
         )
 
+    def power(self, images: int, distance: float, *, draws: int = 400, seed: int = 0) -> float:
+        """Return how probably :meth:`test` finds a folder of so many ``images``, by simulation.
+
+        It lies at a squared ``distance`` from the closest mixture of the certified groups, in a direction drawn at
+        random among those that no mixture explains; its shares of the groups are the certified ones.
+        """
+        if images < LEAST_IMAGES:
+            return 0.0
+        rng, shares = np.random.default_rng(seed), self.sizes / self.sizes.sum()
+        off = self.means - shares @ self.means
+        towards = rng.normal(size=(draws, off.shape[1]))
+        towards -= towards @ np.linalg.pinv(off) @ off
+        towards *= np.sqrt(distance / np.square(towards).sum(axis=1, keepdims=True))
+        counted = rng.multinomial(images, shares, size=draws) / images
+        error = np.sqrt(1 / images + (counted**2 / self.sizes).sum(axis=1, keepdims=True))
+        folders = counted @ self.means + towards + error * rng.normal(size=towards.shape)
+        noise = (1 + shares @ off**2) / images + (shares**2 / self.sizes).sum()
+        limit = np.quantile(_null(noise, seed), 1 - LEVEL)
+        left = np.stack([folder - self._closest(folder) @ self.means for folder in folders])
+        return float((np.square(left).sum(axis=1) > limit).mean())
+
     def _closest(self, mean: _Floats) -> _Floats:
         """Return the shares, at least 0 and adding up to 1, whose mixture lies closest to a mean."""
         from scipy.optimize import nnls

@@ -23,6 +23,8 @@ def import_neural(name: str, purpose: str) -> ModuleType:
     Keras's backend: ``KERAS_BACKEND``, else ``~/.keras/keras.json``, else TensorFlow. MissingDependencyError: it, or
     what it needs, is not installed; InputError: Keras has no such backend.
     """
+    # It would look up a host of its maker and keep a queue of messages under the home folder.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if name == "keras":
         # TensorFlow greets on stderr with the processor's features; a value set by the user stays.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

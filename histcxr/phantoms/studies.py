@@ -34,13 +34,15 @@ def write_study(
     mask_size: tuple[int, int] = (256, 256),
     masks: bool = True,
     repeats: float = 0.2,
+    gamma: float = 1.0,
 ) -> Path:
     """Write the radiographs of a made-up study, half of whose patients are sick, as PNG; returns the folder.
 
     All layouts (of :data:`LAYOUTS`) but ``flat`` get a ``manifest.csv`` with labels, patients, findings and, from five
     patients of a class on, splits. Masks, PNG of one bit, lie beside the images (``classes-masks``) or in ``masks/``,
     in folders that mirror theirs. Equal seeds give equal files. ``size, mask_size``: (height, width) in pixels;
-    ``repeats``: share of patients with a second radiograph. InputError: an argument is out of range, or too few
+    ``repeats``: share of patients with a second radiograph; ``gamma``: the exponent of grey levels from 0 to 1, which
+    another hospital's scanner may have. InputError: an argument is out of range, or too few
     patients to fill ``train``, ``val`` and ``test``.
     """
     if layout not in LAYOUTS:
@@ -49,6 +51,9 @@ def write_study(
         raise InputError(f"n_patients must be at least 1; it is {n_patients}")
     if not 0 <= repeats <= 1:
         raise InputError(f"repeats must be between 0 and 1; it is {repeats}")
+    if not 0.2 <= gamma <= 5:
+        raise InputError(f"gamma must be between 0.2 and 5; it is {gamma}")
+    curve = np.rint(255 * np.linspace(0, 1, 256) ** gamma).astype(np.uint8)
     top = Path(folder)
     table = _roster(n_patients, repeats, seed)
     patients_of_class = table.groupby("label")["patient_id"].nunique()
@@ -58,7 +63,7 @@ def write_study(
 
     def draw(number: int, label: str, exposure: int, image: str, mask: str) -> str:
         phantom = make_phantom(number, sick=label == SICK, size=size, exposure=exposure)
-        write_image(top / image, phantom.image)
+        write_image(top / image, curve[phantom.image])
         if masks:
             levels = phantom.mask.view(np.uint8)
             write_mask(top / mask, cv2.resize(levels, mask_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))

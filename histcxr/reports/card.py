@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from histcxr.reports.tables import auc_text, certified_lines, markdown_table, thresholds_report
+from histcxr.reports.tables import (
+    PROMISED,
+    Kept,
+    Measured,
+    auc_text,
+    certified_lines,
+    markdown_table,
+    thresholds_report,
+)
 from histcxr.reports.text import REGIONS, classes_report
 
 
@@ -17,6 +25,9 @@ def model_card(description: Mapping[str, Any]) -> str:
     training, card = description["training"], description.get("card", {})
     names = [part for part in ("train", "val", "test") if part in training]
     rows = [{"part": name, **_flat(training[name])} for name in names]
+    # Figures of other thresholds are no figures of these: whoever certifies anew drops the test's.
+    tested = description["metrics"].get("test")
+    kept = _measured(card["promises"]) if tested and "promises" in card else None
     lines = [
         f"# {description['name']}",
         "",
@@ -28,8 +39,9 @@ def model_card(description: Mapping[str, Any]) -> str:
         "certify them on your own with `histcxr calibrate` first.",
         "",
         "## Promises",
-        thresholds_report(description["thresholds"], training.get("groups")),
-        *(certified_lines(training["certified"]) if "certified" in training else ()),
+        thresholds_report(description["thresholds"], training.get("groups"), kept),
+        *(["", "Measured on the test patients, each judged by the image alone."] if kept else []),
+        *_who_certified(training),
         "",
         "## Data",
         markdown_table(rows, list(dict.fromkeys(key for row in rows for key in row)))
@@ -39,7 +51,7 @@ def model_card(description: Mapping[str, Any]) -> str:
     if "fingerprint" in training:
         lines += ["", f"Fingerprint of the training data: `{training['fingerprint']}`."]
     lines += [f"- {note}" for note in training.get("notes", ())]
-    lines += ["", "## Figures", _figures_text(description["metrics"].get("test"))]
+    lines += ["", "## Figures", _figures_text(tested)]
     if groups := card.get("groups"):
         rows = [
             {
@@ -67,6 +79,31 @@ def model_card(description: Mapping[str, Any]) -> str:
         ", ".join(f"{name} {version}" for name, version in description["versions"].items()),
     ]
     return "\n".join(lines)
+
+
+def _measured(promises: Mapping[str, Mapping[str, Any]]) -> Measured:
+    """Look a promise up among those that were measured, by group: ``all``, or column and value."""
+
+    def find(column: str, value: str, kind: str) -> Kept | None:
+        figures = promises.get(f"{column} {value}" if column else "all")
+        if figures is None:
+            return None
+        figure, _, whose = PROMISED[kind]
+        return Kept(figures[whose], figures[figure], figures.get(f"{figure}_of_all"))
+
+    return find
+
+
+def _who_certified(training: Mapping[str, Any]) -> list[str]:
+    if "certified" in training:
+        return ["", *certified_lines(training["certified"])]
+    if val := training.get("val"):
+        return [
+            "",
+            f"Certified on {val['images']} images of {val['patients']} patients ({val['sick']} sick images): the part "
+            "val below.",
+        ]
+    return []
 
 
 def _input_text(description: Mapping[str, Any]) -> str:

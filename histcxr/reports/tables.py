@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from histcxr.decision.groups import GroupCertificates
 from histcxr.decision.thresholds import joint_confidence
 
 _GROUPS_MEAN = (
     "Each image is judged by the strictest threshold that applies to it: its own group's where the group is known, the "
-    "strictest of the column where it is not; a group without a promise goes to review."
+    "strictest of the column where it is not. A group without a promise goes to review; where no group of a column has "
+    "one, the column decides nothing."
 )
+
+#: Of each drawer: the figure that it promises, what that is called, and whose share it is.
+PROMISED = {
+    "rule_out": ("sensitivity", "sensitivity", "sick"),
+    "rule_in": ("rule_in_specificity", "specificity", "normal"),
+}
+
+
+class Kept(NamedTuple):
+    """What became of a promise on test patients: how many, and the estimates (None: nobody to count)."""
+
+    patients: int
+    judged: Mapping[str, Any] | None
+    everybody: Mapping[str, Any] | None
+
+
+#: Looks a promise up by column, value ("" over all patients) and drawer; None where it was not measured.
+Measured = Callable[[str, str, str], Kept | None]
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
@@ -44,7 +64,7 @@ def interval_text(value: float, low: float, high: float) -> str:
 def auc_text(figures: Mapping[str, Any]) -> str:
     """Write the AUC with its interval, or why there is none."""
     if figures["auc"] is None:
-        return "too few patients"
+        return "one class only" if figures.get("sick") in (0, figures.get("images")) else "too few patients"
     return interval_text(figures["auc"], figures["auc_low"], figures["auc_high"])
 
 
@@ -66,32 +86,130 @@ def _cell(value: object) -> str:
 
 
 def thresholds_report(
-    thresholds: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any] | None = None
+    thresholds: Mapping[str, Mapping[str, Any]],
+    groups: Mapping[str, Any] | None = None,
+    measured: Measured | None = None,
 ) -> str:
-    """Say what the two thresholds promise, and what is promised within groups."""
-    out, taken = thresholds["rule_out"], thresholds["rule_in"]
-    both = out["certified"] and taken["certified"]
-    crossed = both and out["threshold"] > taken["threshold"]
-    limits = {
-        "rule_out": f"score < {out['threshold']:.4f}" if out["certified"] else "nobody",
-        "rule_in": f"score > {taken['threshold']:.4f}" if taken["certified"] else "nobody",
+    """Say what the two thresholds promise, what is promised within groups, and what was measured of it."""
+    limits = {kind: choice["threshold"] for kind, choice in thresholds.items() if choice["certified"]}
+    where, further = "", []
+    if groups is not None:
+        # Its own thresholds over all patients, at their share of the confidence, are those that decide.
+        thresholds = {kind: drawer["overall"] for kind, drawer in groups.items()}
+        certificates = GroupCertificates.from_dict(groups)
+        further = certificates.further_promises()
+        strictest = {one.overall.kind: float(one.limits({}, 1)[0]) for one in certificates}
+        limits = {kind: limit for kind, limit in strictest.items() if thresholds[kind]["certified"]}
+        where = " where nothing but the image is known"
+    signs = {"rule_out": "<", "rule_in": ">"}
+    said = {
+        kind: f"score {signs[kind]} {limits[kind]:.4f}{where}" if kind in limits else "nobody"
+        for kind in signs
     }
+    crossed = len(limits) == 2 and limits["rule_out"] > limits["rule_in"]
     if crossed:
-        limits["rule_in"] = f"score >= {out['threshold']:.4f}"
-    lines = [f"{kind}: {limits[kind]}, {thresholds[kind]['message']}" for kind in limits]
+        said["rule_in"] = f"score >= {limits['rule_out']:.4f}{where}"
+    lines = [f"{kind}: {said[kind]}, {thresholds[kind]['message']}" for kind in signs]
     if crossed:
         lines.append(
-            f"The thresholds cross (rule_in alone would begin above {taken['threshold']:.4f}): what lies between them "
+            f"The thresholds cross (rule_in alone would begin above {limits['rule_in']:.4f}): what lies between them "
             "is ruled out, and nothing goes to review for its score."
         )
-    together = joint_confidence([out, taken, *_within(groups)])
-    if together is not None and (both or groups is not None):
+    promises = list(_promises(thresholds, groups))
+    together = joint_confidence([*thresholds.values(), *further])
+    if together is not None and (len(limits) == 2 or groups is not None):
         lines.append(
             f"All certified promises hold together with a confidence of at least {100 * together:.4g} %."
         )
+    rows = [_promise_row(*promise, measured) for promise in promises if promise[0] or measured is not None]
+    if rows:
+        lines += ["", markdown_table(rows), ""]
     if groups is not None:
-        lines += ["", _groups_table(groups), "", _GROUPS_MEAN]
-    return "\n".join(lines)
+        lines.append(_GROUPS_MEAN)
+    return "\n".join([*lines, *_missed_lines(promises, measured)])
+
+
+def _promises(
+    thresholds: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any] | None
+) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """List column, value ("" over all), drawer and certificate: also of groups that had nobody to certify a drawer."""
+    for kind in PROMISED:
+        overall = thresholds[kind]
+        yield "", "", kind, overall
+        nobody = {**overall, "certified": False, "threshold": None, "n": 0}
+        columns = dict.fromkeys(column for drawer in (groups or {}).values() for column in drawer["groups"])
+        for column in columns:
+            own = groups[kind]["groups"].get(column, {}) if groups else {}
+            others = [] if groups is None or column == "label" else [
+                value for drawer in groups.values() for value in drawer["groups"].get(column, {})
+            ]  # fmt: skip
+            for value in sorted({*own, *others}):
+                yield column, value, kind, own.get(value, nobody)
+
+
+def _promise_row(
+    column: str, value: str, kind: str, choice: Mapping[str, Any], measured: Measured | None
+) -> dict[str, object]:
+    _, name, whose = PROMISED[kind]
+    row: dict[str, object] = {
+        "group": f"{column}={value}" if column else "all",
+        "drawer": kind,
+        "calibration patients": f"{choice['n']} {whose}",
+        "threshold": f"{choice['threshold']:.4f}" if choice["certified"] else "",
+        "promise": f"{name} {100 * choice['target']:g} %" if choice["certified"]
+        else f"no promise: takes {choice['needed']} {whose}",
+    }  # fmt: skip
+    if measured is None:
+        return row
+    found = measured(column, value, kind)
+    if found is None:
+        return {**row, "patients here": "", "measured": "not measured", "among all": ""}
+    everybody = estimate_text(found.everybody) if found.everybody else ""
+    return {
+        **row,
+        "patients here": found.patients,
+        "measured": estimate_text(found.judged),
+        "among all": everybody,
+    }
+
+
+def _missed_lines(
+    promises: Sequence[tuple[str, str, str, Mapping[str, Any]]], measured: Measured | None
+) -> list[str]:
+    """Say in words where a promise was not reached, also where chance may be why."""
+    lines: list[str] = []
+    for column, value, kind, choice in promises:
+        found = measured(column, value, kind) if measured is not None else None
+        if found is None or not found.judged or found.judged["value"] >= choice["target"]:
+            continue
+        figure, name, whose = PROMISED[kind]
+        if not choice["certified"]:
+            if found.judged["high"] < choice["target"]:
+                lines.append(
+                    f"NO PROMISE: {kind} promises nothing{_within(column, value)}, and its {name} is "
+                    f"{estimate_text(found.judged)} on {found.patients} {whose} patients here. It takes "
+                    f"{choice['needed']} of them in histcxr calibrate --by to promise {100 * choice['target']:g} %."
+                )
+            continue
+        if found.judged["high"] < choice["target"]:
+            about = {"promise": kind, "column": column, "value": value, "figure": figure}
+            limits = {
+                "measured": found.judged["value"],
+                "low": found.judged["low"],
+                "high": found.judged["high"],
+            }
+            lines += contradiction_lines([{**about, "target": choice["target"], **limits}])
+            continue
+        lines.append(
+            f"NOT REACHED: {kind} promises a {name} of {100 * choice['target']:g} %{_within(column, value)}, and it is "
+            f"{estimate_text(found.judged)} on {found.patients} {whose} patients here. The interval includes the "
+            "promise, so chance may be why; more patients would tell."
+        )
+    return lines
+
+
+def _within(column: str, value: str) -> str:
+    return f" within {column}={value}" if column else ""
 
 
 def certified_lines(certified: Mapping[str, Any]) -> list[str]:
@@ -104,7 +222,7 @@ def certified_lines(certified: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Certified on {certified['images']} images of {certified['patients']} patients ({certified['sick']} sick "
         f"images){''.join(f'; {one}' for one in by)}.",
-        f"Refused as unlike the training images, so not among them: {certified['refused']} images "
+        f"Not judged, so not among them: {certified['refused']} images "
         f"({certified['refused_sick']} sick). A triage sends them to review.",
     ]
     judged, everybody = certified["among_judged"], certified["among_all"]
@@ -123,10 +241,9 @@ def contradiction_lines(contradicted: Sequence[Mapping[str, Any]]) -> list[str]:
     """Shout where a certified promise does not hold here."""
     lines = []
     for one in contradicted:
-        within = f" within {one['column']}={one['value']}" if one["column"] else ""
         lines.append(
             f"CONTRADICTED: {one['promise']} promises a {one['figure'].replace('rule_in_', '')} of "
-            f"{100 * one['target']:g} %{within}, and it is "
+            f"{100 * one['target']:g} %{_within(one['column'], one['value'])}, and it is "
             f"{interval_text(one['measured'], one['low'], one['high'])} here. Do not use this drawer on such patients."
         )
     return lines
@@ -146,31 +263,4 @@ def seen_lines(result: Mapping[str, Any]) -> list[str]:
         f"Left out: {seen['images']} images, because the model was trained or certified on their patients "
         f"({seen['equal_pixels']} by equal pixels, {seen['near_duplicates']} as near-duplicates, "
         f"{seen['same_patient']} because their patient is known)."
-    ]
-
-
-def _groups_table(groups: Mapping[str, Any]) -> str:
-    rows = [
-        {
-            "group": f"{column}={value}",
-            "promise": kind,
-            "patients": choice["n"],
-            "threshold": f"{choice['threshold']:.4f}" if choice["certified"] else "",
-            "": f"{100 * choice['target']:g} % certified" if choice["certified"]
-            else f"no promise: takes {choice['needed']}",
-        }
-        for kind, drawer in groups.items()
-        for column, values in drawer["groups"].items()
-        for value, choice in values.items()
-    ]  # fmt: skip
-    return markdown_table(rows)
-
-
-def _within(groups: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """List the promises within groups."""
-    return [
-        choice
-        for drawer in (groups or {}).values()
-        for values in drawer["groups"].values()
-        for choice in values.values()
     ]

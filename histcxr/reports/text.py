@@ -7,6 +7,9 @@ from typing import Any
 
 from histcxr.networks.search import TuningResult
 from histcxr.reports.tables import (
+    PROMISED,
+    Kept,
+    Measured,
     auc_text,
     certified_lines,
     contradiction_lines,
@@ -144,27 +147,88 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
         "",
         markdown_table([_figures_row("patients", name, figures) for name, figures in named.items()]),
         "",
-        "Sensitivity and specificity are at the rule-out threshold, by patient; accuracy at a score of 0.5, by image.",
+        "Sensitivity: the sick who are not ruled out. Specificity: the normal who are ruled out. Both by patient, "
+        "among the judged; accuracy at a score of 0.5, by image.",
+        *within_lines(result.get("within", {}), overall),
+        *calibration_lines(result),
         "",
         markdown_table(drawers),
         "",
-        f"Ruled out although sick: {decisions['missed']} patients. NPV "
-        f"{estimate_text(decisions['npv'])}{where if decisions['npv'] else ''}.",
-        f"Ruled in although normal: {decisions['false_alarms']} patients. PPV "
-        f"{estimate_text(decisions['ppv'])}{where if decisions['ppv'] else ''}.",
-        thresholds_report(result["thresholds"], result.get("certificates")),
-        *contradiction_lines(result.get("contradicted", ())),
+        f"Ruled out although sick: {decisions['missed']} of {decisions['n_sick']} sick patients. "
+        f"NPV {estimate_text(decisions['npv'])}: the share of normal among the ruled out{where}.",
+        f"Ruled in although normal: {decisions['false_alarms']} of {decisions['n_normal']} normal patients. "
+        f"PPV {estimate_text(decisions['ppv'])}: the share of sick among the ruled in{where}.",
+        "Where another share of your patients is sick, give it with --prevalence: NPV and PPV change with it.",
+        "",
+        thresholds_report(result["thresholds"], result.get("certificates"), measured_promises(result)),
+        "",
+        _refused_text(result),
+        *seen_lines(result),
     ]
-    lines += [
-        f"Note: {count} images go to review unjudged: {code}." for code, count in result["unusable"].items()
-    ]
-    lines.append(f"Not judged in all: {100 * result['refused']:.1f} % of the images.")
-    lines += seen_lines(result)
     for name, figures in named.items():
         # Of two classes, the table above says of the groups what there is to say.
         if "classes" in figures and (name == "all" or len(figures["classes"]["names"]) > 2):
             lines += ["", *([] if name == "all" else [name, ""]), classes_report(figures["classes"])]
     return _closed(lines)
+
+
+def measured_promises(result: Mapping[str, Any]) -> Measured:
+    """Look up what became of a promise in the result of an evaluation."""
+
+    def find(column: str, value: str, kind: str) -> Kept | None:
+        figures = result["groups"].get(column, {}).get(value) if column else result["overall"]
+        if figures is None:
+            return None
+        figure, _, whose = PROMISED[kind]
+        judged, everybody = figures["among_judged"], figures["among_all"]
+        return Kept(judged[whose], judged[figure], everybody[figure] if everybody else None)
+
+    return find
+
+
+def _refused_text(result: Mapping[str, Any]) -> str:
+    """Say how many images could not be judged, and what a triage makes of them."""
+    judged, everybody = result["overall"]["images"], result["overall"]["among_all"]["images"]
+    if judged == everybody:
+        return "Every image could be judged."
+    reasons, lost = result["unusable"], everybody - judged
+    seen = "" if sum(reasons.values()) == lost else ", counted with those that the model has seen"
+    return (
+        f"Not judged: {lost} of {everybody} images ({100 * result['refused']:.1f} %). A triage sends them to review, "
+        f"and so they count among all. By reason{seen}: {counts_text(reasons)}."
+    )
+
+
+def calibration_lines(result: Mapping[str, Any]) -> list[str]:
+    """Say where a score may be read as a probability, and how far off it is here."""
+    found, trained = result["overall"]["calibration"], result["model"]["trained_prevalence"]
+    if found is None:
+        return []
+    where = "" if trained is None else f"It was fitted where {100 * trained:.3g} % of the images are sick. "
+    return [
+        f"A score is no probability for your patients. {where}Here {100 * found['observed']:.3g} % are, and the "
+        f"mean score is {found['predicted']:.3f}: in the large {found['in_the_large']:+.2f} to add to the log "
+        f"odds (0 is right), slope {found['slope']:.2f} (1 is right, less is too extreme), mean distance "
+        f"{result['overall']['calibration_error']:.3f}."
+    ]
+
+
+def within_lines(within: Mapping[str, Mapping[str, Any]], overall: Mapping[str, Any]) -> list[str]:
+    """Say where the AUC is partly, or may be wholly, that of a view or a source."""
+    lines = []
+    for column, found in within.items():
+        if found["verdict"] == "part":
+            each = ", ".join(f"{one['auc']:.3f} ({value})" for value, one in found["groups"].items())
+            lines.append(
+                f"CONFOUNDED: within each {column} the AUC is {each}, {found['auc']:.3f} on average: part of the "
+                f"overall {found['overall']:.3f} is the {column}, not the disease."
+            )
+        elif found["verdict"] == "unknown":
+            lines.append(
+                f"CANNOT TELL: no {column} has 10 sick and 10 normal patients here, so how much of the AUC of "
+                f"{overall['auc']:.3f} is the {column}, not the disease, nobody can say from these data."
+            )
+    return lines
 
 
 def comparison_report(result: Mapping[str, Any]) -> str:
@@ -220,7 +284,9 @@ def triage_report(summary: Mapping[str, Any]) -> str:
         lines.append(f"Could not be judged, so in review: {summary['unjudged']}")
         lines += [f"  {count:>5}  {code}" for code, count in summary["reasons"].items()]
     lines += [
-        f"Skipped {count} {ext or 'other'} files, which are not images"
+        f"Skipped: {count} {ext}"
+        if " " in ext
+        else f"Skipped: {count} {ext or 'other'} files, which are not images"
         for ext, count in summary["skipped"].items()
     ]
     if summary["resumed"]:
@@ -281,9 +347,11 @@ def _by_name(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _figures_row(title: str, name: str, figures: Mapping[str, Any]) -> dict[str, object]:
+    everybody = figures.get("among_all")
     return {
         title: name,
         "images": figures["images"],
+        **({"not judged": everybody["images"] - figures["images"]} if everybody else {}),
         "sick": figures["sick"],
         "accuracy": figures["accuracy"],
         "AUC (95 % interval)": auc_text(figures),

@@ -34,6 +34,9 @@ from histcxr.study.seen import REMEMBERS_NOBODY, leave_out_seen, remember, remem
 #: Value of a network's ``held_out``: the validation part itself says when to stop, and can then certify nothing.
 ON_VAL: Final = "val"
 
+#: Value of a labelling list's column ``drawn``: the patient is there for his score, so he can train but not certify.
+BY_SCORE: Final = "by_score"
+
 #: What a certified population is a mixture of, where the data say so.
 _SITE_GROUPS: Final = ("label", "source", "view")
 
@@ -66,9 +69,10 @@ def certified(
     all, where a refused image goes to review. With ``by``, every group of these columns is certified by itself; the
     thresholds over all patients then have their share of the confidence. ``also`` belongs to the same population,
     which is described (``training["site"]``) but certifies nothing. InputError: ``by`` names a column that the data do
-    not have.
+    not have, or the cohort holds patients whom a labelling list drew by score.
     """
     check_columns(by, cohort.table)
+    _refuse_drawn_by_score(cohort.table)
     refused = model.unfamiliar(cohort.values)
     judged = cohort.part(~refused)
     scores = np.full(len(cohort), np.nan)
@@ -91,8 +95,8 @@ def certified(
         training["site"] = fit_site(numbers, names, model.site_names).to_dict()
     model = replace(model, rule_out=rule_out, rule_in=rule_in, training=training, metrics={})
     promises = [rule_out.to_dict(), rule_in.to_dict()]
-    for drawer in model.groups or ():
-        promises += [choice.to_dict() for values in drawer.groups.values() for choice in values.values()]
+    if model.groups is not None:
+        promises += model.groups.further_promises()
     training["certified"] = {
         **judged.describe(),
         "refused": int(refused.sum()),
@@ -103,6 +107,16 @@ def certified(
         "joint_confidence": joint_confidence(promises),
     }
     return replace(model, training=training)
+
+
+def _refuse_drawn_by_score(table: pd.DataFrame) -> None:
+    """Raise :class:`InputError` where patients were drawn for their scores: they cannot certify."""
+    drawn = table["drawn"].astype(str) == BY_SCORE if "drawn" in table else np.zeros(0)
+    if drawn.any():
+        raise InputError(
+            f"data must hold patients drawn at random, but {int(drawn.sum())} images were drawn by score (column "
+            "drawn), so they cannot certify: keep to --split val of the labelling list"
+        )
 
 
 def _worth(model: SavedModel, cohort: Cohort, scores: NDArray[np.float64]) -> dict[str, float | None]:

@@ -5,25 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    confusion_matrix,
-    log_loss,
-    precision_recall_fscore_support,
-    roc_auc_score,
-    roc_curve,
-)
 
+from histcxr.data.fingerprints import keyed_patients
 from histcxr.data.manifest import is_sick
-from histcxr.decision.auc import auc
+from histcxr.data.splits import patient_groups
 from histcxr.decision.auc import compare as compare_scores
-from histcxr.decision.curves import brier_score, expected_calibration_error, specificity_at_sensitivity
-from histcxr.decision.drawers import confusion, evaluate_decisions
-from histcxr.decision.thresholds import RULE_OUT, ThresholdChoice, decide
 from histcxr.exceptions import InputError, Reason
 from histcxr.store import Model
 from histcxr.store.judges import SavedModel
@@ -41,123 +32,16 @@ from histcxr.study.cohort import (
     only_split,
     read_cohort,
 )
+from histcxr.study.figures import (
+    MIN_CLASS,
+    SUSPECTS,
+    class_figures,
+    class_numbers,
+    enough,
+    measure,
+    within_groups,
+)
 from histcxr.study.seen import leave_out_seen, remembers
-
-#: An AUC of fewer images than this of either class is noise.
-MIN_CLASS: Final = 10
-
-#: Points of a ROC curve that are kept: more than a plot can show.
-_POINTS: Final = 200
-
-
-def measure(
-    scores: NDArray[np.float64],
-    cohort: Cohort,
-    rule_out: ThresholdChoice,
-    rule_in: ThresholdChoice,
-    *,
-    drawers: NDArray[np.str_] | None = None,
-    prevalence: float | None = None,
-) -> dict[str, Any]:
-    """Return all figures of the scores (n,) of a cohort's images, ready for JSON.
-
-    ``drawers`` (n,) are the images', where groups have thresholds of their own; by default as the two thresholds say.
-    ``prevalence`` is the share of sick patients where NPV and PPV should hold; by default as in the cohort.
-
-    The figures: ``accuracy`` (calls at 0.5, by image), ``auc`` with ``auc_low`` and ``auc_high`` (95 % interval that
-    knows patients; None with fewer than 10 sick or normal images), ``sensitivity`` and ``specificity`` at the rule-out
-    threshold (by patient), ``specificity_at_95`` (by image, where these images reach 95 % sensitivity, with its
-    interval; to compare models, it promises nothing), ``confusion`` at 0.5, ``confusion_at_rule_out`` (by image, sick
-    from the certified threshold on; None without one), ``brier``, ``calibration_error``, ``decisions`` with every
-    figure of the drawers and its interval, and the ``prevalence`` at which NPV and PPV hold.
-    """
-    sick, area, point = cohort.sick, None, None
-    if _enough(sick):
-        area = auc(scores, sick, patient_ids=cohort.patients)
-        found = specificity_at_sensitivity(scores, sick, sensitivity=0.95, patient_ids=cohort.patients)
-        point = {name: getattr(found.specificity, name) for name in ("value", "low", "high")}
-    if drawers is None:
-        drawers = decide(scores, rule_out, rule_in)
-    decisions = evaluate_decisions(
-        scores, sick, cohort.patients, rule_out, rule_in, drawers=drawers, prevalence=prevalence
-    )
-    called = confusion(drawers != RULE_OUT, sick).to_dict() if rule_out.certified else None
-    return {
-        "images": len(cohort),
-        "sick": int(sick.sum()),
-        "accuracy": float(np.mean((scores >= 0.5) == sick)),
-        "auc": area.value if area else None,
-        "auc_low": area.low if area else None,
-        "auc_high": area.high if area else None,
-        "sensitivity": decisions.sensitivity.value if decisions.sensitivity else None,
-        "specificity": decisions.specificity.value if decisions.specificity else None,
-        "specificity_at_95": point,
-        "confusion": confusion(scores >= 0.5, sick).to_dict(),
-        "confusion_at_rule_out": called,
-        "brier": brier_score(scores, sick),
-        "calibration_error": expected_calibration_error(scores, sick),
-        "decisions": decisions.to_dict(),
-        "prevalence": decisions.n_sick / decisions.n_patients if prevalence is None else prevalence,
-    }
-
-
-def class_numbers(labels: pd.Series[Any], classes: Sequence[str], normal: str) -> NDArray[np.int64]:
-    """Turn labels into the numbers of a network's classes, of which the first is normal.
-
-    InputError: a network of several classes does not know a label.
-    """
-    sick = is_sick(labels, normal)
-    if len(classes) == 2:
-        return sick.astype(np.int64)
-    numbers = {name: number for number, name in enumerate(classes)}
-    names = labels.astype(str).str.strip().where(sick, classes[0])
-    unknown = sorted(set(names) - set(numbers))
-    if unknown:
-        raise InputError(
-            f"label must be one of the network's classes {', '.join(classes)}; got also {', '.join(unknown)}"
-        )
-    return np.array([numbers[name] for name in names], np.int64)
-
-
-def class_figures(
-    targets: NDArray[np.integer], probabilities: NDArray[np.float64], names: Sequence[str]
-) -> dict[str, Any]:
-    """Count calls of the most probable of k classes: targets are numbers (n,), probabilities (n, k).
-
-    Ready for JSON: ``names``, ``accuracy``, ``balanced_accuracy`` (mean recall of the classes there are),
-    ``macro_f1``, ``loss`` (mean negative log likelihood), ``matrix`` (rows: truth, columns: calls), ``classes`` (per
-    class ``images, precision, recall, f1, auc``, the last against the rest, None where it does not exist) and ``roc``
-    (per class ``fpr`` and ``tpr``; of two classes the second one alone). A precision without any call is 0.
-    """
-    numbers = np.arange(len(names))
-    calls = probabilities.argmax(axis=1)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        targets, calls, labels=numbers, zero_division=0
-    )
-    there = np.unique(targets)
-    counted = {"images": support, "precision": precision, "recall": recall, "f1": f1}
-    classes: list[dict[str, Any]] = []
-    curves = {}
-    for number, name in enumerate(names):
-        own = targets == number
-        defined = 0 < own.sum() < len(own)
-        area = float(roc_auc_score(own, probabilities[:, number])) if defined else None
-        figures = {key: values[number].item() for key, values in counted.items()}
-        classes.append({"class": name, **figures, "auc": area})
-        if defined and (len(names) > 2 or number == 1):
-            fpr, tpr, _ = roc_curve(own, probabilities[:, number])
-            kept = np.unique(np.linspace(0, len(fpr) - 1, min(_POINTS, len(fpr))).round().astype(int))
-            curves[name] = {"fpr": np.round(fpr[kept], 5).tolist(), "tpr": np.round(tpr[kept], 5).tolist()}
-    return {
-        "names": list(names),
-        "accuracy": float(np.mean(calls == targets)),
-        "balanced_accuracy": float(np.mean(recall[there])),
-        "macro_f1": float(np.mean(f1[there])),
-        "loss": float(log_loss(targets, probabilities, labels=numbers)),
-        "matrix": confusion_matrix(targets, calls, labels=numbers).tolist(),
-        "classes": classes,
-        "roc": curves,
-    }
 
 
 @dataclass(frozen=True)
@@ -165,18 +49,30 @@ class Judged:
     """A cohort as one model judged it: probabilities (n, k), the normal class first.
 
     ``seen`` counts images that were left out because the model was trained or certified on their patients, as
-    :func:`~histcxr.study.seen.leave_out_seen` does.
+    :func:`~histcxr.study.seen.leave_out_seen` does. ``rest`` are images that could not be judged, as far as they are
+    known; None of a part.
     """
 
     model: SavedModel
     cohort: Cohort
     probabilities: NDArray[np.float64]
     seen: Mapping[str, int] = field(default_factory=dict)
+    rest: Cohort | None = None
 
     @classmethod
-    def of(cls, model: SavedModel, cohort: Cohort, seen: Mapping[str, int] | None = None) -> Judged:
-        """Score the images that the model does not refuse; the rest is unusable. InputError: it refuses all."""
+    def of(
+        cls,
+        model: SavedModel,
+        cohort: Cohort,
+        seen: Mapping[str, int] | None = None,
+        unread: Cohort | None = None,
+    ) -> Judged:
+        """Score the images that the model does not refuse; these and the ``unread`` are the rest.
+
+        InputError: it refuses all.
+        """
         strange = model.unfamiliar(cohort.values)
+        rest = _joined(cohort.part(strange), unread)
         if strange.any():
             unusable = {**cohort.unusable, Reason.UNLIKE_TRAINING.value: int(strange.sum())}
             cohort = replace(cohort.part(~strange), unusable=unusable)
@@ -186,13 +82,17 @@ class Judged:
             )
         if isinstance(model, Model):
             scores = model.score(cohort.values)
-            return cls(model, cohort, np.column_stack([1 - scores, scores]), seen or {})
-        return cls(model, cohort, model.probabilities(cohort.values), seen or {})
+            return cls(model, cohort, np.column_stack([1 - scores, scores]), seen or {}, rest)
+        return cls(model, cohort, model.probabilities(cohort.values), seen or {}, rest)
 
     @classmethod
     def unseen(cls, model: SavedModel, manifest: pd.DataFrame, reading: Reading) -> Judged:
-        """Read and score what a model has not seen."""
-        return cls.of(model, *leave_out_seen(read_cohort(manifest, model, reading), model))
+        """Read and score what a model has not seen. No two rows of the manifest share their index."""
+        read = read_cohort(manifest, model, reading)
+        cohort, seen = leave_out_seen(read, model)
+        lost = manifest.loc[~manifest.index.isin(read.table.index)]
+        unread = Cohort(lost, is_sick(lost["label"], read.normal), patient_groups(lost))
+        return cls.of(model, cohort, seen, unread.part(~_known(model, unread, read, cohort)))
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -201,14 +101,25 @@ class Judged:
 
     def part(self, keep: NDArray[np.bool_]) -> Judged:
         """Return the images where ``keep`` is true."""
-        return replace(self, cohort=self.cohort.part(keep), probabilities=self.probabilities[keep])
+        return replace(self, cohort=self.cohort.part(keep), probabilities=self.probabilities[keep], rest=None)
+
+    def within(self, column: str, value: Any) -> Judged:
+        """Return the images of one group, those that could not be judged among them."""
+        rest = None if self.rest is None else self.rest.part(_in(self.rest, column, value))
+        return replace(self.part(_in(self.cohort, column, value)), rest=rest)
 
     def figures(self, prevalence: float | None = None) -> dict[str, Any]:
         """Return what :func:`measure` does, and of a network ``classes`` as :func:`class_figures` does."""
         model, cohort = self.model, self.cohort
         drawers = model.drawers(self.scores, known_groups(model, cohort.table))
         found = measure(
-            self.scores, cohort, model.rule_out, model.rule_in, drawers=drawers, prevalence=prevalence
+            self.scores,
+            cohort,
+            model.rule_out,
+            model.rule_in,
+            drawers=drawers,
+            prevalence=prevalence,
+            rest=self.rest,
         )
         if not isinstance(model, Model):
             targets = class_numbers(cohort.table["label"], model.classes, cohort.normal)
@@ -216,8 +127,11 @@ class Judged:
         return found
 
     def about(self) -> dict[str, Any]:
-        """Name the model, ready for JSON."""
-        return {"name": self.model.name, "hash": self.model.hash, **self.model.describe_input()}
+        """Name the model and the share of sick among the images that it was fitted on, ready for JSON."""
+        learnt = self.model.training.get("train", {})
+        trained = learnt["sick"] / learnt["images"] if learnt.get("images") else None
+        name = {"name": self.model.name, "hash": self.model.hash, "trained_prevalence": trained}
+        return {**name, **self.model.describe_input()}
 
 
 def evaluate(
@@ -261,8 +175,11 @@ def evaluate(
     Returns
     -------
     dict
-        ``overall`` and ``groups[COLUMN][VALUE]`` as :meth:`Judged.figures` gives them, ``unusable`` (images that
-        could not be judged, by reason: in a triage they go to review), ``refused`` (their share), ``seen`` (images
+        ``overall`` and ``groups[COLUMN][VALUE]`` as :meth:`Judged.figures` gives them (``among_all`` in each counts
+        images that could not be judged as triage has them, in review), ``within`` as
+        :func:`~histcxr.study.figures.within_groups` does (of view, source and age_group where the data have them, and
+        of ``by``), ``unusable`` (images that could not be judged, by reason, those that the model has seen among
+        them), ``refused`` (the share that could not be judged of those that it has not seen), ``seen`` (images
         left out, and how they were recognised), ``remembers`` (whether any could be),
         ``contradicted`` (as :func:`~histcxr.study.certify.contradicted` says), ``model``, ``split``, ``thresholds`` and
         ``certificates`` (within groups, or None); ready for JSON.
@@ -272,22 +189,24 @@ def evaluate(
     InputError
         No such part or column, a label that a network does not know, or nothing left to measure on.
     """
-    manifest = only_split(labelled_manifest(data), split)
+    manifest = only_split(labelled_manifest(data), split).reset_index(drop=True)
     check_columns(by, manifest)
     judged = Judged.unseen(model, manifest, Reading(lungs, normal, cache, n_jobs, progress))
-    unusable = dict(judged.cohort.unusable)
+    table = judged.cohort.table
     promised = sorted(group_columns(model) & set(manifest.columns))
     columns = list(dict.fromkeys([*by, *promised]))
     overall = judged.figures(prevalence)
-    groups = _by_group(judged.cohort.table, columns, lambda keep: judged.part(keep).figures(prevalence))
+    groups = _by_group(table, columns, lambda *group: judged.within(*group).figures(prevalence))
+    suspects = [name for name in dict.fromkeys([*SUSPECTS, *by]) if name in table and name != "label"]
     return {
         "model": judged.about(),
         "split": split or "all",
         "overall": overall,
         "groups": groups,
+        "within": within_groups(judged.scores, judged.cohort, suspects),
         "contradicted": contradicted(model, overall, groups),
-        "unusable": unusable,
-        "refused": sum(unusable.values()) / (sum(unusable.values()) + len(judged.cohort)),
+        "unusable": dict(judged.cohort.unusable),
+        "refused": 1 - overall["images"] / overall["among_all"]["images"],
         "seen": dict(judged.seen),
         "remembers": remembers(model),
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
@@ -326,7 +245,7 @@ def compare(
     both = [Judged.unseen(model, manifest, how) for model in models]
     common = both[0].cohort.table.index.intersection(both[1].cohort.table.index)
     first, second = (judged.part(judged.cohort.table.index.isin(common)) for judged in both)
-    if not _enough(first.cohort.sick):
+    if not enough(first.cohort.sick):
         raise InputError(
             f"the models must have at least {MIN_CLASS} sick and {MIN_CLASS} normal images in common that neither has "
             f"seen or refuses, got {int(first.cohort.sick.sum())} sick of {len(common)}"
@@ -336,12 +255,15 @@ def compare(
         part = first.cohort.part(keep)
         return _difference(first.scores[keep], second.scores[keep], part, sensitivity)
 
+    def within(column: str, value: Any) -> dict[str, Any] | None:
+        return difference(_in(first.cohort, column, value))
+
     return {
         "models": [_one_of_two(*pair, prevalence) for pair in zip((first, second), both, strict=True)],
         "split": split or "all",
         "left_out": len(manifest) - len(common),
         "overall": difference(np.ones(len(common), bool)),
-        "groups": _by_group(first.cohort.table, by, difference),
+        "groups": _by_group(first.cohort.table, by, within),
     }
 
 
@@ -355,20 +277,39 @@ def _difference(
     first: NDArray[np.float64], second: NDArray[np.float64], cohort: Cohort, sensitivity: float
 ) -> dict[str, Any] | None:
     """Compare two sets of scores (n,) of one cohort; None of too few."""
-    if not _enough(cohort.sick):
+    if not enough(cohort.sick):
         return None
     return compare_scores(first, second, cohort.sick, cohort.patients, sensitivity=sensitivity).to_dict()
 
 
 def _by_group(
-    table: pd.DataFrame, by: Sequence[str], figures: Callable[[NDArray[np.bool_]], Any]
+    table: pd.DataFrame, by: Sequence[str], figures: Callable[[str, Any], Any]
 ) -> dict[str, dict[str, Any]]:
     groups = {column: sorted(table[column].unique(), key=str) for column in by}
     return {
-        column: {str(value): figures((table[column] == value).to_numpy()) for value in values}
-        for column, values in groups.items()
+        column: {str(value): figures(column, value) for value in values} for column, values in groups.items()
     }
 
 
-def _enough(sick: NDArray[np.bool_]) -> bool:
-    return min(int(sick.sum()), int((~sick).sum())) >= MIN_CLASS
+def _in(cohort: Cohort, column: str, value: Any) -> NDArray[np.bool_]:
+    return (cohort.table[column] == value).to_numpy()
+
+
+def _joined(refused: Cohort, unread: Cohort | None) -> Cohort:
+    """Put images together that could not be judged: rows, truth and patients."""
+    both = [refused] if unread is None else [refused, unread]
+    return Cohort(
+        pd.concat([one.table for one in both]),
+        np.concatenate([one.sick for one in both]),
+        np.concatenate([one.patients for one in both]),
+    )
+
+
+def _known(model: SavedModel, unread: Cohort, read: Cohort, unseen: Cohort) -> NDArray[np.bool_]:
+    """Tell whose images (n,) a model has seen, of those that could not be read: by other images, or by identity."""
+    remembered = model.training.get("seen_patients", {})
+    names = {name for part in ("train", "val") for name in remembered.get(part, ())}
+    named = (unread.table["patient_id"].astype(str) != "").to_numpy()
+    own = keyed_patients(unread.patients, str(remembered.get("key", "")))
+    gone = set(read.patients) - set(unseen.patients)
+    return np.isin(unread.patients, list(gone)) | (np.isin(own, list(names)) & named)

@@ -22,9 +22,9 @@ from histcxr.features.histograms import BINS, zone_names
 from histcxr.files.writing import replacing, write_error, write_image
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reports.image_displays import histogram_band
-from histcxr.study.checkup import counted, disagreements, repeated
 from histcxr.study.cohort import Data
-from histcxr.study.looking import ZONES, Job, Seen, look
+from histcxr.study.exploring.checkup import counted, disagreements, repeated
+from histcxr.study.exploring.looking import ZONES, Job, Seen, look
 
 #: What an exploration leaves in its folder beside the pictures.
 PAGE, FIGURES = "index.html", "figures.json"
@@ -68,7 +68,7 @@ class Exploration:
 
     def write(self, folder: str | os.PathLike[str]) -> list[str]:
         """Write page, figures and pictures into a folder; return their names. OutputError: it cannot be written."""
-        from histcxr.reports.explore_page import draw_pictures, write_exploration
+        from histcxr.reports.pages.exploration import draw_pictures, write_exploration
 
         place = Path(folder)
         try:
@@ -168,7 +168,7 @@ def explore(
             }
             for row, zone in enumerate(zone_names(ZONES))
         },
-        **repeated(seen.fingerprints, usable, table, labels),
+        **repeated(seen.fingerprints, seen.copies, usable, table, labels),
     }
     figures["notes"] = _notes(figures)
     return Exploration(figures, seen.mean_images(), tuple(shown))

@@ -158,6 +158,7 @@ def triage(
         seconds=seconds,
         images_per_second=(len(order) - run.resumed) / max(seconds, 1e-9),
         notes=(
+            *stream.notes,
             *_notes(used, header["segmenter"], len(order), run.found),
             *(whole.notes() if len(order) else ()),
         ),

@@ -223,12 +223,14 @@ def _unfamiliar(model: Judge, measured: Sequence[NDArray[Any]]) -> NDArray[np.bo
 
 def _sites(model: Judge, measured: Sequence[NDArray[Any]]) -> list[str]:
     """What the test of the folder keeps of each image; nothing where the model tests none, or its numbers fail."""
+    nothing = [""] * len(measured)
     if model.site is None:
-        return [""] * len(measured)
+        return nothing
     try:
-        return [pack_site(one) for one in model.site.project(model.site_numbers(np.stack(measured)))]
-    except Exception:  # noqa: BLE001 - see the module's text; such a folder counts as too small to be tested
-        return [""] * len(measured)
+        found = model.site.project(model.site_numbers(np.stack(measured)))
+    except Exception:  # noqa: BLE001 - see the module's text; whole.py withholds what cannot be tested
+        return nothing
+    return [pack_site(one) if np.isfinite(one).all() else "" for one in found]
 
 
 def _names(batch: Sequence[Measured]) -> set[str]:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import stat
 
+from histcxr.data.discovery import MANIFEST_NAME
 from histcxr.exceptions import InputError, OutputError
 from histcxr.files.writing import write_error
 
@@ -75,6 +76,10 @@ def check_places(inputs: str, target: str, trail: str, overwrite: bool) -> None:
             raise InputError(f"{name} must be a file, but {path!r} is a folder")
         if os.path.exists(path) and os.path.exists(inputs) and os.path.samefile(path, inputs):
             raise InputError(f"{name} must not be the input itself, got {path!r}")
+        if os.path.basename(path) == MANIFEST_NAME:
+            raise InputError(
+                f"{name} must have another name than {MANIFEST_NAME}, which lists a folder's inputs"
+            )
     if os.path.realpath(target) == os.path.realpath(trail):
         raise InputError(f"audit must be another file than output, got {trail!r}")
     known = os.path.exists(trail) and os.path.getsize(trail) > 0

@@ -13,15 +13,14 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from histcxr.checks import whole_number
-from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
 from histcxr.decision.site import SiteReference
 from histcxr.exceptions import UnjudgeableError
 from histcxr.features.histograms import BINS, masked_histogram
 from histcxr.lungs.segmenter import Segmenter
 from histcxr.reports.displays import ScoreDisplay
-from histcxr.reports.evaluation_page import outline
 from histcxr.reports.page import embedded, polyline, svg, write_page
+from histcxr.reports.pages.evaluation import deciding_limits, lungs_of, outline
 from histcxr.store import Judge, Model
 from histcxr.worklist.audit_trail import explanation_of
 from histcxr.worklist.reading import FinishedTriage
@@ -51,11 +50,10 @@ def write_triage_page(
 ) -> dict[str, Any]:
     """Write the page of a triage that ended, and return its figures, ready for JSON.
 
-    The figures: ``scores`` (judged images in bins of the score, over all and by drawer), ``thresholds``, ``groups``
-    (images that are ruled in, not judged, in review, ruled out), ``normal`` (the grey levels below which 2 to 98 % of a
-    normal certified patient's lung pixels lie: ``levels``, ``mean``, ``low`` and ``high``, 90 % of patients between
-    them; None where the model does not know) and ``pictured`` (rows with a picture: as many as ``pictures``, the most
-    urgent of each group). The ``segmenter`` draws lungs where there is no mask.
+    The figures: ``scores`` (judged images in bins of the score), ``thresholds``, ``limits`` (the thresholds that decide
+    where nothing but the image is known), ``groups`` (images that are ruled in, not judged, in review, ruled out),
+    ``normal`` (:func:`normal_band`) and ``pictured`` (rows with a picture: ``pictures`` at most, the most urgent of
+    each group). The ``segmenter`` draws lungs where there is no mask.
 
     InputError: worklist and audit trail do not belong together. OutputError: the page cannot be written.
     """
@@ -84,9 +82,7 @@ def write_triage_page(
         for record, found in zip(part, pictured, strict=True)
     }
     figures = _figures(records, ranks, model, sum(found is not None for found in drawn.values()))
-    limits = {
-        kind: choice["threshold"] for kind, choice in figures["thresholds"].items() if choice["certified"]
-    }
+    limits = figures["limits"]
     content = {
         "summary": summary.to_dict(),
         "figures": figures,
@@ -121,9 +117,12 @@ def _figures(
     edges = np.linspace(0, 1, _SCORE_BINS + 1)
     counts, _ = np.histogram([record["score"] for record in judged], edges)
     found = Counter(ranks)
+    thresholds = {kind: getattr(model, kind).to_dict() for kind in ("rule_out", "rule_in")}
+    groups = getattr(model, "groups", None)
     return {
         "scores": {"edges": edges.round(6).tolist(), "judged images": counts.tolist()},
-        "thresholds": {kind: getattr(model, kind).to_dict() for kind in ("rule_out", "rule_in")},
+        "thresholds": thresholds,
+        "limits": deciding_limits(thresholds, None if groups is None else groups.to_dict()),
         "groups": {name: found[rank] for rank, name in enumerate(_GROUPS)},
         "normal": normal_band(model),
         "pictured": pictured,
@@ -185,17 +184,8 @@ def _small(record: Mapping[str, Any], segmenter: Segmenter | None) -> Any:
     except UnjudgeableError:
         return None
     found = {"picture": embedded(pixels, _SIDE), "outline": [], "histogram": "", "below": ""}
-    try:
-        height, width = pixels.shape
-        if record["mask"]:
-            lungs = read_mask(record["mask"], (height, width))
-        elif segmenter is not None:
-            (lungs,) = segmenter.outline([pixels])
-        else:
-            return found
-    except UnjudgeableError:
-        return found
-    if lungs.any():
+    lungs = lungs_of(pixels, record["mask"], segmenter)
+    if lungs is not None and lungs.any():
         wide = masked_histogram(pixels, lungs, 1)[0].reshape(_POINTS, -1).sum(axis=1).astype(float)
         below = np.concatenate([[0.0], np.cumsum(wide)]) / wide.sum()
         found |= {

@@ -42,6 +42,11 @@ NO_DICOM = "not a DICOM file"
 NO_UIDS = "DICOM without a valid study, series or instance UID"
 NO_IMAGE = "no DICOM image that a report can refer to"
 COPY = "a copy of an image that is in a report"
+OTHER_FILE = "another file of the same instance is in a report"
+TWO_PATIENTS = "the images of this study name different patients"
+
+# What tells patients apart; empty values say nothing.
+_PATIENT = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ def write_study_reports(
     """Write a structured report for each study of a finished triage; **they name the patients**.
 
     The images must still be where the triage found them, unchanged: a report must not speak of another image than the
-    one that was judged. Of several copies of one image the most urgent counts.
+    one that was judged. Of several files of one instance those that could be judged come first, then the most urgent.
+    Where the images of one study name different patients, none of them is in a report.
 
     ``worklist`` is what :func:`histcxr.triage` wrote, in any format; ``audit`` is by default its name with
     ``.audit.jsonl`` added. ``output``, a new or empty folder, gets ``SR000001.dcm`` and so on, and ``reports.csv``
@@ -141,7 +147,8 @@ def _report(triage: FinishedTriage, study: str, rows: Sequence[int], place: Path
     records = {row: triage.record(row) for row in rows}
     reasons: dict[int, str] = {}
     kept: dict[str, tuple[int, Any]] = {}  # instance to row and identity
-    for row, record in sorted(records.items(), key=lambda item: _most_urgent(item[1])):
+    named: dict[str, set[str]] = {keyword: set() for keyword in _PATIENT}
+    for row, record in sorted(records.items(), key=lambda item: _first_to_count(item[1])):
         try:
             image = identity_of(triage.path_of(record))
         except InputError:
@@ -150,7 +157,12 @@ def _report(triage: FinishedTriage, study: str, rows: Sequence[int], place: Path
             reasons[row] = NO_IMAGE
         else:
             first, _ = kept.setdefault(image.SOPInstanceUID, (row, image))
-            reasons[row] = "" if first == row else COPY
+            same = record["sha256"] == records[first]["sha256"]
+            reasons[row] = "" if first == row else COPY if same else OTHER_FILE
+            for keyword, values in named.items():
+                values.add(str(image.get(keyword) or "").strip(" ^").casefold())
+    if any(len(values - {""}) > 1 for values in named.values()):
+        return {row: reason if reason == NO_IMAGE else TWO_PATIENTS for row, reason in reasons.items()}
     if not kept:
         return reasons
     # by name, however the worklist is sorted: the same triage gives the same report
@@ -165,8 +177,9 @@ def _report(triage: FinishedTriage, study: str, rows: Sequence[int], place: Path
     return reasons
 
 
-def _most_urgent(record: Mapping[str, Any]) -> tuple[int, float, str]:
-    return urgency(record["decision"], record["reason"]), -(record["score"] or 0.0), record["file"]
+def _first_to_count(record: Mapping[str, Any]) -> tuple[bool, int, float, str]:
+    score = record["score"]
+    return score is None, urgency(record["decision"], record["reason"]), -(score or 0.0), record["file"]
 
 
 def _finding(record: Mapping[str, Any]) -> Finding:

@@ -26,7 +26,7 @@ _GROUP_OF = {group: number for number, group in enumerate(_GROUPS)}
 
 
 # Reasons of rows that were judged, and whose drawer the whole folder took back.
-_JUDGED = ("", Reason.OTHER_IMAGE, Reason.UNCERTIFIED_SITE)
+_JUDGED = ("", Reason.OTHER_IMAGE, Reason.UNCERTIFIED_SITE, Reason.UNTESTED_SITE)
 
 
 def urgency(decision: str, reason: str) -> int:
@@ -96,7 +96,8 @@ class TriageSummary:
     drawer; an image without a patient is its own.
 
     ``site`` is what the test of the folder found (:class:`~histcxr.decision.site.SiteTest`), None where the model has
-    no reference; ``withheld``: the folder differs from the certified population, so nobody is ruled out or in.
+    no reference; ``withheld``: the folder differs from the certified population, or that could not be tested though it
+    is large enough, so nobody is ruled out or in.
     ``resumed`` rows were taken over from an earlier run with the same output.
 
     ``model`` is name and short hash; ``output`` and ``audit`` are the worklist and its trail; ``seconds`` is wall
@@ -123,7 +124,7 @@ class TriageSummary:
 
     @property
     def exit_code(self) -> int:
-        """0 when every input was judged, 3 when some need attention, or the folder is of an uncertified site."""
+        """0 when every input was judged, 3 when some need attention, or the folder is of no certified site."""
         return EXIT_ATTENTION if self.unjudged or self.withheld else EXIT_ALL_JUDGED
 
     def to_dict(self) -> dict[str, Any]:

@@ -135,6 +135,27 @@ def test_links_and_other_beings(tmp_path):
     }
 
 
+def test_files_in_mask_folders_are_counted(tmp_path):
+    touch(tmp_path, "1.png", "MASK/2.png", "a/masks_2020/b/3.png", "a/masks_2020/4.png")
+    inputs = find_inputs(tmp_path)
+    assert [entry.relative for entry in inputs] == ["1.png"]
+    assert inputs.skipped == {"files in folders of masks": 3}
+
+
+def test_links_that_double_a_folder_give_each_file_once(tmp_path):
+    touch(tmp_path, *(f"in/{level}/{level}.png" for level in range(20)), "elsewhere/deep/x.png")
+    for level in range(19):
+        for name in "ab":
+            (tmp_path / "in" / str(level) / name).symlink_to(f"../{level + 1}")
+    for name in ("l1", "l2"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "deep").symlink_to(tmp_path / "elsewhere" / "deep")
+    inputs = find_inputs(tmp_path / "in")
+    names = sorted(os.path.basename(entry.path) for entry in inputs)
+    assert names == sorted([*(f"{level}.png" for level in range(20)), "x.png"])
+    assert inputs.skipped == {"links to folders": 40}
+
+
 def test_closed_folder(tmp_path):
     touch(tmp_path, "in/1.png", "in/closed/2.png")
     (tmp_path / "in" / "closed").chmod(0)
@@ -193,10 +214,12 @@ def test_lists(tmp_path):
         "label,mask,image\nA,m/1.png,x/1.png\nB,,missing.png\nC,,/abs/2.png\n"
     )
     expected = {"x/1.png": "m/1.png", "missing.png": "", "/abs/2.png": ""}
-    assert found(tmp_path) == expected
     assert found(str(tmp_path / "manifest.csv")) == expected
-    inputs = list(find_inputs(tmp_path, tmp_path / "other"))
-    assert [e.mask for e in inputs] == [str(tmp_path / "other/1.png"), "", ""]
+    with pytest.raises(InputError, match="line 4, leads out of its folder.*give the list itself"):
+        find_inputs(tmp_path)
+    (tmp_path / "manifest.csv").write_text("image\nx/1.png\n")
+    assert "manifest.csv lists" in find_inputs(tmp_path).notes[0]
+    assert [e.mask for e in find_inputs(tmp_path, tmp_path / "other")] == [str(tmp_path / "other/1.png")]
 
 
 @pytest.mark.parametrize(

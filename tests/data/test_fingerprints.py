@@ -4,7 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from histcxr.data.fingerprints import FINGERPRINT_BYTES, fingerprint, keyed_patients, recognised
+from histcxr.data.fingerprints import (
+    FINGERPRINT_BYTES,
+    fine_copy,
+    fingerprint,
+    keyed_patients,
+    near_duplicates,
+    recognised,
+)
 from histcxr.exceptions import InputError
 from histcxr.phantoms.anatomy import make_phantom
 
@@ -36,6 +43,18 @@ def test_known_again(phantoms, prints, dress):
 
 def test_other_patients_are_not(prints):
     assert not recognised(prints[:30], prints[30:]).any()
+
+
+@pytest.mark.parametrize("dress", DRESSES)
+def test_pairs_are_found_and_confirmed(phantoms, dress):
+    both = phantoms + [DRESSES[dress](one) for one in phantoms]
+    prints, copies = (np.stack([of(one) for one in both]) for of in (fingerprint, fine_copy))
+    expected = [[i, i + len(phantoms)] for i in range(len(phantoms))]
+    assert near_duplicates(prints, copies).tolist() == expected
+    others = np.roll(copies, 1, axis=0)  # hashes alone are not believed
+    others[0] = copies[-1]
+    assert near_duplicates(prints, np.where(np.arange(len(both))[:, None] < 60, others, copies)).size == 0
+    assert near_duplicates(prints[:0], copies[:0]).shape == (0, 2)
 
 
 def test_equal_pixels_are_enough(prints):

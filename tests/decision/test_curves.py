@@ -10,6 +10,7 @@ from sklearn.calibration import calibration_curve
 from histcxr.decision.curves import (
     brier_score,
     expected_calibration_error,
+    recalibration,
     reliability_table,
     specificity_at_sensitivity,
 )
@@ -130,3 +131,17 @@ def test_probabilities_are_checked(function):
 def test_bins_are_checked():
     with pytest.raises(InputError, match="bins must be a whole number of at least 1, got 0"):
         reliability_table([0.5], [True], bins=0)
+
+
+@pytest.mark.parametrize(("shift", "stretch"), [(0.0, 1.0), (1.5, 1.0), (-0.7, 2.0)])
+def test_recalibration_finds_what_was_done_to_true_probabilities(shift, stretch):
+    rng = np.random.default_rng(1)
+    odds = rng.normal(0, 2, 20_000)
+    sick = rng.random(odds.size) < 1 / (1 + np.exp(-odds))
+    found = recalibration(1 / (1 + np.exp(-(stretch * odds - shift))), sick)
+    assert found["slope"] == pytest.approx(1 / stretch, rel=0.05)
+    assert found["observed"] == pytest.approx(0.5, abs=0.02)
+    if stretch == 1.0:
+        assert found["in_the_large"] == pytest.approx(shift, abs=0.06)
+    with pytest.raises(InputError, match="sick and normal"):
+        recalibration([0.2, 0.7], [True, True])

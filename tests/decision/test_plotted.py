@@ -73,7 +73,7 @@ def test_true_probabilities_are_calibrated_and_sharpened_ones_are_not():
     sick = rng.random(20_000) < share
     fine = plotted.calibration(share, sick)
     assert fine["slope"] == pytest.approx(1, abs=0.05)
-    assert fine["intercept"] == pytest.approx(0, abs=0.05)
+    assert fine["in_the_large"] == pytest.approx(0, abs=0.05)
     logit = np.log(share / (1 - share))
     sharp = plotted.calibration(1 / (1 + np.exp(-2 * logit)), sick)
     assert sharp["slope"] == pytest.approx(0.5, abs=0.05)

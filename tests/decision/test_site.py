@@ -111,3 +111,28 @@ def test_a_reference_takes_patients():
 def test_small_groups_are_joined():
     rows, groups = patients(np.random.default_rng(6), normal=60, covid=30, opacity=10)
     assert fit_site(rows, groups, [str(i) for i in range(D)]).groups == ("covid", "normal", "other")
+
+
+@pytest.mark.parametrize("distance", [4.0, 8.0])
+def test_the_power_foretold_is_that_of_the_test(reference, distance):
+    """Against folders at a known distance, in a direction that no mixture explains, through the test itself."""
+    rng = np.random.default_rng(1)
+    off = reference.means - reference.means[0]
+    free = np.linalg.svd(off)[2][len(off) - 1 :]  # axes that no difference of the groups has a part in
+    back = np.linalg.pinv(reference.axes)
+    found = []
+    for _ in range(150):
+        towards = rng.normal(size=len(free)) @ free
+        shift = np.sqrt(distance) * towards / np.linalg.norm(towards) @ back * reference.scale
+        normal, covid, opacity = rng.multinomial(60, [6 / 13, 3 / 13, 4 / 13])
+        rows, _ = patients(rng, normal=normal, covid=covid, opacity=opacity)
+        found.append(outcome(reference, rows + shift).differs)
+    assert reference.power(60, distance) == pytest.approx(np.mean(found), abs=0.1)
+
+
+def test_more_images_and_longer_distances_are_found_more_often(reference):
+    powers = [reference.power(n, 3.0) for n in (39, 40, 100, 400)]
+    assert powers == sorted(powers)
+    assert powers[0] == 0
+    assert powers[-1] > 0.95
+    assert reference.power(100, TOLERANCE / 2) < 0.05

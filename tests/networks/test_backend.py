@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 
@@ -83,3 +85,13 @@ def test_damaged_settings_count_for_nothing(monkeypatch, settings, text):
     settings.write_text(text)
     installed(monkeypatch, "keras", "keras_tuner", "tensorflow")
     assert neural_problem() is None
+
+
+def test_networks_leave_nothing_in_the_home_folder(tmp_path):
+    """ONNX Runtime would keep a device's name and a queue of telemetry there."""
+    code = "from histcxr.lungs.segmenter import load_segmenter; load_segmenter()"
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | {
+        "HOME": str(tmp_path)
+    }
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []

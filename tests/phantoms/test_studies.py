@@ -1,6 +1,8 @@
 import filecmp
 import os
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -68,3 +70,14 @@ def test_small_studies_without_masks(tmp_path):
 def test_impossible_studies(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         write_study(tmp_path, **{"n_patients": 3, **options})
+
+
+def test_gamma_is_another_scanners_curve(tmp_path):
+    plain, bright = (
+        write_study(tmp_path / str(g), n_patients=2, gamma=g) / "Normal/images/Normal-1.png"
+        for g in (1.0, 0.5)
+    )
+    before, after = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (plain, bright))
+    assert np.array_equal(after, np.rint(255 * (before / 255) ** 0.5))
+    with pytest.raises(InputError, match="gamma must be between"):
+        write_study(tmp_path / "x", gamma=9)

@@ -3,15 +3,18 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import balanced_accuracy_score, classification_report, log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 import histcxr
 from histcxr.decision.thresholds import rule_out_threshold
 from histcxr.exceptions import InputError
 from histcxr.features.recipe import Recipe
+from histcxr.reports.text import evaluation_report
+from histcxr.store import Model
 from histcxr.store.model import sick_score
 from histcxr.study.cohort import Reading, read_cohort, select_rows
-from histcxr.study.evaluate import class_figures, class_numbers, compare, measure
+from histcxr.study.evaluate import compare
+from histcxr.study.figures import measure
 
 
 def test_evaluate_agrees_with_training_and_groups_add_up(result, manifest):
@@ -31,6 +34,76 @@ def test_evaluate_leaves_out_what_the_model_has_seen(result, manifest):
     assert evaluated["seen"]["images"] == int((manifest["split"] != "test").sum())
     refused = evaluated["unusable"].get("unlike_training", 0)
     assert evaluated["overall"]["images"] + refused == int((manifest["split"] == "test").sum())
+
+
+def test_images_that_cannot_be_judged_count_among_all_as_triage_has_them(
+    result, manifest, tmp_path, monkeypatch
+):
+    """Unreadable ones and those that the model refuses are in review: not ruled out, not ruled in."""
+    model = result.models["knn"]
+    test = manifest[manifest["split"] == "test"].reset_index(drop=True)
+    judged = histcxr.evaluate(model, test)["overall"]["among_judged"]
+    refused = judged["images"] - len(test)  # at most 0: what is refused from the start
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    sick = np.flatnonzero(test["label"] != "Normal")
+    test.loc[sick[:30], "image"] = str(tmp_path / "broken.png")
+    found = histcxr.evaluate(model, test, by=["label"])
+    now, everybody = (found["overall"][whom] for whom in ("among_judged", "among_all"))
+    assert everybody["images"] == len(test)
+    assert now["images"] == len(test) - found["unusable"]["not_an_image"] - found["unusable"].get(
+        "unlike_training", 0
+    )
+    assert found["refused"] == pytest.approx(1 - now["images"] / len(test))
+    assert found["refused"] * len(test) > 29 + refused
+    missed = found["overall"]["decisions"]["missed"]
+    assert now["sensitivity"]["value"] == pytest.approx(1 - missed / now["sick"])
+    assert everybody["sick"] == test.loc[sick, "patient_id"].nunique() > now["sick"]
+    assert everybody["sensitivity"]["value"] >= now["sensitivity"]["value"]
+    assert everybody["rule_in_specificity"] == now["rule_in_specificity"]
+    group = found["groups"]["label"]["Lung_Opacity"]
+    assert group["among_all"]["sensitivity"] == everybody["sensitivity"]
+    assert found["groups"]["label"]["Normal"]["among_all"]["sensitivity"] is None
+    text = evaluation_report(found)
+    assert f"Not judged: {len(test) - now['images']} of {len(test)} images" in text
+    assert "30 not_an_image" in text
+    json.dumps(found, allow_nan=False)
+    monkeypatch.setattr(Model, "unfamiliar", lambda self, counts: np.arange(len(counts)) % 4 == 0)
+    fewer = histcxr.evaluate(model, manifest)["overall"]
+    assert fewer["among_all"]["images"] == int((manifest["split"] == "test").sum()) > fewer["images"]
+
+
+def test_images_of_seen_patients_do_not_count_among_all(result, manifest, tmp_path):
+    """An unreadable image tells no pixels, but its patient may be known."""
+    train = manifest[manifest["split"] == "train"].iloc[[0, 1]].assign(split="test")
+    lost = train.assign(image=str(tmp_path / "broken.png"))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    data = pd.concat([manifest[manifest["split"] == "test"], lost])
+    found = histcxr.evaluate(result.models["knn"], data)
+    assert found["overall"]["among_all"]["images"] == len(data) - 2
+    assert found["unusable"]["not_an_image"] == 2
+    assert "counted with those that the model has seen" in evaluation_report(found) or found["refused"] == 0
+
+
+def test_evaluate_says_unasked_that_nobody_can_tell_disease_from_source(result, manifest):
+    source = np.where(manifest["label"] == "Normal", "hospital", "museum")
+    found = histcxr.evaluate(result.models["knn"], manifest.assign(source=source))
+    assert found["within"]["source"]["verdict"] == "unknown"
+    assert "CANNOT TELL: no source has 10 sick and 10 normal patients" in evaluation_report(found)
+    clean = histcxr.evaluate(result.models["knn"], manifest)
+    assert clean["within"] == {}
+    assert "CANNOT TELL" not in evaluation_report(clean)
+
+
+def test_a_part_of_the_auc_that_is_the_view_is_said(result, manifest):
+    """A view that follows the score, with some noise: most of what the score tells is then the view."""
+    model = result.models["knn"]
+    test = manifest[manifest["split"] == "test"].reset_index(drop=True)
+    scores = model.score(read_cohort(test, Recipe(6)).values)
+    seldom = np.random.default_rng(0).random(len(test)) < 0.25
+    found = histcxr.evaluate(model, test.assign(view=np.where((scores > 0.5) ^ seldom, "AP", "PA")))
+    view = found["within"]["view"]
+    assert view["verdict"] == "part"
+    assert f"part of the overall {view['overall']:.3f} is the view" in evaluation_report(found)
 
 
 def test_evaluate_refuses_what_is_not_there(result, manifest):
@@ -61,36 +134,6 @@ def test_the_calls_at_the_certified_threshold_are_counted_by_image(manifest, res
     assert sum(counts.values()) == len(ruled_out)
     refused = rule_out_threshold([0.5] * 10)
     assert measure(model.score(test.values), test, refused, model.rule_in)["confusion_at_rule_out"] is None
-
-
-def test_figures_agree_with_scikit_learn():
-    rng = np.random.default_rng(1)
-    targets, probabilities = rng.integers(0, 3, 200), rng.dirichlet([1, 1, 1], 200)
-    found = class_figures(targets, probabilities, ("a", "b", "c"))
-    calls = probabilities.argmax(axis=1)
-    oracle = classification_report(targets, calls, target_names=["a", "b", "c"], output_dict=True)
-    for row in found["classes"]:
-        for ours, theirs in (("precision",) * 2, ("recall",) * 2, ("f1", "f1-score"), ("images", "support")):
-            assert row[ours] == pytest.approx(oracle[row["class"]][theirs])
-    assert found["accuracy"] == pytest.approx(oracle["accuracy"])
-    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(targets, calls))
-    assert found["loss"] == pytest.approx(log_loss(targets, probabilities))
-    assert set(found["roc"]) == {"a", "b", "c"}
-
-
-def test_figures_of_one_class_alone_have_no_area():
-    found = class_figures(np.zeros(4, int), np.array([[0.6, 0.4]] * 3 + [[0.2, 0.8]]), ("normal", "sick"))
-    assert [row["auc"] for row in found["classes"]] == [None, None]
-    assert found["balanced_accuracy"] == found["accuracy"] == 0.75
-    json.dumps(found, allow_nan=False)
-
-
-def test_labels_become_the_numbers_that_the_network_learnt():
-    labels = pd.Series(["Normal", "B", "no finding", "A"])
-    assert class_numbers(labels, ("normal", "sick"), "Normal").tolist() == [0, 1, 0, 1]
-    assert class_numbers(labels, ("Normal", "A", "B"), "Normal").tolist() == [0, 2, 0, 1]
-    with pytest.raises(InputError, match="got also B"):
-        class_numbers(labels, ("Normal", "A", "C"), "Normal")
 
 
 def test_two_models_are_compared_on_the_patients_that_neither_has_seen(result, manifest):

@@ -16,7 +16,7 @@ from histcxr.commands import main
 from histcxr.data.manifest import is_sick
 from histcxr.decision.thresholds import certify
 from histcxr.features.recipe import Recipe
-from histcxr.reports.evaluation_page import displays, write_evaluation
+from histcxr.reports.pages.evaluation import displays, write_evaluation
 from histcxr.store import Model, save_model
 from histcxr.study.cohort import Cohort
 from histcxr.study.evaluate import Judged

@@ -443,6 +443,7 @@ def test_places_that_would_destroy_something_are_refused(study, model, tmp_path)
     listed.write_text(f"image\n{study / 'a/image 00.png'}\n")
     cases = [
         ((listed, tmp_path / "list.csv"), {"overwrite": True}, "must not be the input itself"),
+        ((study, tmp_path / "manifest.csv"), {"overwrite": True}, "must have another name than manifest.csv"),
         ((study, tmp_path / "no" / "w.csv"), {}, "folder that exists"),
         ((study, tmp_path), {}, "must end in one of"),
         ((study, tmp_path / "w.csv"), {"audit": tmp_path / "w.csv"}, "another file than output"),

@@ -20,6 +20,8 @@ from histcxr.worklist.study_reports import (
     NO_IMAGE,
     NO_UIDS,
     NOT_READ,
+    OTHER_FILE,
+    TWO_PATIENTS,
     write_study_reports,
 )
 
@@ -178,16 +180,38 @@ def test_no_report_speaks_of_another_image_than_was_judged(archive, worklist, tm
     assert result.reports == 2
 
 
-def test_of_copies_the_most_urgent_counts(model, tmp_path):
+def test_of_the_files_of_an_instance_the_sound_one_counts(model, tmp_path):
     folder = tmp_path / "archive"
-    write_dicom_pair(folder, "a.dcm", 1)
-    write_dicom_pair(folder, "b.dcm", 1, ViewPosition="LL")  # the same instance, unjudged
+    write_dicom_pair(folder, "a.dcm", 1, ViewPosition="LL")  # the same instance, unjudged
+    write_dicom_pair(folder, "b.dcm", 1)
     write_dicom_pair(folder, "c.dcm", 1)
     triage(folder, model, tmp_path / "w.csv", segment=False)
     result = write_study_reports(tmp_path / "w.csv", tmp_path / "out")
-    assert result.left_out == {COPY: ("a.dcm", "c.dcm")}
+    assert result.left_out == {COPY: ("c.dcm",), OTHER_FILE: ("a.dcm",)}
     (report,) = reports(tmp_path / "out").values()
-    assert [reason for _, _, reason in outcomes(report).values()] == ["view"]
+    assert [reason for _, _, reason in outcomes(report).values()] == [""]
+
+
+@pytest.mark.parametrize(
+    ("other", "together"),
+    [
+        ({"PatientID": "2"}, False),
+        ({"PatientID": "1", "PatientName": "ANNA^B", "PatientBirthDate": "19610101"}, False),
+        ({"PatientID": "1", "PatientName": "other^name"}, False),
+        ({"PatientID": "1", "PatientName": "anna^b^"}, True),
+        ({"PatientID": "", "PatientName": ""}, True),
+    ],
+)
+def test_two_patients_never_become_one_report(model, tmp_path, other, together):
+    folder = tmp_path / "archive"
+    first = {"PatientID": "1", "PatientName": "ANNA^B", "PatientBirthDate": "19600101"}
+    write_dicom_pair(folder, "a.dcm", 1, study=FIRST, **first)
+    write_dicom_pair(folder, "b.dcm", 2, study=FIRST, **other)
+    write_dicom_pair(folder, "c.dcm", 3, study=SECOND, **first)
+    triage(folder, model, tmp_path / "w.csv", segment=False)
+    result = write_study_reports(tmp_path / "w.csv", tmp_path / "out")
+    assert result.left_out == ({} if together else {TWO_PATIENTS: ("a.dcm", "b.dcm")})
+    assert len(reports(tmp_path / "out")) == 1 + together
 
 
 def test_lines_of_earlier_runs_do_not_count(archive, worklist, model, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -104,6 +105,57 @@ def test_a_small_folder_is_not_tested_and_that_is_said(certified, model, study, 
     bare = triage(study, model, tmp_path / "v.csv")
     assert bare.site is None
     assert any("could not be tested" in note for note in bare.notes)
+
+
+@pytest.mark.parametrize("numbers", ["fail", "nan", "fail for some"])
+def test_a_folder_that_cannot_be_tested_is_withheld_and_said_to_be(certified, tmp_path, monkeypatch, numbers):
+    """Numbers that fail are no reason to let drawers stand, and no small folder either."""
+    write_folder(tmp_path / "in", 60)
+    real, calls = type(certified).site_numbers, []
+
+    def broken(self, counts):
+        calls.append(len(counts))
+        if numbers == "nan":
+            return np.full((len(counts), len(certified.site.features)), np.nan)
+        if numbers == "fail for some" and len(calls) > 1:
+            return real(self, counts)
+        raise ZeroDivisionError("in the numbers")
+
+    monkeypatch.setattr(type(certified), "site_numbers", broken)
+    summary = triage(tmp_path / "in", certified, tmp_path / "w.csv", batch_size=10)
+    assert summary.withheld
+    assert summary.exit_code == 3
+    assert summary.unjudged == 0
+    assert summary.drawers == {"rule_in": 0, "review": 60, "rule_out": 0}
+    assert "UNTESTED SITE" in triage_report(summary.to_dict())
+    assert "too few" not in triage_report(summary.to_dict())
+    codes = {row["reason_code"] for row in rows_of(tmp_path / "w.csv").values()}
+    assert codes <= {"", "untested_site"}
+    assert "untested_site" in codes
+    trusted = triage(tmp_path / "in", certified, tmp_path / "w.csv", batch_size=10, trust_site=True)
+    assert trusted.drawers["rule_out"] > 0
+    assert any("trusted as asked" in note for note in trusted.notes)
+
+
+def test_a_small_folder_is_too_small_whether_its_numbers_fail_or_not(certified, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(certified), "site_numbers", lambda *_: np.empty(0))
+    write_folder(tmp_path / "in", 12)
+    summary = triage(tmp_path / "in", certified, tmp_path / "w.csv")
+    assert not summary.withheld
+    assert any(note.startswith("12 judged images are too few to test") for note in summary.notes)
+
+
+def test_patients_cost_a_few_bytes_a_row():
+    whole = WholeFolder(None, trusted=False)
+    record = {"decision": "rule_out", "score": 0.1, "reason": ""}
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for row in range(10_000):
+        whole.add(row, {**record, "patient": f"patient {row}"})
+    kept = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert kept < 25 * 10_000
+    assert whole.patients() == {"rule_in": 0, "review": 0, "rule_out": 10_000}
 
 
 def test_a_patient_is_ruled_out_only_when_every_image_is(model, tmp_path):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.data.fingerprints import FINGERPRINT_BYTES, fingerprint
+from histcxr.data.fingerprints import FINGERPRINT_BYTES, fine_copy, fingerprint
 from histcxr.data.radiograph import read_any_header
 from histcxr.exceptions import RadiographError, UnjudgeableError
 from histcxr.features.histograms import BINS, zone_names
@@ -71,7 +71,7 @@ def look(job: Job, segmenter: Segmenter | None) -> Found:
         found.sums[label] = total + small, number + 1
         if row in job.wanted:
             found.pictures[row] = _smaller(pixels), _smaller(np.where(lungs, pixels, 0).astype(np.uint8))
-        return counts, fingerprint(pixels), np.count_nonzero(lungs) / lungs.size
+        return counts, fingerprint(pixels), np.count_nonzero(lungs) / lungs.size, fine_copy(pixels)
 
     found.results = list(
         measure_batch(images, masks, measure, segmenter=segmenter, paths=[str(row) for row in job.rows])
@@ -104,6 +104,7 @@ class Seen:
         self.counts = np.zeros((n, len(zone_names(ZONES)), BINS), np.int64)
         self.fingerprints = np.zeros((n, FINGERPRINT_BYTES), np.uint8)
         self.shares = np.zeros(n)
+        self.copies = np.zeros((n, 1024), np.float32)
         self.reasons = [""] * n
         self.headers: list[Header | None] = [None] * n
         self.masks: list[tuple[int, int] | None] = [None] * n
@@ -119,7 +120,7 @@ class Seen:
             if isinstance(result, UnjudgeableError):
                 self.reasons[row] = result.reason.value
             else:
-                self.counts[row], self.fingerprints[row], self.shares[row] = result[0]
+                (self.counts[row], self.fingerprints[row], self.shares[row], self.copies[row]) = result[0]
         self.pictures |= found.pictures
         for label, (total, number) in found.sums.items():
             self._sums[label] += total

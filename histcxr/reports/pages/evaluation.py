@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from histcxr import __version__
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import read_radiograph
+from histcxr.decision.groups import GroupCertificates
 from histcxr.exceptions import UnjudgeableError
-from histcxr.reports.checklists import checklist
+from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.reports.displays import (
     CalibrationDisplay,
     ConfusionDisplay,
@@ -28,7 +29,9 @@ from histcxr.reports.displays import (
 )
 from histcxr.reports.drawing import Display
 from histcxr.reports.page import embedded, svg, write_page
-from histcxr.reports.tables import auc_text, contradiction_lines, seen_lines, thresholds_report
+from histcxr.reports.pages.checklists import checklist
+from histcxr.reports.tables import auc_text, seen_lines, thresholds_report
+from histcxr.reports.text import calibration_lines, measured_promises, within_lines
 
 _POINTS = {
     "rule_out": ("At the rule-out threshold", ("ruled out", "not ruled out")),
@@ -36,6 +39,8 @@ _POINTS = {
     "0.5": ("At a score of 0.5", ("normal", "sick")),
 }
 _MOST_BARS = 12
+# How sentences begin that nobody must miss.
+_LOUD = ("CONTRADICTED", "NOT REACHED", "NO PROMISE")
 
 
 def displays(result: Mapping[str, Any]) -> dict[str, tuple[Display, str, tuple[float, float]]]:
@@ -54,7 +59,7 @@ def displays(result: Mapping[str, Any]) -> dict[str, tuple[Display, str, tuple[f
     }
     if closer["roc"]:
         add("roc", RocDisplay(closer["roc"], marks=marks), "ROC curve with its 95 % band")
-    limits = {kind: decisions[kind] for kind in ("rule_out", "rule_in")}
+    limits = deciding_limits(result["thresholds"], result.get("certificates"))
     add("scores", ScoreDisplay(closer["scores"], limits), "scores of normal and sick with both thresholds")
     for kind, point in operating.items():
         title, called = _POINTS[kind]
@@ -100,16 +105,19 @@ def write_evaluation(result: Mapping[str, Any], path: str | os.PathLike[str], da
     """Write the page of an evaluation that has ``closer``. OutputError: it cannot be written."""
     closer, overall, decisions = result["closer"], result["overall"], result["overall"]["decisions"]
     software = f"histcxr {__version__}"
-    promises = thresholds_report(result["thresholds"], result.get("certificates"))
+    told = thresholds_report(result["thresholds"], result.get("certificates"), measured_promises(result))
+    promises = [line for line in told.splitlines() if line and not line.startswith("|")]
+    warnings = [line for line in promises if line.startswith(_LOUD)] + within_lines(result["within"], overall)
     content = {
         "result": result,
         "data": data,
         "auc": auc_text(overall),
         "plots": {name: svg(*one) for name, one in displays(result).items()},
         "points": {kind: title for kind, (title, _) in _POINTS.items()},
-        "promises": [line for line in promises.splitlines() if line and not line.startswith("|")],
+        "promises": [line for line in promises if not line.startswith(_LOUD)],
+        "calibration": calibration_lines(result),
         "within": _within(result.get("certificates")),
-        "contradicted": contradiction_lines(result.get("contradicted", ())),
+        "warnings": warnings,
         "seen": seen_lines(result),
         "npv": decisions["npv"],
         "ppv": decisions["ppv"],
@@ -118,6 +126,16 @@ def write_evaluation(result: Mapping[str, Any], path: str | os.PathLike[str], da
         "items": checklist(result, software),
     }
     write_page(Path(path), "evaluation.html", content)
+
+
+def deciding_limits(
+    thresholds: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any] | None
+) -> dict[str, float]:
+    """Return the thresholds that decide where nothing but the image is known, of the drawers that have one."""
+    if groups is None:
+        return {kind: choice["threshold"] for kind, choice in thresholds.items() if choice["certified"]}
+    found = GroupCertificates.from_dict(groups)
+    return {one.overall.kind: float(one.limits({}, 1)[0]) for one in found if one.overall.certified}
 
 
 def _within(certificates: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -153,24 +171,25 @@ def _subgroup(row: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(error: Mapping[str, Any]) -> dict[str, Any]:
     """Return an error with its small picture, "" where the file cannot be read any more."""
     file = os.path.join(*Path(error["image"]).parts[-2:])
-    return {**error, "file": file, **thumbnail(error["image"], error["mask"])}
-
-
-def thumbnail(image: str, mask: str | NDArray[np.bool_] = "") -> dict[str, Any]:
-    """Return ``picture``, for ``src``, and ``outline``, polygons of the lungs in % of the picture; "" and [] for none.
-
-    ``mask``: a file, or bool (height, width).
-    """
     try:
-        pixels = read_radiograph(image).pixels
+        pixels = read_radiograph(error["image"]).pixels
     except UnjudgeableError:
-        return {"picture": "", "outline": []}
+        return {**error, "file": file, "picture": "", "outline": []}
+    lungs = lungs_of(pixels, error["mask"], load_segmenter())
+    shown = {"picture": embedded(pixels, 128), "outline": [] if lungs is None else outline(lungs)}
+    return {**error, "file": file, **shown}
+
+
+def lungs_of(
+    pixels: NDArray[np.uint8], mask: str, segmenter: Segmenter | None = None
+) -> NDArray[np.bool_] | None:
+    """Return the lungs that a mask file marks, or, where there is none, a network: for looking at; None for none."""
     try:
-        height, width = pixels.shape
-        lungs = mask if isinstance(mask, np.ndarray) else read_mask(mask, (height, width)) if mask else None
+        if mask:
+            return read_mask(mask, (pixels.shape[0], pixels.shape[1]))
     except UnjudgeableError:
-        lungs = None
-    return {"picture": embedded(pixels, 128), "outline": [] if lungs is None else outline(lungs)}
+        return None
+    return None if segmenter is None else segmenter.outline([pixels])[0]
 
 
 def outline(lungs: NDArray[np.bool_]) -> list[str]:

@@ -109,13 +109,14 @@ def disagreements(
 
 def repeated(
     fingerprints: NDArray[np.uint8],
+    copies: NDArray[np.float32],
     usable: NDArray[np.bool_],
     table: pd.DataFrame,
     labels: NDArray[np.object_],
 ) -> dict[str, Any]:
     """Find near-duplicates, and patients in several splits: ``twins`` and ``patients_across``, ready for JSON."""
     rows = np.flatnonzero(usable)
-    pairs = rows[near_duplicates(fingerprints[rows])]
+    pairs = rows[near_duplicates(fingerprints[rows], copies[rows])]
     split, patient = (table[name].astype(str).to_numpy(object) for name in ("split", "patient_id"))
 
     def apart(values: NDArray[np.object_]) -> NDArray[np.bool_]:

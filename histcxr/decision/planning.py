@@ -1,0 +1,232 @@
+"""Before anybody is read: how many patients a certificate takes, and what it will be worth.
+
+A certified threshold is the (k+1)-th smallest of n scores. The share of its own class that lies under it, u, has the
+distribution Beta(k+1, n-k) whatever the scores look like, and what it is worth, the share of the other class on the
+right side, is a function g(u) of it that rises (the ROC curve read sideways). So quantiles of the worth are g at
+quantiles of a Beta distribution: exact, without simulation, for continuous scores and for tied ones.
+
+Everything is told of rule_out, whose own class is the sick and whose worth is the specificity; rule_in is its mirror
+image: own class the normals, worth the sensitivity. Where the two thresholds cross, rule_in keeps less than is told
+here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from histcxr.checks import open_unit, positive_number, scores_and_sick, whole_number
+from histcxr.decision.intervals import Record, patient_labels, patient_scores
+from histcxr.decision.thresholds import RULE_OUT, Kind, errors_allowed, patients_needed
+from histcxr.exceptions import InputError
+
+__all__ = [
+    "Expected",
+    "advised_patients",
+    "binormal_worth",
+    "chance_of_enough",
+    "expected_worth",
+    "external_validation_images",
+    "patients_for",
+    "readings_needed",
+    "worths_of_scores",
+]
+
+#: What a threshold is worth, float (m,), by the shares u of its own class that lie under it, float (m,).
+Worth = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+#: The range that is told: from its 5 % to its 95 % quantile.
+RANGE: Final = (0.05, 0.95)
+
+_LEVELS: Final = 200  # points of a Beta distribution, where several curves are joined
+_MOST_ERRORS: Final = 400  # advice ends at so many errors allowed: about 8,900 patients at 95 %
+_WIDTH, _WIDE, _NORMAL_95 = 0.1, 0.2, float(stats.norm.ppf(0.975))
+
+
+@dataclass(frozen=True)
+class Expected(Record):
+    """What a certificate from ``n`` patients of the own class will be worth.
+
+    ``errors_allowed`` is k. ``low``, ``median`` and ``high`` are the 5, 50 and 95 % quantiles of the specificity
+    (rule_out) or sensitivity (rule_in). ``lost`` is the 95 % quantile of what is lost against endless patients.
+    """
+
+    n: int
+    errors_allowed: int
+    low: float
+    median: float
+    high: float
+    lost: float
+
+
+def binormal_worth(auc: float, spread: float = 1.0, kind: Kind = RULE_OUT) -> Worth:
+    """Return the worth where both classes are normally distributed (Dorfman and Alf, 1969).
+
+    ``auc`` in (0, 1); ``spread`` is the standard deviation of the normals' scores over that of the sick's. With it,
+    b, and a = sqrt(1 + b^2) Phi^-1(auc), sensitivity = Phi(a + b Phi^-1(1 - specificity)).
+    """
+    b = positive_number(spread, "spread")
+    a = math.hypot(1, b) * float(stats.norm.ppf(open_unit(auc, "auc")))
+    if kind == RULE_OUT:
+        return lambda u: np.asarray(stats.norm.cdf((a + stats.norm.ppf(u)) / b))
+    return lambda u: np.asarray(stats.norm.cdf(a + b * stats.norm.ppf(u)))
+
+
+def worths_of_scores(
+    scores: ArrayLike,
+    sick: ArrayLike,
+    patient_ids: ArrayLike | None = None,
+    *,
+    kind: Kind = RULE_OUT,
+    draws: int = 200,
+    seed: int = 0,
+) -> list[Worth]:
+    """Return the worth that scores (n,) of images tell, once for each draw of what they leave open.
+
+    Among N sick, the shares of all future sick that lie under each of their scores are N uniform numbers in order, so
+    they are drawn as such, and those of the normals likewise; between two scores the worth is interpolated. So few
+    patients give a wide range, and one that reaches below the lowest score seen. With ``draws`` 0 the patients are
+    taken for the whole population. InputError: one class only, or wrong shapes, types or numbers.
+    """
+    values, truth = scores_and_sick(scores, sick)
+    labels, highest = patient_labels(truth, patient_ids), patient_scores(values, patient_ids)
+    if labels.all():
+        raise InputError("sick must leave a normal patient, but every patient has a sick image")
+    sign, mine = (1.0, labels) if kind == RULE_OUT else (-1.0, ~labels)
+    own, other = np.sort(sign * highest[mine]), np.sort(sign * highest[~mine])
+    below = np.searchsorted(other, own)  # members of the other class under each own score
+    rng, number = np.random.default_rng(seed), whole_number(draws, "draws")
+    if not number:
+        reached, shares = np.arange(1, len(own) + 1) / len(own), below / len(other)
+        return [lambda u: np.asarray(shares[np.minimum(np.searchsorted(reached, u), len(own) - 1)])]
+
+    def drawn() -> Worth:
+        mine, others = (np.cumsum(rng.standard_exponential(len(one) + 1)) for one in (own, other))
+        ends = np.append(0.0, others) / others[-1]
+        middles = (ends[below] + ends[below + 1]) / 2
+        known, worth = np.append(0.0, mine) / mine[-1], np.concatenate([[0.0], middles, [1.0]])
+        return lambda u: np.interp(u, known, worth)
+
+    return [drawn() for _ in range(number)]
+
+
+def patients_for(errors: int, target: float, confidence: float) -> int:
+    """Return the fewest patients that allow so many ``errors``: 59, 93, 124, 153 ... for 95 % at 95 %.
+
+    Between these, a further patient gains nothing.
+    """
+    wanted = whole_number(errors, "errors")
+    low, high = patients_needed(target, confidence) - 1, 2 * patients_needed(target, confidence) + wanted
+    while errors_allowed(high, target, confidence) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if errors_allowed(middle, target, confidence) < wanted:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def expected_worth(worths: Sequence[Worth], n: int, target: float, confidence: float) -> Expected:
+    """Return what a certificate from ``n`` patients will be worth; several ``worths`` count alike.
+
+    InputError: too few patients for any certificate, or numbers outside (0, 1).
+    """
+    k = errors_allowed(n, target, confidence)
+    if k < 0:
+        raise InputError(f"n must be at least {patients_needed(target, confidence)}, got {n}")
+    tails = (RANGE[0], 0.5, RANGE[1])
+    levels = np.array(tails) if len(worths) == 1 else (np.arange(_LEVELS) + 0.5) / _LEVELS
+    shares = stats.beta.ppf(levels, k + 1, n - k)
+    found = np.stack([worth(shares) for worth in worths])
+    lost = np.stack([worth(np.array([1 - target])) for worth in worths]) - found
+    if len(worths) == 1:  # the worth rises with u, so its quantiles are those of u, without any rounding
+        low, median, high = found[0].tolist()
+        return Expected(n, k, low, median, high, float(lost[0, 0]))
+    low, median, high = np.quantile(found, tails).tolist()
+    return Expected(n, k, low, median, high, float(np.quantile(lost, RANGE[1])))
+
+
+def advised_patients(worths: Sequence[Worth], target: float, confidence: float, within: float) -> int | None:
+    """Return the fewest patients that lose at most ``within`` of the worth in 95 % of all calibrations.
+
+    That is against endless patients. None: not even some thousands do.
+    """
+
+    def enough(errors: int) -> bool:
+        n = patients_for(errors, target, confidence)
+        return expected_worth(worths, n, target, confidence).lost <= within
+
+    if not enough(_MOST_ERRORS):
+        return None
+    low, high = -1, _MOST_ERRORS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return patients_for(high, target, confidence)
+
+
+def readings_needed(n: int, prevalence: float, confidence: float = 0.95) -> int:
+    """Return how many patients to read at random until ``n`` sick are among them, with ``confidence``."""
+    sick, share = whole_number(n, "n", least=1), open_unit(prevalence, "prevalence")
+    return sick + int(stats.nbinom.ppf(open_unit(confidence, "confidence"), sick, share))
+
+
+def chance_of_enough(drawn: int, needed: int, share: float) -> float:
+    """Return how probably ``drawn`` patients at random hold at least ``needed`` of those who are ``share`` of all."""
+    trials, least = whole_number(drawn, "drawn"), whole_number(needed, "needed")
+    return float(stats.binom.sf(least - 1, trials, open_unit(share, "share")))
+
+
+def external_validation_images(
+    auc: float, prevalence: float, sensitivity: float, specificity: float
+) -> dict[str, int]:
+    """Return how many images, sick and normal together, an external validation takes (Riley et al., 2021).
+
+    The criteria of Riley et al., Stat Med 40, 4230, as in the package pmvalsampsize: a 95 % interval no wider than 0.2
+    of observed over expected events (O/E) and of the calibration slope, 0.1 of the C-statistic (AUC), 0.2 of the
+    standardised net benefit at the risk where ``sensitivity`` and ``specificity`` hold. The model is taken for
+    perfectly calibrated, its log odds for normal within each class. None of this is a certificate: it is what
+    describing a model takes.
+    """
+    area, share = open_unit(auc, "auc"), open_unit(prevalence, "prevalence")
+    if area <= 0.5:
+        raise InputError(f"auc must lie above 0.5, got {auc!r}")
+    sens, spec = open_unit(sensitivity, "sensitivity"), open_unit(specificity, "specificity")
+    events = (1 - share) / (share * (math.asinh(_WIDE / 2) / _NORMAL_95) ** 2)
+    wide = (_WIDE / (2 * _NORMAL_95)) ** 2
+    # Log odds are N(centre -+ half, 2 half): so far apart that Bayes' rule gives them back.
+    gap = 2 * float(stats.norm.ppf(area)) ** 2
+    centre = math.log(share / (1 - share))
+    grid = np.linspace(-9, 9, 4001)
+    means, parts = (centre - gap / 2, centre + gap / 2), (1 - share, share)
+    odds = np.concatenate([mean + math.sqrt(gap) * grid for mean in means])
+    mass = np.concatenate([part * stats.norm.pdf(grid) * (grid[1] - grid[0]) for part in parts])
+    risk = 1 / (1 + np.exp(-odds))
+    zero, one, two = (float((mass * risk * (1 - risk) * odds**power).sum()) for power in range(3))
+    slope = zero / (wide * (zero * two - one**2))
+
+    def variance(n: float) -> float:  # of the AUC (Newcombe, 2006)
+        spread = 1 + (n / 2 - 1) * ((1 - area) / (2 - area) + area / (1 + area))
+        return area * (1 - area) * spread / (n**2 * share * (1 - share))
+
+    low, high = 2.0, 1e9
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (low, middle) if variance(middle) <= (_WIDTH / (2 * _NORMAL_95)) ** 2 else (middle, high)
+    threshold = centre + gap / 2 + math.sqrt(gap) * float(stats.norm.ppf(1 - sens))  # log odds of the risk
+    weight = (1 - share) / share * math.exp(threshold)
+    benefit = (
+        sens * (1 - sens) / share
+        + weight**2 * spec * (1 - spec) / (1 - share)
+        + weight**2 * (1 - spec) ** 2 / (share * (1 - share))
+    ) / wide
+    found = {"O/E": events, "calibration slope": slope, "C-statistic": high, "net benefit": benefit}
+    return {name: math.ceil(number) for name, number in found.items()}

@@ -1,0 +1,169 @@
+"""A plan of what to read, as text and as a picture, and what a labelling list holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from histcxr.exceptions import InputError
+from histcxr.files.writing import replacing
+from histcxr.reports.plots import require_matplotlib
+from histcxr.reports.tables import counts_text, markdown_table
+from histcxr.reports.text import DISCLAIMER
+
+__all__ = ["labelling_report", "plan_report", "plot_plan"]
+
+_OWN = {"rule_out": "sick", "rule_in": "normal"}
+_PROMISED = {"rule_out": "sensitivity", "rule_in": "specificity"}
+_WORTH = {"rule_out": "specificity", "rule_in": "sensitivity"}
+
+
+def plan_report(plan: Mapping[str, Any]) -> str:
+    """Lay out a plan (:meth:`histcxr.site.plan.Plan.to_dict`)."""
+    lines = [f"Planned from {plan['basis']}: AUC {plan['auc']:.3f}."]
+    for kind in ("rule_out", "rule_in"):
+        lines += ["", *_drawer_lines(plan[kind], plan)]
+    site = plan["site_test"]
+    rows = [
+        {
+            "squared distance of the site": f"{row['distance']:g}",
+            "images, found in 80 % of folders": row["images_80"] or "over 400",
+            "in 95 %": row["images_95"] or "over 400",
+        }
+        for row in site["distances"]
+    ]
+    about = f"The test whether a folder is of the certified hospitals takes {site['least']} images, without labels"
+    if rows:
+        lines += ["", f"{about} (other hospitals lay at 5 and more):", "", markdown_table(rows)]
+    else:
+        lines += ["", f"{about}. What more images gain depends on the model's reference."]
+    if plan["validation"] is not None:
+        share = plan["prevalence"]
+        wanted = [
+            {"criterion": name, "images": n, "of them sick": round(n * share)}
+            for name, n in plan["validation"].items()
+        ]
+        lines += [
+            "",
+            f"Beside it, what describing the model takes where {100 * share:.3g} % are sick (Riley et al., 2021, as in "
+            "pmvalsampsize; no certificate needs it):",
+            "",
+            markdown_table(wanted),
+        ]
+    return "\n".join([*lines, DISCLAIMER])
+
+
+def _drawer_lines(drawer: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    kind = drawer["kind"]
+    own, worth = _OWN[kind], _WORTH[kind]
+    advice = drawer["advice"]
+    good = (
+        f"With {advice}, 19 of 20 calibrations come within {plan['within']:g} of the {worth} that endless patients "
+        f"would give ({drawer['limit']:.2f})."
+        if advice is not None
+        else f"Not even thousands would come within {plan['within']:g} of the {worth} that endless patients would give "
+        f"({drawer['limit']:.2f})."
+    )
+    rows = [
+        {
+            f"{own} patients": row["n"],
+            "errors allowed": row["errors_allowed"],
+            f"{worth}, median": f"{row['median']:.2f}",
+            "5 to 95 %": f"{row['low']:.2f}-{row['high']:.2f}",
+            **({"patients to read": drawer["readings"][number]} if drawer["readings"] else {}),
+            "": {drawer["least"]: "least", advice: "advice"}.get(row["n"], ""),
+        }
+        for number, row in enumerate(drawer["rows"])
+    ]
+    note = []
+    if drawer["readings"]:
+        note = [
+            "",
+            f"So many patients, read at random, hold so many {own} with 95 % confidence where "
+            f"{100 * plan['prevalence']:.3g} % are sick.",
+        ]
+    return [
+        f"{kind}: a {_PROMISED[kind]} of {100 * drawer['target']:g} % at {100 * drawer['confidence']:g} % confidence "
+        f"takes at least {drawer['least']} {own} patients. {good}",
+        "",
+        markdown_table(rows),
+        *note,
+    ]
+
+
+def labelling_report(drawn: Mapping[str, Any], path: str) -> str:
+    """Say what a labelling list holds, and what it is good for."""
+    lines = [
+        f"{path}: {drawn['drawn']} of {drawn['patients']} patients drawn, {drawn['listed']} of {drawn['images']} "
+        "images. Fill in the column label; the order tells nothing."
+    ]
+    if drawn["by_score"]:
+        lines.append(
+            f"Drawn at random: {drawn['certify']} patients (split val). They alone certify. Drawn by score: "
+            f"{drawn['by_score']} (split train), to adapt or train a model. Hide drawn and weight from the reader: "
+            "they betray the score."
+        )
+    else:
+        lines.append("All were drawn at random, so all of them may certify.")
+    if drawn["nameless"]:
+        lines.append(
+            f"{drawn['nameless']} images name no patient, so each counts as a patient of its own: give a list with "
+            "patient_id where patients have several."
+        )
+    needed, chance = drawn["needed"], drawn["chance"]
+    takes = " and ".join(f"{n} {name}" for name, n in needed.items())
+    hope = ", ".join(f"enough {name} with a chance of {100 * one:.3g} %" for name, one in chance.items())
+    lines.append(
+        f"The promises take at least {takes} patients among those drawn at random"
+        + (
+            f": there will be {hope}."
+            if chance
+            else "; give --prevalence to learn how likely they are there."
+        )
+    )
+    if drawn["unjudged"]:
+        lines.append(
+            f"Nobody was drawn for {sum(drawn['unjudged'].values())} images that the model cannot judge: "
+            f"{counts_text(drawn['unjudged'])}."
+        )
+    return "\n".join([*lines, DISCLAIMER])
+
+
+def plot_plan(plan: Mapping[str, Any], path: Path) -> Path:
+    """Draw what a certificate is worth against the number of patients, with its range: one panel a drawer.
+
+    InputError: the name ends in something else than .png, .pdf or .svg. OutputError: it cannot be written.
+    """
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise InputError(f"the picture must end in .png, .pdf or .svg, got {path.name!r}")
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    for axis, kind in zip(figure.subplots(1, 2), ("rule_out", "rule_in"), strict=True):
+        drawer = plan[kind]
+        n = [row["n"] for row in drawer["rows"]]
+        low, median, high = ([row[name] for row in drawer["rows"]] for name in ("low", "median", "high"))
+        axis.fill_between(n, low, high, alpha=0.2, lw=0, label="5 to 95 % of calibrations")
+        axis.plot(n, median, "o-", ms=4, label="median")
+        axis.axhline(drawer["limit"], color="#767676", ls=":", lw=1, label="endless patients")
+        if drawer["advice"] is not None:
+            axis.axvline(
+                drawer["advice"], color="#b3261e", ls="--", lw=1, label=f"advice: {drawer['advice']}"
+            )
+        axis.set_xscale("log")
+        ticks = [one for one in n if one != drawer["advice"] or one == drawer["least"]]
+        axis.set_xticks(ticks, [str(one) for one in ticks], rotation=45)
+        axis.minorticks_off()
+        axis.set_ylim(0, 1)
+        axis.set_xlabel(f"{_OWN[kind]} calibration patients")
+        axis.set_ylabel(f"{_WORTH[kind]} of {kind}")
+        axis.set_title(
+            f"{_PROMISED[kind]} {100 * drawer['target']:g} % promised", loc="left", fontsize="medium"
+        )
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize="x-small", loc="best")
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=130)
+    return path

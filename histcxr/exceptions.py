@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -72,7 +74,7 @@ _SENTENCES = {
     Reason.BODY_PART: "the file says that it shows another part of the body; check that this is a chest",
     Reason.VIEW: "the file says that this is not a frontal view; send the PA or AP radiograph",
     Reason.SEVERAL_FRAMES: "the file holds several images and names none of them; export one image a file",
-    Reason.MASK_MISSING: "there is no lung mask for this image; add one or segment the image",
+    Reason.MASK_MISSING: "there is no lung mask for this image; add one, or have the lungs found (--lungs found)",
     Reason.MASK_UNREADABLE: "the lung mask cannot be read; make the mask again",
     Reason.MASK_EMPTY: "the lung mask marks no pixel at all; segment the image again",
     Reason.MASK_TINY: "the lung mask covers too little of the image to be two lungs; segment the image again",
@@ -83,7 +85,8 @@ _SENTENCES = {
     Reason.LUNGS_IMPLAUSIBLE: "what was found has not the shape of two lungs; look at the image, or add a lung mask",
     Reason.LUNGS_CUT_OFF: "the lungs reach beyond the edge of the image; send the whole radiograph",
     Reason.POLARITY: "the lungs are brighter than what lies between them; the grey levels seem inverted",
-    Reason.NOT_A_CHEST: "this does not look like an upright frontal chest radiograph; check what it shows",
+    Reason.NOT_A_CHEST: "the network that finds lungs does not know such an image: turned, cut, lateral, no chest, or "
+    "a frontal chest unlike those it learnt from; look at it, or add a lung mask",
     Reason.UNLIKE_TRAINING: "these lungs are unlike all that the model was trained on; a reader must judge",
     Reason.SCORE_INVALID: "the model gave no usable score for this image; report it to the model's maker",
     Reason.OTHER_IMAGE: "another image of this patient is not ruled out; read them together",
@@ -143,6 +146,10 @@ class ModelError(HistcxrError):
     """A saved model is refused: damaged, of a foreign version, or holding something it must not."""
 
 
+class NoModelError(ModelError, InputError):
+    """There is no saved model at the path given."""
+
+
 class MissingDependencyError(HistcxrError, ImportError):
     """An optional package is needed; the message says what to install."""
 
@@ -153,3 +160,10 @@ class HistcxrWarning(UserWarning):
 
 class OutputError(HistcxrError):
     """A result cannot be written: no room, no permission, or another run is at it; nothing written is lost."""
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known word nearest to a mistyped one, "" where none is near."""
+    names = {str(name).casefold(): str(name) for name in known}
+    near = difflib.get_close_matches(str(word).casefold(), names, n=1, cutoff=0.6)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""

@@ -58,7 +58,7 @@ def rooms_imported(path: Path):
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_down_only(path):
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room == "__init__":
+    if room in ("__init__", "__main__"):
         return
     assert room in FLOOR_OF, f"{room} has no floor: add it to FLOORS"
     for other in rooms_imported(path):
@@ -114,7 +114,7 @@ def test_the_drawing_in_contributing_is_the_house():
     drawn = [set(line.split("  ")[0].strip().split(" | ")) for line in drawing]
     assert drawn == FLOORS
     rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
-    assert rooms - {"__init__"} == set().union(*FLOORS)
+    assert rooms - {"__init__", "__main__"} == set().union(*FLOORS)
 
 
 def modules_after(code: str) -> set[str]:
@@ -150,6 +150,31 @@ def test_every_public_name_resolves():
         assert getattr(histcxr, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = histcxr.nonsense
+
+
+def test_checkers_see_every_public_name():
+    """The imports for checkers are those that the table makes: add a name to both."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (branch,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in branch.body if isinstance(node, ast.ImportFrom)]
+    seen = {one.asname or one.name: (node.module, one.name) for node in imports for one in node.names}
+    table = {name: place.partition(":") for name, place in histcxr._PUBLIC.items()}
+    assert seen == {name: (module, other or name) for name, (module, _, other) in table.items()}
+
+
+def test_a_misspelt_public_name_is_found_by_mypy(tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text("import histcxr\nhistcxr.read_manifest\nhistcxr.read_manifst\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--follow-imports=skip", "--config-file=", f"--cache-dir={tmp_path}"]
+        + [code, PACKAGE / "__init__.py"],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
+    errors = [line for line in run.stdout.splitlines() if "code.py" in line]
+    assert len(errors) == 1, run.stdout + run.stderr
+    assert ':3: error: Module has no attribute "read_manifst"' in errors[0]
 
 
 def test_triage_stays_the_function_after_its_room_is_imported():

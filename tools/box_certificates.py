@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from histcxr.data.manifest import is_sick
 from histcxr.decision.groups import GroupCertificates, certify_groups
 from histcxr.decision.site import SiteReference, fit_site
-from histcxr.decision.thresholds import certify
+from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import Reason
 from histcxr.features.extraction import extract_features
 from histcxr.reports.tables import estimate_text, markdown_table
@@ -52,7 +52,6 @@ def certified(model: Model, full: pd.DataFrame, reading: Reading) -> tuple[Model
     """Certify on those validation patients among full radiographs whom triage would judge, and say who they are."""
     val = judge(model, full[full["split"] == "val"], reading)
     learnt = judge(model, full[full["split"] == "train"], reading)
-    overall = certify(val.scores, val.sick, val.table["patient_id"].to_numpy(dtype=object))
     groups = certify_within_groups(val)
     about = described(val.table)
     refused = {str(reason): int(count) for reason, count in val.refused["reason"].value_counts().items()}
@@ -68,7 +67,42 @@ def certified(model: Model, full: pd.DataFrame, reading: Reading) -> tuple[Model
         "certified": _who(val, groups, about),
         "site": site_reference(model, learnt, val).to_dict(),
     }
-    return replace(model, rule_out=overall.rule_out, rule_in=overall.rule_in, training=training), groups
+    return with_groups(replace(model, training=training), groups), groups
+
+
+def with_groups(model: Model, groups: GroupCertificates) -> Model:
+    """Return the model with these promises alone."""
+    training = {**model.training, "groups": groups.to_dict()}
+    return replace(model, rule_out=groups.rule_out.overall, rule_in=groups.rule_in.overall, training=training)
+
+
+def withdrawn(groups: GroupCertificates, test: Judged) -> tuple[GroupCertificates, list[str]]:
+    """Take back what test patients do not confirm: a group's promise that they lie under when the group is known.
+
+    They are other patients of the hospitals that certified, so a promise that misses them is no promise about these
+    hospitals. Taking back is safe; nothing is made stricter or looser by what the test shows. The sentences say what
+    was taken back, for the card.
+    """
+    kept, notes = [], []
+    for drawer, figure in zip(groups, ("sensitivity", "rule_in_specificity"), strict=True):
+        columns: dict[str, dict[str, ThresholdChoice]] = {}
+        for column, values in drawer.groups.items():
+            columns[column] = dict(values)
+            for value, choice in values.items():
+                mine = (test.table[column] == value).to_numpy()
+                known = {column: np.full(int(mine.sum()), value, dtype=object)}
+                cohort = _cohort(test.table[mine])
+                worth = among(cohort, groups.decide(test.scores[mine], known))[figure]
+                if choice.certified and worth is not None and worth["value"] < choice.target:
+                    nobody = {"threshold": None, "n": 0, "errors_allowed": -1, "certified": False}
+                    columns[column][value] = ThresholdChoice.from_dict({**choice.to_dict(), **nobody})
+                    notes.append(
+                        f"No {choice.kind} within {column} {value}: {choice.target:.0%} was certified on {choice.n} "
+                        f"patients, and {estimate_text(worth)} measured on test patients of the same hospitals."
+                    )
+        left = 1 + sum(choice.certified for values in columns.values() for choice in values.values())
+        kept.append(replace(drawer, groups=columns, promises=min(drawer.promises, left)))
+    return GroupCertificates(*kept), notes
 
 
 def _who(val: Judged, groups: GroupCertificates, about: Mapping[str, Any]) -> dict[str, Any]:

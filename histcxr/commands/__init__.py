@@ -5,13 +5,16 @@ The table below is all that ``histcxr --help`` needs, so help stays as quick as 
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from importlib import import_module
+from typing import Any
 
 import click
 
 from histcxr import __version__
-from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
+from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, did_you_mean
 
 # command -> (module of histcxr.commands, its function, one line for the list of commands)
 COMMANDS = {
@@ -21,9 +24,15 @@ COMMANDS = {
     "train": ("train", "command", "Train, tune and certify classifiers; save the best."),
     "tune": ("tune", "command", "Search for a classifier's settings; resumable."),
     "calibrate": ("calibrate", "command", "Certify a saved model's thresholds on your own patients."),
+    "adapt": ("site.adapt", "command", "Adapt a model to your hospital's own labelled patients."),
     "evaluate": ("evaluate", "command", "Measure a saved model, or compare two, on labelled radiographs."),
     "plan": ("site.plan", "command", "Plan how many patients to have read, and which."),
     "triage": ("triage", "triage", "Sort a folder into rule_out, review and rule_in."),
+    "monitor": (
+        "site.monitor",
+        "command",
+        "Watch over a site's worklists; alarm where the promise is in doubt.",
+    ),
     "report": ("triage", "report", "Write DICOM Structured Reports of a triage; they name patients."),
     "explain": ("explain", "command", "Show where a network looks."),
     "audit": ("site.audit", "command", "Ask of labelled radiographs: is it disease, or the scanner?"),
@@ -38,6 +47,16 @@ class WrongInput(click.ClickException):
     """An :class:`InputError` as the command line shows it: one message, no traceback, exit code 2."""
 
     exit_code = 2
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C: one word, and the exit code that shells know."""
+
+    exit_code = 128 + 2
+
+    def show(self, file: Any = None) -> None:
+        """Say it on stderr."""
+        click.echo("\nInterrupted.", err=True)
 
 
 def _show_warning(
@@ -61,7 +80,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of one command."""
         if cmd_name not in COMMANDS:
-            return None
+            raise click.UsageError(
+                f"No such command {cmd_name!r}{did_you_mean(cmd_name, COMMANDS) or '; see histcxr --help'}"
+            )
         module, function, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(f"{__name__}.{module}"), function)
         return command
@@ -78,10 +99,27 @@ class LazyGroup(click.Group):
                 warnings.simplefilter("always", HistcxrWarning)
                 warnings.showwarning = _show_warning
                 return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
         except InputError as error:
             raise WrongInput(str(error)) from error
         except HistcxrError as error:
             raise click.ClickException(str(error)) from error
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a program; after Ctrl-C end at once."""
+        try:
+            return self.main(*args, **kwargs)
+        except SystemExit as end:
+            if end.code == Interrupted.exit_code:
+                # Threads of C++ libraries may be at work still: in an orderly end they would abort the process.
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                if "multiprocessing" in sys.modules:  # not started by us, it has no children
+                    for child in sys.modules["multiprocessing"].active_children():
+                        child.terminate()
+                os._exit(Interrupted.exit_code)
+            raise
 
 
 @click.group(

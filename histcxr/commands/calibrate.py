@@ -12,7 +12,7 @@ from histcxr.commands import options
 @click.command()
 @options.manifest_options()
 @options.model_option()
-@options.output_option("Save the certified model here (NAME.histcxr).", required=True)
+@options.output_option("Save the certified model here (NAME.histcxr).", "model", required=True)
 @options.certificate_options
 @options.certified_by_option()
 @click.option(
@@ -50,7 +50,7 @@ def command(model: str | None, output: str, overwrite: bool, json_file: str | No
         *certified_lines(certified),
         *seen_lines({"seen": left_out}),
     ]
-    click.echo("\n".join(lines))
+    options.say("\n".join(lines))
     options.write_model(calibrated, output, overwrite=overwrite)
     options.write_json(
         json_file, {**thresholds, "groups": groups, "certified": certified, "left_out": left_out}

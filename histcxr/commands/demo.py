@@ -13,7 +13,7 @@ from histcxr.commands import options
 
 
 @click.command()
-@options.output_option("The folder to write: studies, model, worklist.", required=True)
+@options.output_option("The folder to write: studies, model, worklist.", "folder", required=True)
 @click.option(
     "--patients", type=click.IntRange(min=400), default=1000, show_default=True, help="Phantom patients."
 )
@@ -29,7 +29,7 @@ def command(output: str, patients: int, seed: int, jobs: int, json_file: str | N
     from histcxr.files.decoding import muted_decoders
 
     with muted_decoders():
-        result = run_demo(output, n_patients=patients, seed=seed, n_jobs=jobs, say=click.echo)
+        result = run_demo(output, n_patients=patients, seed=seed, n_jobs=jobs, say=options.say)
     options.write_json(json_file, result)
 
 
@@ -43,9 +43,8 @@ def run_demo(
 ) -> dict[str, Any]:
     """Write phantom radiographs, train and certify on them, and triage a second folder.
 
-    ``output`` is a folder to make, or an earlier demo's, which is replaced; about 740 patients give the 59 sick
-    validation patients that the certificate takes. ``say`` receives each piece of text as it comes. Returns the
-    ``training`` and ``triage`` reports and the paths written, ready for JSON.
+    ``output`` is a folder to make, or an earlier demo's, which is replaced. ``say`` receives each piece of text as it
+    comes. Returns the ``training`` and ``triage`` reports and the paths written, ready for JSON.
 
     Raises
     ------
@@ -54,7 +53,7 @@ def run_demo(
     """
     from histcxr.exceptions import InputError
     from histcxr.phantoms.broken_files import write_broken_files, write_unusual_files
-    from histcxr.phantoms.studies import write_study
+    from histcxr.phantoms.studies import sample_study, write_study
     from histcxr.reports.text import training_report, triage_report
     from histcxr.store import save_model
     from histcxr.study.train import train
@@ -67,7 +66,7 @@ def run_demo(
             f"output must be a new folder or an earlier demo's, got {folder}, which holds other files"
         )
     say(f"1. A study of {n_patients} phantom patients in {folder / 'study'}")
-    study = write_study(folder / "study", n_patients=n_patients, seed=seed)
+    study = sample_study(folder / "study", n_patients=n_patients, seed=seed)
     say("2. Train, tune, certify\n")
     result = train(study, classifiers=("svm", "xgboost"), zones=6, trials=4, seed=seed, n_jobs=n_jobs)
     say(training_report(result.report))

@@ -12,7 +12,7 @@ from histcxr.commands import options
 @click.command()
 @options.manifest_options()
 @options.model_option(two=True)
-@options.output_option("Draw a network's confusion matrix and ROC curves into this folder.")
+@options.output_option("Draw a network's confusion matrix and ROC curves into this folder.", "folder")
 @options.report_option(
     "Also write a page to look at, one HTML file: curves, calls, subgroups, errors, reporting items."
 )
@@ -62,14 +62,14 @@ def command(
                 None if report is None else partial(closer_look, by=how["by"], prevalence=how["prevalence"])
             )
             result = evaluate(loaded[0], **how, look=look)
-    click.echo(comparison_report(result) if len(loaded) > 1 else evaluation_report(result))
+    options.say(comparison_report(result) if len(loaded) > 1 else evaluation_report(result))
     options.write_json(json_file, result)
     if report is not None:
         write_evaluation(
             result, report, os.path.basename(os.path.abspath(click.get_current_context().params["data"]))
         )
-        click.echo(f"\nLook at {report}")
+        options.say(f"\nLook at {report}")
     if output is not None:
-        click.echo(f"\nDrew {plot_evaluation(result, output)}")
+        options.say(f"\nDrew {plot_evaluation(result, output)}")
     if any(one.get("contradicted") for one in (result, *result.get("models", ()))):
         click.get_current_context().exit(3)

@@ -12,7 +12,7 @@ from histcxr.commands import options
 @click.command()
 @click.argument("data", type=click.Path(exists=True), nargs=-1, required=True)
 @options.model_option()
-@options.output_option("Write the pictures and the table into this folder.", required=True)
+@options.output_option("Write the pictures and the table into this folder.", "folder", required=True)
 @click.option("--layer", help="Whose maps.  [default: the last convolution]")
 @click.option("--target", help="The class that is explained.  [default: the predicted one]")
 @options.split_option()
@@ -31,7 +31,7 @@ from histcxr.commands import options
     help="Whose lung masks.  [default: as the network was trained]",
 )
 @options.where_option()
-@click.option("--overwrite", is_flag=True, help="Replace the pictures of an earlier run.")
+@options.overwrite_option("Replace the pictures of an earlier run.")
 @options.seed_option()
 @options.jobs_option()
 @options.json_option()
@@ -51,7 +51,7 @@ def command(data: tuple[str, ...], model: str | None, output: str, json_file: st
     from histcxr.study.explain import earlier_files, explain_images, images_to_explain
 
     if earlier_files(output) and not how["overwrite"]:
-        raise InputError(f"{output} holds an explanation already; give another folder, or --overwrite")
+        raise InputError(f"{output} holds an explanation already; give another folder (-o), or --overwrite")
     chosen = {name: how[name] for name in ("split", "where", "per_label", "seed")}
     seen = {name: how[name] for name in ("layer", "target", "lungs")}
     with muted_decoders():
@@ -66,5 +66,5 @@ def command(data: tuple[str, ...], model: str | None, output: str, json_file: st
         "output": output,
         "pictures": found.write(output, maps=how["maps"]),
     }
-    click.echo(explanation_report(result))
+    options.say(explanation_report(result))
     options.write_json(json_file, result)

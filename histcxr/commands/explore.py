@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.data_argument()
-@options.output_option("A folder for the page, its figures and pictures.  [default: explore]")
+@options.output_option("A folder for the page, its figures and pictures.  [default: explore]", "folder")
 @click.option(
     "--examples",
     type=click.IntRange(min=0),
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Images to show of each class.",
 )
-@click.option("--overwrite", is_flag=True, help="Write into a folder that holds an earlier exploration.")
+@options.overwrite_option("Write into a folder that holds an earlier exploration.")
 @options.lungs_option("either", "given", "found")
 @options.normal_option()
 @options.seed_option()
@@ -63,16 +63,18 @@ def explore(
         found = look(data, n_jobs=jobs, progress=options.show_progress(), **how)
     figures = found.to_dict()
     found.write(folder)
-    click.echo(f"{figures['images']} images in {len(figures['classes'])} classes, {figures['usable']} usable")
+    options.say(
+        f"{figures['images']} images in {len(figures['classes'])} classes, {figures['usable']} usable"
+    )
     for note in figures["notes"]:
-        click.echo(f"- {note}")
-    click.echo(f"Look at {folder / PAGE}")
+        options.say(f"- {note}")
+    options.say(f"Look at {folder / PAGE}")
     options.write_json(json_file, figures)
 
 
 @click.command()
 @options.manifest_options(labels=False)
-@options.output_option("The table to write: .parquet, .csv or .npz by its name.", required=True)
+@options.output_option("The table to write: .parquet, .csv or .npz by its name.", "file", required=True)
 @options.zones_option()
 @options.bands_option()
 @options.lungs_option("either", "given", "found", default="either")
@@ -85,7 +87,8 @@ def extract(data: pd.DataFrame, output: str, jobs: int, json_file: str | None, *
     Every image becomes a row; one that cannot be used has zeros for counts and says why in `reason`.
 
     \b
-    Example:  histcxr extract study --zones 6 -o histograms.parquet
+    Example:     histcxr extract study --zones 6 -o histograms.parquet
+    Exit codes:  0 every image counted, 3 some are not usable, 2 wrong usage, 1 failure
     """
     from histcxr.features.extraction import check_format, extract_features, write_features
 
@@ -95,9 +98,11 @@ def extract(data: pd.DataFrame, output: str, jobs: int, json_file: str | None, *
     usable = int(features.usable.sum())
     unusable = features.table.loc[~features.usable, "reason"].value_counts()
     reasons = {str(code): int(count) for code, count in unusable.items()}
-    click.echo(f"{usable} of {len(features)} radiographs reduced to histograms in {output}")
+    options.say(f"{usable} of {len(features)} radiographs reduced to histograms in {output}")
     for code, count in reasons.items():
-        click.echo(f"  {count} not usable: {code}")
+        options.say(f"  {count} not usable: {code}")
     options.write_json(
         json_file, {"output": output, "images": len(features), "usable": usable, "reasons": reasons}
     )
+    if usable < len(features):
+        click.get_current_context().exit(3)

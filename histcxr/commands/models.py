@@ -25,10 +25,10 @@ def command(model: str | None, json_file: str | None) -> None:
 
     if model is None:
         rows = describe_classifiers()
-        click.echo(markdown_table(rows))
+        options.say(markdown_table(rows))
         options.write_json(json_file, {"classifiers": rows})
         return
     with muted_decoders():  # a network's backend greets on the terminal
         description = options.read_model(model).describe()
-    click.echo(model_card(description))
+    options.say(model_card(description))
     options.write_json(json_file, description)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+
+from histcxr.commands.shell.places import OutputPath, keep_stdout, write_bytes, write_json
+from histcxr.commands.shell.settings import config_option, write_recipe
+from histcxr.commands.shell.terminal import progress_bar, say, show_progress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from histcxr.store.judges import SavedModel
     from histcxr.study.cohort import Reading
+
+__all__ = ["config_option", "progress_bar", "say", "write_bytes", "write_json"]  # beside what stands below
 
 SALT_VARIABLE = "HISTCXR_SALT"
 ZONES = ("1", "2", "6", "1+2", "1+6")
@@ -30,9 +34,9 @@ def data_argument() -> Any:
     return click.argument("data", type=click.Path(exists=True))
 
 
-def output_option(help_text: str, *, required: bool = False) -> Any:
-    """Where the result goes."""
-    return click.option("-o", "--output", type=click.Path(), required=required, help=help_text)
+def output_option(help_text: str, kind: str = "any", *, required: bool = False) -> Any:
+    """Where the result goes: a ``kind`` of :class:`~histcxr.commands.shell.places.OutputPath`."""
+    return click.option("-o", "--output", type=OutputPath(kind), required=required, help=help_text)
 
 
 class _ModelPath(click.Path):
@@ -53,9 +57,9 @@ def model_option(*, two: bool = False) -> Any:
     )
 
 
-def overwrite_option() -> Any:
-    """Whether a saved model may be replaced."""
-    return click.option("--overwrite", is_flag=True, help="Replace a model that is already there.")
+def overwrite_option(help_text: str = "Replace a model that is already there.") -> Any:
+    """Whether what is there may be replaced; known before the place is checked."""
+    return click.option("--overwrite", is_flag=True, is_eager=True, help=help_text)
 
 
 def read_model(path: str | None) -> SavedModel:
@@ -65,12 +69,13 @@ def read_model(path: str | None) -> SavedModel:
     return load_model() if path is None else load_model(path)
 
 
-def write_model(model: SavedModel, path: str, *, overwrite: bool) -> Path:
-    """Save a model of either kind, and say so."""
+def write_model(model: SavedModel, path: str, *, overwrite: bool, **resolved: Any) -> Path:
+    """Save a model of either kind, the settings of the command beside it, and say so."""
     from histcxr.store import save_model
 
     saved = save_model(model, path, overwrite=overwrite)
-    click.echo(f"Saved {model.name} to {saved}")
+    recipe = write_recipe(saved, resolved)
+    say(f"Saved {model.name} to {saved}" + (f", its settings to {recipe}" if recipe else ""))
     return saved
 
 
@@ -161,8 +166,10 @@ def bands_option() -> Any:
     """Filtered images beside the intensity."""
     return click.option(
         "--bands",
-        default="",
-        help="Filtered images to count beside the intensity: travel (best across hospitals), full, or names.",
+        default="none",
+        show_default=True,
+        callback=lambda ctx, param, value: "" if value == "none" else value,
+        help="Filtered images to count beside the intensity: none, travel (best across hospitals), full, or names.",
     )
 
 
@@ -337,19 +344,18 @@ def certified_by_option() -> Any:
 
 def report_option(help_text: str) -> Any:
     """A page to look at."""
-    return click.option("--report", type=click.Path(dir_okay=False), metavar="PAGE.html", help=help_text)
+    return click.option("--report", type=OutputPath("file"), metavar="PAGE.html", help=help_text)
 
 
 def json_option() -> Any:
     """The same result for machines."""
     return click.option(
-        "--json", "json_file", type=click.Path(dir_okay=False), help="Also write the result as JSON."
+        "--json",
+        "json_file",
+        type=OutputPath("json"),
+        callback=keep_stdout,
+        help="Also write the result as JSON; - writes it to stdout, and all else to stderr.",
     )
-
-
-def show_progress() -> bool:
-    """Say whether somebody is watching: a progress bar in a log file helps nobody."""
-    return sys.stderr.isatty()
 
 
 def table_rows(table: Any) -> list[dict[str, Any]]:
@@ -361,18 +367,3 @@ def table_rows(table: Any) -> list[dict[str, Any]]:
         }
         for row in table.to_dict("records")
     ]
-
-
-def write_bytes(path: str, content: bytes) -> None:
-    """Write a file."""
-    try:
-        with open(path, "wb") as file:
-            file.write(content)
-    except OSError as error:
-        raise click.FileError(path, hint=error.strerror or str(error)) from error
-
-
-def write_json(path: str | None, content: dict[str, Any]) -> None:
-    """Write ``content`` to ``path`` if there is one, as strict JSON (no NaN, no Infinity)."""
-    if path is not None:
-        write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

@@ -24,7 +24,7 @@ def command() -> None:
     """
 
 
-@command.command("list")
+@command.command("list", short_help="List the networks.")
 @options.json_option()
 def list_networks(json_file: str | None) -> None:
     """List the networks: size of the image, number of parameters, where they come from."""
@@ -44,7 +44,7 @@ def list_networks(json_file: str | None) -> None:
         {**row, "parameters": f"{ARCHITECTURES[str(row['name'])].parameters / 1e6:.1f} million"}
         for row in rows
     ]
-    click.echo(markdown_table(shown))
+    options.say(markdown_table(shown))
     options.write_json(json_file, {"architectures": rows})
 
 
@@ -61,9 +61,10 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
         raise click.BadParameter(f"must be a share such as 0.1, or val, got {value!r}") from None
 
 
-@command.command()
+@command.command(short_help="Train a network on labelled radiographs.")
+@options.config_option()
 @options.manifest_options()
-@options.output_option("Save the network here (NAME.histcxr), with its curves.")
+@options.output_option("Save the network here (NAME.histcxr), with its curves.", "model")
 @click.option("--architecture", default="resnet-small", show_default=True, help="See histcxr reference list.")
 @click.option(
     "--region",
@@ -183,10 +184,10 @@ def train(
         import_neural("keras", "to train a reference network")
         show = _say_epoch if reading.progress else None
         result = train_reference(data, settings, promise, reading, by=by, seed=seed, on_epoch=show)
-    click.echo(network_report(result.report) + "\n")
+    options.say(network_report(result.report) + "\n")
     if output is not None:
         path = options.write_model(result.model, output, overwrite=overwrite)
-        click.echo(_draw(result.report, path.with_suffix(".plots")))
+        options.say(_draw(result.report, path.with_suffix(".plots")))
     options.write_json(json_file, result.report)  # last: a wrong path must not cost the training
 
 

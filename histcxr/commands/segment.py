@@ -9,9 +9,9 @@ from histcxr.commands import options
 
 @click.command()
 @options.data_argument()
-@options.output_option("A new folder for masks, table and sheet.", required=True)
+@options.output_option("A new folder for masks, table and sheet.", "folder", required=True)
 @options.segmenter_option()
-@click.option("--overwrite", is_flag=True, help="Write into a folder that exists.")
+@options.overwrite_option("Start anew in a folder that exists.")
 @options.jobs_option()
 @options.json_option()
 def segment(
@@ -22,27 +22,42 @@ def segment(
     OUTPUT gets masks/ with one mask a radiograph, segmentation.csv with one row a file (a reason where no lungs were
     found), and sheet.png: look at it before you trust the masks.
 
+    A run that was stopped goes on where it was when the same command is given again.
+
     \b
-    Example:  histcxr segment incoming -o lungs
-              histcxr triage incoming --masks lungs/masks
+    Example:     histcxr segment incoming -o lungs
+                 histcxr triage incoming --masks lungs/masks
+    Exit codes:  0 all segmented, 3 some have no mask or there was no image, 2 wrong usage, 1 failure
     """
+    from histcxr.data.discovery import find_inputs
     from histcxr.files.decoding import muted_decoders
     from histcxr.lungs.folder import segment_folder
     from histcxr.lungs.segmenter import load_segmenter
 
-    with muted_decoders():
+    with (
+        muted_decoders(),
+        options.progress_bar("segmenting", lambda: sum(1 for _ in find_inputs(data))) as show,
+    ):
         summary = segment_folder(
-            data, output, segmenter=load_segmenter(segmenter), n_jobs=jobs, overwrite=overwrite
+            data,
+            output,
+            segmenter=load_segmenter(segmenter),
+            n_jobs=jobs,
+            overwrite=overwrite,
+            progress=show,
         )
-    click.echo(f"{summary.segmented} of {summary.total} radiographs segmented in {summary.output}")
+    options.say(f"{summary.segmented} of {summary.total} radiographs segmented in {summary.output}")
     for code, count in sorted(summary.reasons.items()):
-        click.echo(f"  {count} without lungs: {code}")
+        options.say(f"  {count} without lungs: {code}")
+    if summary.resumed:
+        options.say(f"  {summary.resumed} masks were already there from an earlier run")
     options.write_json(json_file, summary.to_dict())
+    click.get_current_context().exit(summary.exit_code)
 
 
 @click.command("segment-train")
 @click.argument("data", type=click.Path(exists=True), nargs=-1, required=True)
-@options.output_option("The file to write (NAME.onnx).", required=True)
+@options.output_option("The file to write (NAME.onnx).", "file", required=True)
 @click.option("--masks", default="mask", show_default=True, help="The column of DATA that names the masks.")
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=24, show_default=True, help="Passes through the data."
@@ -87,9 +102,9 @@ def segment_train(
         model, about = build_segmenter(data, masks, settings, n_jobs=jobs, progress=show)
     options.write_bytes(output, model)
     for group, figures in about.get("test", {}).items():
-        click.echo(
+        options.say(
             f"{group}: Dice coefficient {figures['dice']:.4f} (5th percentile {figures['dice_5th']:.4f}) over "
             f"{figures['images']} test radiographs, {figures['refused']} of them refused"
         )
-    click.echo(f"Saved to {output} ({len(model) / 1e6:.2f} MB)")
+    options.say(f"Saved to {output} ({len(model) / 1e6:.2f} MB)")
     options.write_json(json_file, about)

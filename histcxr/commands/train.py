@@ -10,8 +10,9 @@ from histcxr.commands import options
 
 
 @click.command()
+@options.config_option()
 @options.manifest_options()
-@options.output_option("Save the model with the best cross-validated AUC here (NAME.histcxr).")
+@options.output_option("Save the model with the best cross-validated AUC here (NAME.histcxr).", "model")
 @click.option(
     "--classifier",
     "classifiers",
@@ -46,10 +47,12 @@ def command(
     """Train classifiers on DATA, a folder or CSV of labelled radiographs, with lung masks or without.
 
     Tuned by cross-validation on the training patients, certified on the validation patients, and measured
-    once on the test patients. DATA's own split is used where it has one.
+    once on the test patients. DATA's own split is used where it has one. NAME.recipe.toml, written beside the model,
+    has all settings, so that the training can be repeated.
 
     \b
     Example:  histcxr train study -o model.histcxr
+              histcxr train --config model.recipe.toml -o again.histcxr
               histcxr train study --classifier all --zones 6
     """
     from histcxr.features.recipe import Recipe
@@ -61,8 +64,13 @@ def command(
     found = read_tuned(tuned, Recipe(how["zones"], how["bands"]))
     with muted_decoders():  # TensorFlow, too, greets on the terminal
         result = train(tuned=found, **how)
-    click.echo(training_report(result.report))
+    options.say(training_report(result.report))
     options.write_json(json_file, result.report)
     if output is not None:
-        click.echo()
-        options.write_model(result.best, output, overwrite=overwrite)
+        options.say()
+        chosen = {
+            "zones": str(how["zones"]),
+            "bands": how["bands"] or "none",
+            "lungs": result.report["lungs"],
+        }
+        options.write_model(result.best, output, overwrite=overwrite, **chosen)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from histcxr.commands import options
+from histcxr.commands.shell.places import OutputPath
 
 NAMED = 5  # files that the terminal names for each reason
 
@@ -15,10 +18,8 @@ NAMED = 5  # files that the terminal names for each reason
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False),
-    default="worklist.csv",
-    show_default=True,
-    help="The worklist: .csv, .jsonl or .parquet by its name.",
+    type=OutputPath("file"),
+    help="The worklist: .csv, .jsonl or .parquet by its name.  [default: worklist-NAME.csv, NAME being DATA's]",
 )
 @click.option(
     "--masks", type=click.Path(exists=True, file_okay=False), help="Folder of lung masks, same names."
@@ -50,7 +51,7 @@ NAMED = 5  # files that the terminal names for each reason
 @options.report_option(
     "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
 )
-@click.option("--overwrite", is_flag=True, help="Start anew over an earlier worklist of the same name.")
+@options.overwrite_option("Start anew over an earlier worklist of the same name.")
 @options.jobs_option()
 @options.json_option()
 @click.pass_context
@@ -58,7 +59,7 @@ def triage(
     ctx: click.Context,
     data: str,
     model: str | None,
-    output: str,
+    output: str | None,
     masks: str | None,
     no_segment: bool,
     segmenter: str | None,
@@ -78,10 +79,11 @@ def triage(
 
     \b
     Example:     histcxr triage incoming
-                 histcxr triage incoming -m model.histcxr -o worklist.csv
+                 histcxr triage incoming -m model.histcxr -o worklist.csv --sort urgency
                  histcxr triage incoming -m net.histcxr -o worklist.csv
     Exit codes:  0 all judged, 3 some files need attention, 2 wrong usage, 1 failure
     """
+    from histcxr.data.discovery import find_inputs
     from histcxr.files.decoding import muted_decoders
     from histcxr.lungs.segmenter import load_segmenter
     from histcxr.reports.page import check_page, require_page
@@ -93,12 +95,15 @@ def triage(
         check_page(report)
         require_page()
     # What a decoder has to say of a broken file stands in its row; a network's backend only greets.
-    with muted_decoders():
+    with (
+        muted_decoders(),
+        options.progress_bar("judging", lambda: sum(1 for _ in find_inputs(data, masks))) as show,
+    ):
         loaded = options.read_model(model)
         result = sort_folder(
             data,
             loaded,
-            output,
+            output or default_worklist(data),
             masks=masks,
             segment=not no_segment,
             segmenter=segmenter,
@@ -107,22 +112,29 @@ def triage(
             uids=uids,
             trust_site=trust_site,
             overwrite=overwrite,
+            progress=show,
         )
         summary = result.to_dict()
         if report is not None:
             finder = None if no_segment else load_segmenter(segmenter)
             figures = write_triage_page(result, loaded, report, segmenter=finder, n_jobs=jobs)
             summary["report"] = figures
-    click.echo(triage_report(summary), err=True)
+    options.say(triage_report(summary))
     if report is not None:
-        click.echo(f"Look at {report}", err=True)
+        options.say(f"Look at {report}")
     options.write_json(json_file, summary)
     ctx.exit(summary["exit_code"])
 
 
+def default_worklist(data: str) -> str:
+    """Name a worklist after its folder, list or file, so that yesterday's is not in the way of another folder's."""
+    name = Path(data).resolve().name
+    return f"worklist-{name if Path(data).is_dir() else Path(name).stem}.csv"
+
+
 @click.command()
 @click.argument("worklist", type=click.Path(exists=True, dir_okay=False))
-@options.output_option("A new or empty folder for the reports and reports.csv.", required=True)
+@options.output_option("A new or empty folder for the reports and reports.csv.", "folder", required=True)
 @click.option(
     "--audit",
     type=click.Path(exists=True, dir_okay=False),
@@ -147,12 +159,12 @@ def report(ctx: click.Context, worklist: str, output: str, audit: str | None, js
     from histcxr.worklist.study_reports import TABLE, write_study_reports
 
     result = write_study_reports(worklist, output, audit=audit)
-    click.echo(f"{result.reports} reports about {result.images} of {result.total} files in {output}")
+    options.say(f"{result.reports} reports about {result.images} of {result.total} files in {output}")
     for reason, files in result.left_out.items():
         names = ", ".join(files[:NAMED])
         more = f" and {len(files) - NAMED} more in {TABLE}" if len(files) > NAMED else ""
-        click.echo(f"  {len(files)} left out: {reason}: {names}{more}")
-    click.echo(
+        options.say(f"  {len(files)} left out: {reason}: {names}{more}")
+    options.say(
         "For research use only. The reports name the patients: keep them where the images may be kept."
     )
     options.write_json(json_file, result.to_dict())

@@ -11,12 +11,10 @@ from histcxr.commands import options
 
 @click.command()
 @options.data_argument()
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False),
+@options.output_option(
+    "Folder for trials.csv, best.json and trials.png. A network's search found there is gone on with.",
+    "folder",
     required=True,
-    help="Folder for trials.csv, best.json and trials.png. A network's search found there is gone on with.",
 )
 @click.option(
     "--classifier",
@@ -118,12 +116,12 @@ def command(
             progress=options.show_progress(),
         )
     paths = write_search(result, network.inputs() if network else how.recipe, output)
-    click.echo(search_report(result))
+    options.say(search_report(result))
     try:
         paths.append(plot_trials(result.trials, Path(output) / "trials.png"))
     except MissingDependencyError as error:
-        click.echo(f"Note: no picture was drawn: {error}")
-    click.echo("\nWrote " + ", ".join(str(path) for path in paths))
+        options.say(f"Note: no picture was drawn: {error}")
+    options.say("\nWrote " + ", ".join(str(path) for path in paths))
     more = {"seconds": result.seconds, "not_tried": result.not_tried}
     trials = json_ready(options.table_rows(result.trials))
     options.write_json(json_file, {**describe_search(result), **more, "trials": trials})

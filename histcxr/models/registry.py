@@ -14,7 +14,7 @@ from typing import Any
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from histcxr.exceptions import InputError
+from histcxr.exceptions import InputError, did_you_mean
 from histcxr.features.filters import Band
 from histcxr.features.histograms import Zones
 from histcxr.features.recipe import Recipe
@@ -231,5 +231,7 @@ CLASSIFIERS: dict[str, ClassifierSpec] = {
 def find_classifier(name: str) -> ClassifierSpec:
     """Return what is known of a classifier; InputError where there is none of this name."""
     if name not in CLASSIFIERS:
-        raise InputError(f"name must be one of {', '.join(CLASSIFIERS)}; got {name!r}")
+        raise InputError(
+            f"name must be one of {', '.join(CLASSIFIERS)}; got {name!r}{did_you_mean(name, CLASSIFIERS)}"
+        )
     return CLASSIFIERS[name]

@@ -31,7 +31,7 @@ def import_neural(name: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        advice = "install it with: pip install histcxr[neural]"
+        advice = "install it with: pip install 'histcxr[neural]'"
         if error.name in _OTHER_BACKENDS:  # the extra would bring TensorFlow
             advice = f"pip install {error.name}, or choose another backend with KERAS_BACKEND"
         raise MissingDependencyError(
@@ -52,7 +52,7 @@ def neural_problem() -> str | None:
     missing = [name for name in ("keras", "keras_tuner", backend) if importlib.util.find_spec(name) is None]
     if not missing:
         return None
-    packages = "histcxr[neural]" if missing != [backend] or backend not in _OTHER_BACKENDS else backend
+    packages = "'histcxr[neural]'" if missing != [backend] or backend not in _OTHER_BACKENDS else backend
     return f"{' and '.join(missing)} not installed; pip install {packages}"
 
 

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
@@ -192,6 +193,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         self.weights_ = get_weights(model)
         self.history_ = training.history
         self.best_epoch_ = training.best_epoch
+        self.__dict__.pop("recalibration_", None)
         self.validation_rows_ = held_out
         _models[self] = (self.weights_, model)
         return self
@@ -207,7 +209,11 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
             )
         model, views = _model(self), whole_number(self.views, "views", least=1)
         seen = (class_scores(model, seen_again(images, view)[..., None]) for view in range(views))
-        return np.asarray(sum(seen) / views)
+        found = np.asarray(sum(seen) / views)
+        return found if self.recalibration_ is None else _recalibrated(found, *self.recalibration_)
+
+    #: Slope and intercept on the logit of all classes but the first, where a hospital's own patients gave them.
+    recalibration_: tuple[float, float] | None = None
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable class, shape ``(n,)``."""
@@ -282,6 +288,16 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.input_tags.positive_only = True
         return tags
+
+
+def _recalibrated(scores: NDArray[np.float64], slope: float, intercept: float) -> NDArray[np.float64]:
+    """Recalibrate P(not the first class); the other classes keep their shares of it."""
+    edge = 1e-7  # a network's float32 may reach 0 and 1
+    sick = np.clip(1 - scores[:, :1], edge, 1 - edge)
+    moved = expit(slope * logit(sick) + intercept)
+    return np.hstack(
+        [1 - moved, scores[:, 1:] * moved / np.maximum(scores[:, 1:].sum(axis=1, keepdims=True), edge)]
+    )
 
 
 def get_weights(model: Any) -> dict[str, NDArray[Any]]:

@@ -11,8 +11,9 @@ A model is a folder ``NAME.histcxr``:
 ========================  ==========================================================================
 
 :mod:`~histcxr.store.model` says what a model is, :mod:`~histcxr.store.judges` what all of them can do;
-:mod:`~histcxr.store.folder` writes and reads the folder, :mod:`~histcxr.store.weights` turns an estimator into
-bytes and back, and :mod:`~histcxr.store.structure` checks what the bytes contain.
+:mod:`~histcxr.store.at_hand` what they do with pixels in memory; :mod:`~histcxr.store.folder` writes and reads the
+folder, :mod:`~histcxr.store.weights` turns an estimator into bytes and back, and :mod:`~histcxr.store.structure`
+checks what the bytes contain.
 """
 
 from histcxr.store.folder import BOXED, check_place, load_model, model_hash, save_model

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.decision.thresholds import ThresholdChoice
-from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, ModelError
+from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, ModelError, NoModelError
 from histcxr.features.recipe import Recipe
 from histcxr.files.writing import replacing
 from histcxr.store.model import Model, Origin, ReferenceModel, installed_versions, json_ready
@@ -89,13 +89,13 @@ def load_model(path: str | os.PathLike[str] = BOXED) -> Model | ReferenceModel:
     none of them a link, each of the listed size and SHA-256; types of the manifest; package versions; types, shapes
     and indices inside the weights; scores on a fixed probe. Nothing from the folder is used before it has passed.
 
-    Another minor version of scikit-learn or XGBoost than the saving one gives a
-    :class:`~histcxr.exceptions.HistcxrWarning`, as long as the probe still scores the same; another major version is
-    refused. Networks hold no objects of a package, so for them the probe alone decides.
+    Another minor version of scikit-learn than the saving one gives a :class:`~histcxr.exceptions.HistcxrWarning`, as
+    long as the probe still scores the same; another major version, also of XGBoost, is refused. Networks hold no
+    objects of a package, so for them the probe alone decides.
 
-    ``"boxed"`` is the model that comes with histcxr. ModelError: it is refused; the message names the file, what is
-    wrong and what to do. MissingDependencyError: a network without Keras or its backend, or XGBoost is needed and
-    missing.
+    ``"boxed"`` is the model that comes with histcxr. NoModelError: there is none at this path. ModelError: it is
+    refused; the message names the file, what is wrong and what to do. MissingDependencyError: a network without Keras
+    or its backend, or XGBoost is needed and missing.
     """
     if path == BOXED:
         return _boxed()
@@ -103,7 +103,7 @@ def load_model(path: str | os.PathLike[str] = BOXED) -> Model | ReferenceModel:
     try:
         return _unpack(_read_folder(folder))
     except ModelError as error:
-        raise ModelError(f"{folder}: {error}") from error
+        raise type(error)(f"{folder}: {error}") from error
 
 
 @functools.cache
@@ -132,7 +132,7 @@ def check_place(path: str | os.PathLike[str], overwrite: bool) -> Path:
         raise InputError(f"path must be free or a saved model, but {target} is a file or a link")
     if not overwrite:
         raise InputError(
-            f"path must be free, but {target} exists; choose another name or ask to overwrite it"
+            f"path must be free, but {target} exists; choose another name (-o), or replace it (--overwrite)"
         )
     if any(target.iterdir()) and not (target / MANIFEST_FILE).is_file():
         raise InputError(f"path must be a saved model to be replaced, but {target} holds something else")
@@ -216,7 +216,10 @@ def _read_recipe(settings: dict[str, Any]) -> Recipe:
 
 
 def _check_versions(saved: dict[str, str], packages: Sequence[str]) -> None:
-    """Refuse another major version of the packages whose objects the model holds; warn of a minor one."""
+    """Refuse another major version of the packages whose objects the model holds; warn of a minor one.
+
+    Not of XGBoost's: boosters are kept in its own JSON, which later versions read alike, and the probe compares.
+    """
     here = installed_versions(packages)
     for package in packages:
         then, now = saved[package], here.get(package, "none")
@@ -225,7 +228,7 @@ def _check_versions(saved: dict[str, str], packages: Sequence[str]) -> None:
                 f"was saved with {package} {then}, here is {now}; install {package} {then.split('.')[0]}.x "
                 "or train the model anew"
             )
-        if then.split(".")[:2] != now.split(".")[:2]:
+        if package != "xgboost" and then.split(".")[:2] != now.split(".")[:2]:
             warnings.warn(
                 f"the model was saved with {package} {then}, here is {now}; its scores on the probe are "
                 "compared, but only the saving version is certain to agree everywhere",
@@ -260,12 +263,14 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
     """Read a model's files and check digest, sizes and hashes; refuse whatever else lies in the folder."""
     if not folder.is_dir():
         what = "a file" if folder.exists() else "missing"
-        raise ModelError(f"a saved model is a folder, but this is {what}; check the path")
+        raise NoModelError(f"a saved model is a folder, but this is {what}; check the path")
     if (folder / "model.json").is_file() and not os.path.lexists(folder / MANIFEST_FILE):
         raise ModelError(
             "this is a network in the format of an earlier histcxr, which is read no more; train it anew with "
             "histcxr reference train"
         )
+    if not any(os.path.lexists(folder / name) for name in (MANIFEST_FILE, DIGEST_FILE)):
+        raise NoModelError(f"{MANIFEST_FILE}: is missing, so this is no saved model; check the path")
     raw = _read_file(folder, MANIFEST_FILE, MAX_MANIFEST)
     line = _read_file(folder, DIGEST_FILE, 1024)
     listed = _listed_files(raw, line)

@@ -31,6 +31,7 @@ from histcxr.features.measuring import Lungs, Pixels, count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reference.images import InputSettings, lung_square
+from histcxr.store.at_hand import AtHand
 
 if TYPE_CHECKING:
     from histcxr.reference.classifier import ReferenceClassifier
@@ -47,8 +48,8 @@ class Origin:
     content: Mapping[str, Any]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Common:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class _Common(AtHand):
     """What both kinds share. A copy that ``dataclasses.replace`` changed never keeps the hash of its original."""
 
     kind: ClassVar[str]
@@ -114,7 +115,7 @@ class _Common:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model(_Common):
     """A classifier of histograms with everything it takes to use it and to judge it.
 
@@ -240,7 +241,7 @@ class Model(_Common):
         return counts
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReferenceModel(_Common):
     """A network that sees the image itself, with everything it takes to use it and to judge it.
 
@@ -348,10 +349,13 @@ def installed_versions(packages: Sequence[str] = Model.saved_with) -> dict[str, 
     """Return the versions of histcxr, Python and those of the packages that are installed."""
     found = {"histcxr": __version__, "python": platform.python_version()}
     for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        for name in (
+            ("xgboost", "xgboost-cpu") if package == "xgboost" else (package,)
+        ):  # one without GPU code
+            try:
+                found.setdefault(package, version(name))
+            except PackageNotFoundError:
+                continue
     return found
 
 

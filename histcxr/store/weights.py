@@ -37,6 +37,7 @@ _OBJECTS = {
     "histcxr.features.band_features.BothSides",
     "histcxr.features.transformers.HistogramFeatures",
     "histcxr.features.transformers.LungIntensity",
+    "histcxr.models.adapted.AdaptedClassifier",
     "histcxr.models.lenet.LeNetClassifier",
     "histcxr.models.out_of_fold.CalibratedClassifier",
     "histcxr.models.out_of_fold.StackedClassifier",

@@ -61,6 +61,7 @@ def certified(
     by: Sequence[str] = (),
     *,
     also: Sequence[Cohort] = (),
+    scores: NDArray[np.float64] | None = None,
 ) -> SavedModel:
     """Return the model with thresholds, groups and site as a cohort that it has not seen certifies them.
 
@@ -68,16 +69,18 @@ def certified(
     who did, how many were refused, and the sensitivity and specificity at the thresholds among the judged and among
     all, where a refused image goes to review. With ``by``, every group of these columns is certified by itself; the
     thresholds over all patients then have their share of the confidence. ``also`` belongs to the same population,
-    which is described (``training["site"]``) but certifies nothing. InputError: ``by`` names a column that the data do
-    not have, or the cohort holds patients whom a labelling list drew by score.
+    which is described (``training["site"]``) but certifies nothing. ``scores`` (n,) are the images' out of fold, where
+    the model was fitted to this very cohort (:mod:`histcxr.decision.out_of_fold`); by default the model's own.
+    InputError: ``by`` names a column that the data do not have, or the cohort holds patients whom a labelling list drew
+    by score.
     """
     check_columns(by, cohort.table)
     _refuse_drawn_by_score(cohort.table)
     refused = model.unfamiliar(cohort.values)
     judged = cohort.part(~refused)
+    own = model.score(judged.values) if scores is None else scores[~refused]
     scores = np.full(len(cohort), np.nan)
-    scores[~refused] = model.score(judged.values)
-    own = scores[~refused]
+    scores[~refused] = own
     training = {key: value for key, value in model.training.items() if key not in ("groups", "site")}
     if by:
         columns = {column: groups_of(judged.table, column) for column in by}
@@ -185,20 +188,14 @@ def calibrate(
         classifier.set_params(views=views)
         model = replace(model, classifier=classifier)
         training["settings"] = {**training.get("settings", {}), "views": views}
-    if not remembers(model):
-        raise InputError(
-            f"{REMEMBERS_NOBODY}, so none of them could be left out, and nothing can be certified: train it anew"
-        )
-    reading = Reading(lungs, normal, cache, n_jobs, progress)
     manifest = labelled_manifest(data)
     if split is None:
         split = "val" if (manifest["split"].astype(str) == "val").any() else "all"
-    on_val = training.get("settings", {}).get("held_out") == ON_VAL
-    fitted_on = ("train", "val") if on_val else ("train",)
-    cohort, seen = leave_out_seen(read_cohort(only_split(manifest, split), model, reading), model, fitted_on)
+    reading = Reading(lungs, normal, cache, n_jobs, progress)
+    cohort, about = unseen(model, only_split(manifest, split), reading)
     cohort.require_both_classes(f"the calibration patients (split {split})")
     promise = Promise(sensitivity, specificity, confidence)
-    training["val"] = {**cohort.describe(), "left_out": seen, "fingerprint": cohort.digest()}
+    training["val"] = about
     training = remember(training, {"val": cohort})
     # What stands on the card about groups was measured at other thresholds.
     card = {key: value for key, value in model.card.items() if key != "groups"}
@@ -206,6 +203,22 @@ def calibrate(
     if not found.rule_out.certified and not found.rule_in.certified:
         raise InputError(f"{found.rule_out.message}; {found.rule_in.message}")
     return found
+
+
+def unseen(model: SavedModel, data: Data, reading: Reading) -> tuple[Cohort, dict[str, Any]]:
+    """Read labelled radiographs without those that a model was fitted to, and describe them, ready for JSON.
+
+    InputError: nobody is left, or the model cannot tell whom it has seen.
+    """
+    if not remembers(model):
+        raise InputError(
+            f"{REMEMBERS_NOBODY}, so none of them could be left out, and nothing can be certified: train it anew"
+        )
+    on_val = model.training.get("settings", {}).get("held_out") == ON_VAL
+    cohort, seen = leave_out_seen(
+        read_cohort(data, model, reading), model, ("train", "val") if on_val else ("train",)
+    )
+    return cohort, {**cohort.describe(), "left_out": seen, "fingerprint": cohort.digest()}
 
 
 def contradicted(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from histcxr.data.fingerprints import recognised
 from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.data.splits import SPLITS, patient_groups, split_patients, undersample
-from histcxr.exceptions import InputError
+from histcxr.exceptions import InputError, Reason, did_you_mean
 from histcxr.features.extraction import extract_features
 from histcxr.features.recipe import Recipe
 from histcxr.reference.images import InputSettings, read_images
@@ -138,8 +138,16 @@ def select_rows(manifest: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> p
         if column not in manifest:
             raise InputError(
                 f"where must name a column of the data, got {column!r}; it has {list(manifest.columns)}"
+                f"{did_you_mean(column, manifest.columns)}"
             )
-        keep &= manifest[column].astype(str).isin(list(values)).to_numpy()
+        named = manifest[column].astype(str)
+        for value in values:
+            if len(manifest) and not (named == value).any():
+                raise InputError(
+                    f"where must name values of the data, got {column}={value}; "
+                    f"{value_list(named)}{did_you_mean(value, set(named))}"
+                )
+        keep &= named.isin(list(values)).to_numpy()
     if len(manifest) and not keep.any():
         raise InputError(f"where must leave at least one image, got none with {dict(where)}")
     return manifest.loc[keep].reset_index(drop=True)
@@ -155,8 +163,31 @@ def only_split(manifest: pd.DataFrame, split: str | None) -> pd.DataFrame:
         return manifest
     part = manifest.loc[(named == split).to_numpy()].reset_index(drop=True)
     if not len(part):
-        raise InputError(f"data must hold radiographs of split {split!r}, got {sorted(set(named))}")
+        raise InputError(
+            f"data must hold radiographs of split {split!r}, got {sorted(set(named))}{did_you_mean(split, set(named))}"
+        )
     return part
+
+
+def split_named(manifest: pd.DataFrame, split: str | None) -> str:
+    """Return the part that :func:`only_split` took, ``"all"`` where it took all of the data."""
+    return split if split is not None and (manifest["split"].astype(str) != "").any() else "all"
+
+
+def value_list(values: pd.Series) -> str:
+    """Say in a message which values a column has, the most frequent first."""
+    names = [str(name) or "''" for name in values.value_counts().index]
+    return f"it has {', '.join(names[:10])}{' and others' if len(names) > 10 else ''}"
+
+
+def _check_normal(manifest: pd.DataFrame, normal: str | None) -> None:
+    """Refuse a normal label that was asked for and that no image has: all would count as sick."""
+    labels = manifest["label"].astype(str)
+    if normal is not None and is_sick(labels, normal).all():
+        raise InputError(
+            f"normal must be a label of the data (--normal), got {normal!r}; {value_list(labels)}"
+            f"{did_you_mean(normal, set(labels))}"
+        )
 
 
 def read_cohort(
@@ -168,10 +199,12 @@ def read_cohort(
     radiograph.
     """
     how = reading or Reading()
+    given = how.normal
     if not isinstance(what, Recipe | InputSettings):
         how = replace(how, normal=how.normal or normal_label(what))
         what = model_input(what)
     manifest, normal = labelled_manifest(data), how.normal or "Normal"
+    _check_normal(manifest, given)
     lungs = how.lungs or ("given" if _has_masks(manifest) else "found")
     measured: NDArray[Any]
     same: Any = {"n_jobs": how.n_jobs, "progress": how.progress}
@@ -190,8 +223,9 @@ def read_cohort(
     reasons = table.loc[~usable, "reason"].value_counts()
     unusable = {str(code): int(count) for code, count in reasons.items()}
     if not usable.any():
+        advice = "; have the lungs found (--lungs found)" if Reason.MASK_MISSING in unusable else ""
         raise InputError(
-            f"data must hold at least one usable radiograph, got none of {len(manifest)}: {unusable}"
+            f"data must hold at least one usable radiograph, got none of {len(manifest)}: {unusable}{advice}"
         )
     sick, patients = is_sick(table["label"], normal), patient_groups(table)
     cohort = Cohort(table, sick, patients, measured, unusable, lungs, normal, known)
@@ -286,6 +320,7 @@ def check_columns(by: Sequence[str], table: pd.DataFrame) -> None:
     if unknown:
         raise InputError(
             f"by must name columns of the data, got {unknown}; it has {', '.join(table.columns)}"
+            f"{did_you_mean(unknown[0], table.columns)}"
         )
 
 

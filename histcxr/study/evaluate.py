@@ -31,6 +31,7 @@ from histcxr.study.cohort import (
     normal_label,
     only_split,
     read_cohort,
+    split_named,
 )
 from histcxr.study.figures import (
     MIN_CLASS,
@@ -200,7 +201,7 @@ def evaluate(
     suspects = [name for name in dict.fromkeys([*SUSPECTS, *by]) if name in table and name != "label"]
     return {
         "model": judged.about(),
-        "split": split or "all",
+        "split": split_named(manifest, split),
         "overall": overall,
         "groups": groups,
         "within": within_groups(judged.scores, judged.cohort, suspects),
@@ -260,7 +261,7 @@ def compare(
 
     return {
         "models": [_one_of_two(*pair, prevalence) for pair in zip((first, second), both, strict=True)],
-        "split": split or "all",
+        "split": split_named(manifest, split),
         "left_out": len(manifest) - len(common),
         "overall": difference(np.ones(len(common), bool)),
         "groups": _by_group(first.cohort.table, by, within),

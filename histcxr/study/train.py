@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from histcxr.decision.out_of_distribution import MIN_RADIOGRAPHS, OutOfDistribution, fit_out_of_distribution
-from histcxr.exceptions import HistcxrWarning, InputError
+from histcxr.exceptions import HistcxrWarning, InputError, did_you_mean
 from histcxr.features.curves import reference_quantiles
 from histcxr.features.histograms import Zones
 from histcxr.features.recipe import Recipe
@@ -230,6 +230,7 @@ def classifier_names(classifiers: str | Sequence[str]) -> list[str]:
     if unknown or not names:
         raise InputError(
             f"classifiers must be among {', '.join(CLASSIFIERS)} or 'all', got {unknown or 'none'}"
+            f"{did_you_mean(unknown[0], CLASSIFIERS) if unknown else ''}"
         )
     return names
 

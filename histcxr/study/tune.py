@@ -26,6 +26,7 @@ from histcxr.reference.images import InputSettings
 from histcxr.store.model import json_ready
 from histcxr.study.cohort import Reading, read_cohort, split_cohort
 from histcxr.study.network_train import ReferenceSettings
+from histcxr.study.train import usual_recipe
 
 __all__ = ["describe_search", "read_tuned", "search_settings", "write_search"]
 
@@ -51,14 +52,15 @@ def search_settings(
 
     ``what`` is a classifier of the registry except the stack, or a network that sees images, of which head and
     learning rate are searched. A network is judged on a fifth of the training patients; its ``options`` are by default
-    20 trials, and their device and space have no meaning. ``data, lungs, normal, cache, progress``: as in
+    20 trials, and their device and space have no meaning. Without options, what is counted is what
+    :func:`histcxr.train` counts by default. ``data, lungs, normal, cache, progress``: as in
     :func:`histcxr.train`.
 
     InputError: what does not fit, before any image is read; missing labels, one class only, a directory with another
     search. HistcxrError: every trial failed. MissingDependencyError: Keras, its backend or Keras Tuner is wanted and
     not installed.
     """
-    options = options or TuningOptions()
+    options = options or TuningOptions(recipe=Recipe(*usual_recipe()))
     network = None if isinstance(what, str) else what
     if network is None:
         name = str(what)

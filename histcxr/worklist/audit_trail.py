@@ -118,7 +118,7 @@ class AuditTrail:
                 raise InputError(
                     f"output must be free or of the same run, but {self.path} belongs to a run with "
                     f"{name} {_short(found.get(name))}, this one has {_short(wanted.get(name))}; "
-                    "choose another output, or overwrite it"
+                    "choose another output (-o), or overwrite it (--overwrite)"
                 )
         return found
 
@@ -256,7 +256,7 @@ def _beginning() -> bytes:
 
 
 def _foreign(path: str) -> str:
-    advice = "choose another output, or overwrite it"
+    advice = "choose another output (-o), or overwrite it (--overwrite)"
     return f"audit must be free or an audit trail, but {path} is another file; {advice}"
 
 

@@ -27,9 +27,9 @@ from histcxr.exceptions import InputError, Reason
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.store import Judge, installed_versions, load_model, model_hash
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
-from histcxr.worklist.judging import Measured, Verdict, judge, measure_images, signature
+from histcxr.worklist.judging import Measured, Verdict, judge, limits_of, measure_images, signature
 from histcxr.worklist.locks import check_places
-from histcxr.worklist.rows import Row, WorklistFile, printable, writer_for
+from histcxr.worklist.rows import Row, WorklistFile, printable, shown_score, writer_for
 from histcxr.worklist.summary import Order, TriageSummary
 from histcxr.worklist.whole import WholeFolder, patient_of
 
@@ -137,7 +137,8 @@ def triage(
         order, whole = run.order, run.whole
         site = None if whole.result is None else whole.result.to_dict()
         places = order.by_urgency() if sort == "urgency" else order.by_input()
-        worklist.write(make_writer, (_row(trail.read(int(place)), label) for place in places))
+        limits = limits_of(used)
+        worklist.write(make_writer, (_row(trail.read(int(place)), label, limits) for place in places))
         unjudged = sum(order.reasons.values())
         counts = {"unjudged": unjudged, "resumed": run.resumed, "site": site, "trust_site": trust_site}
         trail.finish({"rows": len(order), **order.drawers, **counts})
@@ -314,13 +315,13 @@ def _still_true(record: dict[str, Any], file: InputFile) -> bool:
     return bool(record["stat"] == signature(file.path) and record["mask_stat"] == mask_stat)
 
 
-def _row(record: dict[str, Any], label: str) -> Row:
+def _row(record: dict[str, Any], label: str, limits: tuple[float, ...]) -> Row:
     """One row of the worklist, from its line in the audit trail."""
     return Row(
         printable(record["file"]),
         printable(record["patient"]),
         record["decision"],
-        record["score"],
+        shown_score(record["score"], limits),
         printable(explanation_of(record)),
         record["reason"],
         printable(label),

@@ -237,6 +237,14 @@ def _names(batch: Sequence[Measured]) -> set[str]:
     return {name for found in batch for name in found.facts}
 
 
+def limits_of(model: Judge) -> tuple[float, ...]:
+    """Return every threshold by which a model's scores may be judged: over all patients, and within groups."""
+    drawers = getattr(model, "groups", None) or ()
+    choices = [choice for one in drawers for values in one.groups.values() for choice in values.values()]
+    overall = [model.rule_out, model.rule_in, *(one.overall for one in drawers)]
+    return tuple({choice.threshold for choice in (*overall, *choices)})
+
+
 def describe(error: Exception) -> str:
     """Name an unexpected error, shortly."""
     text = f"{type(error).__name__}: {error}".strip(": ")

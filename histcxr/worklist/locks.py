@@ -86,5 +86,5 @@ def check_places(inputs: str, target: str, trail: str, overwrite: bool) -> None:
     if os.path.lexists(target) and not known and not overwrite:
         raise InputError(
             f"output must be free, but {target!r} exists without an audit trail to go on from; choose another "
-            "name, or overwrite it"
+            "name (-o), or overwrite it (--overwrite)"
         )

@@ -23,8 +23,9 @@ from histcxr.reports.page import embedded, polyline, svg, write_page
 from histcxr.reports.pages.evaluation import deciding_limits, lungs_of, outline
 from histcxr.store import Judge, Model
 from histcxr.worklist.audit_trail import explanation_of
+from histcxr.worklist.judging import limits_of
 from histcxr.worklist.reading import FinishedTriage
-from histcxr.worklist.rows import printable
+from histcxr.worklist.rows import printable, shown_score
 from histcxr.worklist.summary import TriageSummary, urgency
 
 #: Rows that get a picture by default: some 5 kB each.
@@ -82,7 +83,7 @@ def write_triage_page(
         for record, found in zip(part, pictured, strict=True)
     }
     figures = _figures(records, ranks, model, sum(found is not None for found in drawn.values()))
-    limits = figures["limits"]
+    limits, exact = figures["limits"], limits_of(model)
     content = {
         "summary": summary.to_dict(),
         "figures": figures,
@@ -92,7 +93,7 @@ def write_triage_page(
         ),
         "limits": [f"{100 * limit:.1f}" for limit in limits.values()],
         "band": _band(figures["normal"]),
-        "rows": [_row(record, drawn.get(record["file"])) for record in rows],
+        "rows": [_row(record, drawn.get(record["file"]), exact) for record in rows],
         "whole": len(chosen) == len(rows),
     }
     write_page(Path(path), "triage.html", content)
@@ -196,8 +197,10 @@ def _small(record: Mapping[str, Any], segmenter: Segmenter | None) -> Any:
     return found
 
 
-def _row(record: Mapping[str, Any], picture: Mapping[str, Any] | None) -> dict[str, Any]:
-    score = record["score"]
+def _row(
+    record: Mapping[str, Any], picture: Mapping[str, Any] | None, limits: tuple[float, ...]
+) -> dict[str, Any]:
+    score = shown_score(record["score"], limits)
     return {
         "file": printable(record["file"]),
         "patient": printable(record["patient"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,11 +14,9 @@ import numpy as np
 
 from histcxr.exceptions import InputError
 from histcxr.worklist.audit_trail import FORMAT, FORMAT_VERSION, Offsets, key_of
-from histcxr.worklist.rows import SUFFIXES, printable, unguarded
+from histcxr.worklist.rows import DIGITS, SUFFIXES, printable, unguarded
 
-_Outcome = tuple[
-    str, str, float | None, str
-]  # file, decision, score, reason code: what a row and its line share
+_Outcome = tuple[str, str, str]  # file, decision, reason code: what a row and its line share
 _NAMES = ("file", "decision", "score", "reason_code")
 
 
@@ -120,27 +119,35 @@ class FinishedTriage:
     def _outcome_of(self, record: dict[str, Any], number: int) -> _Outcome:
         try:
             file = printable(key_of(record).file)
-            return file, record["decision"], record["score"], record["reason"]
+            return file, record["decision"], record["reason"]
         except (KeyError, TypeError) as error:
             raise InputError(f"{self._audit}: line {number} is damaged") from error
 
     def _places(self, known: Offsets) -> Iterator[int]:
-        for number, outcome in enumerate(_outcomes(self._worklist), start=1):
+        for number, (outcome, score) in enumerate(_outcomes(self._worklist), start=1):
             offset = known.find(_digest(outcome))
-            if offset is None:
+            if offset is None or not self._rounded_at(offset, score):
                 raise InputError(
                     f"{self._worklist}: row {number}, {outcome[0]!r}, is not what {self._audit} says of it; give the "
                     "worklist as the triage left it, with its own audit trail"
                 )
             yield offset
 
+    def _rounded_at(self, offset: int, score: float | None) -> bool:
+        """Tell whether a row's score is that of a line, rounded."""
+        self._file.seek(offset)
+        exact = json.loads(self._file.readline())["score"]
+        if score is None or exact is None:
+            return score is exact
+        return math.isclose(score, exact, rel_tol=0.51 * 10.0 ** (1 - DIGITS), abs_tol=0.0)
+
 
 def _digest(outcome: _Outcome) -> bytes:
     return hashlib.blake2b(json.dumps(outcome).encode(), digest_size=16).digest()
 
 
-def _outcomes(path: str) -> Iterator[_Outcome]:
-    """Read file, decision, score and reason code of each row."""
+def _outcomes(path: str) -> Iterator[tuple[_Outcome, float | None]]:
+    """Read file, decision and reason code of each row, and its score."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         raise InputError(f"worklist must end in one of {', '.join(SUFFIXES)}, got {path!r}")
@@ -148,7 +155,7 @@ def _outcomes(path: str) -> Iterator[_Outcome]:
     try:
         for row in readers.get(suffix, _from_json_lines)(path):
             file, decision, score, code = (row[name] for name in _NAMES)
-            yield file, decision, None if score in (None, "") else float(score), code
+            yield (file, decision, code), None if score in (None, "") else float(score)
     except OSError as error:
         raise InputError(
             f"worklist must be a file of histcxr triage, but {path!r} cannot be read: {error.strerror or error}"

@@ -38,10 +38,10 @@ class Row(NamedTuple):
 
     ``file`` is relative to the folder that was triaged. ``patient_id`` is as the list says, or a pseudonym of the
     DICOM study; "" where nobody says, so that the image stands alone. ``decision`` is ``rule_out``, ``review`` or
-    ``rule_in``; ``score`` is None where the image could not be judged. ``reason`` says in a sentence why not and what
-    to do, ``reason_code`` the same as a stable code; both are "" where it was judged, also for a ``review`` between
-    the thresholds. ``model`` is name and short hash. ``study_uid, series_uid, sop_uid`` identify a DICOM image
-    (:class:`~histcxr.dicom.tags.ImageUids`); they are written only where asked for.
+    ``rule_in``; ``score``, rounded by :func:`shown_score`, is None where the image could not be judged. ``reason``
+    says in a sentence why not and what to do, ``reason_code`` the same as a stable code; both are "" where it was
+    judged, also for a ``review`` between the thresholds. ``model`` is name and short hash. ``study_uid, series_uid,
+    sop_uid`` identify a DICOM image (:class:`~histcxr.dicom.tags.ImageUids`); they are written only where asked for.
     """
 
     file: str
@@ -61,6 +61,25 @@ UID_COLUMNS = Row._fields[-3:]
 
 COLUMNS = Row._fields[: -len(UID_COLUMNS)]
 """Columns of every worklist."""
+
+DIGITS = 6
+"""Significant digits of a score in a worklist."""
+
+
+def shown_score(score: float | None, thresholds: Iterable[float]) -> float | None:
+    """Round a score to :data:`DIGITS` significant digits, or as many more as keep it on its side of every threshold.
+
+    Whoever compares a worklist's score with a threshold comes to the drawer that the exact one, in the audit trail,
+    came to.
+    """
+    if score is None:
+        return None
+    limits = tuple(thresholds)
+    for digits in range(DIGITS, 17):
+        rounded = float(f"{score:.{digits}g}")
+        if all((rounded < t) == (score < t) and (rounded > t) == (score > t) for t in limits):
+            return rounded
+    return score
 
 
 class RowWriter(Protocol):
@@ -109,7 +128,7 @@ def unguarded(cell: str) -> str:
 
 
 class CsvWriter:
-    """Rows as CSV: UTF-8, comma, ``\\n``, a header line; scores with all their digits."""
+    """Rows as CSV: UTF-8, comma, ``\\n``, a header line."""
 
     def __init__(self, file: Any, columns: Sequence[str] = COLUMNS) -> None:
         self._file = file

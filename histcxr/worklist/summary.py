@@ -124,8 +124,8 @@ class TriageSummary:
 
     @property
     def exit_code(self) -> int:
-        """0 when every input was judged, 3 when some need attention, or the folder is of no certified site."""
-        return EXIT_ATTENTION if self.unjudged or self.withheld else EXIT_ALL_JUDGED
+        """0 when all were judged, 3 when some need attention, the site is not certified, or there was no image."""
+        return EXIT_ATTENTION if self.unjudged or self.withheld or not self.total else EXIT_ALL_JUDGED
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in types that JSON knows, ``exit_code`` included."""

@@ -38,6 +38,11 @@ def pack_site(coordinates: NDArray[np.float64]) -> str:
     ).decode()
 
 
+def unpack_site(packed: str) -> NDArray[np.float64]:
+    """Return the coordinates (k,) that :func:`pack_site` kept."""
+    return np.frombuffer(base64.b64decode(packed), np.int8) / _STEPS
+
+
 def patient_of(facts: Mapping[str, str], study_uid: str, key: str) -> str:
     """Name the patient as the list does, else by the DICOM study, as a pseudonym by the run's ``key``; "": unknown."""
     if facts.get("patient_id"):
@@ -69,8 +74,7 @@ class WholeFolder:
     def add(self, row: int, record: Mapping[str, Any]) -> None:
         """Take in a line about an image."""
         if self._sketch is not None and record.get("site"):
-            packed = np.frombuffer(base64.b64decode(record["site"]), np.int8)
-            self._sketch.add(packed / _STEPS)
+            self._sketch.add(unpack_site(record["site"]))
         elif self._sketch is not None:
             self.untested += record["score"] is not None
         own = record.get("own", record["decision"])

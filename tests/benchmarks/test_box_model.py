@@ -143,3 +143,27 @@ def test_a_site_knows_its_own_patients(box):
         folder = site.sketch()
         folder.add(site.project(rows_))
         assert site.test(folder).differs is differs
+
+
+def test_a_promise_that_test_patients_do_not_confirm_is_taken_back(box):
+    _, certificates = box
+    rng = np.random.default_rng(0)
+    n = 400
+    labels = np.where(np.arange(n) % 2 == 0, "COVID", "Normal")
+    ages = np.where(np.arange(n) < n // 2, "adult", "child")
+    table = pd.DataFrame(
+        {"label": labels, "age_group": ages, "view": "", "patient_id": np.arange(n).astype(str)}
+    )
+    scores = np.where(labels == "COVID", 0.7, 0.3) + rng.normal(0, 0.1, n)
+    val = certificates.Judged(table, np.empty(0), scores, table[:0])
+    groups = certificates.certify_within_groups(val)
+    same, notes = certificates.withdrawn(groups, val)
+    assert notes == []
+    assert same.to_dict() == groups.to_dict()
+    moved = scores + 0.25 * ((labels == "Normal") & (ages == "child"))
+    kept, notes = certificates.withdrawn(groups, certificates.Judged(table, np.empty(0), moved, table[:0]))
+    assert {"child" in note or "label Normal" in note for note in notes} == {True}
+    assert not kept.rule_in.groups["age_group"]["child"].certified
+    assert kept.rule_in.groups["age_group"]["adult"] == groups.rule_in.groups["age_group"]["adult"]
+    assert kept.rule_out == groups.rule_out
+    assert (kept.decide([0.99], {"age_group": ["child"]}) == "review").all()

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -76,7 +77,7 @@ def test_extract_writes_every_row(home):
     result = histcxr(
         "extract", home / "incoming", "--zones", "2", "-o", home / "h.parquet", "--json", home / "h.json"
     )
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 3, result.output
     table, said = pd.read_parquet(home / "h.parquet"), json.loads((home / "h.json").read_text())
     assert len(table) == said["images"]
     assert (table["reason"] == "").sum() == said["usable"] == 20
@@ -121,16 +122,16 @@ def test_calibrate_refuses_a_promise_it_cannot_keep(home):
 
 
 def test_triage_through_the_console(home):
-    """One row an input, nothing but the summary on stderr, exit code 3 because of the broken files."""
+    """One row an input, nothing but the summary on stdout, exit code 3 because of the broken files."""
     command = os.path.join(os.path.dirname(sys.executable), "histcxr")
     options = ["-m", home / "m.histcxr", "-o", home / "w.csv", "--json", home / "t.json"]
     run = subprocess.run([command, "triage", home / "incoming", *options], capture_output=True, text=True)
     assert run.returncode == 3, run.stderr
-    assert run.stdout == ""
+    assert run.stderr == ""
     summary = json.loads((home / "t.json").read_text())
-    assert run.stderr.startswith(f"{summary['total']} inputs, each with one row in")
+    assert run.stdout.startswith(f"{summary['total']} inputs, each with one row in")
     listed = [*summary["reasons"], *summary["skipped"], *summary["notes"]]
-    assert len(run.stderr.splitlines()) == 8 + len(listed)
+    assert len(run.stdout.splitlines()) == 8 + len(listed)
     with open(home / "w.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == summary["total"]
@@ -141,9 +142,15 @@ def test_triage_says_what_is_wrong_with_a_model(home, tmp_path):
     broken = tmp_path / "broken.histcxr"
     broken.mkdir()
     result = histcxr("triage", home / "incoming", "-m", broken, "-o", tmp_path / "w.csv")
+    assert result.exit_code == 2
+    assert "manifest.json: is missing, so this is no saved model; check the path" in result.output
+    shutil.copytree(home / "m.histcxr", broken, dirs_exist_ok=True)
+    (broken / "estimator.skops").write_bytes(b"")
+    result = histcxr("triage", home / "incoming", "-m", broken, "-o", tmp_path / "w.csv")
     assert result.exit_code == 1
-    assert "manifest.json" in result.output
+    assert "estimator.skops" in result.output
     assert not (tmp_path / "w.csv").exists()
+    assert histcxr("models", tmp_path / "nowhere").exit_code == 2
 
 
 def test_models_lists_and_shows(home):

@@ -184,7 +184,7 @@ def test_what_has_no_report_is_named(study, model, tmp_path):
     histcxr("triage", folder, "-m", model, "-o", tmp_path / "w.jsonl", "--no-segment")
     result = histcxr("report", tmp_path / "w.jsonl", "-o", tmp_path / "reports")
     assert result.exit_code == 3
-    assert "1 reports about 1 of 8 files" in result.output
+    assert "1 report about 1 of 8 files" in result.output
     assert (
         "7 left out: not a DICOM file: p0.png, p1.png, p2.png, p3.png, p4.png and 2 more in reports.csv"
         in result.output

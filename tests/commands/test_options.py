@@ -65,7 +65,7 @@ def test_zones_alone_mean_zones_alone(run, arguments, recipe):
         (["--zones", "3"], "'3' is not one of"),
         (["--sensitivity", "95"], "must lie between 0 and 1, e.g. 0.95, got 95"),
         (["--confidence", "1"], "must lie between 0 and 1"),
-        (["--json", "/nowhere/at/all.json"], "Could not open file"),
+        (["--json", "/nowhere/at/all.json"], "/nowhere/at' does not exist"),
     ],
 )
 def test_wrong_options_say_what_is_wanted(run, arguments, message):
@@ -85,7 +85,8 @@ def test_every_command_has_help_with_an_example(run, name):
 def test_unknown_command(run):
     result = run(main, ["diagnose"])
     assert result.exit_code == 2
-    assert "No such command 'diagnose'" in result.output
+    assert "No such command 'diagnose'; see histcxr --help" in result.output
+    assert "No such command 'trian'; did you mean 'train'?" in run(main, ["trian"]).output
 
 
 def test_help_lists_every_command(run):

@@ -62,7 +62,7 @@ def test_train_draws_curves_beside_the_network(home):
 def test_a_network_is_not_replaced_by_accident_and_that_is_said_before_training(home):
     result = histcxr("reference", "train", home / "study", "--epochs", "50", "-o", home / "net.histcxr")
     assert result.exit_code == 2
-    assert "choose another name or ask to overwrite it" in result.output
+    assert "choose another name (-o), or replace it (--overwrite)" in result.output
     assert histcxr("reference", "train", home / "study", "-o", home / "study").exit_code == 2
 
 
@@ -193,16 +193,17 @@ def test_without_keras_one_line_says_what_to_install(home, tmp_path):
     for exit_code, output in wanting:
         assert exit_code == 1
         assert len(output.splitlines()) == 1
-        assert "pip install histcxr[neural]" in output
+        assert "pip install 'histcxr[neural]'" in output
     assert code == 0
     assert "densenet121" in listed
 
 
-def test_a_wrong_json_path_does_not_cost_the_training(home, tmp_path):
+def test_a_wrong_json_path_is_said_before_training(home, tmp_path):
     result = histcxr("reference", "train", home / "study", *TINY, *PROMISE,
-                     "-o", tmp_path / "kept.histcxr", "--json", tmp_path / "nowhere" / "x.json")  # fmt: skip
-    assert result.exit_code != 0
-    assert histcxr("evaluate", home / "study", "-m", tmp_path / "kept.histcxr").exit_code == 0
+                     "-o", tmp_path / "none.histcxr", "--json", tmp_path / "nowhere" / "x.json")  # fmt: skip
+    assert result.exit_code == 2
+    assert "nowhere' does not exist" in result.output
+    assert not (tmp_path / "none.histcxr").exists()
 
 
 def test_evaluate_draws_the_whole_and_each_group(home, tmp_path):

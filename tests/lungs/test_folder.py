@@ -66,6 +66,7 @@ def test_a_bug_stays_with_its_image(mixed, tmp_path, segmenter, monkeypatch):
 def test_an_output_that_exists_is_kept(mixed, tmp_path, segmenter):
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(InputError, match="exists"):
+    (out / "mine.txt").touch()
+    with pytest.raises(InputError, match="holds no earlier run; choose another folder .-o., or start anew"):
         segment_folder(mixed, out, segmenter=segmenter)
     assert segment_folder(mixed, out, segmenter=segmenter, overwrite=True).total == 9

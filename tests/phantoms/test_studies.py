@@ -10,7 +10,7 @@ from histcxr.data.manifest import read_manifest
 from histcxr.data.masks import read_mask
 from histcxr.data.radiograph import check_lungs, read_radiograph
 from histcxr.exceptions import InputError
-from histcxr.phantoms.studies import LAYOUTS, write_study
+from histcxr.phantoms.studies import LAYOUTS, sample_study, write_study
 
 SMALL = {"size": (96, 96), "mask_size": (112, 112)}
 
@@ -81,3 +81,15 @@ def test_gamma_is_another_scanners_curve(tmp_path):
     assert np.array_equal(after, np.rint(255 * (before / 255) ** 0.5))
     with pytest.raises(InputError, match="gamma must be between"):
         write_study(tmp_path / "x", gamma=9)
+
+
+@pytest.mark.parametrize("n_patients", [300, 400])
+def test_a_sample_study_has_enough_sick_patients_to_certify(tmp_path, n_patients):
+    study = sample_study(tmp_path / "s", n_patients=n_patients, size=(64, 64))
+    table = pd.read_csv(study / "manifest.csv").drop_duplicates("patient_id")
+    counts = table.groupby(["split", "label"]).size()
+    assert counts["val"].min() >= 70
+    assert counts["test"].min() >= n_patients // 10
+    assert counts["train"].min() >= 40
+    with pytest.raises(InputError, match="at least 300"):
+        sample_study(tmp_path / "t", n_patients=299)

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from sklearn.dummy import DummyClassifier
 from histcxr.decision.thresholds import rule_out_threshold
 from histcxr.exceptions import HistcxrWarning, InputError, ModelError, OutputError
 from histcxr.features.recipe import Recipe
-from histcxr.store import load_model, model_hash, save_model
+from histcxr.store import installed_versions, load_model, model_hash, save_model
 
 FILES = ["manifest.json", "manifest.sha256", "estimator.skops", "booster-0.json.gz"]
 
@@ -278,6 +279,22 @@ def test_another_major_version_is_refused(saved, forge, package):
 
     with pytest.raises(ModelError, match=rf"saved with {package} 0\.24\.2, .*install {package} 0\.x"):
         load_model(forge(saved, older))
+
+
+def test_another_minor_xgboost_needs_no_word(saved, forge, recwarn):
+    """Its own JSON is read alike, and the probe is compared."""
+    load_model(forge(saved, lambda manifest: manifest["versions"].update(xgboost="3.0.1")))
+    assert not recwarn.list
+
+
+def test_xgboost_without_gpu_code_is_xgboost(model, saved, monkeypatch):
+    def version(package):
+        if package == "xgboost":
+            raise PackageNotFoundError(package)
+        return "3.2.0" if package == "xgboost-cpu" else "1.9.0"
+
+    monkeypatch.setattr("histcxr.store.model.version", version)
+    assert installed_versions(["xgboost"])["xgboost"] == "3.2.0"
 
 
 def test_xgboost_does_not_matter_to_a_model_without_it(plain_model, tmp_path, forge):

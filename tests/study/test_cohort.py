@@ -111,10 +111,14 @@ def test_select_rows():
     assert len(select_rows(table, {"view": ["PA"], "source": ["rsna"]})) == 5
     assert len(select_rows(table, {"view": ["PA", "AP"]})) == 10
     assert select_rows(table, {}).equals(table)
-    with pytest.raises(InputError, match="must name a column"):
-        select_rows(table, {"hospital": ["x"]})
+    with pytest.raises(InputError, match="must name a column.*did you mean 'source'"):
+        select_rows(table, {"sources": ["x"]})
+    with pytest.raises(
+        InputError, match="must name values of the data, got view=pa; it has .*did you mean 'PA'"
+    ):
+        select_rows(table, {"view": ["pa"]})
     with pytest.raises(InputError, match="must leave at least one image"):
-        select_rows(table, {"view": ["LL"]})
+        select_rows(table, {"view": ["PA"], "label": ["Normal"], "patient_id": [table["patient_id"][1]]})
 
 
 def test_description_counts():

@@ -121,7 +121,7 @@ def test_uncertified_is_said_and_rules_nobody_out(manifest):
 def test_one_class_only_is_refused(manifest):
     with pytest.raises(InputError, match="the train part must hold sick and normal radiographs"):
         train(select_rows(manifest, {"label": ["Normal"]}), classifiers="knn", zones=1, trials=0)
-    with pytest.raises(InputError, match="is 'healthy' the label"):
+    with pytest.raises(InputError, match="normal must be a label of the data .*got 'healthy'; it has "):
         train(manifest, classifiers="knn", zones=1, trials=0, normal="healthy")
 
 

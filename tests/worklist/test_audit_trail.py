@@ -113,7 +113,7 @@ def test_another_run_is_refused(path, change):
     content = filled(path, ["a"])
     name = next(iter(change))
     with pytest.raises(
-        InputError, match=rf"belongs to a run with {name} .*choose another output, or overwrite"
+        InputError, match=rf"belongs to a run with {name} .*choose another output .-o., or overwrite"
     ):
         AuditTrail(path, {**HEADER, **change})
     with open(path, "rb") as file:

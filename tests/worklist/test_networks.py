@@ -187,7 +187,7 @@ def test_without_keras_the_command_says_what_to_install(incoming, saved, tmp_pat
     monkeypatch.setitem(sys.modules, "keras", None)
     result = histcxr("triage", incoming, "-m", saved, "-o", tmp_path / "w.csv")
     assert result.exit_code == 1
-    assert "pip install histcxr[neural]" in result.output
+    assert "pip install 'histcxr[neural]'" in result.output
     assert not list(tmp_path.iterdir())
 
 
@@ -218,5 +218,5 @@ def test_reports_follow_a_triage_by_a_network(saved, tmp_path):
     assert {row["study_uid"] for row in rows(tmp_path / "w.csv").values()} == {"1.2.840.7"}
     result = histcxr("report", tmp_path / "w.csv", "-o", tmp_path / "reports")
     assert result.exit_code == 0, result.output
-    assert "1 reports about 2 of 2 files" in result.output
+    assert "1 report about 2 of 2 files" in result.output
     assert b"cnn3" in (tmp_path / "reports" / "SR000001.dcm").read_bytes()

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from histcxr.worklist.rows import (
     Row,
     guarded,
     printable,
+    shown_score,
     unguarded,
     write_rows,
     writer_for,
@@ -108,6 +110,29 @@ def test_names_survive_every_format(names):
 def test_guarding_is_reversible(first, second):
     assert unguarded(guarded(first)) == first
     assert (guarded(first) == guarded(second)) == (first == second)
+
+
+@given(
+    st.floats(0, 1),
+    st.lists(
+        st.floats(0, 1) | st.sampled_from([-np.inf, np.inf, 0.1 + 0.2, 0.123456, 0.12345649999]), max_size=4
+    ),
+    st.booleans(),
+)
+def test_rounding_never_moves_a_score_over_a_threshold(score, limits, beside):
+    if beside:  # as near to a threshold as can be
+        limits = [*limits, np.nextafter(score, 0), np.nextafter(score, 1)]
+    shown = shown_score(score, limits)
+    assert [(shown < t, shown > t) for t in limits] == [(score < t, score > t) for t in limits]
+    assert shown == pytest.approx(score, rel=5.1e-6)
+    if not limits:
+        assert shown == float(f"{score:.6g}")
+
+
+def test_few_digits_are_enough_far_from_thresholds():
+    assert shown_score(0.12345678901234567, [0.5, -np.inf]) == 0.123457
+    assert shown_score(0.12345678901234567, [0.123457]) == 0.1234568
+    assert shown_score(None, [0.5]) is None
 
 
 def test_pandas_reads_the_csv():

@@ -30,7 +30,7 @@ def command(data: Any, seed: int, json_file: str | None, **how: Any) -> None:
 
     with muted_decoders():
         result = audit(data, options.take_reading(how), seed=seed)
-    click.echo(result.text())
+    options.say(result.text())
     options.write_json(json_file, result.to_dict())
     if result.found:
         click.get_current_context().exit(3)

@@ -92,7 +92,7 @@ def command(
     how["reading"] = options.take_reading(how)
     with muted_decoders():
         text, result = _plan(data, **how) if draw is None else _list(str(data), draw, **how)
-    click.echo(text)
+    options.say(text)
     options.write_json(json_file, result)
 
 

@@ -1,0 +1,135 @@
+"""What :func:`histcxr.monitor` found, in words and as a picture; both take its ``to_dict()``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histcxr.files.writing import write_error
+from histcxr.reports.plots import require_matplotlib
+from histcxr.reports.tables import counts_text, markdown_table
+from histcxr.reports.text import DISCLAIMER
+
+__all__ = ["monitor_report", "plot_monitor"]
+
+_BLUE, _RED, _GREY, _ORANGE = "#1f5fa8", "#b3261e", "#767676", "#c77700"
+_SHOWN = 14  # worklists that the table names
+_ASKS = {
+    "site": "Are the images of the certified population?",
+    "change": "Are they what they were in the beginning?",
+    "sensitivity": "Does rule_out keep its promise?",
+    "specificity": "Does rule_in keep its promise?",
+}
+_MEANS = {
+    "site": "UNCERTIFIED SITE: these images are not of the population that certified the thresholds. Certify the model "
+    "on patients of yours (histcxr calibrate).",
+    "change": "THE IMAGES CHANGED, which another share of sick patients does not explain: ask what is new (a device, "
+    "its settings, an export, another hospital's patients), and certify anew on images of today.",
+    "sensitivity": "THE PROMISE OF RULE_OUT IS IN DOUBT: more sick patients are ruled out than it allows. Do not use "
+    "this drawer until the model is certified anew.",
+    "specificity": "THE PROMISE OF RULE_IN IS IN DOUBT: more normal patients are ruled in than it allows. Do not use "
+    "this drawer until the model is certified anew.",
+}
+
+
+def monitor_report(result: Mapping[str, Any]) -> str:
+    """Lay out the last worklists, the four tests, and what they mean."""
+    days, limit = result["days"], result["limit"]
+    rows = [
+        {
+            "worklist": day["worklist"],
+            "images": day["images"],
+            "new patients": day["patients"],
+            **{name: f"{count / max(1, day['images']):.1%}" for name, count in day["drawers"].items()},
+            "not judged": f"{day['unjudged'] / max(1, day['images']):.1%}",
+            "mean score": day["mean_score"],
+            "": "withheld" if day["withheld"] else "",
+        }
+        for day in days[-_SHOWN:]
+    ]
+    before = [f"({len(days) - _SHOWN} worklists before these)"] if len(days) > _SHOWN else []
+    reasons: dict[str, int] = {}
+    for day in days:
+        for code, count in day["reasons"].items():
+            reasons[code] = reasons.get(code, 0) + count
+    tests = [
+        {
+            "": _ASKS[watch["name"]],
+            "evidence against it": f"{watch['evidence'][-1]:.3g} of {limit:g}"
+            if watch["tested"]
+            else "not tested",
+            "alarm": f"since {watch['since']}" if watch["alarm"] else "no",
+        }
+        for watch in result["watches"]
+    ]
+    lines = [
+        f"{len(days)} worklists of {result['model']}, {sum(day['images'] for day in days)} images.",
+        "",
+        *before,
+        markdown_table(rows),
+        "",
+        *([f"Not judged: {counts_text(reasons)}.", ""] if reasons else []),
+        markdown_table(tests),
+        "",
+        f"Evidence of {limit:g} is an alarm. The chance that any of the tests ever gives a false one is at most "
+        f"{result['level']:.0%} in all, however often one looks.",
+        *(f"{watch['name']}: {watch['finding']}." for watch in result["watches"]),
+        *(_MEANS[watch["name"]] for watch in result["watches"] if watch["alarm"]),
+        *(f"Note: {note}." for note in result["notes"]),
+        DISCLAIMER,
+    ]
+    return "\n".join(lines)
+
+
+def plot_monitor(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Draw the days of :func:`histcxr.monitor` (its ``to_dict()``): drawers, refusals, scores, and the evidence.
+
+    Raises
+    ------
+    MissingDependencyError
+        Matplotlib is not installed.
+    OutputError
+        The picture cannot be written.
+    """
+    days, at = result["days"], np.arange(1, len(result["days"]) + 1)
+    images = np.array([day["images"] for day in days])
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 4))
+    below = np.zeros(len(days))
+    for drawer, colour in (("rule_out", _BLUE), ("review", "#d8d8d8"), ("rule_in", _RED)):
+        share = np.array([day["drawers"][drawer] for day in days]) / np.maximum(images, 1)
+        upper.bar(at, share, bottom=below, width=1, color=colour, label=drawer)
+        below += share
+    unjudged = np.array([day["unjudged"] for day in days]) / np.maximum(images, 1)
+    upper.step(at, unjudged, where="mid", color="black", lw=1, label="not judged (of review)")
+    upper.set_ylabel("share of images")
+    scores = [np.nan if day["mean_score"] is None else day["mean_score"] for day in days]
+    middle.plot(at, scores, "o-", ms=3, lw=1, color=_BLUE, label="mean score")
+    middle.set_ylabel("mean score")
+    middle.set_ylim(0, 1)
+    marks = ("o-", "s-", "^-", "v-")
+    for watch, mark, colour in zip(result["watches"], marks, (_BLUE, _ORANGE, _RED, _GREY), strict=True):
+        if watch["tested"]:
+            shown = np.clip(watch["evidence"], 1e-3, 1e6)
+            lower.plot(at, shown, mark, ms=3, lw=1, color=colour, label=watch["name"])
+    lower.axhline(result["limit"], color="black", ls=":", lw=1, label=f"alarm ({result['limit']:g})")
+    lower.set_yscale("log")
+    lower.set_ylabel("evidence")
+    lower.set_xlabel("worklist")
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    for axis in (upper, middle, lower):
+        axis.grid(alpha=0.25)
+        if axis is not middle:
+            axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    try:
+        figure.savefig(path, dpi=130)
+    except OSError as error:
+        raise write_error(path, error) from error
+    return Path(path)

@@ -31,10 +31,12 @@ _PUBLIC = {
     "calibrate": "histcxr.study.certify",
     "adapt": "histcxr.site.adapt",
     "evaluate": "histcxr.study.evaluate",
+    "explore": "histcxr.study.explore",
     "audit": "histcxr.site.audit",
     "triage": "histcxr.worklist.engine",
     "segment": "histcxr.lungs.folder:segment_folder",
     "monitor": "histcxr.site.monitor",
+    "plots": "histcxr.reports:displays",
     "plan": "histcxr.site.plan",
     "plan_auc": "histcxr.site.plan",
     "plan_scores": "histcxr.site.plan",
@@ -67,6 +69,7 @@ if TYPE_CHECKING:  # the same names; tests/test_layers.py compares
     from histcxr.lungs.folder import segment_folder as segment  # noqa: F401 - another name than there
     from histcxr.models.registry import make_classifier as make_classifier
     from histcxr.phantoms.studies import sample_study as sample_study
+    from histcxr.reports import displays as plots  # noqa: F401 - another name than there
     from histcxr.site.adapt import adapt as adapt
     from histcxr.site.audit import audit as audit
     from histcxr.site.labelling import draw_labelling_list as draw_labelling_list
@@ -82,6 +85,7 @@ if TYPE_CHECKING:  # the same names; tests/test_layers.py compares
     from histcxr.store.at_hand import Judgement as Judgement
     from histcxr.study.certify import calibrate as calibrate
     from histcxr.study.evaluate import evaluate as evaluate
+    from histcxr.study.explore import explore as explore
     from histcxr.study.train import TrainingResult as TrainingResult
     from histcxr.study.train import train as train
     from histcxr.study.tune import search_settings as tune  # noqa: F401 - another name than there
@@ -93,7 +97,10 @@ else:  # unseen by checkers, or they would take any name for one of ours
         if name not in _PUBLIC:
             raise AttributeError(f"module 'histcxr' has no attribute {name!r}")
         module, _, original = _PUBLIC[name].partition(":")
-        value = getattr(import_module(module), original or name)
+        place = import_module(module)
+        if not hasattr(place, original or name):  # a module that nobody has loaded yet
+            import_module(f"{module}.{original}")
+        value = getattr(place, original or name)
         globals()[name] = value
         return value
 

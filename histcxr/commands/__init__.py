@@ -19,7 +19,8 @@ from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, did_you
 # command -> (module of histcxr.commands, its function, one line for the list of commands)
 COMMANDS = {
     "demo": ("demo", "command", "Show the whole chain on made-up radiographs."),
-    "extract": ("extract", "command", "Reduce a folder of radiographs to lung histograms."),
+    "explore": ("explore", "explore", "Look at data: a page with classes, histograms, examples, repeats."),
+    "extract": ("explore", "extract", "Reduce a folder of radiographs to lung histograms."),
     "train": ("train", "command", "Train, tune and certify classifiers; save the best."),
     "tune": ("tune", "command", "Search for a classifier's settings; resumable."),
     "calibrate": ("calibrate", "command", "Certify a saved model's thresholds on your own patients."),

@@ -342,6 +342,11 @@ def certified_by_option() -> Any:
     )
 
 
+def report_option(help_text: str) -> Any:
+    """A page to look at."""
+    return click.option("--report", type=OutputPath("file"), metavar="PAGE.html", help=help_text)
+
+
 def json_option() -> Any:
     """The same result for machines."""
     return click.option(

@@ -199,7 +199,7 @@ def _draw(report: dict[str, Any], folder: Path) -> str:
     try:
         folder.mkdir(exist_ok=True)
         plot_history(report, folder / "history.png")
-        plot_calls(report["test"]["classes"], folder / "test.png")
+        plot_calls(report["test"]["classes"], folder / "test.png", f"{report['architecture']}, split test")
     except MissingDependencyError as error:
         folder.rmdir()
         return f"No curves were drawn: {error}"

@@ -48,6 +48,9 @@ NAMED = 5  # files that the terminal names for each reason
     is_flag=True,
     help="Let drawers stand where the folder differs from the hospitals that certified the model; without a promise.",
 )
+@options.report_option(
+    "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
+)
 @options.overwrite_option("Start anew over an earlier worklist of the same name.")
 @options.jobs_option()
 @options.json_option()
@@ -63,6 +66,7 @@ def triage(
     sort: str,
     uids: bool,
     trust_site: bool,
+    report: str | None,
     overwrite: bool,
     jobs: int,
     json_file: str | None,
@@ -81,17 +85,24 @@ def triage(
     """
     from histcxr.data.discovery import find_inputs
     from histcxr.files.decoding import muted_decoders
+    from histcxr.lungs.segmenter import load_segmenter
+    from histcxr.reports.page import check_page, require_page
     from histcxr.reports.text import triage_report
     from histcxr.worklist.engine import triage as sort_folder
+    from histcxr.worklist.pages import write_triage_page
 
+    if report is not None:
+        check_page(report)
+        require_page()
     # What a decoder has to say of a broken file stands in its row; a network's backend only greets.
     with (
         muted_decoders(),
         options.progress_bar("judging", lambda: sum(1 for _ in find_inputs(data, masks))) as show,
     ):
+        loaded = options.read_model(model)
         result = sort_folder(
             data,
-            options.read_model(model),
+            loaded,
             output or default_worklist(data),
             masks=masks,
             segment=not no_segment,
@@ -103,8 +114,14 @@ def triage(
             overwrite=overwrite,
             progress=show,
         )
-    summary = result.to_dict()
+        summary = result.to_dict()
+        if report is not None:
+            finder = None if no_segment else load_segmenter(segmenter)
+            figures = write_triage_page(result, loaded, report, segmenter=finder, n_jobs=jobs)
+            summary["report"] = figures
     options.say(triage_report(summary))
+    if report is not None:
+        options.say(f"Look at {report}")
     options.write_json(json_file, summary)
     ctx.exit(summary["exit_code"])
 

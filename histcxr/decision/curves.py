@@ -80,7 +80,8 @@ def specificity_at_sensitivity(
     return OperatingPoint(threshold, float((values[truth] >= threshold).mean()), span)
 
 
-def _checked(probabilities: ArrayLike, sick: ArrayLike) -> tuple[FloatArray, BoolArray]:
+def checked_probabilities(probabilities: ArrayLike, sick: ArrayLike) -> tuple[FloatArray, BoolArray]:
+    """Return both as arrays of one length, probabilities in [0, 1]; InputError: anything else."""
     values = real_vector(probabilities, "probabilities")
     if values.size == 0 or values.min() < 0 or values.max() > 1:
         raise InputError("probabilities must be at least one number, all in [0, 1]")
@@ -89,7 +90,7 @@ def _checked(probabilities: ArrayLike, sick: ArrayLike) -> tuple[FloatArray, Boo
 
 def brier_score(probabilities: ArrayLike, sick: ArrayLike) -> float:
     """Return the mean squared distance of probabilities from the truth; errors as :func:`reliability_table`."""
-    values, truth = _checked(probabilities, sick)
+    values, truth = checked_probabilities(probabilities, sick)
     return float(((values - truth) ** 2).mean())
 
 
@@ -106,7 +107,7 @@ def reliability_table(
     ``observed``, ``observed_low``, ``observed_high`` (Clopper-Pearson; they want independent patients). InputError:
     wrong shapes, types or values.
     """
-    values, truth = _checked(probabilities, sick)
+    values, truth = checked_probabilities(probabilities, sick)
     edges = np.linspace(0, 1, whole_number(bins, "bins", least=1) + 1)
     place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, edges.size - 2)
     n = np.bincount(place, minlength=edges.size - 1)
@@ -148,7 +149,7 @@ def recalibration(probabilities: ArrayLike, sick: ArrayLike) -> dict[str, float]
     from scipy.special import expit, logit
     from sklearn.linear_model import LogisticRegression
 
-    values, truth = _checked(probabilities, sick)
+    values, truth = checked_probabilities(probabilities, sick)
     if truth.all() or not truth.any():
         raise InputError("sick must hold sick and normal images, or nothing can be calibrated")
     odds = logit(np.clip(values, 1e-6, 1 - 1e-6))

@@ -112,15 +112,19 @@ def write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
     return OutputError(f"{name}: cannot be written ({error.strerror or error})")
 
 
-def encode_image(pixels: NDArray[Any], extension: str = ".png", *, bilevel: bool = False) -> bytes:
+def encode_image(
+    pixels: NDArray[Any], extension: str = ".png", *, bilevel: bool = False, quality: int | None = None
+) -> bytes:
     """Encode an image in the format that the extension names.
 
     ``pixels``: uint8 or uint16 (height, width), grey levels, or (height, width, channels), colours in OpenCV's order
-    (blue first). ``bilevel``: one bit a pixel (PNG only), everything above 0 being white. InputError: unknown format.
+    (blue first). ``bilevel``: one bit a pixel (PNG only), everything above 0 being white; ``quality``: of JPEG, 0 to
+    100. InputError: unknown format.
     """
     import cv2
 
     options = [cv2.IMWRITE_PNG_BILEVEL, 1] if bilevel else []
+    options += [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, quality]
     try:
         done, encoded = cv2.imencode(extension, pixels, options)
     except cv2.error as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections.abc import Mapping
@@ -12,29 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histcxr.exceptions import MissingDependencyError
 from histcxr.files.writing import write_error
+from histcxr.reports.displays import ConfusionDisplay, RocDisplay
+from histcxr.reports.drawing import BLUE as _BLUE
+from histcxr.reports.drawing import GREY as _GREY
+from histcxr.reports.drawing import RED as _RED
+from histcxr.reports.drawing import label_axes, legend_above, require_matplotlib
 
 __all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_trials", "require_matplotlib"]
-
-_BLUE, _RED, _GREY = "#1f5fa8", "#b3261e", "#767676"
-
-
-def require_matplotlib() -> None:
-    """Refuse to begin what ends in a picture where none can be drawn.
-
-    Raises
-    ------
-    MissingDependencyError
-    """
-    try:
-        importlib.import_module("matplotlib")
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"matplotlib is needed to draw plots and cannot be imported ({error}); "
-            "install it with: pip install 'histcxr[report]'",
-            name=error.name,
-        ) from error
 
 
 def _figure(height: float) -> Any:
@@ -65,38 +49,29 @@ def plot_history(report: Mapping[str, Any], path: Path) -> Path:
         if f"val_{name}" in history:
             axis.plot(epochs, history[f"val_{name}"], "o-", ms=3, color=_RED, label="held out")
             axis.axvline(report["best_epoch"], color=_GREY, ls=":", lw=1, label="kept")
-        axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set_ylabel(name)
-        axis.grid(alpha=0.25)
-        axis.legend(fontsize="small")
+        label_axes(axis, "epoch", name)
+        legend_above(axis, 3)
+    learnt = sum(report.get("learnt_from", {}).values())
+    figure.suptitle(
+        f"{report.get('architecture', 'network')}, learnt from {learnt} images", fontsize="medium"
+    )
     figure.savefig(path, dpi=130)
     return path
 
 
-def plot_calls(figures: Mapping[str, Any], path: Path) -> Path:
-    """Draw confusion matrix and ROC curves of :func:`~histcxr.study.evaluate.class_figures`."""
+def plot_calls(figures: Mapping[str, Any], path: Path, about: str = "") -> Path:
+    """Draw confusion matrix and ROC curves of a network's ``classes``; ``about`` names model and data in the title."""
     figure = _figure(4)
     left, right = figure.subplots(1, 2)
-    matrix, names = np.asarray(figures["matrix"]), figures["names"]
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(matrix):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        left.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
-    left.set_xticks(range(len(names)), names, rotation=20, ha="right")
-    left.set_yticks(range(len(names)), names)
-    left.set_xlabel("called")
-    left.set_ylabel("truth")
+    ConfusionDisplay(figures["matrix"], figures["names"]).plot(left)
+    title = ", ".join(filter(None, (about, f"{np.sum(figures['matrix'])} images")))
+    figure.suptitle(title.replace("$", r"\$"), fontsize="medium")
     areas = {row["class"]: row["auc"] for row in figures["classes"]}
-    for name, curve in figures["roc"].items():
-        right.plot(curve["fpr"], curve["tpr"], label=f"{name}, AUC {areas[name]:.3f}")
-    right.plot([0, 1], [0, 1], color=_GREY, ls=":", lw=1)
-    right.set_xlabel("1 - specificity")
-    right.set_ylabel("sensitivity")
-    right.grid(alpha=0.25)
-    if figures["roc"]:
-        right.legend(fontsize="small", loc="lower right")
+    for number, (name, curve) in enumerate(figures["roc"].items()):
+        RocDisplay({**curve, "auc": areas[name]}, f"{name},", number=number).plot(right)
+    if not figures["roc"]:
+        right.set_title("one class only: no ROC curve", loc="left", fontsize="medium")
     figure.savefig(path, dpi=130)
     return path
 
@@ -116,7 +91,8 @@ def plot_evaluation(result: Mapping[str, Any], folder: str | os.PathLike[str]) -
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, figures in parts.items():
-            plot_calls(figures["classes"], files[name])
+            about = f"{result['model']['name']}, split {result['split']}, {name}"
+            plot_calls(figures["classes"], files[name], about)
     except OSError as error:
         raise write_error(folder, error) from error
     return ", ".join(map(str, files.values()))
@@ -132,8 +108,8 @@ def _draw_classifier(left: Any, right: Any, name: str, table: pd.DataFrame) -> N
             axis.plot(
                 fine[x][~whole], fine["score"][~whole], "o", mfc="none", color=_GREY, label="stopped early"
             )
-        axis.grid(alpha=0.25)
-        axis.set_ylabel("AUC, patients not learnt from")
+        label_axes(axis, x, "AUC, patients not learnt from")
+    left.xaxis.get_major_locator().set_params(integer=True)
     defaults = fine[fine["trial"] == 0]
     if len(defaults):
         left.axhline(float(defaults["score"].iloc[0]), color=_GREY, ls=":", lw=1, label="defaults")
@@ -151,6 +127,5 @@ def _draw_classifier(left: Any, right: Any, name: str, table: pd.DataFrame) -> N
         low = fine["score"].min() if len(fine) else 0.5
         left.plot(failed["trial"], [low] * len(failed), "x", color=_RED, label=f"failed ({len(failed)})")
     left.set_xlabel("trial (0: the defaults)")
-    right.set_xlabel("seconds")
-    left.set_title(f"{name}: {len(table)} trials", loc="left")
-    left.legend(fontsize="small")
+    right.set_title(f"{name}: {len(table)} trials", loc="left", fontsize="medium")
+    legend_above(left, 3)

@@ -149,8 +149,8 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
         "",
         "Sensitivity: the sick who are not ruled out. Specificity: the normal who are ruled out. Both by patient, "
         "among the judged; accuracy at a score of 0.5, by image.",
-        *_within_lines(result.get("within", {}), overall),
-        *_calibration_lines(result),
+        *within_lines(result.get("within", {}), overall),
+        *calibration_lines(result),
         "",
         markdown_table(drawers),
         "",
@@ -160,7 +160,7 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
         f"PPV {estimate_text(decisions['ppv'])}: the share of sick among the ruled in{where}.",
         "Where another share of your patients is sick, give it with --prevalence: NPV and PPV change with it.",
         "",
-        thresholds_report(result["thresholds"], result.get("certificates"), _measured(result)),
+        thresholds_report(result["thresholds"], result.get("certificates"), measured_promises(result)),
         "",
         _refused_text(result),
         *seen_lines(result),
@@ -172,7 +172,7 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
     return _closed(lines)
 
 
-def _measured(result: Mapping[str, Any]) -> Measured:
+def measured_promises(result: Mapping[str, Any]) -> Measured:
     """Look up what became of a promise in the result of an evaluation."""
 
     def find(column: str, value: str, kind: str) -> Kept | None:
@@ -199,7 +199,7 @@ def _refused_text(result: Mapping[str, Any]) -> str:
     )
 
 
-def _calibration_lines(result: Mapping[str, Any]) -> list[str]:
+def calibration_lines(result: Mapping[str, Any]) -> list[str]:
     """Say where a score may be read as a probability, and how far off it is here."""
     found, trained = result["overall"]["calibration"], result["model"]["trained_prevalence"]
     if found is None:
@@ -213,7 +213,7 @@ def _calibration_lines(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _within_lines(within: Mapping[str, Mapping[str, Any]], overall: Mapping[str, Any]) -> list[str]:
+def within_lines(within: Mapping[str, Mapping[str, Any]], overall: Mapping[str, Any]) -> list[str]:
     """Say where the AUC is partly, or may be wholly, that of a view or a source."""
     lines = []
     for column, found in within.items():

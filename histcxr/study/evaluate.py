@@ -147,6 +147,7 @@ def evaluate(
     cache: str | PathLike[str] | None = None,
     n_jobs: int = 1,
     progress: bool = False,
+    look: Callable[[Judged], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Measure a model on labelled radiographs that it has not seen.
 
@@ -168,6 +169,9 @@ def evaluate(
         The label that means normal; by default the one that did in training.
     cache, n_jobs, progress
         As in :func:`histcxr.train`.
+    look : callable, optional
+        Looks closer at what was judged, such as :func:`~histcxr.study.evidence.closer_look`; what it returns becomes
+        ``closer``.
 
     Returns
     -------
@@ -208,6 +212,7 @@ def evaluate(
         "remembers": remembers(model),
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
         "certificates": model.training.get("groups"),
+        **({} if look is None else {"closer": dict(look(judged))}),
     }
 
 

@@ -1,0 +1,108 @@
+"""``histcxr explore`` looks at data; ``histcxr extract`` counts them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from histcxr.commands import options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.command()
+@options.data_argument()
+@options.output_option("A folder for the page, its figures and pictures.  [default: explore]", "folder")
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Images to show of each class.",
+)
+@options.overwrite_option("Write into a folder that holds an earlier exploration.")
+@options.lungs_option("either", "given", "found")
+@options.normal_option()
+@options.seed_option()
+@options.jobs_option()
+@options.json_option()
+def explore(
+    data: str,
+    output: str | None,
+    overwrite: bool,
+    jobs: int,
+    json_file: str | None,
+    **how: Any,
+) -> None:
+    """Look at DATA, a folder or CSV of radiographs, before anything is learnt from it.
+
+    Writes a page to look at (index.html, one file), the same figures as numbers (figures.json) and the pictures:
+    classes and sources, what the files are and where they contradict their list, how much of the image the lungs
+    cover, grey levels and histograms of each class, examples, mean images, near-duplicates and patients across splits.
+
+    \b
+    Example:  histcxr explore study -o look
+    """
+    from pathlib import Path
+
+    from histcxr.exceptions import InputError
+    from histcxr.files.decoding import muted_decoders
+    from histcxr.reports.page import require_page
+    from histcxr.study.explore import PAGE
+    from histcxr.study.explore import explore as look
+
+    folder = Path(output or "explore")
+    require_page()  # before the work, not after it
+    if (folder / PAGE).exists() and not overwrite:
+        raise InputError(
+            f"{folder} holds an exploration already; give another folder with -o, or --overwrite"
+        )
+    with muted_decoders():
+        found = look(data, n_jobs=jobs, progress=options.show_progress(), **how)
+    figures = found.to_dict()
+    found.write(folder)
+    options.say(
+        f"{figures['images']} images in {len(figures['classes'])} classes, {figures['usable']} usable"
+    )
+    for note in figures["notes"]:
+        options.say(f"- {note}")
+    options.say(f"Look at {folder / PAGE}")
+    options.write_json(json_file, figures)
+
+
+@click.command()
+@options.manifest_options(labels=False)
+@options.output_option("The table to write: .parquet, .csv or .npz by its name.", "file", required=True)
+@options.zones_option()
+@options.bands_option()
+@options.lungs_option("either", "given", "found", default="either")
+@options.cache_option()
+@options.jobs_option()
+@options.json_option()
+def extract(data: pd.DataFrame, output: str, jobs: int, json_file: str | None, **how: Any) -> None:
+    """Reduce DATA, a folder or CSV of radiographs, to 256-bin lung histograms.
+
+    Every image becomes a row; one that cannot be used has zeros for counts and says why in `reason`.
+
+    \b
+    Example:     histcxr extract study --zones 6 -o histograms.parquet
+    Exit codes:  0 every image counted, 3 some are not usable, 2 wrong usage, 1 failure
+    """
+    from histcxr.features.extraction import check_format, extract_features, write_features
+
+    check_format(output)  # before the work, not after it
+    features = extract_features(data, n_jobs=jobs, progress=options.show_progress(), **how)
+    write_features(features, output)
+    usable = int(features.usable.sum())
+    unusable = features.table.loc[~features.usable, "reason"].value_counts()
+    reasons = {str(code): int(count) for code, count in unusable.items()}
+    options.say(f"{usable} of {len(features)} radiographs reduced to histograms in {output}")
+    for code, count in reasons.items():
+        options.say(f"  {count} not usable: {code}")
+    options.write_json(
+        json_file, {"output": output, "images": len(features), "usable": usable, "reasons": reasons}
+    )
+    if usable < len(features):
+        click.get_current_context().exit(3)

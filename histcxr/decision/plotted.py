@@ -1,0 +1,152 @@
+"""Curves over thresholds and prevalences, ready for JSON and for plots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from histcxr.checks import BoolArray, FloatArray, open_unit, scores_and_sick, whole_number
+from histcxr.decision.auc import auc
+from histcxr.decision.curves import (
+    brier_score,
+    checked_probabilities,
+    expected_calibration_error,
+    recalibration,
+    reliability_table,
+)
+from histcxr.decision.drawers import confusion
+from histcxr.decision.intervals import Record, draw_statistic
+from histcxr.exceptions import InputError
+
+# Where curves are told, from 0 to 1.
+_GRID: Final = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class RocCurve(Record):
+    """A ROC curve: ``tpr`` (sensitivity) at ``fpr`` (1 - specificity) for ``thresholds``, from strict to lenient.
+
+    ``low`` and ``high`` are the ends of the sensitivity's 95 % interval at each 1 - specificity of the ``grid``
+    (pointwise, patient bootstrap); ``auc`` with ``auc_low`` and ``auc_high`` as :func:`~histcxr.decision.auc.auc`
+    gives them. The first threshold, infinity, is left out of ``thresholds``, so that JSON can hold them.
+    """
+
+    fpr: list[float]
+    tpr: list[float]
+    thresholds: list[float]
+    grid: list[float]
+    low: list[float]
+    high: list[float]
+    auc: float
+    auc_low: float
+    auc_high: float
+
+
+def roc(
+    scores: ArrayLike,
+    sick: ArrayLike,
+    *,
+    patient_ids: ArrayLike | None = None,
+    confidence: float = 0.95,
+    draws: int = 300,
+    seed: int = 0,
+) -> RocCurve:
+    """Return the ROC curve of scores (n,), by image; InputError: as :func:`~histcxr.decision.auc.auc`."""
+    from sklearn.metrics import roc_curve
+
+    values, truth = scores_and_sick(scores, sick)
+    fpr, tpr, thresholds = roc_curve(truth, values)
+    area = auc(values, truth, patient_ids=patient_ids, confidence=confidence)
+
+    def at_grid(drawn: FloatArray, labels: BoolArray) -> tuple[float, ...]:
+        x, y, _ = roc_curve(labels, drawn)
+        return tuple(np.interp(_GRID, x, y).tolist())
+
+    drawn = draw_statistic(at_grid, [values, truth], truth, patient_ids, draws=draws, seed=seed)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    lists = {"fpr": fpr, "tpr": tpr, "thresholds": thresholds[1:], "grid": _GRID, "low": low, "high": high}
+    return RocCurve(
+        **{name: values.tolist() for name, values in lists.items()},
+        auc=area.value,
+        auc_low=area.low,
+        auc_high=area.high,
+    )
+
+
+def score_spread(scores: ArrayLike, sick: ArrayLike, *, bins: int = 40) -> dict[str, Any]:
+    """Count scores in [0, 1], shape (n,), in equal bins: ``edges``, and images of the ``normal`` and the ``sick``."""
+    values, truth = checked_probabilities(scores, sick)
+    edges = np.linspace(0, 1, whole_number(bins, "bins", least=1) + 1)
+    counts = {
+        name: np.histogram(values[truth == own], edges)[0] for name, own in (("normal", 0), ("sick", 1))
+    }
+    return {"edges": edges.round(6).tolist(), **{name: count.tolist() for name, count in counts.items()}}
+
+
+def calibration(scores: ArrayLike, sick: ArrayLike, *, bins: int = 10) -> dict[str, Any]:
+    """Say how probabilities of being sick, shape (n,), meet the truth, ready for JSON.
+
+    ``bins`` as :func:`~histcxr.decision.curves.reliability_table`; ``brier``; ``error``, the expected calibration
+    error; and what :func:`~histcxr.decision.curves.recalibration` returns, of which ``in_the_large`` and ``slope`` are
+    None where a class is missing.
+    """
+    values, truth = checked_probabilities(scores, sick)
+    both = truth.any() and not truth.all()
+    lone = {
+        "predicted": float(values.mean()),
+        "observed": float(truth.mean()),
+        "in_the_large": None,
+        "slope": None,
+    }
+    return {
+        "bins": [
+            {str(key): value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
+            for row in reliability_table(values, truth, bins=bins).to_dict("records")
+        ],
+        "brier": brier_score(values, truth),
+        "error": expected_calibration_error(values, truth, bins=bins),
+        **(recalibration(values, truth) if both else lone),
+    }
+
+
+def decision_curve(scores: ArrayLike, sick: ArrayLike, *, prevalence: float | None = None) -> dict[str, Any]:
+    """Return net benefits over the threshold probability (Vickers and Elkin, Medical Decision Making 26, 2006).
+
+    Whoever works up a patient from a probability t on holds a false alarm for t / (1 - t) of a missed patient. ``at``
+    are such t; ``model``, ``treat_all`` the net benefit, in true positives a patient, of the scores (n,) and of working
+    everybody up, at a ``prevalence`` (by default as in the data). Ready for JSON.
+    """
+    values, truth = scores_and_sick(scores, sick)
+    share = float(truth.mean()) if prevalence is None else open_unit(prevalence, "prevalence")
+    at = _GRID[1:-1]
+    called = np.sort(values[truth]), np.sort(values[~truth])
+    caught, alarms = (1 - one.searchsorted(at) / one.size for one in called)
+    odds = at / (1 - at)
+    return {
+        "at": at.round(6).tolist(),
+        "model": (caught * share - alarms * (1 - share) * odds).tolist(),
+        "treat_all": (share - (1 - share) * odds).tolist(),
+        "prevalence": share,
+    }
+
+
+def predictive_values(positive: ArrayLike, sick: ArrayLike, *, kind: str = "npv") -> dict[str, Any]:
+    """Return the NPV or PPV (``kind``) of calls, bool (n,), over the ``prevalence``, with its 95 % interval.
+
+    ``value, low, high`` as :meth:`histcxr.decision.drawers.Confusion.npv` gives them at each; ``here``: the data's own
+    share of sick. Ready for JSON. InputError: another kind, a missing class, or nobody who is called so.
+    """
+    if kind not in ("npv", "ppv"):
+        raise InputError(f"kind must be npv or ppv, got {kind!r}")
+    counts = confusion(positive, sick)
+    found = [getattr(counts, kind)(float(share)) for share in _GRID[1:-1]]
+    return {
+        "kind": kind,
+        "prevalence": _GRID[1:-1].round(6).tolist(),
+        **{name: [getattr(one, name) for one in found] for name in ("value", "low", "high")},
+        "here": (counts.tp + counts.fn) / (counts.tp + counts.fn + counts.tn + counts.fp),
+    }

@@ -1,0 +1,1 @@
+"""What each page shows, from the figures that its JSON has."""

@@ -1,0 +1,1 @@
+"""What an exploration reads and checks; :mod:`histcxr.study.explore` puts it together."""

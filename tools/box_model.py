@@ -301,7 +301,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     overall, figures = measured(model, manifest, reading)
     print("\nTest patients, full radiographs and lungs alone, by group:\n")
     print(figures_table(figures))
-    card = {"sources": SOURCES, "limits": [*LIMITS, *taken_back], "groups": figures, "promises": kept}
+    card = {
+        "sources": SOURCES,
+        "limits": LIMITS,
+        "groups": figures,
+        "promises": kept,
+        "taken_back": taken_back,
+    }
     model = replace(model, metrics={"test": overall}, card=card)
     path = save_model(model, given.output, overwrite=True)
     size = sum(file.stat().st_size for file in path.iterdir())

@@ -41,6 +41,7 @@ def model_card(description: Mapping[str, Any]) -> str:
         "## Promises",
         thresholds_report(description["thresholds"], training.get("groups"), kept),
         *(["", "Measured on the test patients, each judged by the image alone."] if kept else []),
+        *(f"- {note}" for note in card.get("taken_back", ())),
         *_who_certified(training),
         "",
         "## Data",

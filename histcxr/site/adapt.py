@@ -41,7 +41,7 @@ from histcxr.models.adapted import (
 )
 from histcxr.site.adapt_report import not_shown
 from histcxr.store import Model, ReferenceModel, SavedModel
-from histcxr.study.certify import Promise, certified, unseen
+from histcxr.study.certify import Promise, card_of_other_thresholds, certified, unseen
 from histcxr.study.cohort import Cohort, Data, Reading, check_columns, labelled_manifest
 from histcxr.study.seen import remember
 
@@ -237,8 +237,7 @@ def adapt(
         fit, adapted, learnt = half, halved, judged.part(first)
         mine = ~np.isin(cohort.patients, judged.patients[first])
         scores[~refused & mine] = untouched
-    # What stands on the card about groups and promises was measured at other thresholds.
-    card = {key: value for key, value in model.card.items() if key not in ("groups", "promises")}
+    card = card_of_other_thresholds(model.card)
     ready = replace(adapted, training=_papers(model, cohort, about, fit, certificate), card=card)
     return Adaptation(
         model=certified(ready, cohort.part(mine), promise, by, scores=scores[mine]),

@@ -134,6 +134,11 @@ def _worth(model: SavedModel, cohort: Cohort, scores: NDArray[np.float64]) -> di
     return {name: one.value if one else None for name, one in worth.items()}
 
 
+def card_of_other_thresholds(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card without what was measured at the thresholds it came with."""
+    return {key: value for key, value in card.items() if key not in ("groups", "promises", "taken_back")}
+
+
 def calibrate(
     model: SavedModel,
     data: Data,
@@ -197,9 +202,9 @@ def calibrate(
     promise = Promise(sensitivity, specificity, confidence)
     training["val"] = about
     training = remember(training, {"val": cohort})
-    # What stands on the card about groups was measured at other thresholds.
-    card = {key: value for key, value in model.card.items() if key != "groups"}
-    found = certified(replace(model, training=training, card=card), cohort, promise, by)
+    found = certified(
+        replace(model, training=training, card=card_of_other_thresholds(model.card)), cohort, promise, by
+    )
     if not found.rule_out.certified and not found.rule_in.certified:
         raise InputError(f"{found.rule_out.message}; {found.rule_in.message}")
     return found

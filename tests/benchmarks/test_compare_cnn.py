@@ -113,6 +113,7 @@ def test_training_seconds_belong_to_file_and_classifier(tmp_path):
     assert found["bands", "svm"] == 70
 
 
+@pytest.mark.all_networks  # half a minute; what it is made of is tested above
 def test_the_script_as_a_whole(home, tmp_path):
     command = [sys.executable, "-m", "benchmarks.quality.compare_cnn", "--data", home.data]
     command += ["--histogram", home.folder / "knn.histcxr", "--reference", home.folder / "net.histcxr"]

@@ -134,5 +134,6 @@ def main() -> None:
     \b
     Start here:   histcxr triage FOLDER
                   histcxr demo -o demo_output
-    Exit codes:   0 done, 1 failure, 2 wrong usage or input, 3 done but some files need attention
+    Exit codes:   0 done, 1 failure, 2 wrong usage or input,
+                  3 done but some files need attention
     """

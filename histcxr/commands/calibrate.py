@@ -34,7 +34,7 @@ def command(model: str | None, output: str, overwrite: bool, json_file: str | No
     network, judges another hospital's radiographs. Patients whom it was trained on are left out.
 
     \b
-    Example:  histcxr calibrate our_patients -m model.histcxr -o ours.histcxr --sensitivity 0.98
+    Example:  histcxr calibrate our_patients -o ours.histcxr --sensitivity 0.98
     """
     from histcxr.files.decoding import muted_decoders
     from histcxr.reports.tables import certified_lines, seen_lines, thresholds_report

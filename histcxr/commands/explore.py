@@ -88,7 +88,8 @@ def extract(data: pd.DataFrame, output: str, jobs: int, json_file: str | None, *
 
     \b
     Example:     histcxr extract study --zones 6 -o histograms.parquet
-    Exit codes:  0 every image counted, 3 some are not usable, 2 wrong usage, 1 failure
+    Exit codes:  0 every image counted, 3 some are not usable,
+                 2 wrong usage, 1 failure
     """
     from histcxr.features.extraction import check_format, extract_features, write_features
 

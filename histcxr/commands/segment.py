@@ -27,7 +27,8 @@ def segment(
     \b
     Example:     histcxr segment incoming -o lungs
                  histcxr triage incoming --masks lungs/masks
-    Exit codes:  0 all segmented, 3 some have no mask or there was no image, 2 wrong usage, 1 failure
+    Exit codes:  0 all segmented, 3 some have no mask or there was no image,
+                 2 wrong usage, 1 failure
     """
     from histcxr.data.discovery import find_inputs
     from histcxr.files.decoding import muted_decoders

@@ -79,9 +79,10 @@ def triage(
 
     \b
     Example:     histcxr triage incoming
-                 histcxr triage incoming -m model.histcxr -o worklist.csv --sort urgency
+                 histcxr triage incoming -m model.histcxr --sort urgency
                  histcxr triage incoming -m net.histcxr -o worklist.csv
-    Exit codes:  0 all judged, 3 some files need attention, 2 wrong usage, 1 failure
+    Exit codes:  0 all judged, 3 some files need attention,
+                 2 wrong usage, 1 failure
     """
     from histcxr.data.discovery import find_inputs
     from histcxr.files.decoding import muted_decoders
@@ -154,7 +155,8 @@ def report(ctx: click.Context, worklist: str, output: str, audit: str | None, js
 
     \b
     Example:     histcxr report worklist.csv -o reports
-    Exit codes:  0 every file is in a report, 3 some are not, 2 wrong usage, 1 failure
+    Exit codes:  0 every file is in a report, 3 some are not,
+                 2 wrong usage, 1 failure
     """
     from histcxr.worklist.study_reports import TABLE, write_study_reports
 

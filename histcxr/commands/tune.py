@@ -75,8 +75,8 @@ def command(
     command goes on where a network's search stopped.
 
     \b
-    Example:  histcxr tune study --classifier lenet --zones 6 --trials 30 -o lenet-search
-              histcxr train study --classifier lenet --zones 6 --tuned lenet-search -o model.histcxr
+    Example:  histcxr tune study --classifier lenet --zones 6 -o search
+              histcxr train study --classifier lenet --zones 6 --tuned search
     """
     from pathlib import Path
 

@@ -22,6 +22,7 @@ from histcxr import __version__
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.files.writing import encode_image, replacing
 from histcxr.reports.drawing import BLUE, Display, require_matplotlib
+from histcxr.reports.tables import interval_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +99,7 @@ def figure_text(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, Mapping):
-        return f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
+        return interval_text(value["value"], value["low"], value["high"])
     return (
         f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
     )

@@ -217,7 +217,7 @@ def certified_lines(certified: Mapping[str, Any]) -> list[str]:
     by = [
         f"by {name}: {counts_text(counts)}"
         for name, counts in certified.items()
-        if isinstance(counts, Mapping) and not name.startswith("among")
+        if isinstance(counts, Mapping) and not name.startswith(("among", "unusable"))
     ]
     lines = [
         f"Certified on {certified['images']} images of {certified['patients']} patients ({certified['sick']} sick "
@@ -225,6 +225,10 @@ def certified_lines(certified: Mapping[str, Any]) -> list[str]:
         f"Not judged, so not among them: {certified['refused']} images "
         f"({certified['refused_sick']} sick). A triage sends them to review.",
     ]
+    if unusable := certified.get("unusable"):
+        lines.append(
+            f"Not usable, so not counted at all: {counts_text(unusable)}. A triage sends them to review, too."
+        )
     judged, everybody = certified["among_judged"], certified["among_all"]
     for figure, name in (
         ("sensitivity", "Sensitivity of rule_out"),

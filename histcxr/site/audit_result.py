@@ -114,7 +114,7 @@ def _verdict(result: Audit) -> Iterator[str]:
     elif result.copies.found:
         yield "FOUND: the parts of the data are not apart."
     else:
-        yield "Nothing found."
+        yield "Nothing found." if result.answers else "Nothing was asked, so nothing is known."
     for probe in dict.fromkeys(one.probe for one in result.findings):
         yield (
             f"- {_WORDS[probe]}: "

@@ -23,8 +23,10 @@ import numpy as np
 from histcxr.data.manifest import is_sick
 from histcxr.decision.intervals import proportion
 from histcxr.decision.sequential import (
+    FIRST,
     LEVEL,
     LIMIT,
+    SCALES,
     TOLERANCE,
     ChangeTest,
     p_value_evidence,
@@ -209,7 +211,7 @@ class ImageTests:
         if self._site is None:
             found = ["the model does not know what its certified patients look like (histcxr calibrate)"] * 2
         else:
-            found = ["too few new patients so far"] * 2
+            found = [f"too few new patients so far: it takes {n}" for n in (LEAST_IMAGES, FIRST + SCALES[0])]
         if self._last is not None:
             found[0] = (
                 f"the last {self._last.images} patients' squared distance from the certified ones is "

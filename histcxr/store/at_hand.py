@@ -92,8 +92,8 @@ def _judgement(
     notes += model.caveats(int(mask is None), load_segmenter().digest)
     try:
         score = _score(model, pixels, mask)
-    except UnjudgeableError as error:
-        return Judgement(REVIEW, None, error.reason, error.explanation, tuple(notes))
+    except UnjudgeableError as error:  # no threshold was asked: the notes are about thresholds
+        return Judgement(REVIEW, None, error.reason, error.explanation)
     columns = {column: np.array([value], object) for column, value in known.items()}
     return Judgement(str(model.drawers(np.array([score]), columns)[0]), score, notes=tuple(notes))
 
@@ -163,7 +163,10 @@ def _facts(model: Any) -> dict[str, str]:
     facts |= {name: str(seen[name]) for name in ("zones", "region", "size") if name in seen}
     if bands := seen.get("bands"):
         facts["bands"] = str(len(bands))
+    groups = getattr(model, "groups", None)
     for kind, sign in (("rule_out", "<"), ("rule_in", ">")):
         choice = getattr(model, kind)
-        facts[kind] = f"{sign} {choice.threshold:.4f}" if choice.certified else "not certified"
+        # Of an image alone nothing else is known: then the strictest threshold of the groups decides.
+        limit = choice.threshold if groups is None else float(getattr(groups, kind).limits({}, 1)[0])
+        facts[kind] = f"{sign} {limit:.4f}" if choice.certified else "not certified"
     return facts

@@ -322,7 +322,7 @@ class ReferenceModel(_Common):
         if self.inputs.region != "full" and found and segmenter != certified:
             notes.append(
                 f"the lungs of {found} images were found by a network, and the thresholds were certified with other "
-                "masks: certify them anew with histcxr reference calibrate --lungs found"
+                "masks: certify them anew with histcxr calibrate --lungs found"
             )
         return tuple(notes)
 

@@ -66,11 +66,12 @@ def certified(
     """Return the model with thresholds, groups and site as a cohort that it has not seen certifies them.
 
     Images that the model refuses are not scored in a triage, so they do not certify; ``training["certified"]`` says
-    who did, how many were refused, and the sensitivity and specificity at the thresholds among the judged and among
-    all, where a refused image goes to review. With ``by``, every group of these columns is certified by itself; the
-    thresholds over all patients then have their share of the confidence. ``also`` belongs to the same population,
-    which is described (``training["site"]``) but certifies nothing. ``scores`` (n,) are the images' out of fold, where
-    the model was fitted to this very cohort (:mod:`histcxr.decision.out_of_fold`); by default the model's own.
+    who did, how many were refused, how many could not be used (``unusable``, by reason), and the sensitivity and
+    specificity at the thresholds among the judged and among all, where a refused image goes to review. With ``by``,
+    every group of these columns is certified by itself; the thresholds over all patients then have their share of the
+    confidence. ``also`` belongs to the same population, which is described (``training["site"]``) but certifies
+    nothing. ``scores`` (n,) are the images' out of fold, where the model was fitted to this very cohort
+    (:mod:`histcxr.decision.out_of_fold`); by default the model's own.
     InputError: ``by`` names a column that the data do not have, or the cohort holds patients whom a labelling list drew
     by score.
     """
@@ -104,6 +105,7 @@ def certified(
         **judged.describe(),
         "refused": int(refused.sum()),
         "refused_sick": int(cohort.sick[refused].sum()),
+        "unusable": dict(cohort.unusable),
         "among_judged": _worth(model, judged, own),
         "among_all": _worth(model, cohort, scores),
         "by": list(by),

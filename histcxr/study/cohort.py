@@ -272,10 +272,11 @@ def split_cohort(cohort: Cohort, *, seed: int = 0) -> tuple[dict[str, Cohort], l
         out = np.isin(cohort.patients, cohort.patients[twins])
         # Patients who stand in one part alone by now, so that nobody of a later part is lost.
         notes.append(
-            f"{int(out.sum())} images were left out: {int(twins.sum())} of them are near-duplicates of images in a "
-            "later part (train before val before test), the others are of the same patients"
+            f"images left out: {int(twins.sum())}, near-duplicates of images in a later part (train before val before "
+            f"test), and {int(out.sum() - twins.sum())} more of the same patients"
         )
         cohort, split = cohort.part(~out), split[~out]
+    cohort = replace(cohort, unusable={})  # of which part they were is not known
     return {part: cohort.part(split == part) for part in SPLITS}, notes
 
 

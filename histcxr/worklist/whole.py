@@ -179,6 +179,7 @@ class WholeFolder:
             )
         elif found.differs:
             what = ", ".join(f"{name} {size:+.1f}" for name, size in found.differences.items())
+            chance = f"{found.p_value:.3f}" if found.p_value >= 0.001 else "below 0.001"
             done = (
                 "trusted as asked, so the drawers stand, without a promise"
                 if self.trusted
@@ -187,7 +188,7 @@ class WholeFolder:
             )
             notes.append(
                 "UNCERTIFIED SITE: these images differ from those that the thresholds were certified on by more than "
-                f"hospitals differ within themselves (squared distance {found.distance:.1f}, p {found.p_value:.3f}; in "
+                f"hospitals differ within themselves (squared distance {found.distance:.1f}, p {chance}; in "
                 f"standard deviations: {what}), {done}"
             )
         return notes

@@ -80,6 +80,7 @@ def test_every_command_has_help_with_an_example(run, name):
     assert result.exit_code == 0, result.output
     assert f"histcxr {name}" in result.output.split("Options:")[0]
     assert "Example" in result.output
+    assert max(map(len, result.output.splitlines())) <= 80  # a terminal's width
 
 
 def test_unknown_command(run):

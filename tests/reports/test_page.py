@@ -38,7 +38,7 @@ def test_two_plots_on_a_page_share_no_identifier():
         (None, "–"),
         (0.12345, "0.123"),
         (12345, "12,345"),
-        ({"value": 0.5, "low": 0.4, "high": 0.6}, "0.500 (0.400–0.600)"),
+        ({"value": 0.5, "low": 0.4, "high": 0.6}, "0.500 (0.400-0.600)"),
     ],
 )
 def test_numbers_as_people_write_them(value, text):

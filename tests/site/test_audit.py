@@ -41,6 +41,12 @@ def clean(studies):
     return audit(studies("clean"), recipe=RECIPE)
 
 
+def test_where_nothing_was_asked_nothing_is_said_to_be_clean(studies):
+    few_of_each = audit(studies("clean").groupby("label").head(10).reset_index(drop=True), recipe=RECIPE)
+    assert few_of_each.verdict[0] == "Nothing was asked, so nothing is known."
+    assert not few_of_each.found
+
+
 def test_clean_data_are_silent(clean):
     assert not clean.found
     assert not clean.findings

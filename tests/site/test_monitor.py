@@ -184,6 +184,7 @@ def test_another_site_is_an_alarm_from_the_first_days(stream, model):
     assert found["site"].alarm
     assert not found["change"].alarm
     assert "distance" in found["site"].finding
+    assert found["change"].finding == "too few new patients so far: it takes 500"
 
 
 @pytest.mark.parametrize("audited", [1, 5])

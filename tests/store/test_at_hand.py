@@ -44,6 +44,7 @@ def test_pixels_are_judged_as_the_files_of_a_triage(boxed, phantoms, tmp_path, m
         if found.score is None:
             assert found.drawer == "review"
             assert found.explanation
+            assert not found.notes  # which are about thresholds, and none was asked
             with pytest.raises(UnjudgeableError, match=found.reason.sentence[:20]):
                 boxed.predict_proba(one, mask)
         else:
@@ -80,6 +81,10 @@ def test_a_model_shows_itself_in_a_line_and_a_card(boxed, make_model):
     assert boxed.rule_out.message in card
     assert "not a medical device" in card
     assert load_model() is boxed
+    # Its thresholds are those that decide where nothing but the image is known.
+    deciding = {kind: float(getattr(boxed.groups, kind).limits({}, 1)[0]) for kind in ("rule_out", "rule_in")}
+    assert deciding["rule_out"] < boxed.rule_out.threshold
+    assert f"rule_out < {deciding['rule_out']:.4f}, rule_in > {deciding['rule_in']:.4f}" in repr(boxed)
     from sklearn.linear_model import LogisticRegression
 
     sly = make_model(LogisticRegression(), name="<script>alert(1)</script>")

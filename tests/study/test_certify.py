@@ -1,9 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 import histcxr
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.exceptions import InputError
+from histcxr.files.writing import write_image
 from histcxr.reports.card import model_card
 from histcxr.reports.tables import certified_lines, thresholds_report
 from histcxr.reports.text import evaluation_report
@@ -71,7 +73,7 @@ def with_views(manifest):
     return manifest.assign(view=np.where(odd, "AP", "PA"))
 
 
-def test_refused_images_do_not_certify_and_are_counted(result, manifest, monkeypatch):
+def test_refused_images_do_not_certify_and_are_counted(result, manifest, monkeypatch, tmp_path):
     model = result.models["knn"]
     monkeypatch.setattr(Model, "unfamiliar", lambda self, counts: np.arange(len(counts)) % 8 == 0)
     found = calibrate(model, manifest, sensitivity=0.8, confidence=0.8)
@@ -81,7 +83,16 @@ def test_refused_images_do_not_certify_and_are_counted(result, manifest, monkeyp
     assert found.rule_out.n < model.rule_out.n
     # A refused image goes to review: nobody is ruled out for it.
     assert about["among_all"]["sensitivity"] >= about["among_judged"]["sensitivity"] >= 0.8
+    lost = tmp_path / "blank.png"
+    write_image(lost, np.zeros((64, 64), np.uint8))
+    row = {**manifest[manifest["split"] == "val"].iloc[0], "image": str(lost), "patient_id": "blank"}
+    more = pd.concat([manifest, pd.DataFrame([row])], ignore_index=True)
+    found = calibrate(model, more, sensitivity=0.8, confidence=0.8)
+    about = found.training["certified"]
+    assert sum(about["unusable"].values()) == 1
     text = "\n".join(certified_lines(about))
+    assert f"so not counted at all: 1 {next(iter(about['unusable']))}." in text
+    assert "by unusable" not in text
     assert f"{about['refused']} images ({about['refused_sick']} sick)" in text
     assert f"{about['among_judged']['sensitivity']:.3f} among the judged" in text
 

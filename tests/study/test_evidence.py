@@ -111,7 +111,7 @@ def test_the_page_shows_the_figures_of_the_json(evaluated, tmp_path):
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
     for point in evaluated["closer"]["operating"].values():
         for name in ("sensitivity", "specificity"):
-            assert f"{point[name]['value']:.3f} ({point[name]['low']:.3f}–{point[name]['high']:.3f})" in page
+            assert f"{point[name]['value']:.3f} ({point[name]['low']:.3f}-{point[name]['high']:.3f})" in page
     assert page.count('<svg role="img"') == len(displays(evaluated))
     assert page.count(">open<") > 10  # nobody pretends to know what only authors do
 

@@ -106,5 +106,6 @@ def test_twins_across_parts_are_said_and_left_out_of_the_earlier(study, tmp_path
     cohort = read_cohort(pd.concat([study, twins], ignore_index=True), Recipe(1))
     parts, notes = split_cohort(cohort)
     assert "near-duplicates of images in a later part" in notes[-1]
+    assert "images left out: 2, near-duplicates" in notes[-1]
     assert not {"twin0", "twin1"} & set(parts["train"].patients)
     assert len(parts["test"]) == (study["split"] == "test").sum()

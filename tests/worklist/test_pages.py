@@ -68,6 +68,8 @@ def test_its_figures_are_those_of_the_summary(triaged):
     assert figures["groups"]["review"] + figures["groups"]["not judged"] == summary.drawers["review"]
     for drawer, count in summary.drawers.items():
         assert re.search(rf'{drawer}</span></td><td class="n">{count}</td>', page)
+    for kind, count in summary.skipped.items():
+        assert f"Skipped: {count} {kind}" in page
     limit = figures["thresholds"]["rule_out"]["threshold"]
     assert f"left:{100 * limit:.1f}%" in page
 

@@ -77,6 +77,7 @@ def test_a_folder_of_another_site_is_withheld_whatever_its_share_of_sick(certifi
         assert summary.unjudged == 0  # they were judged: the promise is what is missing
         report = triage_report(summary.to_dict())
         assert "UNCERTIFIED SITE" in report
+        assert "p below 0.001" in report
         assert "histcxr adapt or calibrate" in report
         codes = [row["reason_code"] for row in rows_of(tmp_path / f"w{share}.csv").values()]
         assert "uncertified_site" in codes

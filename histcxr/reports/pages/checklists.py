@@ -82,6 +82,10 @@ def checklist(result: Mapping[str, Any], software: str) -> list[dict[str, Any]]:
     ]
 
 
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _answers(result: Mapping[str, Any], software: str) -> dict[str, str]:
     """Say in a sentence each what the run knows."""
     overall, model, closer = result["overall"], result["model"], result["closer"]
@@ -101,7 +105,7 @@ def _answers(result: Mapping[str, Any], software: str) -> dict[str, str]:
         "model": f"{model['name']}, hash {model['hash'][:12] or 'not saved'}",
         "data": "",
         "excluded": f"{seen} images left out, whose patients the model was trained or certified on",
-        "input": f"{inputs} {model[inputs]}",
+        "input": "; ".join(f"{name}: {_listed(value)}" for name, value in model[inputs].items()),
         "unusable": f"not judged, sent to review: {reasons or 'none'}",
         "split": f"split {result['split']}",
         "seen": "patients that the model remembers are left out" if result["remembers"] else "",

@@ -268,3 +268,14 @@ def seen_lines(result: Mapping[str, Any]) -> list[str]:
         f"({seen['equal_pixels']} by equal pixels, {seen['near_duplicates']} as near-duplicates, "
         f"{seen['same_patient']} because their patient is known)."
     ]
+
+
+def site_lines(site: Mapping[str, Any] | None) -> list[str]:
+    """Say that a triage would withhold what is measured above."""
+    if not site or not site["differs"]:
+        return []
+    return [
+        "UNCERTIFIED SITE: these images differ from those that the thresholds were certified on (squared distance "
+        f"{site['distance']:.1f}, up to {site['tolerance']:g} is like them), so a triage of them "
+        "rules nobody out or in; the drawers above are those of --trust-site."
+    ]

@@ -17,6 +17,7 @@ from histcxr.reports.tables import (
     estimate_text,
     markdown_table,
     seen_lines,
+    site_lines,
     thresholds_report,
 )
 
@@ -162,6 +163,7 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
         "",
         thresholds_report(result["thresholds"], result.get("certificates"), measured_promises(result)),
         "",
+        *site_lines(result.get("site")),
         _refused_text(result),
         *seen_lines(result),
     ]

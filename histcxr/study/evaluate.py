@@ -95,6 +95,15 @@ class Judged:
         unread = Cohort(lost, is_sick(lost["label"], read.normal), patient_groups(lost))
         return cls.of(model, cohort, seen, unread.part(~_known(model, unread, read, cohort)))
 
+    def site(self) -> dict[str, Any] | None:
+        """Test as a triage does whether these images come from the certified population."""
+        reference = self.model.site
+        if reference is None:
+            return None
+        sketch = reference.sketch()
+        sketch.add(reference.project(self.model.site_numbers(self.cohort.values)))
+        return reference.test(sketch).to_dict()
+
     @property
     def scores(self) -> NDArray[np.float64]:
         """The probability of being sick, shape (n,)."""
@@ -182,7 +191,9 @@ def evaluate(
         of ``by``), ``unusable`` (images that could not be judged, by reason, those that the model has seen among
         them), ``refused`` (the share that could not be judged of those that it has not seen), ``seen`` (images
         left out, and how they were recognised), ``remembers`` (whether any could be),
-        ``contradicted`` (as :func:`~histcxr.study.certify.contradicted` says), ``model``, ``split``, ``thresholds`` and
+        ``contradicted`` (as :func:`~histcxr.study.certify.contradicted` says), ``site`` (as
+        :class:`~histcxr.decision.site.SiteTest` says, whether a triage would withhold its drawers here; None where the
+        model has no reference), ``model``, ``split``, ``thresholds`` and
         ``certificates`` (within groups, or None); ready for JSON.
 
     Raises
@@ -206,6 +217,7 @@ def evaluate(
         "groups": groups,
         "within": within_groups(judged.scores, judged.cohort, suspects),
         "contradicted": contradicted(model, overall, groups),
+        "site": judged.site(),
         "unusable": dict(judged.cohort.unusable),
         "refused": 1 - overall["images"] / overall["among_all"]["images"],
         "seen": dict(judged.seen),

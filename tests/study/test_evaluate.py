@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from histcxr.reports.text import evaluation_report
 from histcxr.store import Model
 from histcxr.store.model import sick_score
 from histcxr.study.cohort import Reading, read_cohort, select_rows
-from histcxr.study.evaluate import compare
+from histcxr.study.evaluate import Judged, compare
 from histcxr.study.figures import measure
 
 
@@ -190,3 +191,16 @@ def test_the_label_of_normal_is_the_one_of_the_training(manifest):
 def test_the_score_is_the_probability_of_any_disease():
     assert sick_score(np.array([[0.2, 0.5, 0.3]])) == pytest.approx([0.8])
     assert sick_score(np.array([[0.2, 0.8]])) == pytest.approx([0.8])
+
+
+def test_evaluate_says_where_a_triage_would_withhold_its_drawers(result, manifest):
+    model = result.models["knn"]
+    at_home = histcxr.evaluate(model, manifest, split=None)
+    assert at_home["site"]["tested"] == (at_home["overall"]["images"] >= 40)
+    assert "UNCERTIFIED SITE" not in evaluation_report(at_home)
+    table = manifest[manifest["split"] == "test"].reset_index(drop=True)
+    cohort = read_cohort(pd.concat([table] * 3, ignore_index=True), model)
+    brighter = replace(cohort, measured=np.roll(cohort.values, 45, axis=-1))
+    site = Judged(model, brighter, np.empty((len(brighter), 2))).site()
+    assert site["differs"]
+    assert "UNCERTIFIED SITE" in evaluation_report({**at_home, "site": site})

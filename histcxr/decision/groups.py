@@ -179,8 +179,8 @@ def certify_groups(
             raise InputError(
                 f"{column} must have shape {values.shape}, one for each score, got {names.shape}"
             )
-        found = sorted({str(name) for name in names.tolist() if name not in ("", None)})
-        members[column] = {name: names == name for name in found}
+        names = np.array(["" if name is None else str(name) for name in names.tolist()], dtype=object)
+        members[column] = {name: names == name for name in sorted({*names} - {""})}
     if sum(map(len, members.values())) > MOST_GROUPS:
         counted = {column: len(found) for column, found in members.items()}
         raise InputError(f"by must make at most {MOST_GROUPS} groups, got {counted}")

@@ -34,7 +34,7 @@ LEVEL: Final = 0.05
 TOLERANCE: Final = 1.5
 
 _AXES = 45  # leading axes of the within-group covariance
-_LEAST_GROUP = 20  # smaller groups are joined to their class
+_LEAST_GROUP = 20  # smaller groups are joined to one
 _DRAWS = 4000
 _HEAVY = 1000.0  # weight of "shares add up to 1" among the equations of a mixture
 

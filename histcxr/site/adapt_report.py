@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from histcxr.decision.intervals import patient_labels
 from histcxr.decision.thresholds import patients_needed
 from histcxr.reports.tables import interval_text, markdown_table
 from histcxr.study.cohort import Cohort, groups_of
@@ -53,8 +54,9 @@ def not_shown(training: Mapping[str, Any], cohort: Cohort) -> Iterator[str]:
         f"{note[0].upper()}{note[1:]}." for note in (*one_class_sources(cohort), *unequal_masks(cohort))
     )
     needed = patients_needed(0.95, 0.95)
-    for name, rows in (("sick", cohort.sick), ("normal", ~cohort.sick)):
-        if (own := len(set(cohort.patients[rows]))) < needed:
+    sick = patient_labels(cohort.sick, cohort.patients)
+    for name, own in (("sick", int(sick.sum())), ("normal", int((~sick).sum()))):
+        if own < needed:
             yield f"{own} {name} patients are fewer than the {needed} that a promise of 95 % at 95 % confidence takes."
 
 

@@ -89,6 +89,11 @@ class Audit:
         return bool(self.findings) or self.copies.found
 
     @property
+    def exit_code(self) -> int:
+        """3 where something was found, or nothing could be asked; else 0."""
+        return 3 if self.found or not self.answers else 0
+
+    @property
     def verdict(self) -> tuple[str, ...]:
         """The result in plain sentences."""
         return tuple(_verdict(self))
@@ -114,7 +119,9 @@ def _verdict(result: Audit) -> Iterator[str]:
     elif result.copies.found:
         yield "FOUND: the parts of the data are not apart."
     else:
-        yield "Nothing found."
+        yield (
+            "Nothing found." if result.answers else "NOTHING WAS ASKED, so nothing can be said of these data."
+        )
     for probe in dict.fromkeys(one.probe for one in result.findings):
         yield (
             f"- {_WORDS[probe]}: "

@@ -180,7 +180,7 @@ def value_list(values: pd.Series) -> str:
     return f"it has {', '.join(names[:10])}{' and others' if len(names) > 10 else ''}"
 
 
-def _check_normal(manifest: pd.DataFrame, normal: str | None) -> None:
+def check_normal(manifest: pd.DataFrame, normal: str | None) -> None:
     """Refuse a normal label that was asked for and that no image has: all would count as sick."""
     labels = manifest["label"].astype(str)
     if normal is not None and is_sick(labels, normal).all():
@@ -204,7 +204,7 @@ def read_cohort(
         how = replace(how, normal=how.normal or normal_label(what))
         what = model_input(what)
     manifest, normal = labelled_manifest(data), how.normal or "Normal"
-    _check_normal(manifest, given)
+    check_normal(manifest, given)
     lungs = how.lungs or ("given" if _has_masks(manifest) else "found")
     measured: NDArray[Any]
     same: Any = {"n_jobs": how.n_jobs, "progress": how.progress}

@@ -22,7 +22,7 @@ from histcxr.features.histograms import BINS, zone_names
 from histcxr.files.writing import replacing, write_error, write_image
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reports.image_displays import histogram_band
-from histcxr.study.cohort import Data
+from histcxr.study.cohort import Data, groups_of
 from histcxr.study.exploring.checkup import counted, disagreements, repeated
 from histcxr.study.exploring.looking import ZONES, Job, Seen, look
 
@@ -117,11 +117,11 @@ def explore(
     if examples < 0:
         raise InputError(f"examples must be a number of at least 0; got {examples!r}")
     table = (data if isinstance(data, pd.DataFrame) else read_manifest(data)).reset_index(drop=True)
-    text = {name: table[name].astype(str) if name in table else pd.Series("", table.index) for name in _TEXT}
-    labels = text["label"].where(text["label"] != "", _NO_LABEL).to_numpy(object)
+    table = table.assign(**{name: groups_of(table, name) if name in table else "" for name in _TEXT})
+    labels = table["label"].where(table["label"] != "", _NO_LABEL).to_numpy(object)
     classes = _ordered(labels, normal)
-    lungs = lungs or ("given" if (text["mask"] != "").any() else "found")
-    masks = [""] * len(table) if lungs == "found" else text["mask"].tolist()
+    lungs = lungs or ("given" if (table["mask"] != "").any() else "found")
+    masks = [""] * len(table) if lungs == "found" else table["mask"].tolist()
     segmenter = load_segmenter() if lungs == "found" or (lungs == "either" and "" in masks) else None
     wanted = _drawn(labels, classes, examples, seed)
     seen = Seen(len(table), classes)
@@ -149,17 +149,19 @@ def explore(
         "images": len(table),
         "usable": int(usable.sum()),
         "unusable": dict(unusable.most_common()),
-        "patients": int((text["patient_id"][text["patient_id"] != ""]).nunique()),
-        "no_patient": int((text["patient_id"] == "").sum()),
+        "patients": table["patient_id"].replace("", np.nan).nunique(),
+        "no_patient": int((table["patient_id"] == "").sum()),
         "normal": normal,
         "lungs": lungs,
-        "classes": _crossed(labels, text["source"], classes),
-        "splits": _crossed(labels, text["split"], classes),
+        "classes": _crossed(labels, table["source"], classes),
+        "splits": _crossed(labels, table["split"], classes),
         "files": seen.files(),
         "disagreements": disagreements(data, table, seen.headers, seen.masks, seen.reasons),
         "mask_share": _mask_share(seen.shares, usable, labels, classes),
         "intensity": _intensity(measures, usable, labels, classes),
-        "intensity_by_source": _by_source(measures, usable, labels, text["source"].to_numpy(object), classes),
+        "intensity_by_source": _by_source(
+            measures, usable, labels, table["source"].to_numpy(object), classes
+        ),
         "histograms": {
             zone: {
                 name: histogram_band(seen.counts[usable & (labels == name), row])
@@ -298,9 +300,10 @@ def _notes(figures: Mapping[str, Any]) -> list[str]:
     for name, sources in figures["classes"].items():
         others = {source for other, found in figures["classes"].items() if other != name for source in found}
         if len(figures["classes"]) > 1 and set(sources) != {""} and not set(sources) & others:
+            said = ", ".join(source or "no named source" for source in sources)
             notes.append(
-                f"All {sum(sources.values()):,} images of {name} come from {', '.join(sources)}, where no other class "
-                "comes from: a model can tell the source instead of the disease"
+                f"All {sum(sources.values()):,} images of {name} come from {said}, where no other class comes from: a "
+                "model can tell the source instead of the disease"
             )
     counts = {name: sum(found.values()) for name, found in figures["classes"].items()}
     if len(counts) > 1 and max(counts.values()) > 3 * min(counts.values()):

@@ -13,7 +13,7 @@ only where the difference is larger with :data:`LEVEL` error (a test for a relev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -61,16 +61,8 @@ class SiteTest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
-        return {
-            "images": self.images,
-            "tested": self.tested,
-            "differs": self.differs,
-            "distance": self.distance if self.tested else None,
-            "tolerance": TOLERANCE,
-            "p_value": self.p_value if self.tested else None,
-            "shares": dict(self.shares),
-            "differences": dict(self.differences),
-        }
+        untested = {} if self.tested else {"distance": None, "p_value": None}
+        return {**asdict(self), **untested, "tolerance": TOLERANCE}
 
 
 class SiteSketch:
@@ -188,12 +180,8 @@ class SiteReference:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON, in six digits."""
-        short = {
-            name: np.array([float(f"{value:.6g}") for value in getattr(self, name).ravel()])
-            .reshape(getattr(self, name).shape)
-            .tolist()
-            for name in ("centre", "scale", "axes", "means")
-        }
+        rounded = np.vectorize(lambda value: float(f"{value:.6g}"), otypes=[float])
+        short = {name: rounded(getattr(self, name)).tolist() for name in ("centre", "scale", "axes", "means")}
         return {
             "features": list(self.features),
             "groups": list(self.groups),

@@ -280,7 +280,13 @@ def decide(
     NaN, that would take everybody, or of the other kind.
     """
     values = real_vector(scores, finite=False)
-    low, high = threshold_value(rule_out, RULE_OUT), threshold_value(rule_in, RULE_IN)
+    return drawers_between(values, threshold_value(rule_out, RULE_OUT), threshold_value(rule_in, RULE_IN))
+
+
+def drawers_between(
+    values: NDArray[np.float64], low: NDArray[np.float64] | float, high: NDArray[np.float64] | float
+) -> NDArray[np.str_]:
+    """Do as :func:`decide` with checked scores (n,) and thresholds, of all or of each (n,)."""
     usable = np.isfinite(values)
     drawers = np.full(values.shape, REVIEW, dtype="<U8")
     drawers[usable & (values < low)] = RULE_OUT

@@ -7,7 +7,7 @@ from typing import Any
 
 from histcxr.decision.intervals import patient_labels
 from histcxr.decision.thresholds import patients_needed
-from histcxr.reports.tables import interval_text, markdown_table
+from histcxr.reports.tables import estimate_text, markdown_table
 from histcxr.study.cohort import Cohort, groups_of
 from histcxr.study.train import one_class_sources, unequal_masks
 
@@ -76,7 +76,7 @@ def adaptation_text(found: Mapping[str, Any]) -> str:
     rows = [
         {
             "candidate": one["name"] + (" (taken)" if one["name"] == found["chosen"] else ""),
-            "AUC (95 % interval)": interval_text(*(one["auc"][key] for key in ("value", "low", "high"))),
+            "AUC (95 % interval)": estimate_text(one["auc"]),
             "log loss": one["log_loss"],
         }
         for one in found["candidates"]
@@ -114,17 +114,10 @@ _EXACT = (
 
 
 def _price(kind: str, one: Mapping[str, Any], deployed: str) -> dict[str, object]:
-    def share(name: str) -> str:
-        return (
-            interval_text(*(one[name][key] for key in ("value", "low", "high")))
-            if one[name]
-            else "no promise"
-        )
-
     return {
         "certificate": kind + (" (taken)" if kind == deployed else ""),
         "sick": one["rule_out"]["n"],
         "normal": one["rule_in"]["n"],
-        "normals ruled out": share("specificity"),
-        "sick ruled in": share("sensitivity"),
+        "normals ruled out": estimate_text(one["specificity"], "no promise"),
+        "sick ruled in": estimate_text(one["sensitivity"], "no promise"),
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from histcxr.reports.tables import interval_text, markdown_table
+from histcxr.reports.tables import estimate_text, markdown_table
 from histcxr.site.audit_answers import LEAST_AUC, LEAST_LOSS, LEAST_PATIENTS, LEVEL, Answer
 
 #: What most questions ask to tell.
@@ -145,7 +145,7 @@ def _verdict(result: Audit) -> Iterator[str]:
 def _finding(one: Answer) -> str:
     where = f"within {one.within} " if one.within else ""
     linked = "" if one.association is None else f", Cramér's V {one.association:.2f}"
-    effect = interval_text(one.effect.value, one.effect.low, one.effect.high)
+    effect = estimate_text(one.effect.to_dict())
     if one.probe == "transfer":
         return f"{where}AUC {effect} less"
     what = f"{one.target}, " if one.target != SICK else ""
@@ -188,7 +188,7 @@ def _numbers(result: Audit) -> Iterator[str]:
 
 
 def _row(one: Answer) -> dict[str, object]:
-    effect = interval_text(one.effect.value, one.effect.low, one.effect.high)
+    effect = estimate_text(one.effect.to_dict())
     return {
         "by": one.probe,
         "tells": one.target,
@@ -202,12 +202,9 @@ def _row(one: Answer) -> dict[str, object]:
 
 
 def _lungs_row(one: Mapping[str, Any]) -> dict[str, object]:
-    away = one["learnt_elsewhere"]
     return {
         "within": one["within"] or "all",
-        "AUC": interval_text(*(one["auc"][name] for name in ("value", "low", "high"))),
-        "learnt at other sources": interval_text(*(away[name] for name in ("value", "low", "high")))
-        if away
-        else "",
+        "AUC": estimate_text(one["auc"]),
+        "learnt at other sources": estimate_text(one["learnt_elsewhere"], ""),
         "labels shuffled": f"{one['shuffled']:.3f} ± {one['shuffled_spread']:.3f}",
     }

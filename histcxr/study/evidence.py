@@ -53,9 +53,7 @@ def closer_look(
     defined = both and truth.any() and not truth.all()
     called = {"npv": (~calls["npv"]).any(), "ppv": calls["ppv"].any()}
     return {
-        "roc": plotted.roc(scores, sick, patient_ids=patients, seed=seed).to_dict()
-        if enough(cohort)
-        else None,
+        "roc": plotted.roc(scores, sick, patient_ids=patients, seed=seed) if enough(cohort) else None,
         "scores": plotted.score_spread(scores, sick),
         "calibration": plotted.calibration(scores, sick),
         "decision_curve": plotted.decision_curve(scores, sick, prevalence=prevalence) if both else None,

@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from sklearn.metrics import (
     confusion_matrix,
     log_loss,
@@ -19,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from histcxr.data.manifest import is_sick
-from histcxr.decision.auc import auc
+from histcxr.decision.auc import areas, auc
 from histcxr.decision.curves import (
     brier_score,
     expected_calibration_error,
@@ -171,7 +170,7 @@ def within_groups(
             continue
         loss, low = partial(_loss, kept=tuple(groups)), None
         arrays, sick = (scores[known], names[known], cohort.sick[known]), cohort.sick[known]
-        missing, overall = loss(*arrays), _area(scores[known], sick)
+        missing, overall = loss(*arrays), float(areas(scores[known], sick))
         if missing > _NOTABLE:
             ids = cohort.patients[known]
             low = patient_bootstrap(loss, *arrays, sick=sick, patient_ids=ids, draws=_DRAWS).low
@@ -190,21 +189,15 @@ def _loss(
     scores: NDArray[np.float64], names: NDArray[np.object_], sick: NDArray[np.bool_], kept: Sequence[str]
 ) -> float:
     """Return how far the mean AUC within the groups ``kept`` lies under that over all: what the groups add to it."""
-    areas, pairs = [], []
+    each, pairs = [], []
     for own in (names == value for value in kept):
         n_sick = int(sick[own].sum())
         if 0 < n_sick < own.sum():
-            areas.append(_area(scores[own], sick[own]))
+            each.append(areas(scores[own], sick[own]))
             pairs.append(n_sick * (own.sum() - n_sick))
     if not pairs:
         return 0.0  # a draw of patients without a pair in any group tells nothing
-    return float(_area(scores, sick) - np.average(areas, weights=pairs))
-
-
-def _area(scores: NDArray[np.float64], sick: NDArray[np.bool_]) -> float:
-    """Return the AUC from ranks: scikit-learn's, for hundreds of draws (300 images: 0.07 ms, there 1.9 ms)."""
-    n_sick = int(sick.sum())
-    return float((rankdata(scores)[sick].sum() / n_sick - (n_sick + 1) / 2) / (len(sick) - n_sick))
+    return float(areas(scores, sick) - np.average(each, weights=pairs))
 
 
 def class_numbers(labels: pd.Series[Any], classes: Sequence[str], normal: str) -> NDArray[np.int64]:

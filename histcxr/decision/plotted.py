@@ -83,10 +83,7 @@ def calibration(scores: ArrayLike, sick: ArrayLike, *, bins: int = 10) -> dict[s
         "slope": None,
     }
     return {
-        "bins": [
-            {str(key): value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
-            for row in reliability_table(values, truth, bins=bins).to_dict("records")
-        ],
+        "bins": reliability_table(values, truth, bins=bins).to_dict("records"),
         "brier": brier_score(values, truth),
         "error": expected_calibration_error(values, truth, bins=bins),
         **(recalibration(values, truth) if both else lone),

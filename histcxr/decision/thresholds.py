@@ -33,6 +33,10 @@ Kind = Literal["rule_out", "rule_in"]
 RULE_OUT: Literal["rule_out"] = "rule_out"
 REVIEW: Literal["review"] = "review"
 RULE_IN: Literal["rule_in"] = "rule_in"
+
+#: In rising order: a patient takes the highest of the images'.
+DRAWERS = (RULE_OUT, REVIEW, RULE_IN)
+
 _NAMES = {RULE_OUT: ("sensitivity", "sick"), RULE_IN: ("specificity", "normal")}
 _NEAR = 1e-9  # relative distance within which floating point is not trusted to order two probabilities
 _EXACT_UP_TO = 50_000  # patients; beyond it a near tie is settled on the safe side

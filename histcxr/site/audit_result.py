@@ -162,11 +162,11 @@ def _copies_text(copies: Copies) -> Iterator[str]:
         )
         pair = " and ".join(copies.examples[0])
         yield (
-            f"- {copies.pairs} pairs of images of different patients are near-duplicates, {where}, "
+            f"- Near-duplicates among the images of different patients: {copies.pairs} pairs, {where}, "
             f"{copies.across_classes} of different classes; e.g. {pair}."
         )
     if copies.patients:
-        yield f"- {copies.patients} patients have images in several splits."
+        yield f"- Images in several splits: those of {copies.patients} patients."
 
 
 def _numbers(result: Audit) -> Iterator[str]:

@@ -228,8 +228,8 @@ def _permutation(
 
     whole = area(values)
     found: dict[str, Any] = {"auc": whole}
-    wanted = {"zones": list(zone_names(recipe.zones)), "bands": ["intensity", *recipe.bands]}
-    for kind, (position, names) in {k: (i, wanted[k]) for i, k in enumerate(wanted)}.items():
+    wanted = {"zones": zone_names(recipe.zones), "bands": ("intensity", *recipe.bands)}
+    for position, (kind, names) in enumerate(wanted.items()):
         rows = []
         for name in names:
             columns = [i for i, place in enumerate(places) if place[position] == name]

@@ -92,7 +92,7 @@ def test_patients_in_several_splits_are_counted(studies, clean):
     assert result.copies.patients == 1
     assert result.found
     assert result.answers == clean.answers  # and all the rest repeats
-    assert "1 patients have images in several splits" in result.text()
+    assert "Images in several splits: those of 1 patients" in result.text()
 
 
 def test_what_cannot_be_asked_is_said(studies):

@@ -57,12 +57,11 @@ def _drawer_lines(drawer: Mapping[str, Any], plan: Mapping[str, Any]) -> list[st
     kind = drawer["kind"]
     own, worth = _OWN[kind], _WORTH[kind]
     advice = drawer["advice"]
-    good = (
-        f"With {advice}, 19 of 20 calibrations come within {plan['within']:g} of the {worth} that endless patients "
-        f"would give ({drawer['limit']:.2f})."
-        if advice is not None
-        else f"Not even thousands would come within {plan['within']:g} of the {worth} that endless patients would give "
-        f"({drawer['limit']:.2f})."
+    near = (
+        f"within {plan['within']:g} of the {worth} that endless patients would give ({drawer['limit']:.2f})."
+    )
+    how_many = (
+        "Not even thousands would come" if advice is None else f"With {advice}, 19 of 20 calibrations come"
     )
     rows = [
         {
@@ -84,7 +83,7 @@ def _drawer_lines(drawer: Mapping[str, Any], plan: Mapping[str, Any]) -> list[st
         ]
     return [
         f"{kind}: a {_PROMISED[kind]} of {100 * drawer['target']:g} % at {100 * drawer['confidence']:g} % confidence "
-        f"takes at least {drawer['least']} {own} patients. {good}",
+        f"takes at least {drawer['least']} {own} patients. {how_many} {near}",
         "",
         markdown_table(rows),
         *note,

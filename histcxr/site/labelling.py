@@ -169,10 +169,10 @@ def draw_labelling_list(
     how = np.where(random[own], RANDOM, BY_SCORE)
     table = manifest.iloc[rows].assign(label="", split=split, drawn=how, weight=np.round(weights[own], 4))
     certify, hope = int(random.sum()), aim or Aim()
-    targets = (hope.promise.sensitivity, hope.promise.specificity)
+    promise = hope.promise
     needed = {
-        name: patients_needed(target, hope.promise.confidence)
-        for name, target in zip(("sick", "normal"), targets, strict=True)
+        "sick": patients_needed(promise.sensitivity, promise.confidence),
+        "normal": patients_needed(promise.specificity, promise.confidence),
     }
     shares = {} if (p := hope.prevalence) is None else {"sick": p, "normal": 1 - p}
     return LabellingList(

@@ -347,6 +347,19 @@ def report_option(help_text: str) -> Any:
     return click.option("--report", type=OutputPath("file"), metavar="PAGE.html", help=help_text)
 
 
+def plot_option(help_text: str) -> Any:
+    """A picture, refused before the work begins."""
+    return click.option("--plot", type=OutputPath("file"), callback=_check_picture, help=help_text)
+
+
+def _check_picture(ctx: click.Context, param: click.Parameter, path: str | None) -> str | None:
+    if path is not None:
+        from histcxr.reports.drawing import check_picture
+
+        check_picture(path)
+    return path
+
+
 def json_option() -> Any:
     """The same result for machines."""
     return click.option(

@@ -24,10 +24,16 @@ from histcxr.decision.intervals import (
     patient_labels,
     proportion,
 )
-from histcxr.decision.thresholds import REVIEW, RULE_IN, RULE_OUT, ThresholdChoice, decide, threshold_value
+from histcxr.decision.thresholds import (
+    DRAWERS,
+    REVIEW,
+    RULE_IN,
+    RULE_OUT,
+    ThresholdChoice,
+    decide,
+    threshold_value,
+)
 from histcxr.exceptions import InputError
-
-_DRAWERS = np.array([RULE_OUT, REVIEW, RULE_IN])  # in rising order: a patient takes the highest of the images
 
 
 def patient_drawers(drawers: NDArray[np.str_], patient_ids: ArrayLike | None) -> NDArray[np.str_]:
@@ -38,7 +44,7 @@ def patient_drawers(drawers: NDArray[np.str_], patient_ids: ArrayLike | None) ->
     codes = patient_codes(patient_ids, drawers.size)
     ranks = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
     np.maximum.at(ranks, codes, (drawers == REVIEW) + 2 * (drawers == RULE_IN))
-    return _DRAWERS[ranks]
+    return np.array(DRAWERS)[ranks]
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,7 @@ def evaluate_decisions(
         false_alarms=alarms,
         shares={
             name: proportion(int((by_patient == name).sum()), truth.size, confidence=confidence)
-            for name in _DRAWERS.tolist()
+            for name in DRAWERS
         },
-        images={name: int((by_image == name).sum()) for name in _DRAWERS.tolist()},
+        images={name: int((by_image == name).sum()) for name in DRAWERS},
     )

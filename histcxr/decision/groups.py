@@ -25,10 +25,10 @@ from numpy.typing import ArrayLike, NDArray
 from histcxr.checks import bool_vector, open_unit, real_vector, whole_number
 from histcxr.decision.intervals import patient_codes, patient_labels, patient_scores
 from histcxr.decision.thresholds import (
-    REVIEW,
     RULE_IN,
     RULE_OUT,
     ThresholdChoice,
+    drawers_between,
     patients_needed,
     rule_in_threshold,
     rule_out_threshold,
@@ -129,12 +129,7 @@ class GroupCertificates(NamedTuple):
     def decide(self, scores: ArrayLike, known: Mapping[str, ArrayLike]) -> NDArray[np.str_]:
         """Put each score (n,) into a drawer by its own thresholds; see :func:`~histcxr.decision.thresholds.decide`."""
         values = real_vector(scores, finite=False)
-        low, high = (thresholds.limits(known, values.size) for thresholds in self)
-        usable = np.isfinite(values)
-        drawers = np.full(values.shape, REVIEW, dtype="<U8")
-        drawers[usable & (values < low)] = RULE_OUT
-        drawers[usable & (values > high) & (values >= low)] = RULE_IN
-        return drawers
+        return drawers_between(values, *(thresholds.limits(known, values.size) for thresholds in self))
 
     def further_promises(self) -> list[dict[str, Any]]:
         """Return one dict for each promise beside those over all patients, for ``joint_confidence``."""
@@ -179,12 +174,12 @@ def certify_groups(
             raise InputError(
                 f"{column} must have shape {values.shape}, one for each score, got {names.shape}"
             )
-        found = sorted({str(name) for name in names.tolist() if name not in ("", None)})
-        members[column] = {name: names == name for name in found}
+        names = np.array(["" if name is None else str(name) for name in names.tolist()], dtype=object)
+        members[column] = {name: names == name for name in sorted({*names} - {""})}
     if sum(map(len, members.values())) > MOST_GROUPS:
         counted = {column: len(found) for column, found in members.items()}
         raise InputError(f"by must make at most {MOST_GROUPS} groups, got {counted}")
-    sick_patient = _spread(patient_labels(truth, ids), ids)
+    sick_patient = patient_labels(truth, ids)[patient_codes(ids, len(ids))]  # of each image
 
     def one(kind: str, target: float) -> GroupThresholds:
         mine = sick_patient if kind == RULE_OUT else ~sick_patient
@@ -194,8 +189,12 @@ def certify_groups(
         # Groups of the same images are one pool: who belongs to a group decides, never a score.
         pools = {rows.tobytes(): patient_scores(values[rows], ids[rows]) for rows in images.values()}
         shared = _shared_confidence([len(pool) for pool in pools.values()], target, confidence)
-        make = _rule_out if kind == RULE_OUT else _rule_in
-        choices = {key: make(pool, target, shared) for key, pool in pools.items()}
+        choices = {
+            key: rule_out_threshold(pool, sensitivity=target, confidence=shared)
+            if kind == RULE_OUT
+            else rule_in_threshold(pool, specificity=target, confidence=shared)
+            for key, pool in pools.items()
+        }
         made = {group: choices[rows.tobytes()] for group, rows in images.items()}
         return GroupThresholds(
             made.pop(("", "")),
@@ -223,17 +222,3 @@ def _shared_confidence(sizes: list[int], target: float, confidence: float) -> fl
         if sum(size >= patients_needed(target, shared) for size in sizes) <= promises:
             return shared
     return 1 - (1 - confidence) / len(sizes)
-
-
-def _rule_out(scores: NDArray[np.float64], target: float, confidence: float) -> ThresholdChoice:
-    return rule_out_threshold(scores, sensitivity=target, confidence=confidence)
-
-
-def _rule_in(scores: NDArray[np.float64], target: float, confidence: float) -> ThresholdChoice:
-    return rule_in_threshold(scores, specificity=target, confidence=confidence)
-
-
-def _spread(by_patient: NDArray[np.bool_], ids: NDArray[Any]) -> NDArray[np.bool_]:
-    """Give each image the label of its patient."""
-    spread: NDArray[np.bool_] = by_patient[patient_codes(ids, len(ids))]
-    return spread

@@ -14,10 +14,8 @@ of each class (2,000 draws a cell, ``benchmarks/robustness/adapt_certificate.py`
 is scored a little worse than a new one will be, and averaging narrows the tails.
 
 **Why weights and not a choice.** Taking the candidate with the better cross-validated loss favours whose certifying
-scores happen to lie well, and so does taking the simpler one within a standard error: at n = 60 the promise breaks in
-up to 6.2 % (4.9-7.8) and 7.0 % (5.7-8.7). So the candidates' logits are averaged with weights that are a smooth
-function of the patients. This gives more specificity where features know something, a little less where they know
-nothing. With the model's own order alone, the certificate is the exact one.
+scores happen to lie well, and so does the simpler one within a standard error: at n = 60 the promise breaks in up to
+6.2 % (4.9-7.8) and 7.0 % (5.7-8.7). So candidates' logits are averaged with weights that are smooth in the patients.
 """
 
 from __future__ import annotations

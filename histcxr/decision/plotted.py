@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -18,31 +17,11 @@ from histcxr.decision.curves import (
     reliability_table,
 )
 from histcxr.decision.drawers import confusion
-from histcxr.decision.intervals import Record, draw_statistic
+from histcxr.decision.intervals import draw_statistic
 from histcxr.exceptions import InputError
 
 # Where curves are told, from 0 to 1.
 _GRID: Final = np.linspace(0, 1, 101)
-
-
-@dataclass(frozen=True)
-class RocCurve(Record):
-    """A ROC curve: ``tpr`` (sensitivity) at ``fpr`` (1 - specificity) for ``thresholds``, from strict to lenient.
-
-    ``low`` and ``high`` are the ends of the sensitivity's 95 % interval at each 1 - specificity of the ``grid``
-    (pointwise, patient bootstrap); ``auc`` with ``auc_low`` and ``auc_high`` as :func:`~histcxr.decision.auc.auc`
-    gives them. The first threshold, infinity, is left out of ``thresholds``, so that JSON can hold them.
-    """
-
-    fpr: list[float]
-    tpr: list[float]
-    thresholds: list[float]
-    grid: list[float]
-    low: list[float]
-    high: list[float]
-    auc: float
-    auc_low: float
-    auc_high: float
 
 
 def roc(
@@ -53,8 +32,13 @@ def roc(
     confidence: float = 0.95,
     draws: int = 300,
     seed: int = 0,
-) -> RocCurve:
-    """Return the ROC curve of scores (n,), by image; InputError: as :func:`~histcxr.decision.auc.auc`."""
+) -> dict[str, Any]:
+    """Return the ROC curve of scores (n,), by image, ready for JSON; InputError: as :func:`~histcxr.decision.auc.auc`.
+
+    ``tpr`` (sensitivity) at ``fpr`` (1 - specificity) for ``thresholds``, from strict to lenient, of which the first,
+    infinity, is left out; ``low`` and ``high``, the ends of the sensitivity's interval at each 1 - specificity of the
+    ``grid`` (pointwise, patient bootstrap); ``auc``, ``auc_low`` and ``auc_high``.
+    """
     from sklearn.metrics import roc_curve
 
     values, truth = scores_and_sick(scores, sick)
@@ -69,12 +53,8 @@ def roc(
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     lists = {"fpr": fpr, "tpr": tpr, "thresholds": thresholds[1:], "grid": _GRID, "low": low, "high": high}
-    return RocCurve(
-        **{name: values.tolist() for name, values in lists.items()},
-        auc=area.value,
-        auc_low=area.low,
-        auc_high=area.high,
-    )
+    limits = {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
+    return {**{name: values.tolist() for name, values in lists.items()}, **limits}
 
 
 def score_spread(scores: ArrayLike, sick: ArrayLike, *, bins: int = 40) -> dict[str, Any]:
@@ -103,10 +83,7 @@ def calibration(scores: ArrayLike, sick: ArrayLike, *, bins: int = 10) -> dict[s
         "slope": None,
     }
     return {
-        "bins": [
-            {str(key): value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
-            for row in reliability_table(values, truth, bins=bins).to_dict("records")
-        ],
+        "bins": reliability_table(values, truth, bins=bins).to_dict("records"),
         "brier": brier_score(values, truth),
         "error": expected_calibration_error(values, truth, bins=bins),
         **(recalibration(values, truth) if both else lone),

@@ -13,7 +13,7 @@ only where the difference is larger with :data:`LEVEL` error (a test for a relev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -34,7 +34,7 @@ LEVEL: Final = 0.05
 TOLERANCE: Final = 1.5
 
 _AXES = 45  # leading axes of the within-group covariance
-_LEAST_GROUP = 20  # smaller groups are joined to their class
+_LEAST_GROUP = 20  # smaller groups are joined to one
 _DRAWS = 4000
 _HEAVY = 1000.0  # weight of "shares add up to 1" among the equations of a mixture
 
@@ -61,16 +61,8 @@ class SiteTest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
-        return {
-            "images": self.images,
-            "tested": self.tested,
-            "differs": self.differs,
-            "distance": self.distance if self.tested else None,
-            "tolerance": TOLERANCE,
-            "p_value": self.p_value if self.tested else None,
-            "shares": dict(self.shares),
-            "differences": dict(self.differences),
-        }
+        untested = {} if self.tested else {"distance": None, "p_value": None}
+        return {**asdict(self), **untested, "tolerance": TOLERANCE}
 
 
 class SiteSketch:
@@ -188,12 +180,8 @@ class SiteReference:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON, in six digits."""
-        short = {
-            name: np.array([float(f"{value:.6g}") for value in getattr(self, name).ravel()])
-            .reshape(getattr(self, name).shape)
-            .tolist()
-            for name in ("centre", "scale", "axes", "means")
-        }
+        rounded = np.vectorize(lambda value: float(f"{value:.6g}"), otypes=[float])
+        short = {name: rounded(getattr(self, name)).tolist() for name in ("centre", "scale", "axes", "means")}
         return {
             "features": list(self.features),
             "groups": list(self.groups),

@@ -33,6 +33,10 @@ Kind = Literal["rule_out", "rule_in"]
 RULE_OUT: Literal["rule_out"] = "rule_out"
 REVIEW: Literal["review"] = "review"
 RULE_IN: Literal["rule_in"] = "rule_in"
+
+#: In rising order: a patient takes the highest of the images'.
+DRAWERS = (RULE_OUT, REVIEW, RULE_IN)
+
 _NAMES = {RULE_OUT: ("sensitivity", "sick"), RULE_IN: ("specificity", "normal")}
 _NEAR = 1e-9  # relative distance within which floating point is not trusted to order two probabilities
 _EXACT_UP_TO = 50_000  # patients; beyond it a near tie is settled on the safe side
@@ -280,7 +284,13 @@ def decide(
     NaN, that would take everybody, or of the other kind.
     """
     values = real_vector(scores, finite=False)
-    low, high = threshold_value(rule_out, RULE_OUT), threshold_value(rule_in, RULE_IN)
+    return drawers_between(values, threshold_value(rule_out, RULE_OUT), threshold_value(rule_in, RULE_IN))
+
+
+def drawers_between(
+    values: NDArray[np.float64], low: NDArray[np.float64] | float, high: NDArray[np.float64] | float
+) -> NDArray[np.str_]:
+    """Do as :func:`decide` with checked scores (n,) and thresholds, of all or of each (n,)."""
     usable = np.isfinite(values)
     drawers = np.full(values.shape, REVIEW, dtype="<U8")
     drawers[usable & (values < low)] = RULE_OUT

@@ -55,7 +55,7 @@ __all__ = [
 
 @dataclass
 class RocDisplay(Display):
-    """The ROC curve with its band: fields of :class:`~histcxr.decision.plotted.RocCurve`, as a mapping.
+    """The ROC curve with its band: as :func:`~histcxr.decision.plotted.roc` returns it.
 
     Of a curve without a band ``fpr, tpr`` and ``auc`` do. ``marks`` are points to mark: name to (sensitivity,
     specificity); ``number`` chooses colour and line where several curves share the axes.
@@ -77,7 +77,7 @@ class RocDisplay(Display):
         ax: Any = None,
     ) -> RocDisplay:
         """Compute and draw from truth and scores, both (n,); see :func:`~histcxr.decision.plotted.roc`."""
-        return cls(plotted.roc(scores, sick, patient_ids=patient_ids).to_dict(), name).plot(ax)
+        return cls(plotted.roc(scores, sick, patient_ids=patient_ids), name).plot(ax)
 
     def draw(self, ax: Any) -> None:
         """Draw into ``ax``."""

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Final, TypeVar
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from histcxr.exceptions import MissingDependencyError
+from histcxr.exceptions import InputError, MissingDependencyError
+from histcxr.files.writing import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY, GREY = (
     "#0072B2",
@@ -22,21 +28,44 @@ _LINES: Final = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _Display = TypeVar("_Display", bound="Display")
 
 
-def require_matplotlib() -> None:
-    """Refuse to begin what ends in a picture where none can be drawn.
-
-    Raises
-    ------
-    MissingDependencyError
-    """
+def require(module: str, what: str) -> None:
+    """Refuse to begin what ends in ``what`` where the ``module`` for it is missing: MissingDependencyError."""
     try:
-        importlib.import_module("matplotlib")
+        importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(
-            f"matplotlib is needed to draw plots and cannot be imported ({error}); "
+            f"{module} is needed {what} and cannot be imported ({error}); "
             "install it with: pip install 'histcxr[report]'",
             name=error.name,
         ) from error
+
+
+def require_matplotlib() -> None:
+    """Refuse to begin what ends in a picture where none can be drawn: MissingDependencyError."""
+    require("matplotlib", "to draw plots")
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Refuse a picture before the work begins. InputError: its name; MissingDependencyError: no matplotlib."""
+    name = Path(path).name
+    if Path(name).suffix not in (".png", ".pdf", ".svg"):
+        raise InputError(f"the picture must end in .png, .pdf or .svg, got {name!r}")
+    require_matplotlib()
+
+
+def new_figure(height: float, width: float = 9) -> Figure:
+    """Return an empty figure of so many inches."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 130) -> Path:
+    """Write a figure, on white, in the format that the name says. OutputError: it cannot be written."""
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, format=Path(path).suffix[1:], dpi=dpi, facecolor="white")
+    return Path(path)
 
 
 def class_style(number: int) -> dict[str, Any]:

@@ -9,14 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from histcxr.files.writing import write_error
-from histcxr.reports.plots import require_matplotlib
+from histcxr.reports.drawing import (
+    BLUE,
+    GREY,
+    ORANGE,
+    RED,
+    check_picture,
+    label_axes,
+    legend_above,
+    new_figure,
+    save_figure,
+)
 from histcxr.reports.tables import counts_text, markdown_table
 from histcxr.reports.text import DISCLAIMER
 
 __all__ = ["monitor_report", "plot_monitor"]
 
-_BLUE, _RED, _GREY, _ORANGE = "#1f5fa8", "#b3261e", "#767676", "#c77700"
 _SHOWN = 14  # worklists that the table names
 _ASKS = {
     "site": "Are the images of the certified population?",
@@ -88,48 +96,33 @@ def monitor_report(result: Mapping[str, Any]) -> str:
 def plot_monitor(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     """Draw the days of :func:`histcxr.monitor` (its ``to_dict()``): drawers, refusals, scores, and the evidence.
 
-    Raises
-    ------
-    MissingDependencyError
-        Matplotlib is not installed.
-    OutputError
-        The picture cannot be written.
+    Errors as of :func:`~histcxr.reports.drawing.check_picture`; OutputError: the picture cannot be written.
     """
+    check_picture(path)
     days, at = result["days"], np.arange(1, len(result["days"]) + 1)
-    images = np.array([day["images"] for day in days])
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 8), layout="constrained")
+    images = np.maximum([day["images"] for day in days], 1)
+    figure = new_figure(8)
     upper, middle, lower = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 4))
     below = np.zeros(len(days))
-    for drawer, colour in (("rule_out", _BLUE), ("review", "#d8d8d8"), ("rule_in", _RED)):
-        share = np.array([day["drawers"][drawer] for day in days]) / np.maximum(images, 1)
+    for drawer, colour in (("rule_out", BLUE), ("review", "#d8d8d8"), ("rule_in", RED)):
+        share = np.array([day["drawers"][drawer] for day in days]) / images
         upper.bar(at, share, bottom=below, width=1, color=colour, label=drawer)
         below += share
-    unjudged = np.array([day["unjudged"] for day in days]) / np.maximum(images, 1)
+    unjudged = np.array([day["unjudged"] for day in days]) / images
     upper.step(at, unjudged, where="mid", color="black", lw=1, label="not judged (of review)")
-    upper.set_ylabel("share of images")
     scores = [np.nan if day["mean_score"] is None else day["mean_score"] for day in days]
-    middle.plot(at, scores, "o-", ms=3, lw=1, color=_BLUE, label="mean score")
-    middle.set_ylabel("mean score")
+    middle.plot(at, scores, "o-", ms=3, lw=1, color=BLUE)
     middle.set_ylim(0, 1)
-    marks = ("o-", "s-", "^-", "v-")
-    for watch, mark, colour in zip(result["watches"], marks, (_BLUE, _ORANGE, _RED, _GREY), strict=True):
+    for watch, mark, colour in zip(result["watches"], "os^v", (BLUE, ORANGE, RED, GREY), strict=True):
         if watch["tested"]:
             shown = np.clip(watch["evidence"], 1e-3, 1e6)
-            lower.plot(at, shown, mark, ms=3, lw=1, color=colour, label=watch["name"])
+            lower.plot(at, shown, f"{mark}-", ms=3, lw=1, color=colour, label=watch["name"])
     lower.axhline(result["limit"], color="black", ls=":", lw=1, label=f"alarm ({result['limit']:g})")
     lower.set_yscale("log")
-    lower.set_ylabel("evidence")
-    lower.set_xlabel("worklist")
     lower.xaxis.get_major_locator().set_params(integer=True)
-    for axis in (upper, middle, lower):
-        axis.grid(alpha=0.25)
-        if axis is not middle:
-            axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    try:
-        figure.savefig(path, dpi=130)
-    except OSError as error:
-        raise write_error(path, error) from error
-    return Path(path)
+    label_axes(upper, "", "share of images")
+    label_axes(middle, "", "mean score")
+    label_axes(lower, "worklist", "evidence")
+    legend_above(upper, 4)
+    legend_above(lower, 5)
+    return save_figure(figure, path)

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr import __version__
-from histcxr.exceptions import InputError, MissingDependencyError
+from histcxr.exceptions import InputError
 from histcxr.files.writing import encode_image, replacing
-from histcxr.reports.drawing import BLUE, Display, require_matplotlib
+from histcxr.reports.drawing import BLUE, Display, new_figure, require, require_matplotlib, save_figure
 from histcxr.reports.tables import interval_text
 
 if TYPE_CHECKING:
@@ -48,14 +48,7 @@ _STYLE: Final[dict[Any, Any]] = {
 def require_page() -> None:
     """Refuse to begin what ends in a page where none can be made. MissingDependencyError: jinja2 or matplotlib."""
     require_matplotlib()
-    try:
-        import jinja2  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"jinja2 is needed for HTML pages and cannot be imported ({error}); "
-            "install it with: pip install 'histcxr[report]'",
-            name=error.name,
-        ) from error
+    require("jinja2", "for HTML pages")
 
 
 def check_page(path: str | Path) -> None:
@@ -114,10 +107,9 @@ def drawn(display: Display, size: tuple[float, float] = (4.4, 3.2)) -> Figure:
     """Draw one display into a figure of ``size`` inches, in the page's style."""
     require_matplotlib()
     import matplotlib
-    from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = new_figure(size[1], size[0])
         display.plot(figure.subplots())
     return figure
 
@@ -142,9 +134,7 @@ def svg(display: Display, alt: str, size: tuple[float, float] = (4.4, 3.2)) -> A
 
 def png(display: Display, path: str | Path, size: tuple[float, float] = (4.4, 3.2)) -> None:
     """Write a display as a PNG file, on white."""
-    figure = drawn(display, size)
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=150, facecolor="white")
+    save_figure(drawn(display, size), path, 150)
 
 
 def embedded(pixels: NDArray[np.uint8], side: int = 160) -> str:

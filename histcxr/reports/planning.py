@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from histcxr.exceptions import InputError
-from histcxr.files.writing import replacing
-from histcxr.reports.plots import require_matplotlib
+from histcxr.reports.drawing import BLUE, GREY, RED, check_picture, label_axes, new_figure, save_figure
 from histcxr.reports.tables import counts_text, markdown_table
 from histcxr.reports.text import DISCLAIMER
 
@@ -58,12 +57,11 @@ def _drawer_lines(drawer: Mapping[str, Any], plan: Mapping[str, Any]) -> list[st
     kind = drawer["kind"]
     own, worth = _OWN[kind], _WORTH[kind]
     advice = drawer["advice"]
-    good = (
-        f"With {advice}, 19 of 20 calibrations come within {plan['within']:g} of the {worth} that endless patients "
-        f"would give ({drawer['limit']:.2f})."
-        if advice is not None
-        else f"Not even thousands would come within {plan['within']:g} of the {worth} that endless patients would give "
-        f"({drawer['limit']:.2f})."
+    near = (
+        f"within {plan['within']:g} of the {worth} that endless patients would give ({drawer['limit']:.2f})."
+    )
+    how_many = (
+        "Not even thousands would come" if advice is None else f"With {advice}, 19 of 20 calibrations come"
     )
     rows = [
         {
@@ -85,7 +83,7 @@ def _drawer_lines(drawer: Mapping[str, Any], plan: Mapping[str, Any]) -> list[st
         ]
     return [
         f"{kind}: a {_PROMISED[kind]} of {100 * drawer['target']:g} % at {100 * drawer['confidence']:g} % confidence "
-        f"takes at least {drawer['least']} {own} patients. {good}",
+        f"takes at least {drawer['least']} {own} patients. {how_many} {near}",
         "",
         markdown_table(rows),
         *note,
@@ -130,40 +128,29 @@ def labelling_report(drawn: Mapping[str, Any], path: str) -> str:
     return "\n".join([*lines, DISCLAIMER])
 
 
-def plot_plan(plan: Mapping[str, Any], path: Path) -> Path:
+def plot_plan(plan: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     """Draw what a certificate is worth against the number of patients, with its range: one panel a drawer.
 
-    InputError: the name ends in something else than .png, .pdf or .svg. OutputError: it cannot be written.
+    Errors as of :func:`~histcxr.reports.drawing.check_picture`; OutputError: the picture cannot be written.
     """
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        raise InputError(f"the picture must end in .png, .pdf or .svg, got {path.name!r}")
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    check_picture(path)
+    figure = new_figure(3.8)
     for axis, kind in zip(figure.subplots(1, 2), ("rule_out", "rule_in"), strict=True):
         drawer = plan[kind]
-        n = [row["n"] for row in drawer["rows"]]
-        low, median, high = ([row[name] for row in drawer["rows"]] for name in ("low", "median", "high"))
-        axis.fill_between(n, low, high, alpha=0.2, lw=0, label="5 to 95 % of calibrations")
-        axis.plot(n, median, "o-", ms=4, label="median")
-        axis.axhline(drawer["limit"], color="#767676", ls=":", lw=1, label="endless patients")
-        if drawer["advice"] is not None:
-            axis.axvline(
-                drawer["advice"], color="#b3261e", ls="--", lw=1, label=f"advice: {drawer['advice']}"
-            )
+        n, low, median, high = (
+            [row[key] for row in drawer["rows"]] for key in ("n", "low", "median", "high")
+        )
+        axis.fill_between(n, low, high, color=BLUE, alpha=0.2, lw=0, label="5 to 95 % of calibrations")
+        axis.plot(n, median, "o-", ms=4, color=BLUE, label="median")
+        axis.axhline(drawer["limit"], color=GREY, ls=":", lw=1, label="endless patients")
+        if (advice := drawer["advice"]) is not None:
+            axis.axvline(advice, color=RED, ls="--", lw=1, label=f"advice: {advice}")
         axis.set_xscale("log")
-        ticks = [one for one in n if one != drawer["advice"] or one == drawer["least"]]
+        ticks = [one for one in n if one != advice or one == drawer["least"]]
         axis.set_xticks(ticks, [str(one) for one in ticks], rotation=45)
         axis.minorticks_off()
         axis.set_ylim(0, 1)
-        axis.set_xlabel(f"{_OWN[kind]} calibration patients")
-        axis.set_ylabel(f"{_WORTH[kind]} of {kind}")
-        axis.set_title(
-            f"{_PROMISED[kind]} {100 * drawer['target']:g} % promised", loc="left", fontsize="medium"
-        )
-        axis.grid(alpha=0.25)
-        axis.legend(fontsize="x-small", loc="best")
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, dpi=130)
-    return path
+        title = f"{_PROMISED[kind]} {100 * drawer['target']:g} % promised"
+        label_axes(axis, f"{_OWN[kind]} calibration patients", f"{_WORTH[kind]} of {kind}", title)
+        axis.legend(fontsize="x-small")
+    return save_figure(figure, path)

@@ -13,42 +13,31 @@ import pandas as pd
 
 from histcxr.files.writing import write_error
 from histcxr.reports.displays import ConfusionDisplay, RocDisplay
-from histcxr.reports.drawing import BLUE as _BLUE
-from histcxr.reports.drawing import GREY as _GREY
-from histcxr.reports.drawing import RED as _RED
-from histcxr.reports.drawing import label_axes, legend_above, require_matplotlib
+from histcxr.reports.drawing import BLUE, GREY, RED, label_axes, legend_above, new_figure, save_figure
 
-__all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_trials", "require_matplotlib"]
-
-
-def _figure(height: float) -> Any:
-    require_matplotlib()
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(9, height), layout="constrained")
+__all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_trials"]
 
 
 def plot_trials(trials: pd.DataFrame, path: Path) -> Path:
     """Draw the trials of a search (:attr:`histcxr.networks.search.TuningResult.trials`): score and cost of each."""
     names = list(dict.fromkeys(trials["classifier"]))
-    figure = _figure(0.6 + 2.9 * len(names))
+    figure = new_figure(0.6 + 2.9 * len(names))
     axes = figure.subplots(len(names), 2, squeeze=False, width_ratios=(3, 2))
     for (left, right), name in zip(axes, names, strict=True):
         _draw_classifier(left, right, name, trials[trials["classifier"] == name])
-    figure.savefig(path, dpi=130)
-    return path
+    return save_figure(figure, path)
 
 
 def plot_history(report: Mapping[str, Any], path: Path) -> Path:
     """Draw loss and accuracy by epoch: ``history`` of :func:`~histcxr.study.network_train.train_reference`'s report."""
     history = report["history"]
     epochs = np.arange(1, len(history["loss"]) + 1)
-    figure = _figure(3.4)
+    figure = new_figure(3.4)
     for axis, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axis.plot(epochs, history[name], "o-", ms=3, color=_BLUE, label="training")
+        axis.plot(epochs, history[name], "o-", ms=3, color=BLUE, label="training")
         if f"val_{name}" in history:
-            axis.plot(epochs, history[f"val_{name}"], "o-", ms=3, color=_RED, label="held out")
-            axis.axvline(report["best_epoch"], color=_GREY, ls=":", lw=1, label="kept")
+            axis.plot(epochs, history[f"val_{name}"], "o-", ms=3, color=RED, label="held out")
+            axis.axvline(report["best_epoch"], color=GREY, ls=":", lw=1, label="kept")
         axis.xaxis.get_major_locator().set_params(integer=True)
         label_axes(axis, "epoch", name)
         legend_above(axis, 3)
@@ -56,13 +45,12 @@ def plot_history(report: Mapping[str, Any], path: Path) -> Path:
     figure.suptitle(
         f"{report.get('architecture', 'network')}, learnt from {learnt} images", fontsize="medium"
     )
-    figure.savefig(path, dpi=130)
-    return path
+    return save_figure(figure, path)
 
 
 def plot_calls(figures: Mapping[str, Any], path: Path, about: str = "") -> Path:
     """Draw confusion matrix and ROC curves of a network's ``classes``; ``about`` names model and data in the title."""
-    figure = _figure(4)
+    figure = new_figure(4)
     left, right = figure.subplots(1, 2)
     ConfusionDisplay(figures["matrix"], figures["names"]).plot(left)
     title = ", ".join(filter(None, (about, f"{np.sum(figures['matrix'])} images")))
@@ -72,8 +60,7 @@ def plot_calls(figures: Mapping[str, Any], path: Path, about: str = "") -> Path:
         RocDisplay({**curve, "auc": areas[name]}, f"{name},", number=number).plot(right)
     if not figures["roc"]:
         right.set_title("one class only: no ROC curve", loc="left", fontsize="medium")
-    figure.savefig(path, dpi=130)
-    return path
+    return save_figure(figure, path)
 
 
 def plot_evaluation(result: Mapping[str, Any], folder: str | os.PathLike[str]) -> str:
@@ -90,11 +77,11 @@ def plot_evaluation(result: Mapping[str, Any], folder: str | os.PathLike[str]) -
     files = {name: Path(folder) / (re.sub(r"[^\w.-]+", "_", name) + ".png") for name in parts}
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, figures in parts.items():
-            about = f"{result['model']['name']}, split {result['split']}, {name}"
-            plot_calls(figures["classes"], files[name], about)
     except OSError as error:
         raise write_error(folder, error) from error
+    for name, figures in parts.items():
+        about = f"{result['model']['name']}, split {result['split']}, {name}"
+        plot_calls(figures["classes"], files[name], about)
     return ", ".join(map(str, files.values()))
 
 
@@ -103,29 +90,29 @@ def _draw_classifier(left: Any, right: Any, name: str, table: pd.DataFrame) -> N
     failed = table[table["status"] != "ok"]
     whole = fine["images"] == fine["images"].max()
     for axis, x in ((left, "trial"), (right, "seconds")):
-        axis.plot(fine[x][whole], fine["score"][whole], "o", color=_BLUE, label="on all its images")
+        axis.plot(fine[x][whole], fine["score"][whole], "o", color=BLUE, label="on all its images")
         if not whole.all():
             axis.plot(
-                fine[x][~whole], fine["score"][~whole], "o", mfc="none", color=_GREY, label="stopped early"
+                fine[x][~whole], fine["score"][~whole], "o", mfc="none", color=GREY, label="stopped early"
             )
         label_axes(axis, x, "AUC, patients not learnt from")
     left.xaxis.get_major_locator().set_params(integer=True)
     defaults = fine[fine["trial"] == 0]
     if len(defaults):
-        left.axhline(float(defaults["score"].iloc[0]), color=_GREY, ls=":", lw=1, label="defaults")
+        left.axhline(float(defaults["score"].iloc[0]), color=GREY, ls=":", lw=1, label="defaults")
     if whole.any():
         left.step(
             fine["trial"][whole],
             np.maximum.accumulate(fine["score"][whole]),
             where="post",
-            color=_BLUE,
+            color=BLUE,
             lw=1,
             alpha=0.6,
             label="best so far",
         )
     if len(failed):
         low = fine["score"].min() if len(fine) else 0.5
-        left.plot(failed["trial"], [low] * len(failed), "x", color=_RED, label=f"failed ({len(failed)})")
+        left.plot(failed["trial"], [low] * len(failed), "x", color=RED, label=f"failed ({len(failed)})")
     left.set_xlabel("trial (0: the defaults)")
     right.set_title(f"{name}: {len(table)} trials", loc="left", fontsize="medium")
     legend_above(left, 3)

@@ -68,10 +68,10 @@ def auc_text(figures: Mapping[str, Any]) -> str:
     return interval_text(figures["auc"], figures["auc_low"], figures["auc_high"])
 
 
-def estimate_text(estimate: Mapping[str, Any] | None) -> str:
-    """Write an estimate, or that there is nobody to count."""
+def estimate_text(estimate: Mapping[str, Any] | None, nothing: str = "nobody to count") -> str:
+    """Write an estimate, or that there is none."""
     if not estimate:
-        return "nobody to count"
+        return nothing
     return interval_text(estimate["value"], estimate["low"], estimate["high"])
 
 

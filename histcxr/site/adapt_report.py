@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from histcxr.decision.intervals import patient_labels
 from histcxr.decision.thresholds import patients_needed
-from histcxr.reports.tables import interval_text, markdown_table
+from histcxr.reports.tables import estimate_text, markdown_table
 from histcxr.study.cohort import Cohort, groups_of
 from histcxr.study.train import one_class_sources, unequal_masks
 
@@ -53,8 +54,9 @@ def not_shown(training: Mapping[str, Any], cohort: Cohort) -> Iterator[str]:
         f"{note[0].upper()}{note[1:]}." for note in (*one_class_sources(cohort), *unequal_masks(cohort))
     )
     needed = patients_needed(0.95, 0.95)
-    for name, rows in (("sick", cohort.sick), ("normal", ~cohort.sick)):
-        if (own := len(set(cohort.patients[rows]))) < needed:
+    sick = patient_labels(cohort.sick, cohort.patients)
+    for name, own in (("sick", int(sick.sum())), ("normal", int((~sick).sum()))):
+        if own < needed:
             yield f"{own} {name} patients are fewer than the {needed} that a promise of 95 % at 95 % confidence takes."
 
 
@@ -74,7 +76,7 @@ def adaptation_text(found: Mapping[str, Any]) -> str:
     rows = [
         {
             "candidate": one["name"] + (" (taken)" if one["name"] == found["chosen"] else ""),
-            "AUC (95 % interval)": interval_text(*(one["auc"][key] for key in ("value", "low", "high"))),
+            "AUC (95 % interval)": estimate_text(one["auc"]),
             "log loss": one["log_loss"],
         }
         for one in found["candidates"]
@@ -112,17 +114,10 @@ _EXACT = (
 
 
 def _price(kind: str, one: Mapping[str, Any], deployed: str) -> dict[str, object]:
-    def share(name: str) -> str:
-        return (
-            interval_text(*(one[name][key] for key in ("value", "low", "high")))
-            if one[name]
-            else "no promise"
-        )
-
     return {
         "certificate": kind + (" (taken)" if kind == deployed else ""),
         "sick": one["rule_out"]["n"],
         "normal": one["rule_in"]["n"],
-        "normals ruled out": share("specificity"),
-        "sick ruled in": share("sensitivity"),
+        "normals ruled out": estimate_text(one["specificity"], "no promise"),
+        "sick ruled in": estimate_text(one["sensitivity"], "no promise"),
     }

@@ -42,7 +42,7 @@ from histcxr.site.audit_answers import (
 )
 from histcxr.site.audit_features import Probes, read_probes
 from histcxr.site.audit_result import EXPLAINED, SICK, Audit, Copies
-from histcxr.study.cohort import Data, Reading, groups_of, labelled_manifest
+from histcxr.study.cohort import Data, Reading, check_normal, groups_of, labelled_manifest
 from histcxr.study.train import usual_recipe
 
 __all__ = ["Answer", "Audit", "Copies", "audit"]
@@ -63,11 +63,13 @@ def audit(
 
     ``recipe`` says which histograms of the lungs stand for a model's features, by default those that ``train`` takes;
     the reading's ``cache`` is not used. Groups of fewer than 20 patients are not asked about. Equal seeds give equal
-    results. InputError: an image without a label, or not one usable radiograph.
+    results. InputError: an image without a label, none with the reading's ``normal``, or not one usable radiograph.
     """
     how = reading or Reading()
     whole_number(seed, "seed")
-    probes = read_probes(labelled_manifest(data), recipe or Recipe(*usual_recipe()), how)
+    manifest = labelled_manifest(data)
+    check_normal(manifest, how.normal)
+    probes = read_probes(manifest, recipe or Recipe(*usual_recipe()), how)
     table = probes.table
     patients, sick = patient_groups(table), is_sick(table["label"], how.normal or "Normal")
     asking = _Asking(probes, sick, _one_each(patients, probes.twins, seed), seed, [])

@@ -23,7 +23,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import QuantileTransformer
 
-from histcxr.decision.auc import auc, compare_auc
+from histcxr.decision.auc import areas, auc, compare_auc
 from histcxr.decision.intervals import Estimate, Record
 
 #: Fewest patients of either group that are asked about.
@@ -132,9 +132,9 @@ def predict(numbers: pd.DataFrame, target: _Bools, *, shuffles: int, seed: int =
                 predicted[judged] = (
                     Ridge(_PENALTY).fit(values[learnt], targets[learnt]).predict(values[judged])
                 )
-            areas = _areas(predicted, targets)
-            scores, observed = predicted[:, 0], float(areas[0])
-            chance.append(areas[1:])
+            found = areas(predicted, targets)
+            scores, observed = predicted[:, 0], float(found[0])
+            chance.append(found[1:])
         together = np.concatenate(chance)
         p_value = float((1 + (together >= observed).sum()) / (1 + together.size))
         if p_value > LEVEL:
@@ -151,12 +151,12 @@ def ask(numbers: pd.DataFrame, target: _Bools, *, shuffles: int, seed: int = 0) 
 def strongest(numbers: pd.DataFrame, target: _Bools, most: int = 2) -> tuple[str, ...]:
     """Name the numbers that tell the target best by themselves, one of each place, with the direction and the AUC."""
     varied = numbers.loc[:, numbers.nunique() > 1]
-    areas = _areas(varied.to_numpy(np.float64), np.repeat(target[:, None], varied.shape[1], axis=1))
+    found = areas(varied.to_numpy(np.float64), np.repeat(target[:, None], varied.shape[1], axis=1))
     named: dict[str, str] = {}
-    for i in np.argsort(-np.abs(areas - 0.5), kind="stable"):
+    for i in np.argsort(-np.abs(found - 0.5), kind="stable"):
         place = " ".join(str(varied.columns[i]).split()[-3:])  # e.g. "upper left corner"
-        how = "higher" if areas[i] > 0.5 else "lower"
-        named.setdefault(place, f"{varied.columns[i]} ({how}, AUC {max(areas[i], 1 - areas[i]):.2f})")
+        how = "higher" if found[i] > 0.5 else "lower"
+        named.setdefault(place, f"{varied.columns[i]} ({how}, AUC {max(found[i], 1 - found[i]):.2f})")
     return tuple(named.values())[:most]
 
 
@@ -185,12 +185,3 @@ def _spread(numbers: pd.DataFrame, seed: int) -> _Floats:
     ranks = 2 * ranks - 1
     sketch = Nystroem(gamma=_WIDTH / d, n_components=min(n, _LANDMARKS), random_state=seed)
     return np.hstack([ranks / np.sqrt(d), sketch.fit_transform(ranks)])
-
-
-def _areas(scores: _Floats, targets: _Floats | _Bools) -> _Floats:
-    """Return the AUC of each column."""
-    ranks = stats.rankdata(scores, axis=0)
-    positive = targets.sum(axis=0)
-    above = (ranks * targets).sum(axis=0) - positive * (positive + 1) / 2
-    areas: _Floats = above / (positive * (len(targets) - positive))
-    return areas

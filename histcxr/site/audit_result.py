@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from histcxr.reports.tables import interval_text, markdown_table
+from histcxr.reports.tables import estimate_text, markdown_table
 from histcxr.site.audit_answers import LEAST_AUC, LEAST_LOSS, LEAST_PATIENTS, LEVEL, Answer
 
 #: What most questions ask to tell.
@@ -89,6 +89,11 @@ class Audit:
         return bool(self.findings) or self.copies.found
 
     @property
+    def exit_code(self) -> int:
+        """3 where something was found, or nothing could be asked; else 0."""
+        return 3 if self.found or not self.answers else 0
+
+    @property
     def verdict(self) -> tuple[str, ...]:
         """The result in plain sentences."""
         return tuple(_verdict(self))
@@ -114,7 +119,9 @@ def _verdict(result: Audit) -> Iterator[str]:
     elif result.copies.found:
         yield "FOUND: the parts of the data are not apart."
     else:
-        yield "Nothing found." if result.answers else "Nothing was asked, so nothing is known."
+        yield (
+            "Nothing found." if result.answers else "NOTHING WAS ASKED, so nothing can be said of these data."
+        )
     for probe in dict.fromkeys(one.probe for one in result.findings):
         yield (
             f"- {_WORDS[probe]}: "
@@ -138,7 +145,7 @@ def _verdict(result: Audit) -> Iterator[str]:
 def _finding(one: Answer) -> str:
     where = f"within {one.within} " if one.within else ""
     linked = "" if one.association is None else f", Cramér's V {one.association:.2f}"
-    effect = interval_text(one.effect.value, one.effect.low, one.effect.high)
+    effect = estimate_text(one.effect.to_dict())
     if one.probe == "transfer":
         return f"{where}AUC {effect} less"
     what = f"{one.target}, " if one.target != SICK else ""
@@ -155,11 +162,11 @@ def _copies_text(copies: Copies) -> Iterator[str]:
         )
         pair = " and ".join(copies.examples[0])
         yield (
-            f"- {copies.pairs} pairs of images of different patients are near-duplicates, {where}, "
+            f"- Near-duplicates among the images of different patients: {copies.pairs} pairs, {where}, "
             f"{copies.across_classes} of different classes; e.g. {pair}."
         )
     if copies.patients:
-        yield f"- {copies.patients} patients have images in several splits."
+        yield f"- Images in several splits: those of {copies.patients} patients."
 
 
 def _numbers(result: Audit) -> Iterator[str]:
@@ -181,7 +188,7 @@ def _numbers(result: Audit) -> Iterator[str]:
 
 
 def _row(one: Answer) -> dict[str, object]:
-    effect = interval_text(one.effect.value, one.effect.low, one.effect.high)
+    effect = estimate_text(one.effect.to_dict())
     return {
         "by": one.probe,
         "tells": one.target,
@@ -195,12 +202,9 @@ def _row(one: Answer) -> dict[str, object]:
 
 
 def _lungs_row(one: Mapping[str, Any]) -> dict[str, object]:
-    away = one["learnt_elsewhere"]
     return {
         "within": one["within"] or "all",
-        "AUC": interval_text(*(one["auc"][name] for name in ("value", "low", "high"))),
-        "learnt at other sources": interval_text(*(away[name] for name in ("value", "low", "high")))
-        if away
-        else "",
+        "AUC": estimate_text(one["auc"]),
+        "learnt at other sources": estimate_text(one["learnt_elsewhere"], ""),
         "labels shuffled": f"{one['shuffled']:.3f} ± {one['shuffled_spread']:.3f}",
     }

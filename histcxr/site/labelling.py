@@ -9,8 +9,9 @@ certifies; the list says so in ``split``, which :func:`histcxr.calibrate` and tr
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any, Final
 
@@ -24,14 +25,11 @@ from histcxr.decision.intervals import patient_scores
 from histcxr.decision.planning import chance_of_enough
 from histcxr.decision.thresholds import patients_needed
 from histcxr.exceptions import InputError, Reason
-from histcxr.features.extraction import extract_features
-from histcxr.features.recipe import Recipe
 from histcxr.files.writing import replacing
-from histcxr.reference.images import read_images
 from histcxr.site.plan import Aim
 from histcxr.store.judges import SavedModel
 from histcxr.study.certify import BY_SCORE
-from histcxr.study.cohort import Reading, model_input
+from histcxr.study.cohort import Reading, model_input, read_measured
 
 __all__ = ["BY_SCORE", "RANDOM", "LabellingList", "draw_labelling_list", "draw_patients"]
 
@@ -155,8 +153,7 @@ def draw_labelling_list(
     if by_score is not None:
         found, reasons = _scores(manifest, by_score, reading or Reading("either"))
         judged = reasons == ""
-        codes, counts = np.unique(reasons[~judged], return_counts=True)
-        unjudged = {str(code): int(count) for code, count in zip(codes, counts, strict=True)}
+        unjudged = dict(sorted(Counter(reasons[~judged].tolist()).items()))
         scores = patient_scores(found[judged], groups[judged])
     names = pd.unique(pd.Series(groups[judged], dtype=object))
     if wanted > len(names):
@@ -172,10 +169,10 @@ def draw_labelling_list(
     how = np.where(random[own], RANDOM, BY_SCORE)
     table = manifest.iloc[rows].assign(label="", split=split, drawn=how, weight=np.round(weights[own], 4))
     certify, hope = int(random.sum()), aim or Aim()
-    targets = (hope.promise.sensitivity, hope.promise.specificity)
+    promise = hope.promise
     needed = {
-        name: patients_needed(target, hope.promise.confidence)
-        for name, target in zip(("sick", "normal"), targets, strict=True)
+        "sick": patients_needed(promise.sensitivity, promise.confidence),
+        "normal": patients_needed(promise.specificity, promise.confidence),
     }
     shares = {} if (p := hope.prevalence) is None else {"sick": p, "normal": 1 - p}
     return LabellingList(
@@ -195,19 +192,8 @@ def _scores(
     manifest: pd.DataFrame, model: SavedModel, how: Reading
 ) -> tuple[FloatArray, NDArray[np.object_]]:
     """Return score and reason of each image, (n,): NaN and a code where triage would not judge it."""
-    what = model_input(model)
-    values: Any
-    lungs = how.lungs or "either"
-    if isinstance(what, Recipe):
-        features = extract_features(
-            manifest, what, how.n_jobs, lungs=lungs, cache=how.cache, progress=how.progress
-        )
-        values, table = features.counts, features.table
-    else:
-        full = "given" if what.region == "full" else lungs
-        images = read_images(manifest, what, lungs=full, n_jobs=how.n_jobs, progress=how.progress)
-        values, table = images.pixels, images.table
-    reasons = table["reason"].to_numpy(dtype=object).copy()
+    values, read, _ = read_measured(manifest, model_input(model), replace(how, lungs=how.lungs or "either"))
+    reasons = read.table["reason"].to_numpy(dtype=object).copy()
     usable = np.flatnonzero(reasons == "")
     strange = model.unfamiliar(values[usable])
     reasons[usable[strange]] = Reason.UNLIKE_TRAINING.value

@@ -6,12 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.decision.thresholds import REVIEW, RULE_IN, RULE_OUT
+from histcxr.decision.thresholds import DRAWERS, RULE_OUT
 from histcxr.exceptions import InputError, Reason
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX
 from histcxr.worklist.reading import FinishedTriage
@@ -19,8 +19,6 @@ from histcxr.worklist.rows import printable
 from histcxr.worklist.whole import unpack_site
 
 __all__ = ["Batch", "Day", "Worklists"]
-
-_DRAWERS: Final = (RULE_OUT, REVIEW, RULE_IN)  # of a patient: the highest of the images'
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ class Worklists:
                 reasons[record["reason"]] += 1
             if patient in self._judged:
                 continue
-            patients[patient] = max(patients.get(patient, RULE_OUT), record["decision"], key=_DRAWERS.index)
+            patients[patient] = max(patients.get(patient, RULE_OUT), record["decision"], key=DRAWERS.index)
             if record["score"] is not None:
                 first.setdefault(patient, record)
                 self.nameless += not record["patient"]
@@ -125,7 +123,7 @@ class Worklists:
                 images=drawers.total(),
                 unjudged=reasons.total(),
                 reasons=dict(reasons.most_common()),
-                drawers={str(drawer): drawers[drawer] for drawer in _DRAWERS},
+                drawers={str(drawer): drawers[drawer] for drawer in DRAWERS},
                 repeated=repeated,
                 patients=len(first),
                 mean_score=float(np.mean(scores)) if scores else None,

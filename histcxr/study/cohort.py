@@ -16,9 +16,9 @@ from histcxr.data.fingerprints import recognised
 from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.data.splits import SPLITS, patient_groups, split_patients, undersample
 from histcxr.exceptions import InputError, Reason, did_you_mean
-from histcxr.features.extraction import extract_features
+from histcxr.features.extraction import Features, extract_features
 from histcxr.features.recipe import Recipe
-from histcxr.reference.images import InputSettings, read_images
+from histcxr.reference.images import InputSettings, ReferenceImages, read_images
 from histcxr.store import Model
 from histcxr.store.judges import SavedModel
 
@@ -180,7 +180,7 @@ def value_list(values: pd.Series) -> str:
     return f"it has {', '.join(names[:10])}{' and others' if len(names) > 10 else ''}"
 
 
-def _check_normal(manifest: pd.DataFrame, normal: str | None) -> None:
+def check_normal(manifest: pd.DataFrame, normal: str | None) -> None:
     """Refuse a normal label that was asked for and that no image has: all would count as sick."""
     labels = manifest["label"].astype(str)
     if normal is not None and is_sick(labels, normal).all():
@@ -204,22 +204,9 @@ def read_cohort(
         how = replace(how, normal=how.normal or normal_label(what))
         what = model_input(what)
     manifest, normal = labelled_manifest(data), how.normal or "Normal"
-    _check_normal(manifest, given)
-    lungs = how.lungs or ("given" if _has_masks(manifest) else "found")
-    measured: NDArray[Any]
-    same: Any = {"n_jobs": how.n_jobs, "progress": how.progress}
-    if isinstance(what, InputSettings):
-        lungs = "given" if what.region == "full" else lungs  # which uses none
-        images = read_images(manifest, what, lungs=lungs, **same)
-        measured, table, usable, known = images.pixels, images.table, images.usable, images.fingerprints
-    else:
-        features = extract_features(manifest, what, lungs=lungs, cache=how.cache, **same)
-        measured, table, usable, known = (
-            features.counts,
-            features.table,
-            features.usable,
-            features.fingerprints,
-        )
+    check_normal(manifest, given)
+    measured, read, lungs = read_measured(manifest, what, how)
+    table, usable, known = read.table, read.usable, read.fingerprints
     reasons = table.loc[~usable, "reason"].value_counts()
     unusable = {str(code): int(count) for code, count in reasons.items()}
     if not usable.any():
@@ -230,6 +217,22 @@ def read_cohort(
     sick, patients = is_sick(table["label"], normal), patient_groups(table)
     cohort = Cohort(table, sick, patients, measured, unusable, lungs, normal, known)
     return cohort if usable.all() else cohort.part(usable)
+
+
+def read_measured(
+    manifest: pd.DataFrame, what: Recipe | InputSettings, how: Reading
+) -> tuple[NDArray[Any], Features | ReferenceImages, str]:
+    """Read what a model sees of each image, labelled or not, used or not: the values, all else, and whose lungs."""
+    masks = "mask" in manifest and (manifest["mask"].astype(str) != "").any()
+    lungs = how.lungs or ("given" if masks else "found")
+    if isinstance(what, InputSettings):
+        lungs = "given" if what.region == "full" else lungs  # which uses none
+        images = read_images(manifest, what, lungs=lungs, n_jobs=how.n_jobs, progress=how.progress)
+        return images.pixels, images, lungs
+    features = extract_features(
+        manifest, what, how.n_jobs, lungs=lungs, cache=how.cache, progress=how.progress
+    )
+    return features.counts, features, lungs
 
 
 def split_cohort(cohort: Cohort, *, seed: int = 0) -> tuple[dict[str, Cohort], list[str]]:
@@ -309,10 +312,6 @@ def model_input(model: SavedModel) -> Recipe | InputSettings:
 def normal_label(model: SavedModel) -> str:
     """Return the label that meant normal when the model was trained."""
     return str(model.training.get("normal", "Normal")) if isinstance(model, Model) else model.normal
-
-
-def _has_masks(manifest: pd.DataFrame) -> bool:
-    return "mask" in manifest and bool((manifest["mask"].astype(str) != "").any())
 
 
 def check_columns(by: Sequence[str], table: pd.DataFrame) -> None:

@@ -245,7 +245,7 @@ def compare(
     ``overall``, and its own ``seen`` and ``unusable``), ``split``, ``left_out`` (images that one of the two has seen
     or refuses), ``overall`` and ``groups[COLUMN][VALUE]``: ``n_images``, ``n_patients``, ``sensitivity``, ``auc`` and
     ``specificity`` (each ``first``, ``second``, their ``difference`` with its paired interval, and ``p_value``; None
-    of fewer than 10 sick or normal images).
+    of fewer than 10 sick or normal patients).
 
     InputError: not two models, as :func:`evaluate`, or too few images in common.
     """
@@ -258,10 +258,10 @@ def compare(
     both = [Judged.unseen(model, manifest, how) for model in models]
     common = both[0].cohort.table.index.intersection(both[1].cohort.table.index)
     first, second = (judged.part(judged.cohort.table.index.isin(common)) for judged in both)
-    if not enough(first.cohort.sick):
+    if not enough(first.cohort):
         raise InputError(
-            f"the models must have at least {MIN_CLASS} sick and {MIN_CLASS} normal images in common that neither has "
-            f"seen or refuses, got {int(first.cohort.sick.sum())} sick of {len(common)}"
+            f"the models must have at least {MIN_CLASS} sick and {MIN_CLASS} normal patients in common that neither "
+            f"has seen or refuses, got {int(first.cohort.sick.sum())} sick images of {len(common)}"
         )
 
     def difference(keep: NDArray[np.bool_]) -> dict[str, Any] | None:
@@ -290,7 +290,7 @@ def _difference(
     first: NDArray[np.float64], second: NDArray[np.float64], cohort: Cohort, sensitivity: float
 ) -> dict[str, Any] | None:
     """Compare two sets of scores (n,) of one cohort; None of too few."""
-    if not enough(cohort.sick):
+    if not enough(cohort):
         return None
     return compare_scores(first, second, cohort.sick, cohort.patients, sensitivity=sensitivity).to_dict()
 

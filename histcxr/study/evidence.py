@@ -24,6 +24,7 @@ from histcxr.features.recipe import Recipe
 from histcxr.store import Model
 from histcxr.study.cohort import groups_of, known_groups
 from histcxr.study.evaluate import MIN_CLASS, Judged
+from histcxr.study.figures import enough
 
 #: Columns whose groups are looked at where the data have them.
 COLUMNS: Final = ("label", "source", "view", "age_group", "sex")
@@ -47,13 +48,12 @@ def closer_look(
     sick, patients = cohort.sick, cohort.patients
     drawers = judged.model.drawers(scores, known_groups(judged.model, cohort.table))
     both = bool(sick.any() and not sick.all())
-    enough = min(int(sick.sum()), int((~sick).sum())) >= MIN_CLASS
     by_patient, truth = patient_drawers(drawers, patients), patient_labels(sick, patients)
     calls = {"npv": by_patient != RULE_OUT, "ppv": by_patient == RULE_IN}
     defined = both and truth.any() and not truth.all()
     called = {"npv": (~calls["npv"]).any(), "ppv": calls["ppv"].any()}
     return {
-        "roc": plotted.roc(scores, sick, patient_ids=patients, seed=seed).to_dict() if enough else None,
+        "roc": plotted.roc(scores, sick, patient_ids=patients, seed=seed) if enough(cohort) else None,
         "scores": plotted.score_spread(scores, sick),
         "calibration": plotted.calibration(scores, sick),
         "decision_curve": plotted.decision_curve(scores, sick, prevalence=prevalence) if both else None,
@@ -98,14 +98,12 @@ def subgroups(judged: Judged, drawers: NDArray[np.str_], columns: Sequence[str])
         values = sorted(set(names.tolist()))
         for value in values if len(values) > 1 else ():
             keep = names == value
-            ids, sick = cohort.patients[keep], cohort.sick[keep]
-            truth = patient_labels(sick, ids)
+            part = cohort.part(keep)
+            ids, truth = part.patients, patient_labels(part.sick, part.patients)
             called = patient_drawers(drawers[keep], ids) != RULE_OUT
             n_sick, n_normal = int(truth.sum()), int((~truth).sum())
             point = operating_point(called, truth)
-            area = None
-            if min(n_sick, n_normal) >= MIN_CLASS:
-                area = auc(scores[keep], sick, patient_ids=ids)
+            area = auc(scores[keep], part.sick, patient_ids=ids) if enough(part) else None
             rows.append(
                 {
                     "column": column,
@@ -113,9 +111,7 @@ def subgroups(judged: Judged, drawers: NDArray[np.str_], columns: Sequence[str])
                     "patients": n_sick + n_normal,
                     "sick": n_sick,
                     **{name: point[name] for name in ("sensitivity", "specificity")},
-                    "auc": None
-                    if area is None
-                    else {"value": area.value, "low": area.low, "high": area.high},
+                    "auc": area and {"value": area.value, "low": area.low, "high": area.high},
                     "sentence": _too_few(n_sick, n_normal),
                 }
             )
@@ -232,8 +228,8 @@ def _permutation(
 
     whole = area(values)
     found: dict[str, Any] = {"auc": whole}
-    wanted = {"zones": list(zone_names(recipe.zones)), "bands": ["intensity", *recipe.bands]}
-    for kind, (position, names) in {k: (i, wanted[k]) for i, k in enumerate(wanted)}.items():
+    wanted = {"zones": zone_names(recipe.zones), "bands": ("intensity", *recipe.bands)}
+    for position, (kind, names) in enumerate(wanted.items()):
         rows = []
         for name in names:
             columns = [i for i, place in enumerate(places) if place[position] == name]

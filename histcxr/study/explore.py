@@ -22,7 +22,8 @@ from histcxr.features.histograms import BINS, zone_names
 from histcxr.files.writing import replacing, write_error, write_image
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reports.image_displays import histogram_band
-from histcxr.study.cohort import Data
+from histcxr.reports.pages.exploration import Example, draw_pictures, write_exploration
+from histcxr.study.cohort import Data, groups_of
 from histcxr.study.exploring.checkup import counted, disagreements, repeated
 from histcxr.study.exploring.looking import ZONES, Job, Seen, look
 
@@ -33,17 +34,6 @@ _TEXT: Final = ("image", "mask", "label", "patient_id", "source", "split")
 _CHUNK: Final = 32
 _NO_LABEL: Final = "no label"
 _SHARE_EDGES: Final = np.linspace(0, 0.7, 36)
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """One image to look at: ``pixels`` and ``masked`` (black outside the lungs), uint8; ``counts``, int64 (256,)."""
-
-    label: str
-    file: str
-    pixels: NDArray[np.uint8] = field(repr=False)
-    masked: NDArray[np.uint8] = field(repr=False)
-    counts: NDArray[np.int64] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +58,6 @@ class Exploration:
 
     def write(self, folder: str | os.PathLike[str]) -> list[str]:
         """Write page, figures and pictures into a folder; return their names. OutputError: it cannot be written."""
-        from histcxr.reports.pages.exploration import draw_pictures, write_exploration
-
         place = Path(folder)
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -117,11 +105,11 @@ def explore(
     if examples < 0:
         raise InputError(f"examples must be a number of at least 0; got {examples!r}")
     table = (data if isinstance(data, pd.DataFrame) else read_manifest(data)).reset_index(drop=True)
-    text = {name: table[name].astype(str) if name in table else pd.Series("", table.index) for name in _TEXT}
-    labels = text["label"].where(text["label"] != "", _NO_LABEL).to_numpy(object)
+    table = table.assign(**{name: groups_of(table, name) if name in table else "" for name in _TEXT})
+    labels = table["label"].where(table["label"] != "", _NO_LABEL).to_numpy(object)
     classes = _ordered(labels, normal)
-    lungs = lungs or ("given" if (text["mask"] != "").any() else "found")
-    masks = [""] * len(table) if lungs == "found" else text["mask"].tolist()
+    lungs = lungs or ("given" if (table["mask"] != "").any() else "found")
+    masks = [""] * len(table) if lungs == "found" else table["mask"].tolist()
     segmenter = load_segmenter() if lungs == "found" or (lungs == "either" and "" in masks) else None
     wanted = _drawn(labels, classes, examples, seed)
     seen = Seen(len(table), classes)
@@ -143,23 +131,27 @@ def explore(
         )
     shown = _examples(wanted, seen, labels, table["image"].tolist(), classes, examples)
     unusable = Counter(reason for reason in seen.reasons if reason)
-    measures = _measures(seen.counts)
+    measures, sources = _measures(seen.counts), sorted(set(table["source"]))
     figures: dict[str, Any] = {
         "data": "a table" if isinstance(data, pd.DataFrame) else os.path.basename(os.path.abspath(data)),
         "images": len(table),
         "usable": int(usable.sum()),
         "unusable": dict(unusable.most_common()),
-        "patients": int((text["patient_id"][text["patient_id"] != ""]).nunique()),
-        "no_patient": int((text["patient_id"] == "").sum()),
+        "patients": table["patient_id"].replace("", np.nan).nunique(),
+        "no_patient": int((table["patient_id"] == "").sum()),
         "normal": normal,
         "lungs": lungs,
-        "classes": _crossed(labels, text["source"], classes),
-        "splits": _crossed(labels, text["split"], classes),
+        "classes": _crossed(labels, table["source"], classes),
+        "splits": _crossed(labels, table["split"], classes),
         "files": seen.files(),
         "disagreements": disagreements(data, table, seen.headers, seen.masks, seen.reasons),
         "mask_share": _mask_share(seen.shares, usable, labels, classes),
         "intensity": _intensity(measures, usable, labels, classes),
-        "intensity_by_source": _by_source(measures, usable, labels, text["source"].to_numpy(object), classes),
+        "intensity_by_source": [
+            {"source": source or "not said", **row}
+            for source in (sources if len(sources) > 1 else ())
+            for row in _intensity(measures, usable & (table["source"] == source).to_numpy(), labels, classes)
+        ],
         "histograms": {
             zone: {
                 name: histogram_band(seen.counts[usable & (labels == name), row])
@@ -231,40 +223,14 @@ def _intensity(
     labels: NDArray[np.object_],
     classes: Sequence[str],
 ) -> list[dict[str, Any]]:
+    names = ("mean", "deviation", "mean_spread", "deviation_spread")
     rows = []
     for name in classes:
         own = measures[usable & (labels == name)]
         if len(own):
-            mean, spread = own.mean(axis=0), own.std(axis=0)
-            rows.append(
-                {
-                    "class": name,
-                    "images": len(own),
-                    "mean": float(mean[0]),
-                    "mean_spread": float(spread[0]),
-                    "deviation": float(mean[1]),
-                    "deviation_spread": float(spread[1]),
-                }
-            )
+            numbers = [*own.mean(axis=0).tolist(), *own.std(axis=0).tolist()]
+            rows.append({"class": name, "images": len(own), **dict(zip(names, numbers, strict=True))})
     return rows
-
-
-def _by_source(
-    measures: NDArray[np.float64],
-    usable: NDArray[np.bool_],
-    labels: NDArray[np.object_],
-    sources: NDArray[np.object_],
-    classes: Sequence[str],
-) -> list[dict[str, Any]]:
-    """Return the same within each source, where there are several."""
-    names = sorted(set(sources.tolist()))
-    if len(names) < 2:
-        return []
-    return [
-        {"source": source or "not said", **row}
-        for source in names
-        for row in _intensity(measures, usable & (sources == source), labels, classes)
-    ]
 
 
 def _mask_share(
@@ -298,9 +264,10 @@ def _notes(figures: Mapping[str, Any]) -> list[str]:
     for name, sources in figures["classes"].items():
         others = {source for other, found in figures["classes"].items() if other != name for source in found}
         if len(figures["classes"]) > 1 and set(sources) != {""} and not set(sources) & others:
+            said = ", ".join(source or "no named source" for source in sources)
             notes.append(
-                f"All {sum(sources.values()):,} images of {name} come from {', '.join(sources)}, where no other class "
-                "comes from: a model can tell the source instead of the disease"
+                f"All {sum(sources.values()):,} images of {name} come from {said}, where no other class comes from: a "
+                "model can tell the source instead of the disease"
             )
     counts = {name: sum(found.values()) for name, found in figures["classes"].items()}
     if len(counts) > 1 and max(counts.values()) > 3 * min(counts.values()):

@@ -23,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.decision.site import LEAST_IMAGES, SiteReference, SiteTest
-from histcxr.decision.thresholds import REVIEW, RULE_IN, RULE_OUT
+from histcxr.decision.thresholds import DRAWERS, REVIEW
 from histcxr.exceptions import Reason
 
 # A coordinate of the site test is kept with a row in one byte, in sixteenths of a standard deviation.
 _STEPS: Final = 16.0
-_DRAWERS: Final = (RULE_OUT, REVIEW, RULE_IN)  # of a patient: the highest of the images'
 
 
 def pack_site(coordinates: NDArray[np.float64]) -> str:
@@ -82,7 +81,7 @@ class WholeFolder:
             name = record["patient"].encode("utf-8", "surrogatepass")
             self._rows.append(row)
             self._names.append(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()))
-            self._drawers.append(_DRAWERS.index(own))
+            self._drawers.append(DRAWERS.index(own))
         else:
             self._lone[own] += 1
             self.unknown += record["score"] is not None
@@ -135,11 +134,11 @@ class WholeFolder:
     def patients(self) -> dict[str, int]:
         """Count patients by drawer; an image without a patient is its own."""
         counts = Counter(self._lone)
-        for drawer, count in zip(_DRAWERS, np.bincount(self._by_patient()[1], minlength=3), strict=True):
+        for drawer, count in zip(DRAWERS, np.bincount(self._by_patient()[1], minlength=3), strict=True):
             counts[drawer] += int(count)
         if self.withheld:
             counts = Counter({REVIEW: counts.total()})
-        return {drawer: counts[drawer] for drawer in reversed(_DRAWERS)}
+        return {drawer: counts[drawer] for drawer in reversed(DRAWERS)}
 
     def notes(self) -> list[str]:
         """Say in sentences what a reader must know."""

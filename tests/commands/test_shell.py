@@ -200,8 +200,9 @@ def test_progress_is_shown_where_somebody_watches(study, tmp_path, monkeypatch):
 def test_one_image_is_no_images(capsys):
     from histcxr.commands.shell.terminal import say
 
-    say("1 images were read, 11 images, 2.1 images, 1 patients; 1 images are")
-    assert capsys.readouterr().out == "1 image was read, 11 images, 2.1 images, 1 patient; 1 image is\n"
+    say("1 images were read, 11 images, 2.1 images, 1 patients; 1 images are, 1 images name 1 labels")
+    said = "1 image was read, 11 images, 2.1 images, 1 patient; 1 image is, 1 image names 1 label\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize("command", ["triage IN -o w.csv", "extract IN -o h.csv --bands full", "train STUDY"])

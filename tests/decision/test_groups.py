@@ -243,3 +243,11 @@ def test_benchmark_populations_know_their_own_truth():
     assert population.specificities(limits)[0] == pytest.approx(
         np.average(out, weights=population.sizes), abs=0.006
     )
+
+
+def test_groups_may_be_numbers():
+    scores, sick = np.random.default_rng(0).random(400), np.arange(400) % 2 == 0
+    rooms = np.arange(400) // 200
+    named = certify_groups(scores, sick, None, {"room": rooms.astype(str)})
+    assert set(named.rule_out.groups["room"]) == {"0", "1"}
+    assert certify_groups(scores, sick, None, {"room": rooms}) == named

@@ -19,11 +19,13 @@ def case():
 def test_the_band_of_the_roc_curve_holds_the_curve_and_narrows(case):
     scores, sick = case
     found = plotted.roc(scores, sick)
-    curve = np.interp(found.grid, found.fpr, found.tpr)
-    inside = (np.array(found.low) <= curve + 1e-9) & (curve <= np.array(found.high) + 1e-9)
+    curve = np.interp(found["grid"], found["fpr"], found["tpr"])
+    inside = (np.array(found["low"]) <= curve + 1e-9) & (curve <= np.array(found["high"]) + 1e-9)
     assert inside.mean() > 0.95
     many = plotted.roc(np.tile(scores, 4), np.tile(sick, 4))
-    assert np.subtract(many.high, many.low).mean() < 0.7 * np.subtract(found.high, found.low).mean()
+    assert (
+        np.subtract(many["high"], many["low"]).mean() < 0.7 * np.subtract(found["high"], found["low"]).mean()
+    )
 
 
 def test_images_of_one_patient_widen_the_band(case):
@@ -32,7 +34,10 @@ def test_images_of_one_patient_widen_the_band(case):
     together = plotted.roc(
         np.tile(scores, 3), np.tile(sick, 3), patient_ids=np.tile(np.arange(400), 3).astype(str)
     )
-    assert np.subtract(together.high, together.low).mean() > 1.3 * np.subtract(alone.high, alone.low).mean()
+    assert (
+        np.subtract(together["high"], together["low"]).mean()
+        > 1.3 * np.subtract(alone["high"], alone["low"]).mean()
+    )
 
 
 def test_net_benefit_by_hand(case):

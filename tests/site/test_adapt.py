@@ -171,6 +171,9 @@ def test_what_was_not_there_is_said(model, local):
     assert "adult" not in text
     one_sided = read_cohort(local.assign(view=np.where(local["label"] == "Normal", "PA", "AP")), model)
     assert "images in AP view are sick" in "\n".join(not_shown({}, one_sided))
+    mixed = replace(cohort, patients=np.arange(len(cohort)).astype(object) // 2)
+    normal = len(set(mixed.patients) - set(mixed.patients[mixed.sick]))
+    assert f"{normal} normal patients are fewer than the 59" in "\n".join(not_shown({}, mixed))
 
 
 def test_the_command_tells_and_saves(model, local, tmp_path):

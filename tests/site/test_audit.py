@@ -20,6 +20,7 @@ from histcxr.phantoms.anatomy import make_phantom
 from histcxr.site.audit import audit
 from histcxr.site.audit_answers import Answer, adjusted_answers, few, predict, strongest, transfer
 from histcxr.site.audit_features import _file_numbers, around_lungs
+from histcxr.study.cohort import Reading
 
 RECIPE = Recipe(6)  # quicker than bands
 
@@ -48,7 +49,7 @@ def test_where_nothing_was_asked_nothing_is_said_to_be_clean(studies):
 
 
 def test_clean_data_are_silent(clean):
-    assert not clean.found
+    assert (clean.found, clean.exit_code) == (False, 0)
     assert not clean.findings
     assert clean.verdict[0] == "Nothing found."
     assert "would have been found nine times of ten" in clean.text()
@@ -97,7 +98,7 @@ def test_patients_in_several_splits_are_counted(studies, clean):
     assert result.copies.patients == 1
     assert result.found
     assert result.answers == clean.answers  # and all the rest repeats
-    assert "1 patients have images in several splits" in result.text()
+    assert "Images in several splits: those of 1 patients" in result.text()
 
 
 def test_what_cannot_be_asked_is_said(studies):
@@ -108,7 +109,11 @@ def test_what_cannot_be_asked_is_said(studies):
     reasons = {one["question"]: one["reason"] for one in result.not_asked}
     assert reasons["within and across sources"] == "the data name fewer than two sources"
     assert "0 against" in reasons["sick from normal, all"]
+    assert result.verdict[0].startswith("NOTHING WAS ASKED")
+    assert (result.found, result.exit_code) == (False, 3)
     assert "No question could be asked" in result.text()
+    with pytest.raises(InputError, match="normal must be a label of the data"):
+        audit(normal, Reading(normal="healthy"))
     with pytest.raises(InputError, match="label"):
         audit(normal.assign(label=""))
 
@@ -122,7 +127,7 @@ def test_the_command_says_by_its_exit_code_whether_something_was_found(studies, 
         )
         codes.append(run.exit_code)
         assert json.loads((tmp_path / "a.json").read_text())["verdict"][0] in run.output
-    assert codes == [0, 3]
+    assert codes == [3, 3]  # thirty patients leave nothing to ask
     assert histcxr.audit is audit
 
 

@@ -319,6 +319,9 @@ def test_the_command_draws_writes_and_alarms(stream, saved, tmp_path):
     assert found["alarm"]
     assert found["exit_code"] == 3
     assert (tmp_path / "days.png").stat().st_size > 10_000
+    result = CliRunner().invoke(main, ["monitor", *arguments, "--plot", "days.xyz"])
+    assert (result.exit_code, "must end in .png, .pdf or .svg" in result.output) == (2, True)
+    assert "worklists of" not in result.output  # refused before the work
 
 
 def test_it_reads_what_triage_wrote(phantoms, tmp_path):

@@ -178,7 +178,7 @@ def test_a_comparison_takes_two_models_and_enough_patients(result, manifest):
     with pytest.raises(InputError, match="models must be two to compare, got 1"):
         compare([result.best], manifest)
     few = manifest[manifest["split"] == "test"].groupby("label").head(5)
-    with pytest.raises(InputError, match="at least 10 sick and 10 normal images in common"):
+    with pytest.raises(InputError, match="at least 10 sick and 10 normal patients in common"):
         compare([result.best, result.best], few)
 
 

@@ -135,3 +135,15 @@ def test_the_command_writes_a_page_once(study, tmp_path):
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 2
     assert "holds an exploration already" in again.output
+
+
+def test_a_bare_table_will_do_and_an_unnamed_source_is_called_so(study):
+    table = histcxr.read_manifest(study).head(20)
+    bare = table[["image", "mask"]].assign(label=table["label"].where(table["label"] == "Normal"))
+    figures = histcxr.explore(bare, examples=0).figures
+    assert set(figures["classes"]) == {"Normal", "no label"}
+    assert (figures["patients"], figures["no_patient"], figures["patients_across"]["patients"]) == (0, 20, 0)
+    normal = table["label"] == "Normal"
+    sources = np.where(normal, "one", np.where(np.arange(20) % 2, "two", ""))
+    notes = histcxr.explore(table.assign(source=sources), examples=0).figures["notes"]
+    assert any("come from no named source, two, where" in note for note in notes)

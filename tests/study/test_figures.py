@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, classification_report, log_loss, roc_auc_score
 
+from histcxr.decision.thresholds import certify
 from histcxr.exceptions import InputError
 from histcxr.study.cohort import Cohort
-from histcxr.study.figures import among, class_figures, class_numbers, within_groups
+from histcxr.study.figures import among, class_figures, class_numbers, measure, within_groups
 
 
 def patients(rng, n, in_score, with_disease):
@@ -108,3 +109,12 @@ def test_labels_become_the_numbers_that_the_network_learnt():
     assert class_numbers(labels, ("Normal", "A", "B"), "Normal").tolist() == [0, 2, 0, 1]
     with pytest.raises(InputError, match="got also B"):
         class_numbers(labels, ("Normal", "A", "C"), "Normal")
+
+
+def test_many_images_of_one_sick_patient_give_no_auc():
+    sick = np.arange(60) < 20
+    ids = np.where(sick, "one", np.arange(60).astype(str)).astype(object)
+    scores = np.random.default_rng(4).random(60)
+    found = measure(scores, Cohort(pd.DataFrame(index=range(60)), sick, ids), *certify(scores, sick, ids))
+    assert found["auc"] is None
+    assert (found["images"], found["decisions"]["n_sick"]) == (60, 1)

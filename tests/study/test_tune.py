@@ -15,7 +15,7 @@ from histcxr.phantoms.studies import write_study
 from histcxr.reference.architectures import HeadOptions
 from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.images import InputSettings
-from histcxr.reports import plots
+from histcxr.reports import drawing
 from histcxr.reports.text import search_report
 from histcxr.study.network_train import ReferenceSettings
 from histcxr.study.tune import head_space, rate_space, read_tuned, search_settings, write_search
@@ -171,7 +171,7 @@ def test_the_command_works_without_matplotlib(folder, tmp_path, missing, monkeyp
     if missing:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         with pytest.raises(MissingDependencyError, match=r"pip install 'histcxr\[report\]'"):
-            plots.require_matplotlib()
+            drawing.require_matplotlib()
     arguments = ["--classifier", "knn", "--zones", "6", "--trials", "1", "--lungs", "given", "-o", tmp_path]
     told = run(folder, *arguments)
     assert told.exit_code == 0, told.output

@@ -13,9 +13,10 @@ from typing import Final
 import click
 
 _ONE: Final = re.compile(
-    r"(?<![\w.,+-])1 (image|input|patient|radiograph|file|report|row|trial|epoch|mask)s\b( are\b| were\b)?"
+    r"(?<![\w.,+-])1 (image|input|patient|radiograph|file|report|row|trial|epoch|mask|worklist|pair|label|question)s\b"
+    r"( are\b| were\b| name\b)?"
 )
-_VERBS: Final = {None: "", " are": " is", " were": " was"}
+_VERBS: Final = {None: "", " are": " is", " were": " was", " name": " names"}
 
 
 def say(text: str = "") -> None:

@@ -19,7 +19,8 @@ def command(data: Any, seed: int, json_file: str | None, **how: Any) -> None:
 
     Sick and normal should differ by their lungs alone. Tells where files, borders, corners, views, sources, outlines or
     age tell them apart, where the lungs show the scanner, and which patients or near-duplicates stand in several
-    splits. Silent on clean data; where something is found, the exit code is 3.
+    splits. Silent on clean data; where something is found, or too few patients leave nothing to ask, the exit code
+    is 3.
 
     \b
     Example:  histcxr audit study --json audit.json
@@ -32,5 +33,4 @@ def command(data: Any, seed: int, json_file: str | None, **how: Any) -> None:
         result = audit(data, options.take_reading(how), seed=seed)
     options.say(result.text())
     options.write_json(json_file, result.to_dict())
-    if result.found:
-        click.get_current_context().exit(3)
+    click.get_current_context().exit(result.exit_code)

@@ -16,9 +16,7 @@ from histcxr.commands import options
     help="Truths that became known later: a CSV with label, and patient_id or image (file of the worklist).",
 )
 @options.normal_option(None)
-@click.option(
-    "--plot", type=click.Path(dir_okay=False), help="Draw the days into this picture, e.g. days.png."
-)
+@options.plot_option("Draw the days into this picture, e.g. days.png.")
 @options.json_option()
 @click.pass_context
 def command(
@@ -42,11 +40,8 @@ def command(
     Exit codes:  0 no alarm, 3 alarm, 2 wrong usage, 1 failure
     """
     from histcxr.reports.monitoring import monitor_report, plot_monitor
-    from histcxr.reports.plots import require_matplotlib
     from histcxr.site.monitor import monitor
 
-    if plot is not None:
-        require_matplotlib()
     result = monitor(worklists, options.read_model(model), labels=labels, normal=normal).to_dict()
     options.say(monitor_report(result))
     options.write_json(json_file, result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,7 +56,7 @@ _OF_LISTS = ("output", "by_score")
     show_default=True,
     help="Which split of labelled DATA to plan from; 'all' for every row.",
 )
-@click.option("--plot", type=click.Path(dir_okay=False), help="Draw the plan into this picture (.png).")
+@options.plot_option("Draw the plan into this picture, e.g. plan.png.")
 @click.option(
     "--draw", type=click.IntRange(min=2), help="Draw so many patients of DATA to have read, into --output."
 )
@@ -118,17 +117,14 @@ def _plan(
     data: str | None, model: str | None, auc: float | None, spread: float, plot: str | None, **how: Any
 ) -> tuple[str, dict[str, Any]]:
     from histcxr.reports.planning import plan_report, plot_plan
-    from histcxr.reports.plots import require_matplotlib
     from histcxr.site.plan import plan_auc
 
-    if plot is not None:
-        require_matplotlib()
     aim = _aim(how)
     found = plan_auc(auc, aim, spread=spread) if auc is not None else _of_data(str(data), model, aim, how)
     result = found.to_dict()
     text = plan_report(result)
     if plot is not None:
-        text += f"\nDrew {plot_plan(result, Path(plot))}"
+        text += f"\nDrew {plot_plan(result, plot)}"
     return text, result
 
 

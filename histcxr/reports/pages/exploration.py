@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +17,15 @@ from histcxr.reports.page import embedded, png, polyline, svg, write_page
 _SMALL = (3.4, 2.5)
 
 
-class Shown(Protocol):
-    """An image to look at, as :class:`~histcxr.study.explore.Example` is."""
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One image to look at: ``pixels`` and ``masked`` (black outside the lungs), uint8; ``counts``, int64 (256,)."""
 
-    @property
-    def label(self) -> str:
-        """Its class."""
-
-    @property
-    def file(self) -> str:
-        """Its file."""
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """The radiograph."""
-
-    @property
-    def masked(self) -> NDArray[np.uint8]:
-        """The radiograph, black outside the lungs."""
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """The histogram of its lungs, (256,)."""
+    label: str
+    file: str
+    pixels: NDArray[np.uint8] = field(repr=False)
+    masked: NDArray[np.uint8] = field(repr=False)
+    counts: NDArray[np.int64] = field(repr=False)
 
 
 def displays(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, Display, tuple[float, float]]]:
@@ -73,7 +61,10 @@ def draw_pictures(figures: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def write_exploration(
-    figures: Mapping[str, Any], means: Mapping[str, NDArray[np.uint8]], examples: Sequence[Shown], path: Path
+    figures: Mapping[str, Any],
+    means: Mapping[str, NDArray[np.uint8]],
+    examples: Sequence[Example],
+    path: Path,
 ) -> None:
     """Write the page."""
     plots = {name: svg(display, words, size) for name, words, display, size in displays(figures)}

@@ -73,7 +73,7 @@ def disagreements(
             says = f"it says {said[wrong[0]]}, the file {real}"
             sentence = f"the column {column} is wrong for {rows}, as for {name}: {says}"
             add(f"column {column}", wrong, sentence)
-    labels = table["label"].astype(str).tolist()
+    labels = table["label"].tolist()
     names = {label.casefold() for label in labels if label}
     elsewhere = [
         row
@@ -117,7 +117,7 @@ def repeated(
     """Find near-duplicates, and patients in several splits: ``twins`` and ``patients_across``, ready for JSON."""
     rows = np.flatnonzero(usable)
     pairs = rows[near_duplicates(fingerprints[rows], copies[rows])]
-    split, patient = (table[name].astype(str).to_numpy(object) for name in ("split", "patient_id"))
+    split, patient = (table[name].to_numpy(object) for name in ("split", "patient_id"))
 
     def apart(values: NDArray[np.object_]) -> NDArray[np.bool_]:
         first, second = values[pairs[:, 0]], values[pairs[:, 1]]
@@ -197,12 +197,12 @@ def _unlisted(data: Any, table: pd.DataFrame) -> list[str]:
     """Return images in a folder that its manifest leaves out."""
     if not isinstance(data, str | os.PathLike) or not os.path.isfile(os.path.join(data, MANIFEST_NAME)):
         return []
-    listed = set(table["image"])
+    listed = {*table["image"], *table["mask"]}
     found = []
     for place, folders, files in os.walk(os.path.abspath(data)):
         folders[:] = sorted(name for name in folders if not is_mask_folder(name) and not name.startswith("."))
         found += [os.path.join(place, name) for name in sorted(files) if is_image_name(name)]
-    return [one for one in found if one not in listed and one not in set(table["mask"])]
+    return [one for one in found if one not in listed]
 
 
 def _name(path: str) -> str:

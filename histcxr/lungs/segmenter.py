@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -18,12 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import MaskError, ModelError, RadiographError, Reason, UnjudgeableError
-from histcxr.files.reading import read_file
-from histcxr.lungs.shape import enlarged, find_lungs, polarity
+from histcxr.files.reading import parse_json, read_file
+from histcxr.lungs.shape import SIZE, enlarged, find_lungs, polarity
+from histcxr.lungs.unet import check_onnx
 from histcxr.networks.onnx_model import open_session
-
-#: Side of the network's input and output, in pixels; it suffices for the outline of the lungs.
-SIZE: Final = 128
 
 #: Side of the square that training disturbs and that is then shrunk to the network's size, in pixels.
 PAIR_SIZE: Final = 2 * SIZE
@@ -33,6 +31,9 @@ _FLOOR: Final = 0.5
 
 #: The longer side of a chest radiograph is at most so many times the shorter one.
 MAX_ASPECT: Final = 2.0
+
+# Bytes of a network's file; the one in the package has 1.7 million.
+_MOST_BYTES: Final = 64 << 20
 
 # Pictures that the network sees at a time: bounds the memory for activations.
 _BATCH: Final = 32
@@ -75,15 +76,22 @@ class Segmenter:
     """
 
     def __init__(self, model: bytes) -> None:
+        if len(model) > _MOST_BYTES:
+            raise ModelError(
+                f"this ONNX file has more than {_MOST_BYTES >> 20} MiB; no network for lungs has"
+            )
+        check_onnx(model)
         self.digest = hashlib.sha256(model).hexdigest()
         self._session = open_session(model)
         inputs = [(value.name, value.shape[1:]) for value in self._session.get_inputs()]
         outputs = {value.name for value in self._session.get_outputs()}
         about = self._session.get_modelmeta().custom_metadata_map.get("about", "")
         try:
-            self.about: dict[str, Any] = json.loads(about)
+            self.about: dict[str, Any] = parse_json(about.encode())
             self._farthest, self._lowest = (float(self.about[name]) for name in ("farthest", "lowest"))
-        except (ValueError, KeyError, TypeError) as error:
+            if not math.isfinite(self._farthest + self._lowest):
+                raise ValueError("limits that are no numbers")
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ModelError(f"this ONNX file was not written by histcxr segment-train: {error!r}") from error
         wanted = {"lungs", "context", "distance", "height"}
         if inputs != [("image", [1, SIZE, SIZE])] or not wanted <= outputs:
@@ -154,7 +162,7 @@ def load_segmenter(path: str | os.PathLike[str] | None = None) -> Segmenter:
 
     ModelError is raised when the file is none, RadiographError when it cannot be read.
     """
-    return _packaged() if path is None else Segmenter(read_file(os.fspath(path)))
+    return _packaged() if path is None else Segmenter(read_file(path, _MOST_BYTES + 1))
 
 
 @functools.cache

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from histcxr.data.radiograph import one_large_at_a_time
 from histcxr.exceptions import Reason
 
+#: Side of the input and output of the network that finds lungs, in pixels; it suffices for their outline.
+SIZE: Final = 128
+
 #: Smallest and largest share of the picture that both lungs cover together.
 MIN_AREA: Final = 0.04
 MAX_AREA: Final = 0.6

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from histcxr.decision.out_of_distribution import OutOfDistribution, fit_out_of_distribution
 from histcxr.exceptions import ModelError
-from histcxr.lungs.segmenter import SIZE
+from histcxr.lungs.shape import SIZE
 from histcxr.networks.backend import import_neural, seeded
 from histcxr.networks.fit import Weights
-from histcxr.networks.onnx_model import EPSILON, GraphWriter, fold_norm
+from histcxr.networks.onnx_model import EPSILON, GraphWriter, fold_norm, read_graph
 from histcxr.phantoms.not_chests import TRANSFORMS, draw_not_chest
 
 #: Maps on each level, from the finest to the coarsest.
@@ -216,6 +216,33 @@ def write_onnx(
         writer.node("Gemm", ["context", plane, writer.tensor("offset", np.array([gate.offset]))], "height")
         outputs |= {"distance": ["n", 1], "height": ["n", 1]}
     return writer.model("lungs", {"image": ["n", 1, SIZE, SIZE]}, outputs, properties)
+
+
+def check_onnx(model: bytes) -> None:
+    """Refuse (ModelError) an ONNX file that differs from :func:`write_onnx`'s in anything but numbers and widths.
+
+    A file from elsewhere could loop for ever, ask for any memory, or name other files to read.
+    """
+    try:
+        parts = read_graph(model)
+        tensors = dict(part for field, part in parts if field == 5)
+        widths: tuple[int, ...] = ()
+        while (shape := tensors.get(f"down{len(widths)}.conv1/kernel")) is not None:
+            widths += shape[:1]
+        if not 2 <= len(widths) <= _MOST_LEVELS or not all(1 <= width <= _MOST_MAPS for width in widths):
+            raise ValueError(f"levels of {widths!r:.80} maps")
+        context, directions = 4 * widths[-1], min(tensors["centre"][0], 4 * widths[-1])
+        nothing = OutOfDistribution(np.zeros(context), np.zeros((directions, context)), 0.0, 0.0)
+        weights = {name: np.zeros(shape, np.float32) for name, shape in weight_shapes(widths).items()}
+        if parts != read_graph(write_onnx(weights, Gate(nothing, np.zeros(context), 0.0, 0.0, 0.0))):
+            raise ValueError("layers or shapes of another network")
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"this is no ONNX file of a network that finds lungs, as histcxr segment-train writes it: {error}"
+        ) from error
+
+
+_MOST_LEVELS, _MOST_MAPS = 6, 512
 
 
 def _write_block(writer: GraphWriter, weights: Weights, x: str, side: str, level: int) -> str:

@@ -7,7 +7,8 @@ https://protobuf.dev/programming-guides/encoding/; both are fixed for good.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -96,17 +97,74 @@ def open_session(model: bytes) -> Any:
     """Open the content of an ONNX file for prediction on the CPU, as an ``onnxruntime.InferenceSession``.
 
     It may be used from several threads, and has one of its own, best where callers run many images at once. ModelError
-    when the bytes are no ONNX model that ONNX Runtime can run; MissingDependencyError without it.
+    when the bytes are no ONNX model that ONNX Runtime can run; MissingDependencyError without it. Strangers' bytes are
+    for :func:`read_graph` first: a model may loop, ask for any memory and name other files to read.
     """
     runtime = import_neural("onnxruntime", "to run a network")  # late: it takes a tenth of a second to load
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = 1, 1
     options.log_severity_level = 3
-    errors = runtime.capi.onnxruntime_pybind11_state
     try:
         return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.InvalidArgument) as error:
+    except Exception as error:  # its errors have no class in common
         raise ModelError(f"this is no ONNX model that ONNX Runtime can run: {error}") from error
+
+
+def read_graph(model: bytes) -> list[tuple[int, Any]]:
+    """Read what :class:`GraphWriter` wrote: field number and bytes of each part; of tensors (field 5) name and shape.
+
+    ValueError or TypeError for what it does not write, such as functions, subgraphs and tensors kept in other files.
+    """
+    parts: list[tuple[int, Any]] = []
+    for field, content in _fields(model):
+        if field in (2, 14):  # who wrote it, and texts
+            continue
+        if field != 7 or parts:
+            if (field, content) not in ((1, _IR_VERSION), (8, _integer(2, _OPSET))):
+                raise ValueError(f"a model with field {field}, or of another version")
+            continue
+        parts += ((one, _tensor_shape(part) if one == 5 else part) for one, part in _fields(content))
+    return parts
+
+
+def _tensor_shape(message: bytes) -> tuple[str, tuple[int, ...]]:
+    """Return name and shape of a tensor that holds its own float32 numbers, or raise ValueError."""
+    fields = list(_fields(message))
+    shape = tuple(value for field, value in fields if field == 1 and isinstance(value, int))
+    kept = fields[len(shape) :]
+    if [field for field, _ in kept] != [2, 8, 9] or kept[0][1] != _FLOAT:
+        raise ValueError("a tensor that is not written as float32")
+    if len(kept[2][1]) != 4 * prod(shape):
+        raise ValueError("a tensor that is not as long as its shape says")
+    return kept[1][1].decode(), shape
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """Yield field numbers and values, whole numbers or bytes; ValueError for what :func:`_varint` would not write."""
+    place = 0
+
+    def number() -> int:
+        nonlocal place
+        start, value = place, 0
+        while place == start or message[place - 1] & 0x80:
+            if place == len(message) or place - start == 9:
+                raise ValueError("a number that does not end")
+            value |= (message[place] & 0x7F) << 7 * (place - start)
+            place += 1
+        if _varint(value) != message[start:place]:
+            raise ValueError("a number that is written in a longer way")
+        return value
+
+    while place < len(message):
+        key = number()
+        field, value = key >> 3, number()
+        if key & 7 == 0:
+            yield field, value
+        elif key & 7 == 2 and place + value <= len(message):
+            place += value
+            yield field, message[place - value : place]
+        else:
+            raise ValueError("a field of another kind, or one that is cut off")
 
 
 def _value_info(name: str, shape: Sequence[int | str]) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from histcxr.exceptions import ModelError
 from histcxr.reports.tables import (
     PROMISED,
     Kept,
@@ -21,7 +22,20 @@ from histcxr.reports.text import REGIONS, classes_report
 
 
 def model_card(description: Mapping[str, Any]) -> str:
-    """Write the card of a model of either kind, from what its ``describe`` returns, as Markdown."""
+    """Write the card of a model of either kind, from what its ``describe`` returns, as Markdown.
+
+    :class:`~histcxr.exceptions.ModelError` where its papers are not such as histcxr writes.
+    """
+    try:
+        return _card(description)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the papers of this model are not such as histcxr writes ({type(error).__name__}: {error}); get the "
+            "model again from where it came"
+        ) from error
+
+
+def _card(description: Mapping[str, Any]) -> str:
     training, card = description["training"], description.get("card", {})
     names = [part for part in ("train", "val", "test") if part in training]
     rows = [{"part": name, **_flat(training[name])} for name in names]

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, ModelError, NoModelError
 from histcxr.features.recipe import Recipe
+from histcxr.files.reading import parse_json
 from histcxr.files.writing import replacing
 from histcxr.store.model import Model, Origin, ReferenceModel, installed_versions, json_ready
 from histcxr.store.weights import ESTIMATOR_FILE, weights_from_bytes, weights_to_bytes
@@ -43,7 +44,7 @@ FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 DIGEST_FILE = "manifest.sha256"
 MAX_MANIFEST = 16 << 20  # bytes
-MAX_WEIGHTS = 2 << 30  # bytes, each file
+MAX_WEIGHTS = 2 << 30  # bytes, all files together
 MAX_FILES = 64
 
 # How far the scores of the probe may be from those at the time of saving, and the digits that are recorded: few enough
@@ -172,7 +173,7 @@ def _unpack(files: dict[str, bytes]) -> Model | ReferenceModel:
     raw = files[MANIFEST_FILE]
     weights = {name: content for name, content in files.items() if _WEIGHT_NAME.fullmatch(name)}
     try:
-        manifest = json.loads(raw)
+        manifest = parse_json(raw)
         for key, kind in _TYPES.items():
             if not isinstance(manifest[key], kind):
                 raise TypeError(f"{key} is a {type(manifest[key]).__name__}")
@@ -196,10 +197,13 @@ def _unpack(files: dict[str, bytes]) -> Model | ReferenceModel:
         )
         if manifest != {**manifest, "name": model.name, **model.describe_input()}:
             raise ValueError("its name or input is not that of the weights")
+        model.check_papers()
         if isinstance(model, Model):
             _ = model.familiarity  # damaged, it is refused here and not in the middle of a triage
         probe = np.asarray(manifest["probe"], np.float64)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # InputError, too
+    except (ModelError, ImportError):
+        raise
+    except Exception as error:  # whatever a stranger's folder makes a reader stumble over, InputError, too
         raise ModelError(f"{MANIFEST_FILE} is not complete ({error}); {_GET_AGAIN}") from error
     _check_probe(model, probe)
     return model
@@ -241,7 +245,7 @@ def _check_probe(model: Model | ReferenceModel, expected: NDArray[np.float64]) -
     """Compare the scores of a made-up input with those at the time of saving."""
     try:
         scores = model.score(model.probe())  # type: ignore[arg-type]
-    except (HistcxrError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:
         raise ModelError(
             f"{ESTIMATOR_FILE}: the model cannot score ({type(error).__name__}: {error}); "
             "install the versions it was saved with, or train it anew"
@@ -280,10 +284,10 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
             raise ModelError(
                 f"{entry!r:.80}: does not belong to the model; remove it, and ask who put it there"
             )
-    files = {MANIFEST_FILE: raw, DIGEST_FILE: line}
+    files, left = {MANIFEST_FILE: raw, DIGEST_FILE: line}, MAX_WEIGHTS
     for name, facts in listed.items():
         size = facts.get("bytes") if isinstance(facts, dict) else None
-        if not isinstance(size, int) or not 0 < size <= MAX_WEIGHTS:
+        if not isinstance(size, int) or not 0 < size <= left:
             raise ModelError(f"{name}: is listed with {size!r:.40} bytes, which no model has; {_GET_AGAIN}")
         content = _read_file(folder, name, size)
         if len(content) != size:
@@ -292,7 +296,7 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
             )
         if hashlib.sha256(content).hexdigest() != facts.get("sha256"):
             raise ModelError(f"{name}: was damaged or changed after saving (SHA-256 differs); {_GET_AGAIN}")
-        files[name] = content
+        files[name], left = content, left - size
     return files
 
 
@@ -303,8 +307,8 @@ def _listed_files(raw: bytes, line: bytes) -> dict[str, Any]:
         f"saving (thresholds hold only as certified); {_GET_AGAIN}"
     )
     try:
-        manifest = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        manifest = parse_json(raw)
+    except ValueError as error:
         raise ModelError(edited) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ModelError(f"{MANIFEST_FILE}: does not describe a histcxr model; check the path")

@@ -103,6 +103,28 @@ class _Common(AtHand):
             if not isinstance(choice, ThresholdChoice) or choice.kind != kind:
                 raise InputError(f"{kind} must be a {kind} ThresholdChoice, got {choice!r}")
 
+    def check_papers(self) -> None:
+        """Refuse thresholds that no score crosses as promised, or that contradict who is said to have certified them.
+
+        InputError, also where the groups or the site are damaged.
+        """
+        patients = 0
+        for kind in ("rule_out", "rule_in"):
+            own = getattr(self, kind)
+            patients += own.n
+            choices = [own] if self.groups is None else getattr(self.groups, kind).choices()
+            if choices[0] != own:
+                raise InputError(f"{kind} must be the threshold over all patients of its groups")
+            for choice in choices:
+                if choice.certified and not 0 <= choice.threshold <= 1:
+                    raise InputError(f"{kind} must be a score from 0 to 1, got {choice.threshold!r}")
+        certified = self.training.get("certified")
+        if certified is not None and patients > certified["patients"]:
+            raise InputError(
+                f"thresholds must rest on the {certified['patients']!r} patients of their papers"
+            )
+        _ = self.site, self._repr_html_()  # shows what it is made of, or fails to
+
     def _papers(self) -> dict[str, Any]:
         return {
             "kind": self.kind,

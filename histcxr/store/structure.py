@@ -42,7 +42,7 @@ def walk_objects(root: object) -> Iterator[Any]:
 
 
 def check_structure(estimator: object) -> None:
-    """Check every tree, support vector machine, neighbour search and network inside ``estimator``.
+    """Check every setting, tree, support vector machine, neighbour search and network inside ``estimator``.
 
     :class:`~histcxr.exceptions.ModelError` names a part in which an index or a shape cannot be right.
     """
@@ -50,6 +50,10 @@ def check_structure(estimator: object) -> None:
         check, fitted = _CHECKS.get(type(part).__name__, (None, ""))
         if check is not None and hasattr(part, fitted):
             check(part)
+        for key, value in getattr(part, "__dict__", {}).items():
+            large = isinstance(value, int | np.integer) and abs(int(value)) > _MOST_ANY
+            if large and "_" not in (key[0], key[-1]) and key not in ("random_state", "seed"):
+                _refuse(type(part).__name__, f"has the setting {key}={value!r:.40}, larger than any real one")
 
 
 def check_booster(document: Any, name: str) -> None:
@@ -232,8 +236,7 @@ def _check_lenet(lenet: Any) -> None:
 
 def _check_network(network: Any) -> None:
     """Check settings and arrays against the network that our own code builds, before Keras is given any array."""
-    from histcxr.reference.architectures import build_architecture
-    from histcxr.reference.classifier import ReferenceClassifier, get_weights
+    from histcxr.reference.classifier import ReferenceClassifier
 
     name = "the network"
     parameters = ReferenceClassifier().get_params(deep=False)
@@ -247,17 +250,40 @@ def _check_network(network: Any) -> None:
             if is_dataclass(part) and not isinstance(part, type):
                 replace(part)  # skops does not ask the constructor, which refuses wrong settings
         _check_size(network)
-        wanted = get_weights(build_architecture(**network.graph_))
-    except (InputError, TypeError, ValueError, AttributeError, KeyError) as error:
+        wanted = _planned_weights(network.graph_)
+    except (ArithmeticError, AttributeError, InputError, LookupError, TypeError, ValueError) as error:
         _refuse(name, f"has settings that cannot be ({error})")
     if not isinstance(network.weights_, dict) or list(network.weights_) != list(wanted):
         _refuse(name, "has weights of other names")
     for key, model in wanted.items():
         array = network.weights_[key]
-        if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (model.shape, model.dtype):
-            _refuse(name, f"has {key} that is not {model.dtype} of shape {model.shape}")
+        if not isinstance(array, np.ndarray) or (array.shape, str(array.dtype)) != model:
+            _refuse(name, f"has {key} that is not {model[1]} of shape {model[0]}")
         if not np.isfinite(array).all():
             _refuse(name, "has numbers that are not finite")
+
+
+def _planned_weights(graph: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and type of each weight of a network, by the names that ``get_weights`` gives, making no number.
+
+    InputError where one image would fill the memory on its way through the layers.
+    """
+    from histcxr.networks.backend import import_neural
+    from histcxr.reference.architectures import build_architecture
+
+    keras = import_neural("keras", "to build a network")
+    with keras.StatelessScope(initialize_variables=False):
+        model = build_architecture(**graph)
+    layers = [model]
+    for layer in layers:
+        layers += getattr(layer, "layers", ())  # a backbone is a layer that has its own
+    most = max(int(np.prod(layer.output.shape[1:], dtype=float)) for layer in layers)
+    if most > _MOST_ACTIVATIONS:
+        raise InputError(f"a layer must give at most {_MOST_ACTIVATIONS:,} numbers an image; got {most:,}")
+    return {
+        f"{number:04d}/{variable.name}": (tuple(variable.shape), str(variable.dtype))
+        for number, variable in enumerate(model.weights)
+    }
 
 
 def _check_size(network: Any) -> None:
@@ -265,6 +291,8 @@ def _check_size(network: Any) -> None:
     from histcxr.reference.images import LARGEST_SIDE
 
     graph, classes = network.graph_, network.classes_
+    if set(graph) != {"name", "size", "n_classes", "head", "options"}:  # nothing to read or to fetch
+        raise InputError(f"graph must name the network alone; got {sorted(graph)!r:.200}")
     size = whole_number(graph["size"], "size", least=1, most=LARGEST_SIDE)
     if network.image_shape_ != (size, size) or network.n_features_in_ != size**2:
         raise InputError(f"size must be that of the images; got {size}")
@@ -285,7 +313,9 @@ def _check_size(network: Any) -> None:
 _MOST_CLASSES = 1000
 _MOST_UNITS = 1 << 12
 _MOST_NUMBERS = 64
-_MOST_VIEWS = 1000
+_MOST_VIEWS = 64
+_MOST_ANY = 1 << 14
+_MOST_ACTIVATIONS = 1 << 25  # of float32: 128 MiB for an image
 
 # By the class's name, wherever it lives: the check, and what a fitted one has.
 _CHECKS: dict[str, tuple[Callable[[Any], None], str]] = {

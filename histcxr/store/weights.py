@@ -11,7 +11,6 @@ import copy
 import gzip
 import io
 import json
-import os
 import struct
 import tokenize
 import warnings
@@ -23,11 +22,15 @@ from typing import Any
 import numpy as np
 
 from histcxr.exceptions import MissingDependencyError, ModelError
+from histcxr.files.reading import parse_json
 from histcxr.store.structure import check_booster, check_structure, walk_objects
 
 ESTIMATOR_FILE = "estimator.skops"
-MAX_UNPACKED = 2 << 30  # bytes of arrays in one skops file; the largest real models stay under a tenth
-MAX_BOOSTER = 64 << 20  # bytes of JSON; the model in the box has 0.7 million
+# Bytes of arrays in one skops file. What weighs more must weigh a quarter of it in the folder, too: trained numbers
+# hardly shrink, and a small folder cannot ask for much memory.
+MAX_UNPACKED, SMALL_UNPACKED, MAX_SHRUNK = 2 << 30, 256 << 20, 4
+MAX_SCHEMA = 24 << 20  # bytes of JSON; the model in the box has 50,000
+MAX_BOOSTER = 64 << 20  # bytes of JSON, all boosters together; the model in the box has 0.7 million
 
 # What a skops file may name: of each kind of node, only these types. Functions, methods, partial calls and
 # constructors with arguments are no part of it, whatever skops itself would accept.
@@ -158,21 +161,30 @@ def weights_from_bytes(files: dict[str, bytes]) -> Any:
             warnings.simplefilter("ignore")
             estimator = skops.io.loads(checked, trusted=_BEYOND_SKOPS)
         check_structure(estimator)
-        used: set[str] = set()
+        used: dict[str, Any] = {}
+        left = MAX_BOOSTER
         for part in walk_objects(estimator):
+            if hasattr(part, "n_jobs"):
+                part.n_jobs = 1
+            if type(part).__name__ == "ReferenceClassifier":
+                _forget_training(part)
             if _is_xgboost(part) and "_Booster" in vars(part):
                 name = part._Booster
                 if not isinstance(name, str) or name not in boosters:
                     raise ModelError(f"{ESTIMATOR_FILE}: names the booster {name!r:.80}, which is not there")
-                part._Booster = _load_booster(name, boosters[name])
-                used.add(name)
+                if name not in used:
+                    used[name], size = _load_booster(name, boosters[name], left)
+                    left -= size
+                part._Booster = used[name]
     except _DAMAGE as error:
         raise ModelError(
             f"{ESTIMATOR_FILE}: cannot be loaded ({type(error).__name__}: {error}); "
             "get the model again, or train it anew with this version"
         ) from error
-    if used != set(boosters):
-        raise ModelError(f"{sorted(set(boosters) - used)[0]}: no part of the model uses this file; remove it")
+    if set(used) != set(boosters):
+        raise ModelError(
+            f"{sorted(set(boosters) - set(used))[0]}: no part of the model uses this file; remove it"
+        )
     return estimator
 
 
@@ -186,11 +198,12 @@ def _forget_training(network: Any) -> None:
     network.validation_rows_ = None
     if isinstance(network.random_state, np.random.RandomState):
         network.random_state = None
-    if isinstance(network.weights, os.PathLike):
-        network.weights = os.fspath(network.weights)
+    if network.weights != "imagenet":  # a path: the numbers that it led to were trained on and are kept
+        network.weights = None
 
 
-def _load_booster(name: str, content: bytes) -> Any:
+def _load_booster(name: str, content: bytes, most: int = MAX_BOOSTER) -> tuple[Any, int]:
+    """Return the booster, and the bytes of its JSON, at most ``most``."""
     try:
         from xgboost import Booster
         from xgboost.core import XGBoostError
@@ -198,10 +211,10 @@ def _load_booster(name: str, content: bytes) -> Any:
         raise MissingDependencyError("this model needs xgboost: pip install xgboost") from error
     try:
         unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # 16: with gzip's header
-        text = unpacker.decompress(content, MAX_BOOSTER)
+        text = unpacker.decompress(content, max(most, 1))
         if not unpacker.eof or unpacker.unused_data:
-            raise ValueError(f"it ends early, or holds more than {MAX_BOOSTER >> 20} MiB")
-        document = json.loads(text)
+            raise ValueError(f"it ends early, or holds more than {most >> 20} MiB")
+        document = parse_json(text)
         check_booster(document, name)
         # Written anew, so that XGBoost reads what was checked, without a key that comes twice.
         plain = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
@@ -212,7 +225,7 @@ def _load_booster(name: str, content: bytes) -> Any:
         booster.load_model(bytearray(plain))
     except XGBoostError as error:
         raise ModelError(f"{name}: XGBoost cannot read it ({str(error).splitlines()[0]})") from error
-    return booster
+    return booster, len(text)
 
 
 def _check_skops(content: bytes) -> bytes:
@@ -220,14 +233,22 @@ def _check_skops(content: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
-            if sum(member.file_size for member in members) > MAX_UNPACKED:
-                raise ModelError(f"{ESTIMATOR_FILE}: unpacks to more than {MAX_UNPACKED >> 30} GiB; refused")
-            schema = json.loads(archive.read("schema.json"))
+            most = min(MAX_UNPACKED, max(SMALL_UNPACKED, MAX_SHRUNK * len(content)))
+            if sum(member.file_size for member in members) > most:
+                raise ModelError(f"{ESTIMATOR_FILE}: unpacks to more than {most >> 20} MiB; refused")
+            # Other packings than these have dictionaries of gigabytes.
+            if {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                raise ValueError("it is packed in another way than histcxr does")
+            if archive.getinfo("schema.json").file_size > MAX_SCHEMA:
+                raise ValueError(f"its schema has more than {MAX_SCHEMA >> 20} MiB")
+            schema = parse_json(archive.read("schema.json"))
             nodes = _nodes(schema)
+            _check_shared(schema, nodes)
             moved = [node for node in nodes if _path(node) in OLD_PATHS]
             for node in moved:
                 node["__module__"], _, node["__class__"] = OLD_PATHS[_path(node)].rpartition(".")
             allowed = Counter(_check_nodes(nodes)) | Counter(["schema.json"])
+            shapes = {}
             for member in members:
                 if member.filename not in allowed:
                     raise ModelError(
@@ -235,9 +256,12 @@ def _check_skops(content: bytes) -> bytes:
                     )
                 if member.filename != "schema.json":
                     with archive.open(member) as array:
-                        _check_array(array, member)
+                        shapes[member.filename] = _check_array(array, member)
             if len(members) != len(allowed):
                 raise ModelError(f"{ESTIMATOR_FILE}: holds a file twice or lacks one; get the model again")
+            for node in nodes:
+                if node["__loader__"] == "TreeNode":
+                    _check_counts(node, shapes)
             if not moved:
                 return content
             return _archive(schema, {name: archive.read(name) for name in allowed if name != "schema.json"})
@@ -281,8 +305,44 @@ def _check_nodes(nodes: list[dict[str, Any]]) -> set[str]:
     return arrays
 
 
-def _check_array(stream: Any, member: zipfile.ZipInfo) -> None:
-    """Check that a .npy file is as long as its header says, so that reading it cannot ask for more memory."""
+def _check_shared(schema: Any, nodes: list[dict[str, Any]]) -> None:
+    """Check that what is built is no larger than the text, and that nothing holds itself.
+
+    Nodes of one ``__id__`` become one object, so they must be equally large; an array file belongs to one object.
+    """
+    sizes: dict[int, int] = {}
+    _weigh(schema, sizes)
+    first: dict[Any, int] = {}
+    owners: dict[Any, Any] = {}
+    for number, node in enumerate(nodes):
+        identity = node.get("__id__")
+        if identity is not None and first.setdefault(identity, sizes[id(node)]) != sizes[id(node)]:
+            raise ValueError(f"what it calls {identity!r:.20} are two things")
+        owner = -number if identity is None else identity
+        if "file" in node and owners.setdefault(node["file"], owner) != owner:
+            raise ValueError(f"{node['file']!r:.80} is part of several objects")
+
+
+def _weigh(item: Any, sizes: dict[int, int]) -> int:
+    """Count the nodes in a part of a schema, itself included, and remember the count of each by its address."""
+    parts = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    size = int(isinstance(item, dict) and "__loader__" in item) + sum(_weigh(part, sizes) for part in parts)
+    sizes[id(item)] = size
+    return size
+
+
+def _check_counts(node: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Check the counts of a scikit-learn tree against its arrays: its constructor follows them without looking."""
+    _, classes, outputs = node["__reduce__"]["args"]["content"]
+    state = node["content"]["content"]
+    n_nodes = parse_json(state["node_count"]["content"].encode())
+    found = (outputs["content"], shapes[classes["file"]], shapes[state["nodes"]["file"]])
+    if type(n_nodes) is not int or found != ("1", (1,), (n_nodes,)):
+        raise ValueError("a tree whose counts are not those of its arrays")
+
+
+def _check_array(stream: Any, member: zipfile.ZipInfo) -> tuple[int, ...]:
+    """Check that a .npy file is as long as its header says, so that reading it asks for no more; return its shape."""
     major, _ = np.lib.format.read_magic(stream)
     read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}.get(major)
     if read is None:
@@ -293,6 +353,7 @@ def _check_array(stream: Any, member: zipfile.ZipInfo) -> None:
         size *= int(length)
     if dtype.hasobject or size < 0 or size != member.file_size - stream.tell():
         raise ValueError(f"{member.filename} is not the array that its header announces")
+    return tuple(shape)
 
 
 def _canonical(content: bytes) -> bytes:

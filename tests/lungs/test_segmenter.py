@@ -1,5 +1,6 @@
 """Training on phantoms and using the file: lungs are found, each image for itself, and refusals have reasons."""
 
+import os
 from importlib import resources
 
 import numpy as np
@@ -99,6 +100,61 @@ def test_other_files_are_refused(random_weights, tmp_path):
     nothing = tmp_path / "lungs.onnx"
     with pytest.raises(UnjudgeableError, match="does not exist"):
         load_segmenter(nothing)
+
+
+# ---- files from strangers
+
+
+def external(model):
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = 1
+    tensor.external_data.add(key="location", value="/etc/passwd")
+
+
+def loop(model):
+    node = model.graph.node[1]
+    node.op_type = "Loop"
+    node.attribute.add(name="body", type=5).g.name = "again"
+
+
+def strides(model):
+    next(node for node in model.graph.node if node.op_type == "ConvTranspose").attribute[1].ints[:] = [
+        4096,
+        4096,
+    ]
+
+
+def second(model):
+    model.graph.initializer.add().CopyFrom(model.graph.initializer[0])
+
+
+def function(model):
+    model.functions.add(name="Relu", domain="own")
+
+
+@pytest.mark.parametrize("change", [external, loop, strides, second, function])
+def test_an_onnx_file_of_anything_else_is_refused(change):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(resources.files("histcxr.lungs").joinpath("lungs.onnx").read_bytes())
+    Segmenter(model.SerializeToString())
+    change(model)
+    with pytest.raises(ModelError, match="as histcxr segment-train writes it"):
+        Segmenter(model.SerializeToString())
+
+
+def test_an_onnx_file_that_is_too_large_or_no_file_is_refused(tmp_path):
+    large = tmp_path / "large.onnx"
+    with large.open("wb") as file:
+        file.truncate(1 << 28)
+    with pytest.raises(ModelError, match="more than 64 MiB"):
+        load_segmenter(large)
+    pipe = tmp_path / "pipe.onnx"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path, "/dev/zero"):
+        with pytest.raises(UnjudgeableError) as caught:
+            load_segmenter(path)
+        assert caught.value.reason == Reason.NOT_A_FILE
 
 
 # ---- what the network sees

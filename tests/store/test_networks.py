@@ -1,5 +1,6 @@
 """Networks in the folder of a saved model: they score and promise as before, and whatever was changed is refused."""
 
+import copy
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from histcxr.exceptions import InputError, MissingDependencyError, ModelError
 from histcxr.store import check_place, load_model, model_hash, save_model
+from histcxr.store.structure import check_structure
+from histcxr.store.weights import weights_from_bytes, weights_to_bytes
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,40 @@ def test_without_keras_one_line_says_what_to_install(network_once, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(MissingDependencyError, match=r"^keras is needed .*pip install 'histcxr\[neural\]'$"):
         load_model(network_once)
+
+
+# --- what a network may name and ask for
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda net: net.graph_.update(weights="/dev/zero"), "must name the network alone"),
+        (lambda net: net.graph_.update(weights="imagenet"), "must name the network alone"),
+        (lambda net: setattr(net, "views", 65), "views must be"),
+        (lambda net: setattr(net, "views", 10**9), "views must be"),
+    ],
+)
+def test_nothing_is_fetched_or_repeated_for_ever(network, change, message):
+    crafted = copy.deepcopy(network.classifier)
+    change(crafted)
+    with pytest.raises(ModelError, match=message):
+        check_structure(crafted)
+
+
+def test_a_network_too_large_for_the_memory_is_refused_unbuilt(network, monkeypatch):
+    crafted = copy.deepcopy(network.classifier)
+    side = 2048
+    crafted.graph_["size"], crafted.image_shape_, crafted.n_features_in_ = side, (side, side), side**2
+    monkeypatch.setattr(
+        "histcxr.store.structure._MOST_ACTIVATIONS", 10**6
+    )  # whose weights would take gigabytes, too
+    with pytest.raises(ModelError, match="a layer must give at most"):
+        check_structure(crafted)
+
+
+def test_a_path_to_weights_is_not_kept(network):
+    trained = copy.deepcopy(network.classifier)
+    trained.weights = "/home/somebody/vgg16.h5"
+    assert b"somebody" not in b"".join(weights_to_bytes(trained).values())
+    assert weights_from_bytes(weights_to_bytes(trained)).weights is None

@@ -205,7 +205,7 @@ def test_boosters_must_fit_the_pipeline(model):
 )
 def test_json_keeps_every_bit_of_a_booster(study, make_booster, settings):
     booster = make_booster(study, **settings)
-    again = _load_booster("booster", gzip.compress(bytes(booster.save_raw("json"))))
+    again, _ = _load_booster("booster", gzip.compress(bytes(booster.save_raw("json"))))
     assert bytes(again.save_raw("ubj")) == bytes(booster.save_raw("ubj"))
 
 
@@ -350,3 +350,94 @@ def test_the_copy_scores_on_one_thread(make_model):
     forest = make_model(RandomForestClassifier(3, n_jobs=2, random_state=0)).estimator
     assert weights_from_bytes(weights_to_bytes(forest))[-1].n_jobs == 1
     assert forest[-1].n_jobs == 2
+
+
+# --- what a small folder may ask for
+
+
+def nested(times: int) -> dict:
+    """A list of one list ten times, which holds one list ten times, and so on: the later ones by reference."""
+    inner = node("JsonNode", "builtins.str", content="1", is_json=True)
+    for level in range(times):
+        again = {**inner, "content": []} if level else inner
+        inner = node("ListNode", "builtins.list", content=[inner, *[again] * 9], __id__=level + 1)
+    return inner
+
+
+@pytest.mark.parametrize("times", [2, 9])
+def test_parts_that_hold_each_other_are_refused(times):
+    with pytest.raises(ModelError, match="are two things"):
+        weights_from_bytes({"estimator.skops": zipped({**nested(times), **PROTOCOL})})
+
+
+def test_one_array_under_many_names_is_refused(plain_model):
+    def repeat(schema, arrays):
+        one = node("NdArrayNode", "numpy.ndarray", type="numpy", file=sorted(arrays)[0])
+        schema["content"]["content"]["more"] = node("ListNode", "builtins.list", content=[one] * 20)
+
+    files = weights_to_bytes(plain_model.estimator)
+    with pytest.raises(ModelError, match="is part of several objects"):
+        weights_from_bytes({"estimator.skops": edited(files["estimator.skops"], repeat)})
+
+
+@pytest.mark.parametrize("key", ["node_count", "n_outputs"])
+def test_trees_that_count_wrongly_are_refused_before_they_are_built(forest_model, key):
+    """scikit-learn's constructor would read beyond its arrays."""
+
+    def miscount(schema, arrays):
+        def walk(item):
+            if isinstance(item, dict) and item.get("__loader__") == "TreeNode":
+                counts = item["content"]["content"], item["__reduce__"]["args"]["content"]
+                (counts[0]["node_count"] if key == "node_count" else counts[1][2])["content"] = "1000000"
+            for part in item.values() if isinstance(item, dict) else item if isinstance(item, list) else ():
+                walk(part)
+
+        walk(schema)
+
+    files = weights_to_bytes(forest_model.estimator)
+    with pytest.raises(ModelError, match="counts are not those of its arrays"):
+        weights_from_bytes({"estimator.skops": edited(files["estimator.skops"], miscount)})
+
+
+@pytest.mark.parametrize(
+    ("packing", "message"), [(zipfile.ZIP_LZMA, "packed in another way"), (8, "more than 1 MiB")]
+)
+def test_other_packings_and_zeros_are_refused(plain_model, monkeypatch, packing, message):
+    monkeypatch.setattr("histcxr.store.weights.SMALL_UNPACKED", 1 << 20)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", packing) as archive:
+        archive.writestr("schema.json", "{}")
+        if packing == zipfile.ZIP_DEFLATED:
+            archive.writestr("0.npy", bytes(2 << 20))
+    with pytest.raises(ModelError, match=message):
+        weights_from_bytes({"estimator.skops": out.getvalue()})
+
+
+@pytest.mark.parametrize("name", ["schema", "booster"])
+def test_small_lists_by_the_million_are_refused_unread(model, monkeypatch, name):
+    monkeypatch.setattr("histcxr.files.reading.MAX_JSON_PARTS", 10**4)
+    bomb = b"[" + b"[]," * 10**4 + b"[]]"
+    files = weights_to_bytes(model.estimator)
+    changed = (
+        {"booster-0.json.gz": gzip.compress(bomb)}
+        if name == "booster"
+        else {"estimator.skops": zipped(bomb.decode())}
+    )
+    with pytest.raises(ModelError, match="more than 10,000 values"):
+        weights_from_bytes({**files, **changed})
+
+
+def test_a_setting_that_asks_for_all_memory_is_refused(plain_model):
+    files = weights_to_bytes(plain_model.estimator)
+    grown = edited(files["estimator.skops"], lambda schema, _: grow(schema))
+    with pytest.raises(ModelError, match="n_quantiles=1000000000, larger than any real one"):
+        weights_from_bytes({"estimator.skops": grown})
+
+
+def grow(item):
+    for key, part in (
+        item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
+    ):
+        if key == "n_quantiles":
+            part["content"] = "1000000000"
+        grow(part)

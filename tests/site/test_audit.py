@@ -44,7 +44,7 @@ def clean(studies):
 
 def test_where_nothing_was_asked_nothing_is_said_to_be_clean(studies):
     few_of_each = audit(studies("clean").groupby("label").head(10).reset_index(drop=True), recipe=RECIPE)
-    assert few_of_each.verdict[0] == "Nothing was asked, so nothing is known."
+    assert few_of_each.verdict[0] == "NOTHING WAS ASKED, so nothing can be said of these data."
     assert not few_of_each.found
 
 

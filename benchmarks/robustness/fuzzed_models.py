@@ -15,6 +15,7 @@ sentence of ours; else 0.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -189,7 +190,10 @@ def change_array(content: bytes, rng: Rng) -> bytes:
                 places = rng.sample(range(array.size), min(array.size, rng.choice((1, 5, 10**6))))
                 fields[0][places] = np.asarray(bad).astype(fields[0].dtype)
     elif way == 3 and array.dtype.names is None:
-        array = array.astype(rng.choice(("<f4", "<f8", "<i4", "<i8", "?", "<c16", "<U3", ">f8", "<M8[s]")))
+        with contextlib.suppress(ValueError, RuntimeError):  # a number that the other type cannot hold
+            array = array.astype(
+                rng.choice(("<f4", "<f8", "<i4", "<i8", "?", "<c16", "<U3", ">f8", "<M8[s]"))
+            )
     elif way == 4:
         array = rng.choice(
             (flat, flat[:0], flat[: len(flat) // 2], array[None], array[:-1] if array.ndim else flat)

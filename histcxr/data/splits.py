@@ -163,7 +163,7 @@ def _folds(y: ArrayLike, groups: ArrayLike | None, n_splits: int, random_state: 
         if members < n_splits:
             raise InputError(
                 f"{n_splits} folds take at least {n_splits} patients of each class; "
-                f"class {value!r} has {members}"
+                f"class {value} has {members}"
             )
     seed = check_random_state(random_state)
     rows = np.zeros((len(target), 1))

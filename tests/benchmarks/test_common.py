@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[2]
 #: Run by another benchmark, or imported by one.
 PARTS = {"reference_costs", "reference_pairs", "reference_rows", "first_order_peers", "altered"}
 PARTS |= {"histogram_study_cells", "histogram_study_report", "histogram_study_rivals"}
-WITHOUT_DATA = {"certificate", "mutated_files", "plan_list", "groups_cost", "fuzzed_models"}  # they make their own
+WITHOUT_DATA = {
+    "certificate",
+    "mutated_files",
+    "plan_list",
+    "groups_cost",
+    "fuzzed_models",
+}  # they make their own
 SCRIPTS = {
     path.stem: f"benchmarks.{path.parent.name}.{path.stem}"
     for path in ROOT.glob("benchmarks/*/*.py")

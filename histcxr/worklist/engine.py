@@ -236,7 +236,10 @@ class _Run:
         return _Block(
             inputs,
             measuring,
-            [pool.submit(measure_images, task, self._model.measure, self._segmenter) for task in tasks],
+            [
+                pool.submit(measure_images, task, self._model.measure, self._segmenter, self._model.side)
+                for task in tasks
+            ],
         )
 
     def _look_up(self, file: InputFile) -> _Input:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.data.discovery import InputFile
+from histcxr.data.radiograph import WORKING_SIDE
 from histcxr.decision.thresholds import REVIEW
 from histcxr.dicom.tags import ImageUids, tags_in
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
@@ -72,6 +73,7 @@ def measure_images(
     items: Sequence[InputFile],
     measure: Measure[NDArray[Any]],
     segmenter: Segmenter | None = None,
+    side: int = WORKING_SIDE,
 ) -> list[Measured]:
     """Read some inputs and measure them; never raises an :class:`Exception`.
 
@@ -89,9 +91,9 @@ def measure_images(
         waiting.append(loaded)
         held += loaded.size
         if held >= MAX_HELD:
-            found |= _measure(waiting, measure, segmenter)
+            found |= _measure(waiting, measure, segmenter, side)
             waiting, held = [], 0
-    found |= _measure(waiting, measure, segmenter)
+    found |= _measure(waiting, measure, segmenter, side)
     return [found[place] for place in range(len(items))]
 
 
@@ -136,15 +138,15 @@ def _load(place: int, item: InputFile) -> _Loaded | Measured:
 
 
 def _measure(
-    waiting: Sequence[_Loaded], measure: Measure[NDArray[Any]], segmenter: Segmenter | None
+    waiting: Sequence[_Loaded], measure: Measure[NDArray[Any]], segmenter: Segmenter | None, side: int
 ) -> dict[int, Measured]:
     """Measure what was read, together if that works, else one by one."""
     images, masks, paths = ([getattr(one, name) for one in waiting] for name in ("image", "mask", "path"))
     results: Sequence[tuple[NDArray[Any], str] | UnjudgeableError | Measured]
     try:
-        results = measure_batch(images, masks, measure, segmenter=segmenter, paths=paths)
+        results = measure_batch(images, masks, measure, segmenter=segmenter, paths=paths, side=side)
     except Exception:  # noqa: BLE001 - whatever it was, it comes up again with its image
-        results = [_measure_alone(one, measure, segmenter) for one in waiting]
+        results = [_measure_alone(one, measure, segmenter, side) for one in waiting]
     found = {}
     for one, result in zip(waiting, results, strict=True):
         if isinstance(result, UnjudgeableError):
@@ -164,10 +166,10 @@ def _measure(
 
 
 def _measure_alone(
-    one: _Loaded, measure: Measure[NDArray[Any]], segmenter: Segmenter | None
+    one: _Loaded, measure: Measure[NDArray[Any]], segmenter: Segmenter | None, side: int
 ) -> tuple[NDArray[Any], str] | UnjudgeableError | Measured:
     try:
-        return measure_image(one.image, one.mask, measure, segmenter=segmenter, path=one.path)
+        return measure_image(one.image, one.mask, measure, segmenter=segmenter, path=one.path, side=side)
     except UnjudgeableError as error:
         # Not the error itself: its traceback would hold the pixels.
         return UnjudgeableError(error.reason, error.path, error.detail)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,6 +50,11 @@ NAMED = 5  # files that the terminal names for each reason
     is_flag=True,
     help="Let drawers stand where the folder differs from the hospitals that certified the model; without a promise.",
 )
+@click.option(
+    "--scheduler",
+    metavar="tcp://HOST:8786",
+    help="Judge on the workers of a Dask cluster, which see the same files, instead of on this machine.",
+)
 @options.report_option(
     "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
 )
@@ -66,6 +73,7 @@ def triage(
     sort: str,
     uids: bool,
     trust_site: bool,
+    scheduler: str | None,
     report: str | None,
     overwrite: bool,
     jobs: int,
@@ -92,6 +100,11 @@ def triage(
     from histcxr.worklist.engine import triage as sort_folder
     from histcxr.worklist.pages import write_triage_page
 
+    cluster: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if scheduler is not None:
+        from histcxr.worklist.cluster import connect
+
+        cluster = connect(scheduler)
     if report is not None:
         check_page(report)
         require_page()
@@ -99,6 +112,7 @@ def triage(
     with (
         muted_decoders(),
         options.progress_bar("judging", lambda: sum(1 for _ in find_inputs(data, masks))) as show,
+        cluster as client,
     ):
         loaded = options.read_model(model)
         result = sort_folder(
@@ -112,6 +126,7 @@ def triage(
             sort=sort,
             uids=uids,
             trust_site=trust_site,
+            client=client,
             overwrite=overwrite,
             progress=show,
         )

@@ -138,7 +138,7 @@ def _measure_group(
     ready: list[tuple[_Image, Lungs]] = []
     for one in group:
         outline: Found | Lungs | UnjudgeableError
-        outline = made.get(one.place) or _attempt(_read_lungs, masks[one.place], one)
+        outline = made[one.place] if one.place in made else _attempt(_read_lungs, masks[one.place], one)
         if isinstance(outline, UnjudgeableError):
             results[one.place] = outline
         else:

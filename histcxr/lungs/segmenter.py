@@ -82,6 +82,7 @@ class Segmenter:
                 f"this ONNX file has more than {_MOST_BYTES >> 20} MiB; no network for lungs has"
             )
         check_onnx(model)
+        self._model = model
         self.digest = hashlib.sha256(model).hexdigest()
         self._session = open_session(model)
         inputs = [(value.name, value.shape[1:]) for value in self._session.get_inputs()]
@@ -97,6 +98,10 @@ class Segmenter:
         wanted = {"lungs", "context", "distance", "height"}
         if inputs != [("image", [1, SIZE, SIZE])] or not wanted <= outputs:
             raise ModelError("this ONNX file does not find lungs: its inputs and outputs are others")
+
+    def __reduce__(self) -> tuple[type[Segmenter], tuple[bytes]]:
+        """Travel to another process as bytes; they are checked there, too."""
+        return type(self), (self._model,)
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], paths: Sequence[str | os.PathLike[str]] | None = None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from histcxr.worklist.whole import pack_site
 
 MAX_HELD = 1 << 24  # bytes of files that a thread holds before it decodes them
 MAX_DETAIL = 300  # characters of an unexpected error's message that are kept
+
+TASK_SIZE: Final = 16  # images that are measured together, the same for all workers, so that their rows are
 
 Signature = list[int] | None
 
@@ -67,6 +70,10 @@ class Verdict:
     reason: Reason | None = None
     detail: str = ""
     site: str = ""
+
+
+#: What becomes of a block: one pair for each input, in order.
+Judged = list[tuple[Measured, Verdict]]
 
 
 def measure_images(
@@ -237,6 +244,48 @@ def _sites(model: Judge, measured: Sequence[NDArray[Any]]) -> list[str]:
 
 def _names(batch: Sequence[Measured]) -> set[str]:
     return {name for found in batch for name in found.facts}
+
+
+class Workers(Protocol):
+    """Judges blocks of inputs, several at a time."""
+
+    @property
+    def ahead(self) -> int:
+        """How many blocks may be on their way beside the one that is waited for: what bounds the memory."""
+
+    def submit(self, files: Sequence[InputFile]) -> Callable[[], Judged]:
+        """Begin a block; what is returned waits for what became of it."""
+
+
+class Threads:
+    """Threads that measure a block ahead of the model, which scores in the thread that waits; a context manager."""
+
+    ahead: Final = 1
+
+    def __init__(self, n_jobs: int, model: Judge, segmenter: Segmenter | None) -> None:
+        self._pool = ThreadPoolExecutor(n_jobs, thread_name_prefix="histcxr")
+        self._model = model
+        self._segmenter = segmenter
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, files: Sequence[InputFile]) -> Callable[[], Judged]:
+        """Begin a block."""
+        model, size = self._model, TASK_SIZE
+        tasks = [
+            self._pool.submit(measure_images, files[i : i + size], model.measure, self._segmenter, model.side)
+            for i in range(0, len(files), size)
+        ]
+
+        def wait() -> Judged:
+            measured = [one for task in tasks for one in task.result()]
+            return list(zip(measured, judge(model, measured), strict=True))
+
+        return wait
 
 
 def limits_of(model: Judge) -> tuple[float, ...]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from histcxr.commands import options
 from histcxr.commands.shell.places import OutputPath
+
+if TYPE_CHECKING:
+    from histcxr.worklist.summary import TriageSummary
 
 NAMED = 5  # files that the terminal names for each reason
 
@@ -58,6 +61,7 @@ NAMED = 5  # files that the terminal names for each reason
 @options.report_option(
     "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
 )
+@click.option("--profile", is_flag=True, help="Also print where the time went, stage by stage.")
 @options.overwrite_option("Start anew over an earlier worklist of the same name.")
 @options.jobs_option()
 @options.json_option()
@@ -75,6 +79,7 @@ def triage(
     trust_site: bool,
     scheduler: str | None,
     report: str | None,
+    profile: bool,
     overwrite: bool,
     jobs: int,
     json_file: str | None,
@@ -94,6 +99,7 @@ def triage(
     """
     from histcxr.data.discovery import find_inputs
     from histcxr.files.decoding import muted_decoders
+    from histcxr.files.stages import stages
     from histcxr.lungs.segmenter import load_segmenter
     from histcxr.reports.page import check_page, require_page
     from histcxr.reports.text import triage_report
@@ -113,6 +119,7 @@ def triage(
         muted_decoders(),
         options.progress_bar("judging", lambda: sum(1 for _ in find_inputs(data, masks))) as show,
         cluster as client,
+        stages() as seconds,
     ):
         loaded = options.read_model(model)
         result = sort_folder(
@@ -138,8 +145,30 @@ def triage(
     options.say(triage_report(summary))
     if report is not None:
         options.say(f"Look at {report}")
+    if profile:
+        summary["profile"] = {"processor_seconds": dict(seconds), "bytes_a_row": _bytes_a_row(result)}
+        options.say("\n" + _profile_text(summary["profile"], result.total))
     options.write_json(json_file, summary)
     ctx.exit(summary["exit_code"])
+
+
+def _bytes_a_row(result: TriageSummary) -> dict[str, float]:
+    rows = max(1, result.total)
+    return {Path(name).name: Path(name).stat().st_size / rows for name in (result.output, result.audit)}
+
+
+def _profile_text(profile: dict[str, Any], rows: int) -> str:
+    """Lay out where the time and the disk went."""
+    from histcxr.reports.tables import markdown_table
+
+    seconds: dict[str, float] = profile["processor_seconds"]
+    total = sum(seconds.values())
+    found = [
+        {"stage": name, "seconds": value, "ms a row": 1000 * value / max(1, rows), "share": value / total}
+        for name, value in seconds.items()
+    ]
+    disk = ", ".join(f"{value:,.0f} in {name}" for name, value in profile["bytes_a_row"].items())
+    return f"{markdown_table(found)}\nProcessor seconds of all threads. Bytes a row: {disk}"
 
 
 def default_worklist(data: str) -> str:

@@ -24,6 +24,7 @@ from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableE
 from histcxr.features.histograms import BINS, Zones, masked_histogram
 from histcxr.features.recipe import Recipe, band_histograms
 from histcxr.files.reading import read_file
+from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Found, Segmenter
 from histcxr.lungs.shape import polarity
 
@@ -110,7 +111,8 @@ def measure_batch(
     group: list[_Image] = []
     held = 0
     for place, (image, name) in enumerate(zip(images, names, strict=True)):
-        decoded = _attempt(_read_image, place, image, name, digest, side)
+        with stage("decode"):
+            decoded = _attempt(_read_image, place, image, name, digest, side)
         if isinstance(decoded, UnjudgeableError):
             results[place] = decoded
             continue
@@ -133,18 +135,21 @@ def _measure_group(
     """Read or make the masks of decoded images and measure them; write to results."""
     made: dict[int, Found | UnjudgeableError] = {}
     if segmenter is not None and (bare := [one for one in group if _absent(masks[one.place])]):
-        found = segmenter.segment([one.pixels for one in bare], [one.name for one in bare])
+        with stage("outline"):
+            found = segmenter.segment([one.pixels for one in bare], [one.name for one in bare])
         made = {one.place: lungs for one, lungs in zip(bare, found, strict=True)}
     ready: list[tuple[_Image, Lungs]] = []
     for one in group:
         outline: Found | Lungs | UnjudgeableError
-        outline = made[one.place] if one.place in made else _attempt(_read_lungs, masks[one.place], one)
+        with stage("mask"):
+            outline = made[one.place] if one.place in made else _attempt(_read_lungs, masks[one.place], one)
         if isinstance(outline, UnjudgeableError):
             results[one.place] = outline
         else:
             ready.append((one, outline.mask if isinstance(outline, Found) else outline))
     for one, lungs in ready:
-        measured = _attempt(measure, one.pixels, lungs, one.name)
+        with stage("count"):
+            measured = _attempt(measure, one.pixels, lungs, one.name)
         failed = isinstance(measured, UnjudgeableError)
         results[one.place] = measured if failed else (measured, one.sha256)
 

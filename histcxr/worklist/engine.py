@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from histcxr.checks import whole_number
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
+from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.store import Judge, installed_versions, load_model, model_hash
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
@@ -144,7 +145,8 @@ def triage(
         site = None if whole.result is None else whole.result.to_dict()
         places = order.by_urgency() if sort == "urgency" else order.by_input()
         limits = limits_of(used)
-        worklist.write(make_writer, (_row(trail.read(int(place)), label, limits) for place in places))
+        with stage("write"):
+            worklist.write(make_writer, (_row(trail.read(int(place)), label, limits) for place in places))
         unjudged = sum(order.reasons.values())
         counts = {"unjudged": unjudged, "resumed": run.resumed, "site": site, "trust_site": trust_site}
         trail.finish({"rows": len(order), **order.drawers, **counts})
@@ -237,7 +239,8 @@ class _Run:
             for one, (found, verdict) in zip(block.measuring, judged, strict=True)
             if one.kept is None
         ]
-        written = iter(zip(self._trail.append(fresh), fresh, strict=True))
+        with stage("write"):
+            written = iter(zip(self._trail.append(fresh), fresh, strict=True))
         for one in block.inputs:
             offset, record = one.kept or next(written)
             self.whole.add(len(self.order), record)

@@ -24,6 +24,7 @@ from histcxr.dicom.tags import ImageUids, tags_in
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
 from histcxr.features.measuring import Measure, measure_batch, measure_image
 from histcxr.files.reading import read_file
+from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Segmenter
 from histcxr.store import Judge
 from histcxr.worklist.whole import pack_site
@@ -91,7 +92,8 @@ def measure_images(
     waiting: list[_Loaded] = []
     held = 0
     for place, item in enumerate(items):
-        loaded = _load(place, item)
+        with stage("read"):
+            loaded = _load(place, item)
         if isinstance(loaded, Measured):
             found[place] = loaded
             continue
@@ -283,7 +285,8 @@ class Threads:
 
         def wait() -> Judged:
             measured = [one for task in tasks for one in task.result()]
-            return list(zip(measured, judge(model, measured), strict=True))
+            with stage("score"):
+                return list(zip(measured, judge(model, measured), strict=True))
 
         return wait
 

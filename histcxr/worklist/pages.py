@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from histcxr.checks import whole_number
-from histcxr.data.radiograph import read_radiograph
+from histcxr.data.radiograph import WORKING_SIDE, read_radiograph
 from histcxr.decision.site import SiteReference
 from histcxr.exceptions import UnjudgeableError
 from histcxr.features.histograms import BINS, masked_histogram
@@ -181,7 +181,7 @@ def _look(
 def _small(record: Mapping[str, Any], segmenter: Segmenter | None) -> Any:
     """Return what a row shows of an image: picture, outlines, points of two lines; None where it cannot be read."""
     try:
-        pixels = read_radiograph(record["path"]).pixels
+        pixels = read_radiograph(record["path"], side=WORKING_SIDE).pixels
     except UnjudgeableError:
         return None
     found = {"picture": embedded(pixels, _SIDE), "outline": [], "histogram": "", "below": ""}

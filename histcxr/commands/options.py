@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from histcxr.commands.shell import places
 from histcxr.commands.shell.places import OutputPath, keep_stdout, write_bytes, write_json
 from histcxr.commands.shell.settings import config_option, write_recipe
 from histcxr.commands.shell.terminal import progress_bar, say, show_progress
@@ -34,9 +35,19 @@ def data_argument() -> Any:
     return click.argument("data", type=click.Path(exists=True))
 
 
-def output_option(help_text: str, kind: str = "any", *, required: bool = False) -> Any:
-    """Where the result goes: a ``kind`` of :class:`~histcxr.commands.shell.places.OutputPath`."""
-    return click.option("-o", "--output", type=OutputPath(kind), required=required, help=help_text)
+def output_option(
+    help_text: str, kind: str, *, required: bool = False, default: str | None = None, **more: Any
+) -> Any:
+    """Where the result goes: a ``kind`` of :class:`~histcxr.commands.shell.places.OutputPath`, ``more`` of it."""
+    return click.option(
+        "-o",
+        "--output",
+        type=OutputPath(kind, **more),
+        required=required,
+        default=default,
+        show_default=default is not None,
+        help=help_text,
+    )
 
 
 class _ModelPath(click.Path):
@@ -58,8 +69,8 @@ def model_option(*, two: bool = False) -> Any:
 
 
 def overwrite_option(help_text: str = "Replace a model that is already there.") -> Any:
-    """Whether what is there may be replaced; known before the place is checked."""
-    return click.option("--overwrite", is_flag=True, is_eager=True, help=help_text)
+    """Whether what is there may be replaced; commands that do not ask for it get one of their own."""
+    return places.overwrite_option(help_text)
 
 
 def read_model(path: str | None) -> SavedModel:

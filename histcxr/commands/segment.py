@@ -9,9 +9,11 @@ from histcxr.commands import options
 
 @click.command()
 @options.data_argument()
-@options.output_option("A new folder for masks, table and sheet.", "folder", required=True)
+@options.output_option(
+    "A new folder for masks, table and sheet.", "folder", required=True, resumes="segmentation.json"
+)
 @options.segmenter_option()
-@options.overwrite_option("Start anew in a folder that exists.")
+@options.overwrite_option("Start anew in the folder of an earlier run.")
 @options.jobs_option()
 @options.json_option()
 def segment(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from histcxr.data.pairing import MaskFinder, extension_of, is_image_name, is_mask_folder
 from histcxr.exceptions import InputError, MaskError, Reason, UnjudgeableError
+from histcxr.files.cells import unguarded
 from histcxr.files.reading import detail_of, kind_of, reason_of
 
 MANIFEST_NAME = "manifest.csv"
@@ -271,6 +272,18 @@ def _identities_above(top: str) -> set[tuple[int, int]]:
     return found
 
 
+def lists_file(path: str, file: str) -> bool:
+    """Whether a CSV list names a file that exists, by its own name or by a link, as an image or a mask."""
+    name = os.path.basename(file)
+    with contextlib.suppress(InputError, OSError):
+        for _, image, mask, _ in _rows(path):
+            for one in (image, mask):
+                alike = bool(one) and (os.path.basename(one) == name or os.path.islink(one))
+                if alike and os.path.exists(one) and os.path.samefile(one, file):
+                    return True
+    return False
+
+
 def _check_columns(columns: list[str], path: str) -> None:
     if "image" not in columns:
         hint = ""
@@ -290,13 +303,14 @@ def locate(value: str, folder: str) -> str:
 def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
     """Stream a CSV list of images as (number of the line that ends here, values); first come the trimmed column names.
 
-    Bytes that are not UTF-8 become surrogate escapes; empty lines are passed over. InputError: wrong columns, a row
-    with another number of values, or an empty image.
+    Bytes that are not UTF-8 become surrogate escapes; empty lines are passed over; an apostrophe that keeps a
+    spreadsheet from taking a cell for a formula is taken away. InputError: wrong columns, a row with another number of
+    values, or an empty image.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         rows = csv.reader(stream)
         try:
-            columns = [column.strip() for column in next(rows, [])]
+            columns = [unguarded(column.strip()) for column in next(rows, [])]
             _check_columns(columns, path)
             image = columns.index("image")
             yield rows.line_num, columns
@@ -308,6 +322,6 @@ def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
                     raise InputError(f"{path!r}, line {rows.line_num}: {found}")
                 if not row[image]:
                     raise InputError(f"{path!r}, line {rows.line_num}: the column 'image' is empty")
-                yield rows.line_num, row
+                yield rows.line_num, [unguarded(value) for value in row]
         except csv.Error as error:  # e.g. a value larger than any path
             raise InputError(f"{path!r}, line {rows.line_num}: {error}") from error

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@options.anonymous_option
 @options.data_argument()
 @options.output_option(
     "A folder for the page, its figures and pictures.", "folder", default="explore", earlier="index.html"
@@ -67,6 +68,7 @@ def explore(
 
 
 @click.command()
+@options.anonymous_option
 @options.manifest_options(labels=False)
 @options.output_option("The table to write: .parquet, .csv or .npz by its name.", "file", required=True)
 @options.zones_option()

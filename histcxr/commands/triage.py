@@ -54,6 +54,7 @@ def default_worklist(data: str) -> str:
     is_flag=True,
     help="Let drawers stand where the folder differs from the hospitals that certified the model; without a promise.",
 )
+@options.anonymous_option
 @options.report_option(
     "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
 )

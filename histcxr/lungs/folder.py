@@ -49,7 +49,7 @@ _TEXT: Final[Any] = {"encoding": "utf-8", "newline": "", "errors": "surrogateesc
 class SegmentationSummary:
     """What became of a folder: files seen, masks there are, and why the others have none (reason to count).
 
-    ``resumed`` masks were there from an earlier run.
+    ``resumed`` masks were there from an earlier run. ``skipped`` counts files that were passed over, by kind.
     """
 
     total: int
@@ -57,6 +57,7 @@ class SegmentationSummary:
     reasons: dict[str, int]
     output: str
     resumed: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -195,7 +196,8 @@ def segment_folder(
     except OSError as error:
         raise write_error(target, error) from error
     segmented = len(rows) - sum(reasons.values())
-    return SegmentationSummary(len(rows), segmented, dict(reasons), os.fspath(target), resumed)
+    skipped = dict(sorted(stream.skipped.items()))
+    return SegmentationSummary(len(rows), segmented, dict(reasons), os.fspath(target), resumed, skipped)
 
 
 def _earlier_rows(target: Path, run: Mapping[str, str]) -> dict[str, list[str]]:

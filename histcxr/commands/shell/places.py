@@ -194,8 +194,12 @@ def _like_other(claim: _Claim, claims: list[_Claim]) -> str:
     for other in claims:
         if other is claim:
             return ""
-        inside = other.type.kind in ("folder", "model") and not other.added and _is_in(claim.real, other.real)
-        if _key(claim.real) == _key(other.real) or inside or _is_in(other.real, claim.real):
+        inside = other.type.kind == "model" and not other.added and _is_in(claim.real, other.real)
+        if (
+            _key(claim.real) == _key(other.real)
+            or inside
+            or (claim.type.kind == "model" and _is_in(other.real, claim.real))
+        ):
             return (
                 f"is, or lies in, another output of this command, {str(other.place)!r}; choose another place"
             )

@@ -17,7 +17,6 @@ from histcxr import __version__
 from histcxr.commands.shell.places import guarded
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, did_you_mean
 from histcxr.files.cells import shown
-from histcxr.files.writing import write_error
 
 # command -> (module of histcxr.commands, its function, one line for the list of commands)
 COMMANDS = {
@@ -124,8 +123,8 @@ class LazyGroup(click.Group):
                 os.open(os.devnull, os.O_RDWR)
         try:
             return self.main(*args, **kwargs)
-        except OSError as error:
-            click.echo(f"Error: {write_error('standard output', error)}", err=True)
+        except OSError as error:  # such as click's own, where it shows help on a full disk
+            click.echo(shown(f"Error: {error}"), err=True)
             sys.exit(1)
         except SystemExit as end:
             if end.code == Interrupted.exit_code:

@@ -71,6 +71,7 @@ def alias_files(
 def _alias(stream: Inputs, place: Path, top: str, columns: list[str], salt: str) -> Aliases:
     listed = place / f"list-{_key(top, salt)}.csv"
     known = dict(row for _, row in _earlier(place / NAMES))
+    _write_names(place, known)  # by this the folder is known again, should the run be stopped
     files = 0
     with replacing(listed) as unfinished, open(unfinished, "w", **_TEXT) as file:
         file.write(csv_line(["image", "mask", *columns]))
@@ -79,11 +80,15 @@ def _alias(stream: Inputs, place: Path, top: str, columns: list[str], salt: str)
             mask = _link(place, entry.mask or _lost(entry), salt, known, ".mask")
             file.write(csv_line([image, mask, *(entry.facts.get(name, "") for name in columns)]))
             files += 1
+    _write_names(place, known)
+    return Aliases(str(listed), files, sum(stream.skipped.values()), stream.notes)
+
+
+def _write_names(place: Path, known: dict[str, str]) -> None:
     with replacing(place / NAMES) as unfinished, open(unfinished, "w", **_TEXT) as file:
         unfinished.chmod(0o600)
         file.write(csv_line(["image", "path"]))
         file.writelines(csv_line(pair) for pair in known.items())
-    return Aliases(str(listed), files, sum(stream.skipped.values()), stream.notes)
 
 
 def _earlier(path: Path) -> list[tuple[int, tuple[str, str]]]:

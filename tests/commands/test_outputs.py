@@ -268,6 +268,40 @@ def test_a_listed_file_is_an_input(study, tmp_path):
     assert real.read_bytes() == image.read_bytes()
 
 
+def test_a_model_that_is_read_gets_no_report_inside(study, tmp_path):
+    model = tmp_path / "m.histcxr"
+    model.mkdir()
+    (model / "manifest.json").write_text("{\n}")
+    for call in (["models", str(model)], ["evaluate", str(study), "-m", str(model)]):
+        for name in ("manifest.json", "new.json"):
+            result = CliRunner().invoke(main, [*call, "--json", str(model / name), "--overwrite"])
+            assert result.exit_code == 2
+            assert "lies in an input folder" in " ".join(result.output.split())
+    assert [path.read_text() for path in model.iterdir()] == ["{\n}"]
+
+
+def test_a_word_is_no_input_though_a_folder_is_called_so(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["tune", str(study), "--classifier", "knn", "--trials", "0", "-o", "knn"]
+    (tmp_path / "knn").mkdir()
+    assert "input of this command" not in " ".join(CliRunner().invoke(main, arguments).output.split())
+
+
+def test_a_link_in_an_earlier_result_is_not_written_through(study, tmp_path):
+    arguments = ["segment", str(study), "-o", str(tmp_path / "lungs")]
+    assert CliRunner().invoke(main, arguments).exit_code in (0, 3)
+    assert CliRunner().invoke(main, arguments).exit_code in (0, 3)
+    image = next((study / "Normal" / "images").iterdir())
+    before = image.read_bytes()
+    (tmp_path / "lungs" / "segmentation.csv").unlink()
+    (tmp_path / "lungs" / "segmentation.csv").symlink_to(image)
+    for more in ([], ["--overwrite"]):
+        result = CliRunner().invoke(main, [*arguments, *more])
+        assert result.exit_code == 2
+        assert "holds links" in " ".join(result.output.split())
+    assert image.read_bytes() == before
+
+
 def test_a_run_goes_on_with_its_own_report_alone(study, tmp_path):
     arguments = ["triage", str(study), "-o", str(tmp_path / "w.csv"), "--json", str(tmp_path / "w.json")]
     more = ["--report", str(tmp_path / "w.html")]

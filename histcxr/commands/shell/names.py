@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
-from histcxr.commands.shell.places import OutputPath
+from histcxr.commands.shell.places import KEYS, OutputPath
 from histcxr.commands.shell.terminal import say
 
 SALT_VARIABLE: Final = "HISTCXR_SALT"
@@ -53,7 +53,7 @@ def anonymous_option(function: Any) -> Any:
     def with_names(*args: Any, data: str, anonymous_names: str | None, **others: Any) -> Any:
         if anonymous_names is None:
             return function(*args, data=data, **others)
-        from histcxr.data.aliases import NAMES, alias_files
+        from histcxr.data.aliases import alias_files
 
         if click.get_current_context().get_parameter_source("output") is not ParameterSource.COMMANDLINE:
             raise click.UsageError("--anonymous-names needs --output: the usual name may hold that of DATA")
@@ -64,13 +64,13 @@ def anonymous_option(function: Any) -> Any:
             say(f"- {note}")
         say(
             f"Named {found.files} inputs by keys; {found.skipped} files were no images and are passed over. "
-            f"{os.path.join(anonymous_names, NAMES)} leads back: keep it where the images may be kept."
+            f"{os.path.join(anonymous_names, KEYS)} leads back: keep it where the images may be kept."
         )
         return function(*args, data=found.listed, **others)
 
     return click.option(
         "--anonymous-names",
-        type=OutputPath("folder", resumes="names.csv"),
+        type=OutputPath("folder", resumes=KEYS),
         metavar="KEYS",
         help="Call files by keyed names in all that is written and said: names of files and folders may be those of "
         f"patients. The folder KEYS leads back, by links and names.csv. The key is {SALT_VARIABLE}, or a secret there.",

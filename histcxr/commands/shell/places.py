@@ -24,10 +24,12 @@ from histcxr.exceptions import OutputError
 from histcxr.files.writing import guarding, replacing, write_error
 
 STDOUT: Final = "-"
+KEYS: Final = "names.csv"  # by this is a folder of keyed names known, the one result that is made of links
 _KEY: Final = (
     __name__  # of what stands in a context's meta: whether to overwrite, what is claimed, the stdout of JSON
 )
 _NO_INPUTS: Final = ("cache",)  # paths that are neither read as inputs nor results
+_WORDS_OR_PATHS: Final = ("model", "weights")
 # How our own results begin: --overwrite replaces these, not whatever has their name.
 _BEGINNINGS: Final = {
     **dict.fromkeys((".html", ".htm"), b"<!"),
@@ -157,10 +159,11 @@ def _claims(ctx: click.Context, outputs: list[click.Parameter]) -> Iterator[_Cla
 
 
 def _inputs(ctx: click.Context) -> Iterator[str]:
-    """Yield what a command reads: every value of a parameter that is a path, and no output."""
+    """Yield what a command reads: what is there of the values of its parameters that are paths, and no outputs."""
     yield from ctx.meta.get(f"{_KEY}.inputs", ())
     for one in ctx.command.params:
-        if isinstance(one.type, OutputPath) or one.name in _NO_INPUTS:
+        is_path = isinstance(one.type, click.Path) and one.name not in _NO_INPUTS
+        if isinstance(one.type, OutputPath) or not (is_path or one.name in _WORDS_OR_PATHS):
             continue
         value = ctx.params.get(str(one.name))
         for path in value if isinstance(value, tuple) else (value,):
@@ -219,6 +222,10 @@ def _taken(claim: _Claim, claims: list[_Claim], overwrite: bool) -> str:
     if kind.kind == "folder":
         if not any(place.iterdir()):
             return ""
+        if kind.resumes != KEYS and any(one.is_symlink() for one in place.iterdir()):
+            return (
+                "holds links, through which other files could be written; choose a new or empty folder (-o)"
+            )
         if kind.resumes and os.path.lexists(place / kind.resumes):
             return ""
         if not kind.earlier or not os.path.lexists(place / kind.earlier):

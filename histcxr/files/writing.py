@@ -61,7 +61,8 @@ def put(unfinished: str | os.PathLike[str], place: str | os.PathLike[str], *, re
         os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         os.replace(unfinished, place)
     else:
-        os.unlink(unfinished)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unfinished)
 
 
 @contextlib.contextmanager

@@ -189,6 +189,11 @@ class WorklistFile:
         self.path = path
         self._partial = path + PARTIAL_SUFFIX
         is_link = os.path.islink(self._partial)
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # killed just after the worklist got its name, it has both
+            if not is_link and os.path.samefile(self._partial, path):
+                os.unlink(self._partial)
         self._descriptor = open_locked(self._partial)
         self._done = False
         beginning = os.pread(self._descriptor, 16, 0)

@@ -241,6 +241,18 @@ def test_a_worklist_that_came_meanwhile_and_a_partial_of_the_user_stay(study, tm
         partial.unlink()
 
 
+def test_a_run_killed_while_its_worklist_gets_its_name_loses_nothing(tmp_path):
+    path, partial = tmp_path / "w.csv", tmp_path / "w.csv.partial"
+    path.write_text("file,patient_id,decision\n")
+    os.link(path, partial)
+    before = path.read_bytes()
+    with WorklistFile(str(path)) as worklist:
+        assert path.read_bytes() == before
+        worklist.write(lambda file: _Writer(), [])
+        assert not partial.exists()
+    assert path.read_bytes() == b""  # the new one, of no rows
+
+
 class _Writer:
     def close(self):
         pass

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from histcxr.commands import options
-from histcxr.commands.shell.places import OutputPath
 
 if TYPE_CHECKING:
     from histcxr.worklist.summary import TriageSummary
@@ -17,14 +16,21 @@ if TYPE_CHECKING:
 NAMED = 5  # files that the terminal names for each reason
 
 
+def default_worklist(data: str) -> str:
+    """Name a worklist after its folder, list or file, so that yesterday's is not in the way of another folder's."""
+    name = Path(data).resolve().name
+    return f"worklist-{name if Path(data).is_dir() else Path(name).stem}.csv"
+
+
 @click.command()
 @options.data_argument()
 @options.model_option()
-@click.option(
-    "-o",
-    "--output",
-    type=OutputPath("file"),
-    help="The worklist: .csv, .jsonl or .parquet by its name.  [default: worklist-NAME.csv, NAME being DATA's]",
+@options.output_option(
+    "The worklist: .csv, .jsonl or .parquet by its name.  [default: worklist-NAME.csv, NAME being DATA's]",
+    "worklist",
+    resumes=".audit.jsonl",
+    beside=(".audit.jsonl", ".partial"),
+    named=default_worklist,
 )
 @click.option(
     "--masks", type=click.Path(exists=True, file_okay=False), help="Folder of lung masks, same names."
@@ -58,6 +64,7 @@ NAMED = 5  # files that the terminal names for each reason
     metavar="tcp://HOST:8786",
     help="Judge on the workers of a Dask cluster, which see the same files, instead of on this machine.",
 )
+@options.anonymous_option
 @options.report_option(
     "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
 )
@@ -70,7 +77,7 @@ def triage(
     ctx: click.Context,
     data: str,
     model: str | None,
-    output: str | None,
+    output: str,
     masks: str | None,
     no_segment: bool,
     segmenter: str | None,
@@ -125,7 +132,7 @@ def triage(
         result = sort_folder(
             data,
             loaded,
-            output or default_worklist(data),
+            output,
             masks=masks,
             segment=not no_segment,
             segmenter=segmenter,
@@ -169,12 +176,6 @@ def _profile_text(profile: dict[str, Any], rows: int) -> str:
     ]
     disk = ", ".join(f"{value:,.0f} in {name}" for name, value in profile["bytes_a_row"].items())
     return f"{markdown_table(found)}\nProcessor seconds of all threads. Bytes a row: {disk}"
-
-
-def default_worklist(data: str) -> str:
-    """Name a worklist after its folder, list or file, so that yesterday's is not in the way of another folder's."""
-    name = Path(data).resolve().name
-    return f"worklist-{name if Path(data).is_dir() else Path(name).stem}.csv"
 
 
 @click.command()

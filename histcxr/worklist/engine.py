@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 from histcxr.checks import whole_number
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
+from histcxr.files.cells import printable
 from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.store import Judge, installed_versions, load_model, model_hash
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
 from histcxr.worklist.judging import Judged, Measured, Threads, Verdict, Workers, limits_of, signature
 from histcxr.worklist.locks import check_places
-from histcxr.worklist.rows import Row, WorklistFile, printable, shown_score, writer_for
+from histcxr.worklist.rows import Row, WorklistFile, shown_score, writer_for
 from histcxr.worklist.summary import Order, TriageSummary
 from histcxr.worklist.whole import WholeFolder, patient_of
 

@@ -137,20 +137,27 @@ class CsvWriter:
 
     def write(self, row: Row) -> None:
         """Add one row."""
-        cells = (
-            _quoted(guarded(row.file)),
-            _quoted(_sentence(row.patient_id)),
-            row.decision,
-            "" if row.score is None else repr(row.score),
-            _quoted(_sentence(row.reason)),
-            row.reason_code,
-            _quoted(_sentence(row.model)),
-            *(getattr(row, name) for name in self._columns[len(COLUMNS) :]),  # UIDs: digits and dots
-        )
+        cells = map(_quoted, csv_cells(row)[: len(self._columns)])
         self._file.write((",".join(cells) + "\n").encode())
 
     def close(self) -> None:
         """Nothing is held back."""
+
+
+def csv_cells(row: Row) -> list[str]:
+    """Return the texts of a row's cells in a CSV file, made safe for spreadsheets."""
+    file, patient, decision, score, reason, code, model, *uids = row
+    shown = "" if score is None else repr(score)
+    return [
+        guarded(file),
+        _sentence(patient),
+        decision,
+        shown,
+        _sentence(reason),
+        code,
+        _sentence(model),
+        *uids,
+    ]
 
 
 def _sentence(text: str) -> str:

@@ -48,6 +48,12 @@ NAMED = 5  # files that the terminal names for each reason
     is_flag=True,
     help="Let drawers stand where the folder differs from the hospitals that certified the model; without a promise.",
 )
+@click.option(
+    "--require-signature",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="PUBLIC.pem",
+    help="Use the model only if the owner of this public key signed it (histcxr models sign).",
+)
 @options.report_option(
     "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
 )
@@ -66,6 +72,7 @@ def triage(
     sort: str,
     uids: bool,
     trust_site: bool,
+    require_signature: str | None,
     report: str | None,
     overwrite: bool,
     jobs: int,
@@ -100,7 +107,7 @@ def triage(
         muted_decoders(),
         options.progress_bar("judging", lambda: sum(1 for _ in find_inputs(data, masks))) as show,
     ):
-        loaded = options.read_model(model)
+        loaded = options.read_model(model, require_signature)
         result = sort_folder(
             data,
             loaded,

@@ -84,7 +84,8 @@ class FinishedTriage:
 
     def _scan(self) -> tuple[Offsets, dict[str, Any]]:
         """Check every line; return where the line of each outcome is, the last of its input, and the last line."""
-        chain, last, offset, record = Chain(), Offsets(), 0, {}
+        chain, last, offset = Chain(), Offsets(), 0
+        record: dict[str, Any] = {}
         try:
             for line in whole_lines(self._file):
                 if offset and cut_off(line):

@@ -7,19 +7,25 @@ from pathlib import Path
 import click
 
 from histcxr.commands import options
-from histcxr.commands.shell.places import OutputPath
 
 NAMED = 5  # files that the terminal names for each reason
+
+
+def default_worklist(data: str) -> str:
+    """Name a worklist after its folder, list or file, so that yesterday's is not in the way of another folder's."""
+    name = Path(data).resolve().name
+    return f"worklist-{name if Path(data).is_dir() else Path(name).stem}.csv"
 
 
 @click.command()
 @options.data_argument()
 @options.model_option()
-@click.option(
-    "-o",
-    "--output",
-    type=OutputPath("file"),
-    help="The worklist: .csv, .jsonl or .parquet by its name.  [default: worklist-NAME.csv, NAME being DATA's]",
+@options.output_option(
+    "The worklist: .csv, .jsonl or .parquet by its name.  [default: worklist-NAME.csv, NAME being DATA's]",
+    "worklist",
+    resumes=".audit.jsonl",
+    beside=(".audit.jsonl", ".partial"),
+    named=default_worklist,
 )
 @click.option(
     "--masks", type=click.Path(exists=True, file_okay=False), help="Folder of lung masks, same names."
@@ -54,6 +60,7 @@ NAMED = 5  # files that the terminal names for each reason
     metavar="PUBLIC.pem",
     help="Use the model only if the owner of this public key signed it (histcxr models sign).",
 )
+@options.anonymous_option
 @options.report_option(
     "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
 )
@@ -65,7 +72,7 @@ def triage(
     ctx: click.Context,
     data: str,
     model: str | None,
-    output: str | None,
+    output: str,
     masks: str | None,
     no_segment: bool,
     segmenter: str | None,
@@ -111,7 +118,7 @@ def triage(
         result = sort_folder(
             data,
             loaded,
-            output or default_worklist(data),
+            output,
             masks=masks,
             segment=not no_segment,
             segmenter=segmenter,
@@ -132,12 +139,6 @@ def triage(
         options.say(f"Look at {report}")
     options.write_json(json_file, summary)
     ctx.exit(summary["exit_code"])
-
-
-def default_worklist(data: str) -> str:
-    """Name a worklist after its folder, list or file, so that yesterday's is not in the way of another folder's."""
-    name = Path(data).resolve().name
-    return f"worklist-{name if Path(data).is_dir() else Path(name).stem}.csv"
 
 
 @click.command()

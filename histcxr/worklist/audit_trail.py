@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError, OutputError, Reason, UnjudgeableError
+from histcxr.files.cells import printable
 from histcxr.worklist.locks import open_locked, write_all, write_error
-from histcxr.worklist.rows import Row, printable, shown_score
+from histcxr.worklist.rows import Row, shown_score
 from histcxr.worklist.trail_lines import (
     FORMAT,
     FORMAT_VERSION,

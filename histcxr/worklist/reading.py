@@ -15,9 +15,10 @@ import numpy as np
 
 from histcxr.decision.thresholds import DRAWERS, REVIEW
 from histcxr.exceptions import InputError, Reason
+from histcxr.files.cells import printable, unguarded
 from histcxr.files.reading import parse_json
 from histcxr.worklist.audit_trail import Offsets, key_of, label_of, row_of
-from histcxr.worklist.rows import COLUMNS, SUFFIXES, Row, csv_cells, printable, unguarded
+from histcxr.worklist.rows import COLUMNS, SUFFIXES, Row, csv_cells
 from histcxr.worklist.trail_lines import Chain, DamagedTrailError, ForeignTrailError, cut_off, whole_lines
 from histcxr.worklist.whole import WholeFolder
 

@@ -19,12 +19,12 @@ import histcxr
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.exceptions import InputError, ModelError, OutputError, Reason
 from histcxr.features import measuring
+from histcxr.files.cells import unguarded
 from histcxr.phantoms.studies import write_broken_files, write_unusual_files
 from histcxr.store import Model, load_model
 from histcxr.store.model import Origin
 from histcxr.worklist import engine
 from histcxr.worklist.engine import triage
-from histcxr.worklist.rows import unguarded
 
 from .conftest import write_pair
 

@@ -81,11 +81,11 @@ def overwrite_option(help_text: str = "Replace a model that is already there.") 
     return places.overwrite_option(help_text)
 
 
-def read_model(path: str | None) -> SavedModel:
-    """Load the model of either kind that was named, or the one in the box."""
-    from histcxr.store import load_model
+def read_model(path: str | None, signed_by: str | None = None) -> SavedModel:
+    """Load the model of either kind that was named, or the one in the box; signed by a key, where one is given."""
+    from histcxr.store import BOXED, load_model
 
-    return load_model() if path is None else load_model(path)
+    return load_model(path or BOXED, signed_by=signed_by)
 
 
 def write_model(model: SavedModel, path: str, *, overwrite: bool, **resolved: Any) -> Path:

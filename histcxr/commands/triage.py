@@ -64,6 +64,12 @@ def default_worklist(data: str) -> str:
     metavar="tcp://HOST:8786",
     help="Judge on the workers of a Dask cluster, which see the same files, instead of on this machine.",
 )
+@click.option(
+    "--require-signature",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="PUBLIC.pem",
+    help="Use the model only if the owner of this public key signed it (histcxr models sign).",
+)
 @options.anonymous_option
 @options.report_option(
     "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
@@ -85,6 +91,7 @@ def triage(
     uids: bool,
     trust_site: bool,
     scheduler: str | None,
+    require_signature: str | None,
     report: str | None,
     profile: bool,
     overwrite: bool,
@@ -128,7 +135,7 @@ def triage(
         cluster as client,
         stages() as seconds,
     ):
-        loaded = options.read_model(model)
+        loaded = options.read_model(model, require_signature)
         result = sort_folder(
             data,
             loaded,

@@ -167,3 +167,8 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     names = {str(name).casefold(): str(name) for name in known}
     near = difflib.get_close_matches(str(word).casefold(), names, n=1, cutoff=0.6)
     return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
+def counted(n: int, one: str, several: str = "") -> str:
+    """Write a number with its noun, and perhaps its verb, in the right form: 1 image, 2 images."""
+    return f"{n:,} {one if n == 1 else several or one + 's'}"

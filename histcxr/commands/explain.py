@@ -38,8 +38,9 @@ from histcxr.commands import options
 def command(data: tuple[str, ...], model: str | None, output: str, json_file: str | None, **how: Any) -> None:
     """Show where a network looks in DATA: a folder, a CSV, or image files.
 
-    Writes each radiograph with its Grad-CAM map, a grid by label, and the share of the maps inside the lungs beside
-    the share of an even map. Of a histogram model there is nothing yet but its card.
+    Grad-CAM maps are strong where the image speaks for a class. Writes each radiograph with its map, a grid by label,
+    and the share of the maps inside the lungs beside the share of an even map. Of a histogram
+    model there is nothing yet but its card.
 
     \b
     Example:  histcxr explain study -m net.histcxr -o maps
@@ -47,9 +48,11 @@ def command(data: tuple[str, ...], model: str | None, output: str, json_file: st
     """
     from histcxr.exceptions import InputError
     from histcxr.files.decoding import muted_decoders
+    from histcxr.reports.drawing import require_matplotlib
     from histcxr.reports.text import explanation_report
     from histcxr.study.explain import earlier_files, explain_images, images_to_explain
 
+    require_matplotlib()
     if earlier_files(output) and not how["overwrite"]:
         raise InputError(f"{output} holds an explanation already; give another folder (-o), or --overwrite")
     chosen = {name: how[name] for name in ("split", "where", "per_label", "seed")}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import pandas as pd
 
 from histcxr.files.writing import write_error
 from histcxr.reports.displays import ConfusionDisplay, RocDisplay
-from histcxr.reports.drawing import BLUE, GREY, RED, label_axes, legend_above, new_figure, save_figure
+from histcxr.reports.drawing import BLUE, GREY, RED, label_axes, legend_above, new_figure, save_figure, short
+from histcxr.reports.image_displays import GradCamDisplay, colour_key
 
-__all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_trials"]
+__all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_map_grid", "plot_trials"]
+
+_COLUMNS = 6
 
 
 def plot_trials(trials: pd.DataFrame, path: Path) -> Path:
@@ -83,6 +87,28 @@ def plot_evaluation(result: Mapping[str, Any], folder: str | os.PathLike[str]) -
         about = f"{result['model']['name']}, split {result['split']}, {name}"
         plot_calls(figures["classes"], files[name], about)
     return ", ".join(map(str, files.values()))
+
+
+def plot_map_grid(
+    displays: Sequence[GradCamDisplay], labels: Sequence[str], path: Path, about: str = ""
+) -> Path:
+    """Draw Grad-CAM maps by label, six of each at most: a row of radiographs, below it the same with their maps."""
+    shown = {name: [i for i, label in enumerate(labels) if label == name][:_COLUMNS] for name in labels}
+    width = max(map(len, shown.values()))
+    figure = new_figure(0.5 + 3.9 * len(shown), 1.6 + 1.8 * width)
+    axes = figure.subplots(2 * len(shown), width, squeeze=False)
+    for row, (name, chosen) in enumerate(shown.items()):
+        for column, (bare, mapped) in enumerate(zip(*axes[2 * row : 2 * row + 2], strict=True)):
+            bare.set_axis_off()
+            mapped.set_axis_off()
+            if column < len(chosen):
+                display = displays[chosen[column]]
+                bare.imshow(display.pixels, cmap="gray", vmin=0, vmax=255)
+                last = replace(display, key=False, name="").plot(mapped)
+        axes[2 * row, 0].set_title(short(name), loc="left", fontsize="medium", fontweight="bold")
+    colour_key(last.shown_, axes)
+    figure.suptitle(about.replace("$", r"\$"), fontsize="medium")
+    return save_figure(figure, path)
 
 
 def _draw_classifier(left: Any, right: Any, name: str, table: pd.DataFrame) -> None:

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histcxr.data.manifest import is_sick, read_manifest
-from histcxr.exceptions import InputError
+from histcxr.exceptions import InputError, counted
 from histcxr.features.histograms import BINS, zone_names
 from histcxr.files.writing import replacing, write_error, write_image
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reports.image_displays import histogram_band
 from histcxr.reports.pages.exploration import Example, draw_pictures, write_exploration
 from histcxr.study.cohort import Data, groups_of
-from histcxr.study.exploring.checkup import counted, disagreements, repeated
+from histcxr.study.exploring.checkup import disagreements, repeated
 from histcxr.study.exploring.looking import ZONES, Job, Seen, look
 
 #: What an exploration leaves in its folder beside the pictures.

@@ -206,7 +206,7 @@ def test_without_keras_one_line_says_what_to_install(home, tmp_path):
     for exit_code, output in wanting:
         assert exit_code == 1
         assert len(output.splitlines()) == 1
-        assert "pip install 'histcxr[neural]'" in output
+        assert "pip install '.[neural]'" in output
     assert code == 0
     assert "densenet121" in listed
 

@@ -90,5 +90,5 @@ def test_lungs_and_maps_are_drawn_over_the_image(phantoms, ax):
 
 def test_without_matplotlib_the_message_says_what_to_install(case, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'histcxr\[report\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[report\]'"):
         plots.RocDisplay.from_predictions(*case)

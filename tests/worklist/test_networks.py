@@ -187,7 +187,7 @@ def test_without_keras_the_command_says_what_to_install(incoming, saved, tmp_pat
     monkeypatch.setitem(sys.modules, "keras", None)
     result = histcxr("triage", incoming, "-m", saved, "-o", tmp_path / "w.csv")
     assert result.exit_code == 1
-    assert "pip install 'histcxr[neural]'" in result.output
+    assert "pip install '.[neural]'" in result.output
     assert not list(tmp_path.iterdir())
 
 

@@ -176,4 +176,4 @@ def how_to_install(extra: str) -> str:
 
 def counted(n: int, one: str, several: str = "") -> str:
     """Write a number with its noun, and perhaps its verb, in the right form: 1 image, 2 images."""
-    return f"{n:,} {one if n == 1 else several or one + 's'}"
+    return f"{n} {one if n == 1 else several or one + 's'}"

@@ -8,6 +8,7 @@ import click
 
 from histcxr.commands import options
 from histcxr.commands.shell.places import OutputPath
+from histcxr.exceptions import counted
 
 NAMED = 5  # files that the terminal names for each reason
 
@@ -161,7 +162,9 @@ def report(ctx: click.Context, worklist: str, output: str, audit: str | None, js
     from histcxr.worklist.study_reports import TABLE, write_study_reports
 
     result = write_study_reports(worklist, output, audit=audit)
-    options.say(f"{result.reports} reports about {result.images} of {result.total} files in {output}")
+    options.say(
+        f"{counted(result.reports, 'report')} about {result.images} of {counted(result.total, 'file')} in {output}"
+    )
     for reason, files in result.left_out.items():
         names = ", ".join(files[:NAMED])
         more = f" and {len(files) - NAMED} more in {TABLE}" if len(files) > NAMED else ""

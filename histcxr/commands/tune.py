@@ -10,6 +10,7 @@ from histcxr.commands import options
 
 
 @click.command()
+@options.config_option()
 @options.data_argument()
 @options.output_option(
     "Folder for trials.csv, best.json and trials.png. A network's search found there is gone on with.",

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from histcxr.exceptions import ModelError
+from histcxr.exceptions import ModelError, counted
 from histcxr.reports.tables import (
     PROMISED,
     Kept,
@@ -150,7 +150,7 @@ def _head(description: Mapping[str, Any]) -> dict[str, Any]:
         "task": {"type": "image-classification", "name": "sick against normal, frontal chest radiographs"},
         "dataset": {
             "type": "custom",
-            "name": f"{test['images']} test images ({test['sick']} sick), none of patients learnt from",
+            "name": f"{counted(test['images'], 'test image')} ({test['sick']} sick), none of patients learnt from",
             "split": "test",
         },
         "metrics": metrics,
@@ -193,8 +193,8 @@ def _who_certified(training: Mapping[str, Any]) -> list[str]:
     if val := training.get("val"):
         return [
             "",
-            f"Certified on {val['images']} images of {val['patients']} patients ({val['sick']} sick images): the part "
-            "val below.",
+            f"Certified on {counted(val['images'], 'image')} of {counted(val['patients'], 'patient')} "
+            f"({counted(val['sick'], 'sick image')}): the part val below.",
         ]
     return []
 
@@ -215,7 +215,7 @@ def _figures_text(test: Mapping[str, Any] | None) -> str:
     if test is None:
         return "None for these thresholds; measure them with `histcxr evaluate`."
     text = (
-        f"On {test['images']} test images ({test['sick']} sick): AUC {auc_text(test)}, accuracy "
+        f"On {counted(test['images'], 'test image')} ({test['sick']} sick): AUC {auc_text(test)}, accuracy "
         f"{test['accuracy']:.3f} at a score of 0.5; at the rule-out threshold sensitivity "
         f"{test['sensitivity']:.3f} and specificity {test['specificity']:.3f}."
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from histcxr.exceptions import counted
 from histcxr.files.writing import write_error
 from histcxr.reports.displays import ConfusionDisplay, RocDisplay
 from histcxr.reports.drawing import BLUE, GREY, RED, label_axes, legend_above, new_figure, save_figure, short
@@ -47,7 +48,7 @@ def plot_history(report: Mapping[str, Any], path: Path) -> Path:
         legend_above(axis, 3)
     learnt = sum(report.get("learnt_from", {}).values())
     figure.suptitle(
-        f"{report.get('architecture', 'network')}, learnt from {learnt} images", fontsize="medium"
+        f"{report.get('architecture', 'network')}, learnt from {counted(learnt, 'image')}", fontsize="medium"
     )
     return save_figure(figure, path)
 
@@ -57,7 +58,7 @@ def plot_calls(figures: Mapping[str, Any], path: Path, about: str = "") -> Path:
     figure = new_figure(4)
     left, right = figure.subplots(1, 2)
     ConfusionDisplay(figures["matrix"], figures["names"]).plot(left)
-    title = ", ".join(filter(None, (about, f"{np.sum(figures['matrix'])} images")))
+    title = ", ".join(filter(None, (about, counted(int(np.sum(figures["matrix"])), "image"))))
     figure.suptitle(title.replace("$", r"\$"), fontsize="medium")
     areas = {row["class"]: row["auc"] for row in figures["classes"]}
     for number, (name, curve) in enumerate(figures["roc"].items()):
@@ -140,5 +141,5 @@ def _draw_classifier(left: Any, right: Any, name: str, table: pd.DataFrame) -> N
         low = fine["score"].min() if len(fine) else 0.5
         left.plot(failed["trial"], [low] * len(failed), "x", color=RED, label=f"failed ({len(failed)})")
     left.set_xlabel("trial (0: the defaults)")
-    right.set_title(f"{name}: {len(table)} trials", loc="left", fontsize="medium")
+    right.set_title(f"{name}: {counted(len(table), 'trial')}", loc="left", fontsize="medium")
     legend_above(left, 3)

@@ -18,7 +18,7 @@ from histcxr.decision.groups import GroupCertificates
 from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.decision.site import SiteReference
 from histcxr.decision.thresholds import ThresholdChoice, decide
-from histcxr.exceptions import InputError, ModelError
+from histcxr.exceptions import InputError, ModelError, counted
 from histcxr.features.curves import (
     reference_quantiles,
     site_names,
@@ -236,7 +236,8 @@ class Model(_Common):
             return ()
         made = "other masks" if known is None else "the masks of another network"
         return (
-            f"the lungs of {found} images were found by a network, and the thresholds were certified with {made}: "
+            f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were certified "
+            f"with {made}: "
             "certify them anew with histcxr calibrate --lungs found",
         )
 
@@ -343,7 +344,8 @@ class ReferenceModel(_Common):
         certified = load_segmenter().digest if self.training.get("lungs") == "found" else None
         if self.inputs.region != "full" and found and segmenter != certified:
             notes.append(
-                f"the lungs of {found} images were found by a network, and the thresholds were certified with other "
+                f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were "
+                "certified with other "
                 "masks: certify them anew with histcxr calibrate --lungs found"
             )
         return tuple(notes)

@@ -296,9 +296,7 @@ def triage_report(summary: Mapping[str, Any]) -> str:
         for kind in [ext or "other"]
     ]
     if summary["resumed"]:
-        lines.append(
-            f"{counted(summary['resumed'], 'row was', 'rows were')} already there from an earlier run"
-        )
+        lines.append(f"{counted(summary['resumed'], 'row')} already there from an earlier run")
     lines += [str(note) for note in summary.get("notes", ())]
     return _closed([*lines, f"Audit trail: {summary['audit']}"])
 
@@ -385,11 +383,8 @@ def _promises(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _data_notes(data: Mapping[str, Any]) -> list[str]:
-    unusable = [
-        f"Note: {counted(count, 'image')} could not be used: {code}."
-        for code, count in data["unusable"].items()
-    ]
-    return [*unusable, *(f"Note: {note}." for note in data["notes"])]
+    unusable = (f"{counted(n, 'image')} could not be used: {code}" for code, n in data["unusable"].items())
+    return [f"Note: {note}." for note in (*unusable, *data["notes"])]
 
 
 def _parts_text(data: Mapping[str, Any]) -> str:

@@ -237,8 +237,7 @@ class Model(_Common):
         made = "other masks" if known is None else "the masks of another network"
         return (
             f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were certified "
-            f"with {made}: "
-            "certify them anew with histcxr calibrate --lungs found",
+            f"with {made}: certify them anew with histcxr calibrate --lungs found",
         )
 
     def describe(self) -> dict[str, Any]:
@@ -345,8 +344,7 @@ class ReferenceModel(_Common):
         if self.inputs.region != "full" and found and segmenter != certified:
             notes.append(
                 f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were "
-                "certified with other "
-                "masks: certify them anew with histcxr calibrate --lungs found"
+                "certified with other masks: certify them anew with histcxr calibrate --lungs found"
             )
         return tuple(notes)
 

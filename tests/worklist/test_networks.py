@@ -180,7 +180,7 @@ def test_the_command_takes_either_kind_of_model(incoming, saved, tmp_path):
     assert "lungs unlike all of its training images get a score like any others" in result.output
     assert json.loads((tmp_path / "w.json").read_text())["model"].startswith("cnn3 ")
     again = histcxr(*arguments)
-    assert "15 rows were already there" in again.output
+    assert "15 rows already there" in again.output
 
 
 def test_without_keras_the_command_says_what_to_install(incoming, saved, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from histcxr.commands import options
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True), nargs=-1, required=True)
-@options.model_option()
+@options.network_option()
 @options.output_option("Write the pictures and the table into this folder.", "folder", required=True)
 @click.option("--layer", help="Whose maps.  [default: the last convolution]")
 @click.option("--target", help="The class that is explained.  [default: the predicted one]")
@@ -35,7 +35,7 @@ from histcxr.commands import options
 @options.seed_option()
 @options.jobs_option()
 @options.json_option()
-def command(data: tuple[str, ...], model: str | None, output: str, json_file: str | None, **how: Any) -> None:
+def command(data: tuple[str, ...], model: str, output: str, json_file: str | None, **how: Any) -> None:
     """Show where a network looks in DATA: a folder, a CSV, or image files.
 
     Grad-CAM maps are strong where the image speaks for a class. Writes each radiograph with its map, a grid by label,

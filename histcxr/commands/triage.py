@@ -152,7 +152,7 @@ def report(ctx: click.Context, worklist: str, output: str, audit: str | None, js
 
     WORKLIST and its audit trail must be as `histcxr triage` left them, and the images where it found them. OUTPUT gets
     SR000001.dcm and so on, and reports.csv: for each row of WORKLIST its report, or why it is in none (a PNG belongs
-    to no study). Needs the extra report-dicom (pip install '.[report-dicom]').
+    to no study). Needs the extra report-dicom.
 
     \b
     Example:     histcxr report worklist.csv -o reports

@@ -72,7 +72,7 @@ def command(
 ) -> None:
     """Search for the settings of a classifier or a reference network on DATA's training patients.
 
-    What it finds is for ``--tuned FOLDER`` of ``histcxr train`` or ``histcxr reference train``. Broken off, the same
+    What it finds is for --tuned FOLDER of `histcxr train` or `histcxr reference train`. Broken off, the same
     command goes on where a network's search stopped.
 
     \b

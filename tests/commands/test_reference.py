@@ -311,7 +311,7 @@ def test_the_card_of_a_network(home):
 
 
 def test_a_histogram_model_has_no_map(home, tmp_path):
-    result = histcxr("explain", home / "study", "-o", tmp_path / "maps")
+    result = histcxr("explain", home / "study", "-m", "boxed", "-o", tmp_path / "maps")
     assert result.exit_code == 2
     assert "is a histogram model, of which there is nothing to explain yet but its card" in result.output
     assert not (tmp_path / "maps").exists()

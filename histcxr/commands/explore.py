@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from histcxr.commands import options
+from histcxr.exceptions import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +60,8 @@ def explore(
     figures = found.to_dict()
     found.write(output)
     options.say(
-        f"{figures['images']} images in {len(figures['classes'])} classes, {figures['usable']} usable"
+        f"{counted(figures['images'], 'image')} in {counted(len(figures['classes']), 'class', 'classes')}, "
+        f"{figures['usable']} usable"
     )
     for note in figures["notes"]:
         options.say(f"- {note}")
@@ -95,7 +97,7 @@ def extract(data: pd.DataFrame, output: str, jobs: int, json_file: str | None, *
     usable = int(features.usable.sum())
     unusable = features.table.loc[~features.usable, "reason"].value_counts()
     reasons = {str(code): int(count) for code, count in unusable.items()}
-    options.say(f"{usable} of {len(features)} radiographs reduced to histograms in {output}")
+    options.say(f"{usable} of {counted(len(features), 'radiograph')} reduced to histograms in {output}")
     for code, count in reasons.items():
         options.say(f"  {count} not usable: {code}")
     options.write_json(

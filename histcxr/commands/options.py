@@ -63,6 +63,11 @@ class _ModelPath(click.Path):
         return value if value == "boxed" else super().convert(value, param, ctx)
 
 
+def network_option() -> Any:
+    """A saved network; the model in the box is none."""
+    return click.option("-m", "--model", type=_ModelPath(exists=True), required=True, help="A saved network.")
+
+
 def model_option(*, two: bool = False) -> Any:
     """A saved model of either kind, by default the one in the box; or two to compare."""
     return click.option(
@@ -221,7 +226,7 @@ def lungs_option(*choices: str, default: str | None = None) -> Any:
     usual = "" if default else "  [default: given where DATA has any, else found]"
     return click.option(
         "--lungs",
-        type=click.Choice(choices),
+        type=click.Choice([one for one in ("given", "found", "either") if one in choices]),
         default=default,
         show_default=default is not None,
         help="Whose lung masks: DATA's (given), the network's for every image (found)"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from histcxr.commands import options
+from histcxr.exceptions import counted
 
 if TYPE_CHECKING:
     from histcxr.worklist.summary import TriageSummary
@@ -203,7 +204,7 @@ def report(ctx: click.Context, worklist: str, output: str, audit: str | None, js
 
     WORKLIST and its audit trail must be as `histcxr triage` left them, and the images where it found them. OUTPUT gets
     SR000001.dcm and so on, and reports.csv: for each row of WORKLIST its report, or why it is in none (a PNG belongs
-    to no study). Needs pip install 'histcxr[report-dicom]'.
+    to no study). Needs the extra report-dicom.
 
     \b
     Example:     histcxr report worklist.csv -o reports
@@ -213,7 +214,9 @@ def report(ctx: click.Context, worklist: str, output: str, audit: str | None, js
     from histcxr.worklist.study_reports import TABLE, write_study_reports
 
     result = write_study_reports(worklist, output, audit=audit)
-    options.say(f"{result.reports} reports about {result.images} of {result.total} files in {output}")
+    options.say(
+        f"{counted(result.reports, 'report')} about {result.images} of {counted(result.total, 'file')} in {output}"
+    )
     for reason, files in result.left_out.items():
         names = ", ".join(files[:NAMED])
         more = f" and {len(files) - NAMED} more in {TABLE}" if len(files) > NAMED else ""

@@ -19,7 +19,7 @@ from histcxr.decision.groups import GroupCertificates
 from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.decision.site import SiteReference
 from histcxr.decision.thresholds import ThresholdChoice, decide, joint_confidence
-from histcxr.exceptions import InputError, ModelError
+from histcxr.exceptions import InputError, ModelError, counted
 from histcxr.features.curves import (
     reference_quantiles,
     site_names,
@@ -239,8 +239,8 @@ class Model(_Common):
             return ()
         made = "other masks" if known is None else "the masks of another network"
         return (
-            f"the lungs of {found} images were found by a network, and the thresholds were certified with {made}: "
-            "certify them anew with histcxr calibrate --lungs found",
+            f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were certified "
+            f"with {made}: certify them anew with histcxr calibrate --lungs found",
         )
 
     def describe(self) -> dict[str, Any]:
@@ -351,8 +351,8 @@ class ReferenceModel(_Common):
         certified = load_segmenter().digest if self.training.get("lungs") == "found" else None
         if self.inputs.region != "full" and found and segmenter != certified:
             notes.append(
-                f"the lungs of {found} images were found by a network, and the thresholds were certified with other "
-                "masks: certify them anew with histcxr calibrate --lungs found"
+                f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were "
+                "certified with other masks: certify them anew with histcxr calibrate --lungs found"
             )
         return tuple(notes)
 

@@ -11,7 +11,13 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from histcxr.exceptions import InputError, MissingDependencyError, ModelError, UnjudgeableError
+from histcxr.exceptions import (
+    InputError,
+    MissingDependencyError,
+    ModelError,
+    UnjudgeableError,
+    how_to_install,
+)
 from histcxr.files.reading import read_file
 
 SIGNATURE_FILE: Final = "manifest.sig"
@@ -88,7 +94,7 @@ def _serialization() -> Any:
         from cryptography.hazmat.primitives import serialization
     except ImportError as error:
         raise MissingDependencyError(
-            "signatures need the package cryptography: pip install 'histcxr[sign]'"
+            f"signatures need the package cryptography: {how_to_install('sign')}"
         ) from error
     return serialization
 

@@ -254,7 +254,7 @@ def test_everything_counts_once(tmp_path, model, digest):
     assert (one.images, one.unjudged, one.reasons, one.patients) == (4, 1, {"truncated": 1}, 2)
     assert one.drawers == {"rule_out": 1, "review": 3, "rule_in": 0}
     assert (two.images, two.repeated, two.patients, two.mean_score) == (2, 1, 1, 0.5)
-    assert any("1 images were in a worklist before" in note for note in result.notes)
+    assert any("1 image was in a worklist before" in note for note in result.notes)
     assert any("2 judged images name no patient" in note for note in result.notes)
     later = tmp_path / "later.csv"
     later.write_text("image,label\nb.png,COVID\ncopy.png,COVID\nbroken.png,COVID\nnobody.png,COVID\nd.png,\n")

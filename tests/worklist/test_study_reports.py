@@ -307,4 +307,4 @@ def test_no_place_to_write(worklist, tmp_path):
 
 def test_without_highdicom(worklist, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    refused(worklist, tmp_path, r"pip install 'histcxr\[report-dicom\]'", MissingDependencyError)
+    refused(worklist, tmp_path, r"pip install '\.\[report-dicom\]'", MissingDependencyError)

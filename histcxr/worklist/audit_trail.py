@@ -38,6 +38,7 @@ _SAME = (
     "input",
     "masks",
     "uids",
+    "budget",
 )
 
 

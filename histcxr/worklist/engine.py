@@ -24,6 +24,8 @@ from typing import Any
 from histcxr.checks import whole_number
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
+from histcxr.files.apart import cautiously
+from histcxr.files.budget import BUDGET
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.store import Judge, installed_versions, load_model, model_hash
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
@@ -206,6 +208,7 @@ class _Run:
         self._key: str = trail.header["key"]
         self._batch_size: int = trail.header["options"]["batch_size"]
         self._progress = progress
+        self._careful = 2 * trail.unfinished  # blocks that were begun when an earlier run came to its end
 
     def judge_all(self, stream: Iterator[InputFile], n_jobs: int) -> None:
         """Judge every input and note its row."""
@@ -229,6 +232,8 @@ class _Run:
         # same batch as in an uninterrupted run; kept rows are not written again.
         if measuring and self._trail.unfinished:
             measuring = inputs
+        work = cautiously(measure_images) if self._careful > 0 else measure_images
+        self._careful -= bool(measuring)
         tasks = (
             [one.file for one in measuring[start : start + TASK_SIZE]]
             for start in range(0, len(measuring), TASK_SIZE)
@@ -236,7 +241,7 @@ class _Run:
         return _Block(
             inputs,
             measuring,
-            [pool.submit(measure_images, task, self._model.measure, self._segmenter) for task in tasks],
+            [pool.submit(work, task, self._model.measure, self._segmenter) for task in tasks],
         )
 
     def _look_up(self, file: InputFile) -> _Input:
@@ -356,6 +361,7 @@ def _header(
         "input": place,
         "masks": None if masks is None else os.path.abspath(os.fspath(masks)),
         "uids": uids,
+        "budget": BUDGET.changed() or None,
         # Of the pseudonyms of DICOM patients: the same for the same folder and model, so that runs can be compared.
         "key": hashlib.sha256(f"{place}\0{digest}".encode("utf-8", "surrogatepass")).hexdigest()[:32],
         "options": {"batch_size": batch_size},
@@ -370,9 +376,7 @@ def _check_numbers(n_jobs: int, batch_size: int) -> tuple[int, int]:
 
 
 def _notes(model: Judge, segmenter: str | None, total: int, found: int) -> tuple[str, ...]:
-    notes = [] if total else ["no image was found in the input"]
-    if total:
-        notes += model.caveats(found, segmenter)
+    notes = [*model.caveats(found, segmenter)] if total else ["no image was found in the input"]
     for choice, empty in ((model.rule_out, "nothing is ruled out"), (model.rule_in, "nothing is ruled in")):
         if not choice.certified:
             notes.append(f"{empty}: the {choice.kind} threshold is {choice.message}")

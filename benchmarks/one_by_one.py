@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def one_by_one(code: str, arguments: Sequence[object], things: int, waiting: flo
                 raise InputError(f"{arguments[0]} must work as it is, got status {status}: {words}")
             name = signal.Signals(-status).name if status < 0 else f"status {status}"
             ended = "hang" if name in ("SIGXCPU", "SIGALRM") else "signal"
-            nothing = {"seconds": 0, "bytes": 0}
+            nothing = {"seconds": 0, "processor": 0, "bytes": 0}
             rows.append({"number": len(rows), "ended": ended, "detail": f"{name} {words}", **nothing})
     return rows
 
@@ -78,7 +79,7 @@ def watch(
         signal.setitimer(signal.ITIMER_REAL, waiting)
         print(json.dumps({"begins": number}), flush=True)
         began = time.perf_counter()
-        with _memory() as grown:
+        with _figures() as grown:
             try:
                 ended, detail = use(thing)
             except HistcxrError as error:
@@ -88,28 +89,46 @@ def watch(
         if ended == "traceback" and re.search("MemoryError|[Uu]nable to allocate|bad.?alloc|memory", detail):
             ended = "memory"
         signal.setitimer(signal.ITIMER_REAL, 0)
-        figures = {"seconds": time.perf_counter() - began, "bytes": sum(grown)}
+        figures = {"seconds": time.perf_counter() - began, "processor": grown.processor}
+        figures["bytes"] = grown.own + grown.others
         print(json.dumps({"number": number, "ended": ended, "detail": detail[:300], **figures}), flush=True)
 
 
+@dataclass(slots=True)
+class Figures:
+    """What a use took: bytes of this process, bytes of its children, seconds of processor of all."""
+
+    own: int = 0
+    others: int = 0
+    processor: float = 0.0
+
+
 @contextlib.contextmanager
-def _memory() -> Iterator[list[int]]:
-    """Yield a list that at last holds by how much this process grew, and how much its children held at most."""
+def _figures() -> Iterator[Figures]:
+    """Yield figures that at last hold the bytes by which this process grew, and its children's most; and seconds of
+    processor, those of children included.
+    """
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, grown, over = peak_bytes(), [0, 0], threading.Event()
+    before, began, figures, over = peak_bytes(), time.process_time(), Figures(), threading.Event()
+    used = {child: _of(child)[1] for child in _children()}
+    last: dict[str, float] = {}
 
     def look() -> None:
         while not over.wait(0.01):
-            grown[1] = max(grown[1], sum(_resident(child) for child in _children()))
+            seen = {child: _of(child) for child in _children()}
+            figures.others = max(figures.others, sum(one[0] for one in seen.values()))
+            last.update({child: one[1] for child, one in seen.items()})
 
     looking = threading.Thread(target=look)
     looking.start()
     try:
-        yield grown
+        yield figures
     finally:
         over.set()
         looking.join()
-        grown[0] = max(0, peak_bytes() - before)
+        figures.own = max(0, peak_bytes() - before)
+        others = sum(max(0.0, seconds - used.get(child, 0.0)) for child, seconds in last.items())
+        figures.processor = time.process_time() - began + others
 
 
 def _children() -> list[str]:
@@ -121,7 +140,10 @@ def _children() -> list[str]:
     return found
 
 
-def _resident(process: str) -> int:
+def _of(process: str) -> tuple[int, float]:
+    """Bytes that another process holds, and the seconds of processor that it took."""
     with contextlib.suppress(OSError, IndexError):
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
-    return 0
+        held = int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
+        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return held, (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    return 0, 0.0

@@ -29,6 +29,7 @@ _SOF_LOSSLESS, _SOF_LS, _SOS = 0xC3, 0xF7, 0xDA
 
 # what may not stand inside compressed data: after 0xFF, JPEG allows 0 and restarts, JPEG-LS anything below 0x80
 _stray_jpeg = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL).search
+_idle = re.compile(rb"\x80+").match  # of runs: no byte comes of it
 _stray_ls = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]", re.DOTALL).search
 
 
@@ -203,8 +204,9 @@ def _unrolled(segment: bytes, most: int) -> bytearray:
         if run < 128:
             found += segment[position + 1 : position + run + 2]
             position += run + 2
-        else:
-            if run > 128:
-                found += segment[position + 1 : position + 2] * (257 - run)
-            position += 2 if run > 128 else 1
+        elif run > 128:
+            found += segment[position + 1 : position + 2] * (257 - run)
+            position += 2
+        elif idle := _idle(segment, position):
+            position = idle.end()
     return found

@@ -235,11 +235,11 @@ def _inflated(data: bytes, path: str) -> bytes:
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     unpacked = None
     with contextlib.suppress(zlib.error):
-        unpacked = unpacker.decompress(data, BUDGET.unpacked)
+        unpacked = unpacker.decompress(data, BUDGET.inflated)
     if unpacked is None:
         refuse(Reason.DAMAGED, path, "the deflated data cannot be unpacked")
     if not unpacker.eof:
-        if len(unpacked) >= BUDGET.unpacked:
-            refuse(Reason.TOO_LARGE, path, f"unpacks to more than {BUDGET.unpacked:,} bytes")
+        if len(unpacked) >= BUDGET.inflated:
+            refuse(Reason.TOO_LARGE, path, f"unpacks to more than {BUDGET.inflated:,} bytes")
         refuse(Reason.TRUNCATED, path, "the deflated data ends too early")
     return unpacked

@@ -42,6 +42,9 @@ from histcxr.files.reading import refuse
 MOST_SECONDS = 60
 """Seconds of processor that a worker gets at most: the budget's, and one more for each MiB of the file."""
 
+KEPT = 2**28
+"""Bytes that a worker may hold on to after a file; with more it makes room for a new one."""
+
 WORKERS = min(4, os.cpu_count() or 1)
 STARTING = 120
 """Seconds by the clock in which a worker must have imported what it needs."""
@@ -155,7 +158,7 @@ class _Worker:
 
     def answer(self) -> _Pixels | dict[str, str] | None:
         """Wait for the pixels, or what is wrong; None where the worker did not live to say it."""
-        self._socket.settimeout(4 * self._seconds)
+        self._socket.settimeout(10 * self._seconds)
         with contextlib.suppress(OSError):
             line = self._file.readline()
             if not line:
@@ -198,11 +201,15 @@ def serve(descriptor: int) -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # where memory runs out, the system shall take this process first
     with socket.socket(fileno=descriptor) as line, line.makefile("rwb") as file:
+        most = 0
         with contextlib.suppress(EOFError, BrokenPipeError):
-            while True:
+            while (
+                not most or _held() < most + KEPT
+            ):  # what was not given back would narrow the next file's budget
                 seconds, (module, name, arguments) = pickle.load(file)  # noqa: S301 - from who started this process
                 decoder = getattr(importlib.import_module(module), name)
-                _limit(seconds)
+                most = most or _held()
+                _limit(seconds, most)
                 file.write(b"begins\n")
                 file.flush()
                 _write(file, _done(decoder, arguments))
@@ -232,8 +239,15 @@ def _write(file: Any, answer: _Pixels | dict[str, str]) -> None:
     file.flush()
 
 
-def _limit(seconds: int) -> None:
-    """Bound what this process may use from now on, over what it has used, as far as the system knows such limits."""
+def _held() -> int:
+    """Bytes of address space of this process; 0 where the system does not say it."""
+    with contextlib.suppress(OSError), open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _limit(seconds: int, held: int) -> None:
+    """Bound the time of this process from now on, and its memory over ``held``, where the system knows such limits."""
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -241,8 +255,8 @@ def _limit(seconds: int) -> None:
         "RLIMIT_CPU": int(used.ru_utime + used.ru_stime) + 1 + seconds,
         "RLIMIT_CORE": 0,  # a core dump would hold the image
     }
-    with contextlib.suppress(OSError), open("/proc/self/statm") as file:
-        limits["RLIMIT_AS"] = int(file.read().split()[0]) * resource.getpagesize() + (BUDGET.mebibytes << 20)
+    if held:
+        limits["RLIMIT_AS"] = held + (BUDGET.mebibytes << 20)
     for name, value in limits.items():
         kind = getattr(resource, name)
         with contextlib.suppress(OSError, ValueError):  # the user's own limit is lower

@@ -22,19 +22,21 @@ class Budget:
     pixels: int = 2**26
     """Most pixels: 8192 x 8192, several times a full-field detector at 100 micrometres."""
     unpacked: int = 2**28
-    """Most bytes of the decoded image, and of a deflated DICOM file: the largest image, as four bytes a pixel."""
-    parts: int = 2**17
+    """Most bytes of the decoded image: the largest one, with four bytes a pixel."""
+    inflated: int = 2**27 + 2**24
+    """Most bytes that a deflated DICOM file unpacks to: the largest image at 16 bits, and its tags."""
+    parts: int = 2**16
     """Most parts of a file: chunks, segments, fragments, tile parts, reads of data elements and items."""
     entries: int = 2**12
     """Most entries of all directories of a TIFF."""
-    scans: int = 100
-    """Most scans of a JPEG, of which common encoders write 1 to 14."""
+    scanned: int = 2**30
+    """Most pixels of all scans of a JPEG: 16 of the largest image. Common encoders write 1 to 14 scans."""
     packets: int = 2**20
     """Most packets of a JPEG 2000 image: precincts of all tiles, resolutions and samples, times layers."""
     seconds: int = 5
-    """Most seconds of processor for a codec in a process of its own (:mod:`histcxr.files.apart`); four times as long
-    by the clock."""
-    mebibytes: int = 1024
+    """Most seconds of processor for a codec in a process of its own (:mod:`histcxr.files.apart`), and one more for
+    each MiB of the file; ten times as long by the clock."""
+    mebibytes: int = 768
     """Most memory that such a codec may ask for."""
 
     def changed(self) -> dict[str, int]:

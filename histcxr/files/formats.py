@@ -159,8 +159,8 @@ def read_jpeg(data: bytes, path: str = "") -> Header:
             if frame is None:
                 refuse(Reason.DAMAGED, path, "image data comes before the header that describes it")
             scans += 1
-            if scans > BUDGET.scans:
-                refuse(Reason.TOO_COSTLY, path, f"a JPEG of more than {BUDGET.scans} scans")
+            if scans * frame.width * frame.height > BUDGET.scanned:
+                refuse(Reason.TOO_COSTLY, path, f"a JPEG of more than {scans - 1:,} scans")
             channels = segment[0] if segment else 0
             if not 1 <= channels <= 4 or len(segment) != 4 + 2 * channels:
                 refuse(Reason.DAMAGED, path, f"a scan header of {length} bytes for {channels} channels")

@@ -66,7 +66,7 @@ def test_files_that_end_too_early(make_dicom, syntax):
 
 def test_an_inflating_file_is_stopped(make_dicom, monkeypatch):
     data = make_dicom(IMAGE, syntax="deflated")
-    monkeypatch.setattr("histcxr.dicom.dataset.BUDGET", Budget(unpacked=4_000))
+    monkeypatch.setattr("histcxr.dicom.dataset.BUDGET", Budget(inflated=4_000))
     refused(data, Reason.TOO_LARGE, "unpacks to more than 4,000 bytes")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,17 @@ from histcxr.exceptions import InputError, OutputError
 
 if TYPE_CHECKING:  # whoever only writes text or bytes loads neither NumPy nor OpenCV
     from numpy.typing import NDArray
+
+
+def leave_no_trace(variable: str, *usual: str) -> None:
+    """Let a library keep what it writes for itself in a folder that goes with this process, not in the home folder.
+
+    ``variable`` tells the library the place. Where the user has set it, or one of the ``usual`` folders exists, nothing
+    changes.
+    """
+    if variable not in os.environ and not any(os.path.isdir(os.path.expanduser(place)) for place in usual):
+        os.environ[variable] = tempfile.mkdtemp(prefix="histcxr-")
+        atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 
 @contextlib.contextmanager

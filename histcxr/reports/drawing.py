@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from histcxr.exceptions import InputError, MissingDependencyError
-from histcxr.files.writing import replacing
+from histcxr.files.writing import leave_no_trace, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +43,9 @@ def require(module: str, what: str) -> None:
 
 def require_matplotlib() -> None:
     """Refuse to begin what ends in a picture where none can be drawn: MissingDependencyError."""
+    if "matplotlib" not in sys.modules:  # it would keep a list of fonts
+        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        leave_no_trace("MPLCONFIGDIR", os.path.join(cache, "matplotlib"), "~/.matplotlib")
     require("matplotlib", "to draw plots")
 
 

@@ -9,6 +9,10 @@ import sys
 import cv2
 import pytest
 
+from histcxr.exceptions import InputError
+from histcxr.files.budget import Budget
+from histcxr.worklist.engine import triage
+
 from .conftest import write_dicom_pair
 
 # One process does the imports; each run is a fork of it, killed by its parent when the audit trail has
@@ -121,3 +125,13 @@ def test_a_file_that_ends_the_run_is_met_once_more_and_apart(study, saved_model,
     assert rows["a/hostile.bmp"]["reason_code"] == "too_costly"
     assert "SIGKILL" in rows["a/hostile.bmp"]["reason"]
     assert [name for name, row in rows.items() if row["reason_code"] == "too_costly"] == ["a/hostile.bmp"]
+
+
+def test_a_run_goes_on_only_under_its_own_budget(study, saved_model, tmp_path, monkeypatch):
+    def run():
+        return triage(study, saved_model, tmp_path / "worklist.csv", segment=False)
+
+    run()
+    monkeypatch.setattr("histcxr.worklist.engine.BUDGET", Budget(seconds=20))
+    with pytest.raises(InputError, match='budget null, this one has {"seconds": 20}'):
+        run()

@@ -14,7 +14,7 @@ import histcxr
 # A line for each command; words in braces are places that the test makes. OUT is the folder that it may write to.
 COMMANDS = {
     "triage": "triage {study} -o worklist.csv --report page.html",
-    "train": "train {study} -o model.histcxr --zones 2 --bands none --classifier logistic",
+    "train": "train {study} -o model.histcxr --zones 2 --bands none --classifier svm",
     "segment": "segment {study} -o lungs",
     "explore": "explore {study} -o look",
 }

@@ -20,15 +20,22 @@ if TYPE_CHECKING:  # whoever only writes text or bytes loads neither NumPy nor O
     from numpy.typing import NDArray
 
 
-def leave_no_trace(variable: str, *usual: str) -> None:
-    """Let a library keep what it writes for itself in a folder that goes with this process, not in the home folder.
+_TRACES = {
+    "matplotlib": ("MPLCONFIGDIR", ("$XDG_CACHE_HOME/matplotlib", "~/.cache/matplotlib", "~/.matplotlib")),
+    "keras": ("KERAS_HOME", ("~/.keras",)),  # it imports Matplotlib, too
+}
 
-    ``variable`` tells the library the place. Where the user has set it, or one of the ``usual`` folders exists, nothing
-    changes.
+
+def leave_no_trace(*libraries: str) -> None:
+    """Let libraries keep lists of fonts and settings in a folder that goes with this process, not in the home folder.
+
+    Call it before they are imported. Where the user named a place, or it exists already, nothing changes.
     """
-    if variable not in os.environ and not any(os.path.isdir(os.path.expanduser(place)) for place in usual):
-        os.environ[variable] = tempfile.mkdtemp(prefix="histcxr-")
-        atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
+    for variable, usual in (_TRACES[library] for library in libraries):
+        places = (os.path.expanduser(os.path.expandvars(place)) for place in usual)
+        if variable not in os.environ and not any(map(os.path.isdir, places)):
+            os.environ[variable] = tempfile.mkdtemp(prefix="histcxr-")
+            atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 
 @contextlib.contextmanager

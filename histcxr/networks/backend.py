@@ -27,7 +27,7 @@ def import_neural(name: str, purpose: str) -> ModuleType:
     # It would look up a host of its maker and keep a queue of messages under the home folder.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if name.startswith("keras"):
-        leave_no_trace("KERAS_HOME", "~/.keras")  # it would write its settings there
+        leave_no_trace("keras", "matplotlib")
         # TensorFlow greets on stderr with the processor's features; a value set by the user stays.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:

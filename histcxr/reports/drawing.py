@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -43,9 +44,9 @@ def require(module: str, what: str) -> None:
 
 def require_matplotlib() -> None:
     """Refuse to begin what ends in a picture where none can be drawn: MissingDependencyError."""
-    if "matplotlib" not in sys.modules:  # it would keep a list of fonts
-        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        leave_no_trace("MPLCONFIGDIR", os.path.join(cache, "matplotlib"), "~/.matplotlib")
+    if "matplotlib" not in sys.modules:
+        leave_no_trace("matplotlib")
+        logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # that it makes the list
     require("matplotlib", "to draw plots")
 
 

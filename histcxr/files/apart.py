@@ -54,7 +54,7 @@ _POSSIBLE = os.name == "posix" and bool(sys.executable) and not getattr(sys, "fr
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Pixels = NDArray[Any]
-_Task = tuple[str, str, tuple[Any, ...]]  # module, function, arguments
+_Task = tuple[str, str, tuple[Any, ...], dict[str, Any]]  # module, function, arguments by place and by name
 
 _inside = False  # this is a worker
 _thread = threading.local()
@@ -64,8 +64,8 @@ _idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
 def apart(when: Callable[_P, bool]) -> Callable[[Callable[_P, _Pixels]], Callable[_P, _Pixels]]:
     """Let a decoder run in a worker ``when`` its arguments say so.
 
-    The decoder is a function of a module, its arguments can be pickled, and the last of them is the file's name; it
-    returns an array or raises an UnjudgeableError.
+    The decoder is a function of a module, its arguments can be pickled, and the last of those by place is the file's
+    name; it returns an array or raises an UnjudgeableError.
     """
 
     def decorate(decoder: Callable[_P, _Pixels]) -> Callable[_P, _Pixels]:
@@ -74,7 +74,7 @@ def apart(when: Callable[_P, bool]) -> Callable[[Callable[_P, _Pixels]], Callabl
             wanted = getattr(_thread, "cautious", False) or when(*arguments, **options)
             if _inside or not wanted or not _POSSIBLE:
                 return decoder(*arguments, **options)
-            return _ask((decoder.__module__, decoder.__qualname__, arguments), str(arguments[-1]))
+            return _ask((decoder.__module__, decoder.__qualname__, arguments, options), str(arguments[-1]))
 
         return decode
 
@@ -206,20 +206,22 @@ def serve(descriptor: int) -> None:
             while (
                 not most or _held() < most + KEPT
             ):  # what was not given back would narrow the next file's budget
-                seconds, (module, name, arguments) = pickle.load(file)  # noqa: S301 - from who started this process
+                seconds, (module, name, arguments, options) = pickle.load(file)  # noqa: S301 - from who started this process
                 decoder = getattr(importlib.import_module(module), name)
                 most = most or _held()
                 _limit(seconds, most)
                 file.write(b"begins\n")
                 file.flush()
-                _write(file, _done(decoder, arguments))
+                _write(file, _done(decoder, arguments, options))
         with contextlib.suppress(BrokenPipeError):
             file.flush()
 
 
-def _done(decoder: Callable[..., _Pixels], arguments: tuple[Any, ...]) -> _Pixels | dict[str, str]:
+def _done(
+    decoder: Callable[..., _Pixels], arguments: tuple[Any, ...], options: dict[str, Any]
+) -> _Pixels | dict[str, str]:
     try:
-        return np.ascontiguousarray(decoder(*arguments))
+        return np.ascontiguousarray(decoder(*arguments, **options))
     except UnjudgeableError as error:
         return {"reason": error.reason.value, "detail": error.detail}
     except MemoryError:

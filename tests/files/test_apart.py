@@ -31,8 +31,8 @@ import numpy as np
 from histcxr.exceptions import RadiographError, Reason
 from histcxr.files.apart import apart
 
-@apart(lambda kind, path: True)
-def decode(kind, path):
+@apart(lambda kind, path, **_: True)
+def decode(kind, path, *, rows=3):
     if kind == "crash":
         ctypes.string_at(0)
     if kind == "killed":
@@ -48,7 +48,7 @@ def decode(kind, path):
         raise RadiographError(Reason.COLOUR, path, "so it is")
     if kind == "bug":
         raise KeyError("nothing")
-    return np.full((3, 2), os.getpid(), ">u4" if kind == "big" else "u4")
+    return np.full((rows, 2), os.getpid(), ">u4" if kind == "big" else "u4")
 """
 
 
@@ -72,6 +72,7 @@ def test_pixels_come_back_as_they_are(decode):
         found = decode(kind, "x")
         assert found.shape == (3, 2)
         assert len({*found.flat, os.getpid()}) == 2
+    assert decode("sound", "x", rows=5).shape == (5, 2)
 
 
 @pytest.mark.parametrize(

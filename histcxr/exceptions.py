@@ -24,6 +24,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
     TOO_LARGE = "too_large"
+    TOO_COSTLY = "too_costly"
     TOO_SMALL = "too_small"
     COLOUR = "colour"
     BLANK = "blank"
@@ -67,6 +68,8 @@ _SENTENCES = {
     Reason.TRUNCATED: "the file ends too early, so part of the image is missing; copy or export it again",
     Reason.DAMAGED: "the image data is damaged and cannot be decoded; copy or export it again",
     Reason.TOO_LARGE: "the image has more pixels than any radiograph; check the export settings",
+    Reason.TOO_COSTLY: "reading this file would take more time or memory than any radiograph does, or it ended its "
+    "decoder; export it again, as PNG or DICOM without compression",
     Reason.TOO_SMALL: "the image is too small to be a radiograph; export it at full size",
     Reason.COLOUR: "the image is in colour, and a radiograph is grey; check that this is a radiograph",
     Reason.BLANK: "the lungs show almost no contrast (all one value); check the exposure or the export",

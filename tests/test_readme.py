@@ -55,7 +55,9 @@ def test_every_command_of_the_pages_is_one_that_there_is(page, monkeypatch):
             words[place : place + 2] = ["STUDY"]
         command: click.Command = main
         while isinstance(command, click.Group):
-            known = command.list_commands(click.Context(main))  # `models MODEL` is short for `models show MODEL`
+            known = command.list_commands(
+                click.Context(main)
+            )  # `models MODEL` is short for `models show MODEL`
             name = words.pop(0) if words and words[0] in known else "show"
             command = command.get_command(click.Context(main), name)
         command.make_context("histcxr", words).close()

@@ -23,13 +23,9 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 import warnings
 import zipfile
 from collections import Counter
@@ -40,9 +36,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import last_line, make_parser, peak_bytes, publish, run, start
+from benchmarks.common import make_parser, publish, run
+from benchmarks.one_by_one import one_by_one, watch
 from histcxr.decision.thresholds import certify
-from histcxr.exceptions import HistcxrError, InputError
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.models.registry import make_classifier
@@ -461,61 +457,25 @@ def use(folder: Path, kind: str) -> None:
 
 
 def work(kind: str, sound: str, scratch: str, seed: str, first: str, last: str) -> None:
-    """Open mutants one after the other; say before each that it begins, and after each how it ended."""
+    """Open mutants one after the other."""
     warnings.simplefilter("ignore")
     use(Path(sound), kind)
-    limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + BYTES
-    for number in range(int(first), int(last)):
-        folder = Path(scratch) / "mutant"
+    folder = Path(scratch) / "mutant"
+
+    def make(number: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         write_mutant(Path(sound), folder, kind, Rng(f"{seed} {kind} {number}"))
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-        spent = time.process_time()
-        resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + SECONDS + 1, resource.RLIM_INFINITY))
-        signal.setitimer(signal.ITIMER_REAL, WAITING)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = peak_bytes()
-        print(json.dumps({"begins": number}), flush=True)
-        began = time.perf_counter()
-        try:
-            use(folder, kind)
-            ended, detail = "loaded", ""
-        except HistcxrError as error:
-            ended, detail = "refused", str(error)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is told
-            ended, detail = "traceback", f"{type(error).__name__}: {error}"
-        if ended != "loaded" and re.search("MemoryError|[Uu]nable to allocate|bad.?alloc|memory", detail):
-            ended = "memory"
-        seconds = time.perf_counter() - began
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        figures = {"seconds": seconds, "bytes": max(0, peak_bytes() - before)}
-        print(json.dumps({"number": number, "ended": ended, "detail": detail[:300], **figures}), flush=True)
+
+    def load(_: None) -> tuple[str, str]:
+        use(folder, kind)
+        return "loaded", ""
+
+    watch(range(int(first), int(last)), make, load, waiting=WAITING, seconds=SECONDS, memory=BYTES)
 
 
 def fuzz(kind: str, sound: Path, scratch: Path, files: int, seed: int) -> list[dict[str, Any]]:
     """Open the mutants of one model, in as many processes as it takes; return how each ended."""
-    rows: list[dict[str, Any]] = []
-    while len(rows) < files:
-        try:
-            done = start(
-                ["-c", WORKER, kind, sound, scratch, seed, len(rows), files], timeout=120 + WAITING * files
-            )
-            said, code, words = done.stdout, done.returncode, last_line(done.stderr)
-        except subprocess.TimeoutExpired as error:
-            said, code, words = error.stdout or "", -int(signal.SIGALRM), "no end"
-            said = said if isinstance(said, str) else said.decode()
-        lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-        rows += [line for line in lines if "ended" in line]
-        if len(rows) < files:
-            if not lines or "begins" not in lines[-1]:
-                raise InputError(f"the sound {kind} must load, got status {code}: {words}")
-            name = signal.Signals(-code).name if code < 0 else f"status {code}"
-            ended = "hang" if name in ("SIGXCPU", "SIGALRM") else "signal"
-            rows.append(
-                {"number": len(rows), "ended": ended, "detail": f"{name} {words}", "seconds": 0, "bytes": 0}
-            )
-    return rows
+    return one_by_one(WORKER, (kind, sound, scratch, seed), files, WAITING)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

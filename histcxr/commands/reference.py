@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,6 +179,8 @@ def train(
         chosen = found[settings.architecture].items()
         settings = replace(settings, **{name: v for name, v in chosen if getattr(settings, name) is None})
     with muted_decoders():  # TensorFlow, too, greets on the terminal
+        if settings.weights == "imagenet":  # what is fetched is kept
+            os.environ.setdefault("KERAS_HOME", os.path.expanduser("~/.keras"))
         import_neural("keras", "to train a reference network")
         show = _say_epoch if reading.progress else None
         result = train_reference(data, settings, promise, reading, by=by, seed=seed, on_epoch=show)

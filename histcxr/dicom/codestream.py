@@ -15,15 +15,13 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from histcxr.exceptions import Reason
-from histcxr.files.reading import refuse
+from histcxr.files.budget import BUDGET
+from histcxr.files.reading import check_parts, refuse
 
 Kind = Literal["JPEG", "JPEG deep", "JPEG-LS", "JPEG 2000", "RLE"]
 
 MAX_PADDING = 16
 """Bytes that may follow the last pixel."""
-
-MAX_TILES = 2**14
-"""Most tiles of a JPEG 2000 image: 64 x 64 pixels each in the largest image accepted."""
 
 _SOI, _EOI, _JPEG_2000 = b"\xff\xd8", b"\xff\xd9", b"\xff\x4f\xff\x51"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -31,6 +29,7 @@ _SOF_LOSSLESS, _SOF_LS, _SOS = 0xC3, 0xF7, 0xDA
 
 # what may not stand inside compressed data: after 0xFF, JPEG allows 0 and restarts, JPEG-LS anything below 0x80
 _stray_jpeg = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL).search
+_idle = re.compile(rb"\x80+").match  # of runs: no byte comes of it
 _stray_ls = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]", re.DOTALL).search
 
 
@@ -46,7 +45,8 @@ def check(frame: bytes, shape: tuple[int, int, int], sample_bytes: int, path: st
     """Check the head and the end of a compressed frame, its fragments put together.
 
     ``shape`` (rows, columns, samples) and ``sample_bytes``, allocated for a sample, are what the tags declare.
-    RadiographError: ``truncated``, ``damaged`` (no known kind, or at odds with the tags) or ``unsupported``.
+    RadiographError: ``truncated``, ``damaged`` (no known kind, or at odds with the tags), ``too_costly`` or
+    ``unsupported``.
     """
     if frame[:12] == b"\x00\x00\x00\x0cjP  \r\n\x87\n":  # a whole JP2 file, where the bare stream should be
         frame = frame[max(frame.find(_JPEG_2000), 0) :]
@@ -66,7 +66,9 @@ def _jpeg(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int]]:
     """JPEG and JPEG-LS, which share their segments."""
     position, size, marker = 2, len(frame), 0
     head: tuple[int, int, int, int, int] | None = None
+    parts = 0
     while marker != _SOS:
+        parts = check_parts(parts + 1, path)
         while frame[position : position + 2] == b"\xff\xff":  # fill bytes
             position += 1
         if position + 4 > size:
@@ -112,18 +114,21 @@ def _jpeg_2000(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int
     if size != 38 + 3 * samples or across <= 0 or down <= 0 or not tiled:
         refuse(Reason.DAMAGED, path, "the header of the compressed image is damaged")
     tiles = -(-(right - start_x) // tile_x) * -(-(bottom - start_y) // tile_y)
-    if tiles > MAX_TILES:
-        refuse(Reason.DAMAGED, path, f"{tiles:,} tiles; at most {MAX_TILES:,} are sound")
+    check_parts(tiles, path)
     bits = (parts[0] & 0x7F) + 1 if parts else 0
     if any(part not in (parts[0], 1) for part in parts) or not 2 <= bits <= 16 or parts[1:3] != b"\x01\x01":
         refuse(Reason.UNSUPPORTED, path, "a JPEG 2000 image of unequal samples, or of more than 16 bits")
-    end = _end_of_tiles(frame, 2 + 2 + size, path)
+    end = _end_of_tiles(
+        frame, 2 + 2 + size, (across, down, min(tile_x, across), min(tile_y, down), samples), path
+    )
     return Codestream("JPEG 2000", frame[:end], bits), (down, across, samples)
 
 
-def _end_of_tiles(frame: bytes, position: int, path: str) -> int:
+def _end_of_tiles(frame: bytes, position: int, sizes: tuple[int, ...], path: str) -> int:
     """Walk the main header and then from tile part to tile part; where the stream ends."""
+    parts = 0
     while frame[position : position + 2] != _EOI:
+        parts = check_parts(parts + 1, path)
         marker = frame[position : position + 2]
         length = int.from_bytes(frame[position + 2 : position + 4], "big")
         if marker[:1] != b"\xff" and marker:
@@ -134,6 +139,8 @@ def _end_of_tiles(frame: bytes, position: int, path: str) -> int:
             body = frame[position + 4 : position + 2 + length]
             if len(body) < 10 or body[5] > 32 or body[6] + body[7] > 8:
                 refuse(Reason.DAMAGED, path, "the coding style of the compressed image is damaged")
+            if (packets := _packets(body, *sizes)) > BUDGET.packets:
+                refuse(Reason.TOO_COSTLY, path, f"{packets:,} packets; the limit is {BUDGET.packets:,}")
         if marker == b"\xff\x90":  # start of a tile part, with its length; 0: up to the end
             part = int.from_bytes(frame[position + 6 : position + 10], "big")
             last = frame.rstrip(b"\0").removesuffix(_EOI)
@@ -142,6 +149,21 @@ def _end_of_tiles(frame: bytes, position: int, path: str) -> int:
         if length < 2 or position + 2 > len(frame):
             refuse(Reason.TRUNCATED, path, "the compressed image ends too early")
     return position + 2
+
+
+def _packets(style: bytes, across: int, down: int, tile_x: int, tile_y: int, samples: int) -> int:
+    """How many packets a coding style makes of an image: a precinct of a resolution, for each layer (T.800, B.6)."""
+    layers, levels = int.from_bytes(style[2:4], "big"), style[5]
+    sizes = (
+        style[10:] if style[0] & 1 else b"\xff" * (levels + 1)
+    )  # exponents across and down, lowest resolution first
+    precincts = 0
+    for level, exponents in enumerate(sizes[: levels + 1]):
+        scale = levels - level
+        width, height = -(-tile_x >> scale), -(-tile_y >> scale)
+        precincts += -(-width >> (exponents & 15)) * -(-height >> (exponents >> 4))
+    tiles = -(-across // tile_x) * -(-down // tile_y)
+    return precincts * tiles * samples * layers
 
 
 def _rle(frame: bytes, planes: int, sample_bytes: int, path: str) -> Codestream:
@@ -182,8 +204,9 @@ def _unrolled(segment: bytes, most: int) -> bytearray:
         if run < 128:
             found += segment[position + 1 : position + run + 2]
             position += run + 2
-        else:
-            if run > 128:
-                found += segment[position + 1 : position + 2] * (257 - run)
-            position += 2 if run > 128 else 1
+        elif run > 128:
+            found += segment[position + 1 : position + 2] * (257 - run)
+            position += 2
+        elif idle := _idle(segment, position):
+            position = idle.end()
     return found

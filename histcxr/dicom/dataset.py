@@ -23,16 +23,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.exceptions import Reason, how_to_install
-from histcxr.files.reading import dicom_start, refuse
+from histcxr.exceptions import RadiographError, Reason, how_to_install
+from histcxr.files.budget import BUDGET
+from histcxr.files.reading import check_parts, dicom_start, refuse
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 else:
     Dataset = Any  # pydicom is imported when the first DICOM file is met
 
-MAX_INFLATED = 2**27 + 2**24
-"""A deflated file may unpack to so many bytes: the largest image accepted at 16 bits, and its tags."""
+MAX_TEXT = 2**10
+"""Bytes of a text that are looked at, and of a list of character sets, for each of which pydicom makes an object."""
+
+MAX_SEQUENCE = 2**22
+"""Bytes of a sequence that is looked into: the largest VOI LUT takes a thirtieth of it."""
 
 MISSING = f"to read DICOM files: {how_to_install('dicom')}"  # where a package is not installed
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -61,8 +65,8 @@ def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
     """Find the elements of a DICOM file: :data:`KEYWORDS` and pixel data, as stored.
 
     Preamble, prefix and meta information may be missing, and so may anything behind ``last``, the tag of the last
-    element that is wanted. RadiographError: ``unsupported`` (pydicom is not installed), ``truncated``, ``damaged`` or
-    ``too_large``.
+    element that is wanted. RadiographError: ``unsupported`` (pydicom is not installed), ``truncated``, ``damaged``,
+    ``too_large`` or ``too_costly``.
 
     pydicom tells the elements apart. The way in is our own, because ``dcmread`` inflates without a limit: of 3,379
     damaged files it hung on one, and its ``pixel_array`` showed 164 that are refused here.
@@ -74,14 +78,14 @@ def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
     import pydicom
 
     _hush()
-    found, stream, start = pydicom.Dataset(), io.BytesIO(data), dicom_start(data) or 0
+    found, stream, start = pydicom.Dataset(), _Stream(data), dicom_start(data) or 0
     stream.seek(start)
     _add(found, stream, False, True, lambda tag, *_: tag >> 16 != 2, path)
     if start < len(data) <= stream.tell():
         refuse(Reason.TRUNCATED, path, "the file ends within its meta information")
     syntax = text(found, "TransferSyntaxUID")
     if syntax == DEFLATED:
-        stream = io.BytesIO(_inflated(stream.read(), path))
+        stream = _Stream(_inflated(stream.read(), path))
     start = stream.tell()
     head = stream.read(6)  # syntaxes lie: whether types are explicit, the first element shows
     stream.seek(start)
@@ -91,21 +95,42 @@ def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
     return found
 
 
+class _Stream(io.BytesIO):
+    """A file that may be asked for so many parts: every element and every item takes a read, and becomes objects."""
+
+    _reads = 0
+    _tag = b""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads = check_parts(self._reads + 1, "")
+        if (size or 0) > MAX_TEXT and self._tag in _CHARACTER_SETS:
+            refuse(Reason.TOO_COSTLY, "", f"more than {MAX_TEXT:,} bytes of character sets")
+        found = super().read(size)
+        if size != 4:  # four more bytes of a head may hold the length
+            self._tag = found[:4]
+        return found
+
+
+_CHARACTER_SETS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
+
+
 def _add(
     dataset: Dataset, stream: io.BytesIO, implicit: bool, little: bool, stop: Callable[..., bool], path: str
 ) -> None:
     """Take the elements that are wanted out of a stream, up to where it ends or ``stop`` says."""
     from pydicom.filereader import data_element_generator
 
-    failed = False
+    failed: tuple[Reason, str] | None = None
     try:
         with contextlib.suppress(EOFError):  # what is missing is missed later
             for element in data_element_generator(stream, implicit, little, stop, specific_tags=_wanted()):
                 dataset[element.tag] = element
+    except RadiographError as error:
+        failed = error.reason, error.detail
     except Exception:  # noqa: BLE001 - the refusal comes after this block, so that it drags nothing along
-        failed = True
-    if failed:
-        refuse(Reason.DAMAGED, path, "the data elements cannot be told apart")
+        failed = Reason.DAMAGED, "the data elements cannot be told apart"
+    if failed is not None:
+        refuse(failed[0], path, failed[1])
 
 
 def text(dataset: Dataset, keyword: str) -> str:
@@ -114,14 +139,22 @@ def text(dataset: Dataset, keyword: str) -> str:
     For decisions only: what is read here is compared with lists of known words and never handed on.
     """
     value = _stored(dataset, keyword)[0]
-    return value.decode("latin-1").split("\\")[0].strip(" \0").upper()
+    return value[:MAX_TEXT].decode("latin-1").split("\\")[0].strip(" \0").upper()
 
 
 def items(dataset: Dataset, keyword: str) -> list[Any]:
-    """The items of a sequence; none where it is missing or damaged."""
+    """The items of a sequence; none where it is missing, damaged or of no use for its size."""
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.filereader import read_sequence
+
+    stored = raw(dataset, tag_for_keyword(keyword) or 0)
     found: Any = None
     with contextlib.suppress(Exception):
-        found = dataset[keyword].value if keyword in dataset else None
+        if stored is None:
+            found = dataset[keyword].value if keyword in dataset else None
+        elif stored.VR in (None, "SQ", "UN") and len(stored.value) <= MAX_SEQUENCE:
+            how = stored.is_implicit_VR, stored.is_little_endian, len(stored.value), "latin-1"
+            found = read_sequence(_Stream(stored.value), *how)
     return list(found) if type(found).__name__ == "Sequence" else []
 
 
@@ -146,7 +179,7 @@ def number(dataset: Dataset, keyword: str, path: str = "") -> float | None:
         if kind in _BINARY:
             value = float(struct.unpack_from(order + _BINARY[kind], stored)[0])
         else:
-            value = float(stored.decode("latin-1").split("\\")[0].strip(" \0"))
+            value = float(stored[:MAX_TEXT].decode("latin-1").split("\\")[0].strip(" \0"))
     return value if math.isfinite(value) else refuse(Reason.DAMAGED, path, f"{keyword} is not a number")
 
 
@@ -202,11 +235,11 @@ def _inflated(data: bytes, path: str) -> bytes:
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     unpacked = None
     with contextlib.suppress(zlib.error):
-        unpacked = unpacker.decompress(data, MAX_INFLATED)
+        unpacked = unpacker.decompress(data, BUDGET.inflated)
     if unpacked is None:
         refuse(Reason.DAMAGED, path, "the deflated data cannot be unpacked")
     if not unpacker.eof:
-        if len(unpacked) >= MAX_INFLATED:
-            refuse(Reason.TOO_LARGE, path, f"unpacks to more than {MAX_INFLATED:,} bytes")
+        if len(unpacked) >= BUDGET.inflated:
+            refuse(Reason.TOO_LARGE, path, f"unpacks to more than {BUDGET.inflated:,} bytes")
         refuse(Reason.TRUNCATED, path, "the deflated data ends too early")
     return unpacked

@@ -34,8 +34,9 @@ from histcxr.dicom.dataset import (
 )
 from histcxr.exceptions import Reason
 from histcxr.files import formats
+from histcxr.files.apart import apart
 from histcxr.files.decoding import Pixels, decode_stored
-from histcxr.files.reading import refuse
+from histcxr.files.reading import check_parts, refuse
 
 LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
 
@@ -103,6 +104,7 @@ def frame_of(
     index = chosen - 1 if frames > 1 else 0
     pixels, declared = stored.value, stored.length
     if declared == _UNDEFINED:
+        check_parts(pixels.count(b"\xfe\xff\x00\xe0"), path)  # fragments
         from pydicom.encaps import get_frame
 
         frame = b""
@@ -151,8 +153,8 @@ def _plain(image: DicomImage, path: str) -> Pixels:
     rows, columns, samples = image.shape
     kind, planar = image.kind, image.planar
     if isinstance(image.frame, Codestream):
-        planes = rle_planes(image.frame.data, samples * kind.itemsize, rows * columns, path)
-        split = np.frombuffer(planes, "u1").reshape(samples, kind.itemsize, -1).transpose(0, 2, 1)
+        planes = _unrolled(image.frame.data, samples * kind.itemsize, rows * columns, path)
+        split = planes.reshape(samples, kind.itemsize, -1).transpose(0, 2, 1)
         pixels, planar = np.ascontiguousarray(split).reshape(-1).view(kind.newbyteorder(">")), True
     elif image.swapped:
         padded = np.frombuffer(image.frame + b"\0" * (len(image.frame) % 2), "u1")
@@ -169,19 +171,38 @@ def _decoded(stream: Codestream, path: str) -> Pixels:
     """Bit patterns out of a codec: uint8 or uint16."""
     if stream.kind == "JPEG":
         return decode_stored(stream.data, formats.read_jpeg(stream.data, path), cv2.IMREAD_UNCHANGED, path)
-    name, pixels = stream.kind.removesuffix(" deep"), None
+    pixels = _by_codec(stream.kind, stream.data, path)
+    if stream.kind == "JPEG deep" and _fills(pixels, stream.data):
+        refuse(Reason.TRUNCATED, path, "the lower part of the image is missing")
+    return pixels.view(f"u{pixels.itemsize}")
+
+
+@apart(lambda *_: True)
+def _by_codec(kind: str, data: bytes, path: str) -> Pixels:
+    """What a codec of imagecodecs makes of a frame, in another process."""
+    name, pixels = kind.removesuffix(" deep"), None
     try:
         import imagecodecs
     except ImportError:
         refuse(Reason.UNSUPPORTED, path, f"{name} inside; {MISSING}")
     codecs = {"JPEG-LS": imagecodecs.jpegls_decode, "JPEG 2000": imagecodecs.jpeg2k_decode}
-    with contextlib.suppress(Exception):  # a codec's words may hold anything
-        pixels = codecs.get(stream.kind, imagecodecs.jpeg8_decode)(stream.data)
-    if pixels is None:
+    try:
+        pixels = codecs.get(kind, imagecodecs.jpeg8_decode)(data)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a codec's words may hold anything
+        pixels = None
+    return (
         refuse(Reason.DAMAGED, path, f"the {name} decoder refused the pixel data")
-    if stream.kind == "JPEG deep" and _fills(pixels, stream.data):
-        refuse(Reason.TRUNCATED, path, "the lower part of the image is missing")
-    return pixels.view(f"u{pixels.itemsize}")
+        if pixels is None
+        else pixels
+    )
+
+
+@apart(lambda *_: True)
+def _unrolled(data: bytes, planes: int, pixels: int, path: str) -> Pixels:
+    """What runs stand for, uint8 (planes * pixels,), in another process: hostile ones take a step for every byte."""
+    return np.frombuffer(rle_planes(data, planes, pixels, path), np.uint8)
 
 
 def _fills(pixels: Pixels, data: bytes) -> bool:

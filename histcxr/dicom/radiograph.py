@@ -62,7 +62,6 @@ def read_tags(path: str | os.PathLike[str], *, salt: str | bytes = "", uids: boo
 def _image(dataset: Dataset, path: str) -> DicomImage:
     """Everything about the pixels, each number checked before it is used."""
     rows, columns = whole(dataset, "Rows", None, path), whole(dataset, "Columns", None, path)
-    check_size(columns, rows, path)
     photometric, steps = _photometric(dataset, path)
     samples = whole(dataset, "SamplesPerPixel", 1 if photometric in _GREY else 3, path)
     if samples != (1 if photometric in _GREY else 3):
@@ -75,6 +74,7 @@ def _image(dataset: Dataset, path: str) -> DicomImage:
     if not 2 <= stored <= allocated or not 0 <= shift <= allocated - stored:
         refuse(Reason.DAMAGED, path, f"{stored} bits stored up to bit {stored + shift - 1} of {allocated}")
     signed = whole(dataset, "PixelRepresentation", 0, path) == 1
+    check_size(columns, rows, path, samples * allocated // 8)
     frame = frame_of(dataset, (rows, columns, samples), allocated // 8, path)
     if isinstance(frame, Codestream):
         steps.append(f"{frame.kind.removesuffix(' deep')} decoded")

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import Reason
+from histcxr.files.apart import apart
 from histcxr.files.reading import Header, refuse
 
 # Every failure becomes a reason here; the libraries' own lines about it would only litter the terminal. Set once and
@@ -61,8 +62,12 @@ def decode_brightness(data: bytes, header: Header, path: str = "") -> Pixels:
     return _finish(decode_stored(data, header, flags, path), header)
 
 
+@apart(lambda data, header, flags, path: header.costly)
 def decode_stored(data: bytes, header: Header, flags: int, path: str) -> Pixels:
-    """Decode by OpenCV and check what came: pixels as stored, neither turned nor inverted nor made grey."""
+    """Decode by OpenCV and check what came: pixels as stored, neither turned nor inverted nor made grey.
+
+    A costly file is decoded in another process: all that enters is data, and all that leaves the pixels.
+    """
     stream = np.frombuffer(data if header.stream is None else header.stream, dtype=np.uint8)
     try:
         pixels = cv2.imdecode(stream, flags)

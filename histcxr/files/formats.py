@@ -1,8 +1,8 @@
 """The structure of PNG, JPEG, TIFF and BMP files, walked without touching pixels at a few microseconds a file.
 
 A further format is one function here, one line in :data:`_READERS` and a signature in :mod:`histcxr.files.reading`.
-Every function raises :class:`~histcxr.exceptions.RadiographError` with ``truncated``, ``damaged``, ``too_large`` or
-``unsupported``.
+Every function raises :class:`~histcxr.exceptions.RadiographError` with ``truncated``, ``damaged``, ``too_large``,
+``too_costly`` or ``unsupported``.
 
 Own code, because Pillow 13 alone lets more damage through: of 16,000 mutated files it took 43 % of the JPEGs for sound
 though they were visibly damaged (here 19 %), 2.6 % of the PNGs (1.1 %), 3.6 % of the TIFFs (2.8 %), 5.2 % of the BMPs
@@ -21,20 +21,31 @@ from collections.abc import Callable
 from typing import Literal
 
 from histcxr.exceptions import Reason
-from histcxr.files.reading import SIGNATURES, Header, check_size, exif_orientation, refuse, sniff
+from histcxr.files.budget import BUDGET
+from histcxr.files.reading import (
+    SIGNATURES,
+    Header,
+    check_parts,
+    check_size,
+    exif_orientation,
+    refuse,
+    sniff,
+)
 
 
 def read_header(data: bytes, path: str = "") -> Header:
     """Check the bytes of an image file without decoding them; ``path`` is its name, for messages.
 
     RadiographError: ``file_empty``, ``not_an_image``, ``unsupported`` (DICOM too: :mod:`histcxr.dicom` reads it),
-    ``truncated``, ``damaged`` or ``too_large``.
+    ``truncated``, ``damaged``, ``too_large`` or ``too_costly``.
     """
     if not data:
         refuse(Reason.FILE_EMPTY, path)
     name = sniff(data)
     if name in _READERS:
-        return _READERS[name](data, path)
+        header = _READERS[name](data, path)
+        check_size(header.width, header.height, path, header.channels * (1 if header.bits <= 8 else 2))
+        return header
     if name:
         refuse(Reason.UNSUPPORTED, path, f"a {name} file")
     if any(signature.startswith(data) for signature, _ in SIGNATURES):
@@ -62,8 +73,9 @@ def read_png(data: bytes, path: str = "") -> Header:
     view = memoryview(data)
     position, orientation, packed, palette = 8, 1, 0, 0
     annexes: list[tuple[int, int]] = []
-    kind, transparent = b"", False
+    kind, transparent, parts = b"", False, 0
     while kind != b"IEND":
+        parts = check_parts(parts + 1, path)
         _check_end(position + 12, size, path)
         length, kind = struct.unpack_from(">I4s", data, position)
         start, end = position, position + 12 + length
@@ -106,6 +118,7 @@ _marker = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL).match  # with fill bytes
 _next_marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL).search
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF markers, less DHT, JPG and DAC
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+_USUAL_SCANS = 20  # libjpeg and mozjpeg write up to 14; each one goes over all pixels again
 _SOS, _EOI, _APP0, _APP1, _APP14, _APP15, _COM = 0xDA, 0xD9, 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
 
 
@@ -117,11 +130,12 @@ def read_jpeg(data: bytes, path: str = "") -> Header:
     are left out of :attr:`Header.stream`: decoders print warnings about malformed ones.
     """
     size = len(data)
-    position, orientation, scans, first_channel = 2, 1, 0, 0
+    position, orientation, scans, first_channel, parts = 2, 1, 0, 0, 0
     frame: Header | None = None
     annexes: list[tuple[int, int]] = []
     to_come: list[int | None] = [None] * 64  # bits that scans still owe to the first channel's coefficients
     while True:
+        parts = check_parts(parts + 1, path)
         found = _marker(data, position)
         if found is None:
             reason = Reason.DAMAGED if data[position:].strip(b"\xff") else Reason.TRUNCATED
@@ -145,6 +159,8 @@ def read_jpeg(data: bytes, path: str = "") -> Header:
             if frame is None:
                 refuse(Reason.DAMAGED, path, "image data comes before the header that describes it")
             scans += 1
+            if scans * frame.width * frame.height > BUDGET.scanned:
+                refuse(Reason.TOO_COSTLY, path, f"a JPEG of more than {scans - 1:,} scans")
             channels = segment[0] if segment else 0
             if not 1 <= channels <= 4 or len(segment) != 4 + 2 * channels:
                 refuse(Reason.DAMAGED, path, f"a scan header of {length} bytes for {channels} channels")
@@ -164,7 +180,8 @@ def read_jpeg(data: bytes, path: str = "") -> Header:
         refuse(Reason.DAMAGED, path, "the file holds no image data")
     if not frame.fills_silently and any(to_come):  # None: coefficients that are all zero may be left out
         refuse(Reason.TRUNCATED, path, f"a progressive JPEG that ends early, after {scans} scans")
-    return frame._replace(orientation=orientation, stream=_without(data, annexes, position))
+    stream = _without(data, annexes, position)
+    return frame._replace(orientation=orientation, stream=stream, costly=scans > _USUAL_SCANS)
 
 
 def _frame(segment: bytes, marker: int, path: str) -> Header:
@@ -199,7 +216,8 @@ _INTEGERS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG
 _BYTES = {1: (1, 2, 6, 7), 2: (3, 8), 4: (4, 9, 11, 13), 8: (5, 10, 12, 16, 17, 18)}
 _SIZES = {kind: size for size, kinds in _BYTES.items() for kind in kinds}
 _PLAIN, _LZW, _PACKBITS, _DEFLATE, _CCITT = 1, 5, 32773, (8, 32946), (2, 3, 4)
-_MAX_PAGES, _MAX_VALUES = 1000, 2**20
+_MAX_VALUES = 2**20
+_SPARE = 2**12  # bytes that a deflated strip may hold behind its pixels
 
 Order = Literal["little", "big"]
 Tags = dict[int, tuple[int, ...]]
@@ -213,7 +231,7 @@ def read_tiff(data: bytes, path: str = "") -> Header:
     """
     order: Order = "little" if data[:2] == b"II" else "big"
     tags, following = _directory(data, int.from_bytes(data[4:8], order), order, path)
-    _check_pages(data, tags, following, order, path)
+    _check_pages(data, tags, int.from_bytes(data[4:8], order), following, order, path)
     width, height = tags.get(_WIDTH, (0,))[0], tags.get(_HEIGHT, (0,))[0]
     check_size(width, height, path)
     channels, photometric = tags.get(_SAMPLES_PER_PIXEL, (1,))[0], tags.get(_PHOTOMETRIC, (1,))[0]
@@ -237,6 +255,7 @@ def read_tiff(data: bytes, path: str = "") -> Header:
         alpha=channels in (2, 4),
         inverted=photometric == 0 and bits > 8,  # the decoder turns 1 and 8 bits itself
         second_look=compression not in (_PLAIN, *_DEFLATE),  # these are checked whole below
+        costly=compression != _PLAIN,
     )
     _check_strips(data, tags, header, compression, path)
     return header
@@ -267,16 +286,21 @@ def _directory(data: bytes, start: int, order: Order, path: str) -> tuple[Tags, 
     return tags, int.from_bytes(data[end : end + 4], order)
 
 
-def _check_pages(data: bytes, first: Tags, start: int, order: Order, path: str) -> None:
+def _check_pages(data: bytes, first: Tags, begin: int, start: int, order: Order, path: str) -> None:
     """Refuse files of several images; previews (reduced-size subfiles) do not count."""
     if first.get(_SUBFILE, (0,))[0] & 1:
         refuse(Reason.UNSUPPORTED, path, "the first image of the TIFF is a preview")
-    for _ in range(_MAX_PAGES):
-        if not start:
-            break
+    seen, entries = {begin}, 0
+    while start and start not in seen:
+        seen.add(start)
+        entries += int.from_bytes(data[start : start + 2], order)
+        if entries > BUDGET.entries:
+            refuse(Reason.TOO_COSTLY, path, f"a TIFF of more than {BUDGET.entries:,} entries")
         tags, start = _directory(data, start, order, path)
         if not tags.get(_SUBFILE, (0,))[0] & 1:
             refuse(Reason.UNSUPPORTED, path, "a TIFF of several images; export one image a file")
+    if start:
+        refuse(Reason.DAMAGED, path, "the directories of the TIFF lead in a circle")
 
 
 def _check_strips(data: bytes, tags: Tags, header: Header, compression: int, path: str) -> None:
@@ -302,23 +326,27 @@ def _check_strips(data: bytes, tags: Tags, header: Header, compression: int, pat
     if len(offsets) != parts or len(counts) != parts:
         refuse(Reason.DAMAGED, path, f"{len(offsets)} parts of image data where {parts} must be")
     row_bytes = (across * channels // planes * bits + 7) // 8
+    most = row_bytes * down + _SPARE
     sizes = ([row_bytes * down] * (columns * (rows - 1)) + [row_bytes * last] * columns) * planes
+    held = 0
     for offset, count, size in zip(offsets, counts, sizes, strict=True):
         _check_end(offset + count, len(data), path)
+        held += count
+        if held > len(data):
+            refuse(Reason.DAMAGED, path, "the parts of the image data lie on top of each other")
         if compression == _PLAIN and count < size:
             refuse(Reason.DAMAGED, path, f"{count:,} bytes of image data where {size:,} must be")
-        if compression in _DEFLATE and _unpacked(data[offset : offset + count], size) < size:
+        if compression in _DEFLATE and _unpacked(data[offset : offset + count], size, most) < size:
             refuse(Reason.DAMAGED, path, "compressed image data is damaged")
 
 
-def _unpacked(packed: bytes, size: int) -> int:
-    """How many bytes a deflated strip gives, at most ``size``; 0 where it is damaged."""
+def _unpacked(packed: bytes, size: int, most: int) -> int:
+    """How many bytes a deflated strip gives, at most ``size``; 0 where it is damaged or goes on and on."""
     unpacker = zlib.decompressobj()
     try:
         length = len(unpacker.decompress(packed, size))
-        while tail := unpacker.unconsumed_tail:  # a longer strip than needed, or only its checksum left
-            if not unpacker.decompress(tail, 2**16):
-                break
+        for _ in range(2):  # a longer strip than needed, or only its checksum left
+            unpacker.decompress(unpacker.unconsumed_tail, most)
     except zlib.error:
         return 0
     return length if unpacker.eof else 0

@@ -14,18 +14,10 @@ import struct
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from histcxr.exceptions import RadiographError, Reason
-
-MAX_PIXELS = 2**26
-"""Largest accepted image: 8192 x 8192, several times a full-field detector at 100 micrometres."""
-
-MAX_SIDE = 2**16 - 1
-"""Longest accepted side, in pixels."""
+from histcxr.files.budget import BUDGET
 
 MIN_SIDE = 32
 """Shortest accepted side of a radiograph, in pixels."""
-
-MAX_FILE_BYTES = 2**29
-"""Larger files are refused unread: four times the largest image accepted at 16 bits."""
 
 _OPEN_FLAGS = os.O_RDONLY
 for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):  # each where the system knows it
@@ -88,8 +80,10 @@ def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise RadiographError(Reason.NOT_A_FILE, name, f"a {kind_of(status.st_mode)}")
         size = status.st_size
-        if size > MAX_FILE_BYTES:
-            raise RadiographError(Reason.TOO_LARGE, name, f"{size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
+        if size > BUDGET.file_bytes:
+            raise RadiographError(
+                Reason.TOO_LARGE, name, f"{size:,} bytes; the limit is {BUDGET.file_bytes:,}"
+            )
         if most is not None and size > most:
             return os.read(descriptor, most)
         data = os.read(descriptor, size + 1)  # one byte more, so that one read also sees the end
@@ -110,8 +104,8 @@ def _read_on(descriptor: int, data: bytes, name: str) -> bytes:
     while part := os.read(descriptor, 2**20):
         parts.append(part)
         total += len(part)
-        if total > MAX_FILE_BYTES:
-            raise RadiographError(Reason.TOO_LARGE, name, f"more than {MAX_FILE_BYTES:,} bytes")
+        if total > BUDGET.file_bytes:
+            raise RadiographError(Reason.TOO_LARGE, name, f"more than {BUDGET.file_bytes:,} bytes")
     return b"".join(parts)
 
 
@@ -149,6 +143,7 @@ class Header(NamedTuple):
     ``fills_silently``: what is missing at the end would be decoded as mid-grey, so the ending wants a look (sequential
     JPEG). ``second_look``: OpenCV passes over damage in this compression, so another decoder must agree (TIFF).
     ``stream``: bytes to decode instead of the file's own, the same image without annexes that make decoders complain.
+    ``costly``: the encoding is rare and may take much, so it is decoded apart (:mod:`histcxr.files.apart`).
     ``dicom`` is the :class:`~histcxr.dicom.pixels.DicomImage` of a DICOM file: what its tags say of its pixels.
     """
 
@@ -164,6 +159,7 @@ class Header(NamedTuple):
     inverted: bool = False
     fills_silently: bool = False
     second_look: bool = False
+    costly: bool = False
     stream: bytes | None = None
     dicom: Any = None
 
@@ -173,13 +169,23 @@ def refuse(reason: Reason, path: str, detail: str = "") -> NoReturn:
     raise RadiographError(reason, path, detail)
 
 
-def check_size(width: int, height: int, path: str) -> None:
-    """Refuse sizes that no radiograph has, before memory is asked for them."""
+def check_size(width: int, height: int, path: str, pixel_bytes: int = 1) -> None:
+    """Refuse sizes that no radiograph has, before memory is asked for them: ``pixel_bytes`` for each pixel."""
     if width < 1 or height < 1:
         refuse(Reason.DAMAGED, path, f"declares {width} x {height} pixels")
-    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
-        detail = f"declares {width} x {height} pixels; the limit is {MAX_PIXELS:,} in all"
+    if max(width, height) > BUDGET.side or width * height > BUDGET.pixels:
+        detail = f"declares {width} x {height} pixels; the limit is {BUDGET.pixels:,} in all"
         refuse(Reason.TOO_LARGE, path, detail)
+    if width * height * pixel_bytes > BUDGET.unpacked:
+        detail = f"declares {width} x {height} pixels of {pixel_bytes} bytes; the limit is {BUDGET.unpacked:,} bytes"
+        refuse(Reason.TOO_LARGE, path, detail)
+
+
+def check_parts(parts: int, path: str) -> int:
+    """Return a number of parts; refuse a file of more than any radiograph has."""
+    if parts > BUDGET.parts:
+        refuse(Reason.TOO_COSTLY, path, f"more than {BUDGET.parts:,} parts")
+    return parts
 
 
 SIGNATURES = (

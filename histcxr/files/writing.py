@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -63,6 +65,24 @@ def put(unfinished: str | os.PathLike[str], place: str | os.PathLike[str], *, re
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unfinished)
+
+
+_TRACES = {
+    "matplotlib": ("MPLCONFIGDIR", ("$XDG_CACHE_HOME/matplotlib", "~/.cache/matplotlib", "~/.matplotlib")),
+    "keras": ("KERAS_HOME", ("~/.keras",)),  # it imports Matplotlib, too
+}
+
+
+def leave_no_trace(*libraries: str) -> None:
+    """Let libraries keep lists of fonts and settings in a folder that goes with this process, not in the home folder.
+
+    Call it before they are imported. Where the user named a place, or it exists already, nothing changes.
+    """
+    for variable, usual in (_TRACES[library] for library in libraries):
+        places = (os.path.expanduser(os.path.expandvars(place)) for place in usual)
+        if variable not in os.environ and not any(map(os.path.isdir, places)):
+            os.environ[variable] = tempfile.mkdtemp(prefix="histcxr-")
+            atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from histcxr.exceptions import InputError, MissingDependencyError, how_to_install
+from histcxr.files.writing import leave_no_trace
 
 _DEFAULT_BACKEND, _OTHER_BACKENDS = "tensorflow", ("jax", "torch")
 
@@ -25,7 +26,8 @@ def import_neural(name: str, purpose: str) -> ModuleType:
     """
     # It would look up a host of its maker and keep a queue of messages under the home folder.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    if name == "keras":
+    if name.startswith("keras"):
+        leave_no_trace("keras", "matplotlib")
         # TensorFlow greets on stderr with the processor's features; a value set by the user stays.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:

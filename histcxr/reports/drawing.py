@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from histcxr.exceptions import InputError, MissingDependencyError, how_to_install
-from histcxr.files.writing import replacing
+from histcxr.files.writing import leave_no_trace, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +44,9 @@ def require(module: str, what: str) -> None:
 
 def require_matplotlib() -> None:
     """Refuse to begin what ends in a picture where none can be drawn: MissingDependencyError."""
+    if "matplotlib" not in sys.modules:
+        leave_no_trace("matplotlib")
+        logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # that it makes the list
     require("matplotlib", "to draw plots")
 
 

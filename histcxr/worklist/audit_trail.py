@@ -40,7 +40,7 @@ AUDIT_SUFFIX = ".audit.jsonl"
 # A run goes on only where all of these are the same; anything else would mix two runs in one worklist.
 _SAME = (
     *("histcxr", "model", "recipe", "inputs", "thresholds", "groups", "site"),
-    *("segmenter", "input", "masks", "uids", "key"),
+    *("segmenter", "input", "masks", "uids", "key", "budget"),
 )
 
 

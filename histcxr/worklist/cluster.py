@@ -22,6 +22,7 @@ from histcxr import __version__
 from histcxr.data.discovery import InputFile
 from histcxr.decision.thresholds import REVIEW
 from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason, how_to_install
+from histcxr.files.apart import cautiously
 from histcxr.lungs.segmenter import Segmenter
 from histcxr.store import Judge, model_hash, pack_model, unpack_model
 from histcxr.worklist.judging import TASK_SIZE, Judged, Measured, Verdict, judge, measure_images, signature
@@ -70,10 +71,10 @@ class Cluster:
         with _asking():
             return _AHEAD * max(1, self._threads())
 
-    def submit(self, files: Sequence[InputFile]) -> Callable[[], Judged]:
+    def submit(self, files: Sequence[InputFile], *, careful: bool = False) -> Callable[[], Judged]:
         """Send a block out; what is returned waits for what became of it."""
         with _asking():
-            future = self._client.submit(_judge_there, self._name, list(files), pure=False)
+            future = self._client.submit(_judge_there, self._name, list(files), careful, pure=False)
         return lambda: self._result(future, files)
 
     def _threads(self) -> int:
@@ -86,7 +87,7 @@ class Cluster:
         except KilledWorker:
             if len(files) == 1:
                 return [_lost(files[0])]
-            return [one for file in files for one in self.submit([file])()]
+            return [one for file in files for one in self.submit([file], careful=True)()]
         return found
 
 
@@ -120,11 +121,12 @@ class _Judging(WorkerPlugin):
             raise InputError(f"{worker.address}: the model is not the one that was sent")
         self.scoring = threading.Lock()
 
-    def judge(self, files: Sequence[InputFile]) -> Judged:
+    def judge(self, files: Sequence[InputFile], careful: bool) -> Judged:
         """Judge a block as threads do; counts stay here."""
         measured: list[Measured] = []
+        work = cautiously(measure_images) if careful else measure_images
         for start in range(0, len(files), TASK_SIZE):
-            measured += measure_images(
+            measured += work(
                 files[start : start + TASK_SIZE], self.model.measure, self.segmenter, self.model.side
             )
         with self.scoring:
@@ -138,10 +140,10 @@ def _digest(files: Mapping[str, bytes]) -> str:
     ).hexdigest()
 
 
-def _judge_there(name: str, files: Sequence[InputFile]) -> Judged:
+def _judge_there(name: str, files: Sequence[InputFile], careful: bool) -> Judged:
     judging = get_worker().plugins[name]
     assert isinstance(judging, _Judging)
-    return judging.judge(files)
+    return judging.judge(files, careful)
 
 
 def _lost(file: InputFile) -> tuple[Measured, Verdict]:

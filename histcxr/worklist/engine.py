@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from histcxr.checks import whole_number
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
+from histcxr.files.budget import BUDGET
 from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.store import Judge, installed_versions, load_model, model_hash
@@ -207,6 +208,7 @@ class _Run:
         self._key: str = trail.header["key"]
         self._batch_size: int = trail.header["options"]["batch_size"]
         self._progress = progress
+        self._careful = 2 * trail.unfinished  # blocks that were begun when an earlier run came to its end
 
     def judge_all(self, stream: Iterator[InputFile], workers: Workers) -> None:
         """Judge every input and note its row."""
@@ -226,7 +228,9 @@ class _Run:
         # same batch as in an uninterrupted run; kept rows are not written again.
         if measuring and self._trail.unfinished:
             measuring = inputs
-        return _Block(inputs, measuring, workers.submit([one.file for one in measuring]))
+        careful = self._careful > 0
+        self._careful -= bool(measuring)
+        return _Block(inputs, measuring, workers.submit([one.file for one in measuring], careful=careful))
 
     def _look_up(self, file: InputFile) -> _Input:
         found = self._trail.find(Key(file.relative, file.mask))
@@ -348,6 +352,7 @@ def _header(
         "input": place,
         "masks": None if masks is None else os.path.abspath(os.fspath(masks)),
         "uids": uids,
+        "budget": BUDGET.changed() or None,
         # Of the pseudonyms of DICOM patients: the same for the same folder and model, so that runs can be compared.
         "key": hashlib.sha256(f"{place}\0{digest}".encode("utf-8", "surrogatepass")).hexdigest()[:32],
         "options": {"batch_size": batch_size},
@@ -362,9 +367,7 @@ def _check_numbers(n_jobs: int, batch_size: int) -> tuple[int, int]:
 
 
 def _notes(model: Judge, segmenter: str | None, total: int, found: int) -> tuple[str, ...]:
-    notes = [] if total else ["no image was found in the input"]
-    if total:
-        notes += model.caveats(found, segmenter)
+    notes = [*model.caveats(found, segmenter)] if total else ["no image was found in the input"]
     for choice, empty in ((model.rule_out, "nothing is ruled out"), (model.rule_in, "nothing is ruled in")):
         if not choice.certified:
             notes.append(f"{empty}: the {choice.kind} threshold is {choice.message}")

@@ -24,6 +24,7 @@ from histcxr.decision.thresholds import REVIEW
 from histcxr.dicom.tags import ImageUids, tags_in
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
 from histcxr.features.measuring import Measure, measure_batch, measure_image
+from histcxr.files.apart import cautiously
 from histcxr.files.reading import read_file
 from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Segmenter
@@ -268,8 +269,11 @@ class Workers(Protocol):
     def ahead(self) -> int:
         """How many blocks may be on their way beside the one that is waited for: what bounds the memory."""
 
-    def submit(self, files: Sequence[InputFile]) -> Callable[[], Judged]:
-        """Begin a block; what is returned waits for what became of it."""
+    def submit(self, files: Sequence[InputFile], *, careful: bool = False) -> Callable[[], Judged]:
+        """Begin a block; what is returned waits for what became of it.
+
+        ``careful``: decode every file in a process that may be ended, for one of them may have ended an earlier run.
+        """
 
 
 class Threads:
@@ -288,11 +292,11 @@ class Threads:
     def __exit__(self, *_: Any) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, files: Sequence[InputFile]) -> Callable[[], Judged]:
+    def submit(self, files: Sequence[InputFile], *, careful: bool = False) -> Callable[[], Judged]:
         """Begin a block."""
-        model, size = self._model, TASK_SIZE
+        model, size, work = self._model, TASK_SIZE, cautiously(measure_images) if careful else measure_images
         tasks = [
-            self._pool.submit(measure_images, files[i : i + size], model.measure, self._segmenter, model.side)
+            self._pool.submit(work, files[i : i + size], model.measure, self._segmenter, model.side)
             for i in range(0, len(files), size)
         ]
 

@@ -13,7 +13,14 @@ from histcxr.exceptions import InputError, MissingDependencyError
 
 ROOT = Path(__file__).parents[2]
 #: Run by another benchmark, or imported by one.
-PARTS = {"reference_costs", "reference_pairs", "reference_rows", "first_order_peers", "altered"}
+PARTS = {
+    "reference_costs",
+    "reference_pairs",
+    "reference_rows",
+    "first_order_peers",
+    "altered",
+    "hostile_files",
+}
 PARTS |= {"histogram_study_cells", "histogram_study_report", "histogram_study_rivals"}
 WITHOUT_DATA = {
     "certificate",
@@ -23,6 +30,7 @@ WITHOUT_DATA = {
     "fuzzed_models",
     "planted_identifiers",
     "reports_accepted",
+    "hostile_corpus",
 }  # they make their own
 SCRIPTS = {
     path.stem: f"benchmarks.{path.parent.name}.{path.stem}"

@@ -14,6 +14,7 @@ from histcxr.data.radiograph import decode_radiograph, read_radiograph
 from histcxr.data.radiograph import read_any_header as read_header
 from histcxr.dicom.radiograph import read_tags
 from histcxr.exceptions import RadiographError, Reason
+from histcxr.files.budget import Budget
 from histcxr.files.reading import dicom_start, sniff
 from histcxr.files.writing import encode_image
 from histcxr.phantoms.anatomy import make_phantom
@@ -65,7 +66,7 @@ def test_files_that_end_too_early(make_dicom, syntax):
 
 def test_an_inflating_file_is_stopped(make_dicom, monkeypatch):
     data = make_dicom(IMAGE, syntax="deflated")
-    monkeypatch.setattr("histcxr.dicom.dataset.MAX_INFLATED", 4_000)
+    monkeypatch.setattr("histcxr.dicom.dataset.BUDGET", Budget(inflated=4_000))
     refused(data, Reason.TOO_LARGE, "unpacks to more than 4,000 bytes")
 
 
@@ -88,14 +89,16 @@ def test_without_the_extra_the_reason_says_what_to_install(make_dicom, tmp_path)
     (tmp_path / "b.dcm").write_bytes(make_dicom(IMAGE, syntax="jpeg lossless"))
     code = (
         "import sys\n"
-        "sys.modules[sys.argv[2]] = None\n"
+        "sys.path.insert(0, sys.argv[2])\n"
         "from histcxr.data.radiograph import read_radiograph\n"
         "from histcxr.exceptions import RadiographError\n"
         "try:\n    read_radiograph(sys.argv[1])\n"
         "except RadiographError as error:\n    print(error.reason, error.detail)\n"
     )
     for name, package in (("a.dcm", "pydicom"), ("b.dcm", "imagecodecs")):
-        command = [sys.executable, "-c", code, str(tmp_path / name), package]
+        (tmp_path / package).mkdir()
+        (tmp_path / package / f"{package}.py").write_text("raise ImportError")
+        command = [sys.executable, "-c", code, str(tmp_path / name), str(tmp_path / package)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.startswith("unsupported ")
         assert "pip install '.[dicom]'" in done.stdout

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import RadiographError, Reason
+from histcxr.files.budget import BUDGET
 from histcxr.files.decoding import decode_grey
 from histcxr.files.formats import read_header
-from histcxr.files.reading import MAX_PIXELS, exif_orientation, sniff
+from histcxr.files.reading import exif_orientation, sniff
 from histcxr.files.writing import encode_image
 from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.broken_files import exif_jpeg, huge_png, palette_png, png_chunk
@@ -138,7 +139,7 @@ def test_every_flipped_byte_of_a_png_is_noticed():
 def test_sizes_are_refused_before_memory_is_asked_for():
     for data in (huge_png(), png(20_000, 20_000), png(1, 2**31 - 1)):
         assert reason(data) is Reason.TOO_LARGE
-    side = int(MAX_PIXELS**0.5)
+    side = int(BUDGET.pixels**0.5)
     assert read_header(png(side, side, packed=bytes(side * side // 1000))).width == side
     assert reason(png(side + 1, side, packed=bytes(10**6))) is Reason.TOO_LARGE
     assert reason(tiff(tags=[(256, 4, 1, 2**20)])) is Reason.TOO_LARGE

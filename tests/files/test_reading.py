@@ -10,6 +10,7 @@ import pytest
 
 from histcxr.exceptions import RadiographError, Reason
 from histcxr.files import reading as files
+from histcxr.files.budget import Budget
 from histcxr.files.reading import detail_of, kind_of, read_file, reason_of
 
 
@@ -87,7 +88,7 @@ def test_closed_file_as_another_user(tmp_path):
 def test_sizes_are_limited(tmp_path, monkeypatch):
     path = tmp_path / "large"
     path.write_bytes(b"x" * 100)
-    monkeypatch.setattr(files, "MAX_FILE_BYTES", 99)
+    monkeypatch.setattr(files, "BUDGET", Budget(file_bytes=99))
     with pytest.raises(RadiographError, match="100 bytes; the limit is 99"):
         read_file(path)
 

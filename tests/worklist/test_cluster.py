@@ -98,8 +98,8 @@ def test_a_run_that_was_stopped_goes_on_anywhere(client, folder, model, tmp_path
 def test_few_blocks_are_in_flight(client, folder, model, tmp_path, monkeypatch):
     flying, most, real = set(), [], cluster.Cluster.submit
 
-    def counted(self, files):
-        wait = real(self, files)
+    def counted(self, files, **options):
+        wait = real(self, files, **options)
         flying.add(wait)
         most.append(len(flying))
 

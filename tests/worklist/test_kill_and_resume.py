@@ -1,10 +1,17 @@
 """A run killed at random moments, started again, ends with the same worklist."""
 
+import csv
+import os
 import shutil
 import subprocess
 import sys
 
+import cv2
 import pytest
+
+from histcxr.exceptions import InputError
+from histcxr.files.budget import Budget
+from histcxr.worklist.engine import triage
 
 from .conftest import write_dicom_pair
 
@@ -82,3 +89,49 @@ def test_identifiers_survive_a_kill(study, saved_model, tmp_path):
         whole = (tmp_path / f"whole.{name.rpartition('.')[2]}").read_bytes()
         assert whole.count(b"1.2.3,") + whole.count(b'"1.2.3"') == 1
         assert (tmp_path / name).read_bytes() == whole
+
+
+# A decoder that some bytes kill, and that says what it decodes: in the triage's own process and in those it starts.
+POISON = """
+import os, signal, cv2
+decode = cv2.imdecode
+def imdecode(data, flags):
+    if b"poison" in bytes(data):
+        with open(os.environ["MET"], "a") as file:
+            file.write("met ")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode(data, flags)
+cv2.imdecode = imdecode
+"""
+
+
+def test_a_file_that_ends_the_run_is_met_once_more_and_apart(study, saved_model, tmp_path):
+    folder = shutil.copytree(study, tmp_path / "incoming")
+    image = cv2.imread(str(next(folder.glob("a/*.png"))), cv2.IMREAD_UNCHANGED)
+    (folder / "a" / "hostile.bmp").write_bytes(cv2.imencode(".bmp", image)[1].tobytes() + b"poison")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(POISON)
+    paths = [str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    met = tmp_path / "met"
+    surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MET": str(met)}
+    code = "import sys; from histcxr.worklist.engine import triage as t; t(*sys.argv[1:], batch_size=4, segment=False)"
+    command = [sys.executable, "-c", code, str(folder), str(saved_model), str(tmp_path / "worklist.csv")]
+    ends = [subprocess.run(command, env=surroundings, timeout=120).returncode for _ in range(3)]
+    assert ends == [-9, 0, 0]
+    assert met.read_text().split() == ["met"] * 2
+    with (tmp_path / "worklist.csv").open(newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 24
+    assert rows["a/hostile.bmp"]["reason_code"] == "too_costly"
+    assert "SIGKILL" in rows["a/hostile.bmp"]["reason"]
+    assert [name for name, row in rows.items() if row["reason_code"] == "too_costly"] == ["a/hostile.bmp"]
+
+
+def test_a_run_goes_on_only_under_its_own_budget(study, saved_model, tmp_path, monkeypatch):
+    def run():
+        return triage(study, saved_model, tmp_path / "worklist.csv", segment=False)
+
+    run()
+    monkeypatch.setattr("histcxr.worklist.engine.BUDGET", Budget(seconds=20))
+    with pytest.raises(InputError, match='budget null, this one has {"seconds": 20}'):
+        run()

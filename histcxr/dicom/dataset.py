@@ -38,6 +38,8 @@ MISSING = "to read DICOM files: pip install 'histcxr[dicom]'"  # where a package
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 
 PIXEL_DATA, FLOAT_PIXELS = 0x7FE00010, (0x7FE00008, 0x7FE00009)
+UNDEFINED = 0xFFFFFFFF
+"""Length of compressed pixel data."""
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 
 KEYWORDS = (
@@ -88,7 +90,19 @@ def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
     implicit = re.fullmatch(rb"[A-Z]{2}", head[4:]) is None
     big = syntax == BIG_ENDIAN or (not syntax and head[:2] == b"\x00\x08")
     _add(found, stream, implicit, not big, lambda tag, *_: tag > last, path)
+    pixels = raw(found, PIXEL_DATA)
+    if pixels is not None:
+        _check_rest(pixels, stream, path)
     return found
+
+
+def _check_rest(pixels: Any, stream: io.BytesIO, path: str) -> None:
+    """Refuse pixel data that is followed by what is no element: a piece too many has moved the pixels before it."""
+    stream.seek(pixels.value_tell + len(pixels.value) + (8 if pixels.length == UNDEFINED else 0))
+    head = stream.read(8)
+    group = int.from_bytes(head[:2], "little" if pixels.is_little_endian else "big")
+    if group < PIXEL_DATA >> 16 and len(head) == 8 and (head + stream.read()).strip(b"\0"):
+        refuse(Reason.DAMAGED, path, "what follows the pixel data is no data element")
 
 
 def _add(
@@ -209,4 +223,6 @@ def _inflated(data: bytes, path: str) -> bytes:
         if len(unpacked) >= MAX_INFLATED:
             refuse(Reason.TOO_LARGE, path, f"unpacks to more than {MAX_INFLATED:,} bytes")
         refuse(Reason.TRUNCATED, path, "the deflated data ends too early")
+    if unpacker.unused_data.strip(b"\0"):
+        refuse(Reason.DAMAGED, path, "the deflated data ends before the file does")
     return unpacked

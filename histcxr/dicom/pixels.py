@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from histcxr.dicom.codestream import MAX_PADDING, Codestream, check, rle_planes
@@ -24,6 +25,7 @@ from histcxr.dicom.dataset import (
     FLOAT_PIXELS,
     MISSING,
     PIXEL_DATA,
+    UNDEFINED,
     Dataset,
     items,
     number,
@@ -39,7 +41,6 @@ from histcxr.files.reading import refuse
 
 LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
 
-_UNDEFINED = 0xFFFFFFFF  # length of encapsulated pixel data
 _ROUNDING = 1e-6  # of a level: values that are exact on paper may come out a hair below
 _Values: TypeAlias = NDArray[np.float64]
 
@@ -102,7 +103,7 @@ def frame_of(
         refuse(Reason.SEVERAL_FRAMES, path, f"{frames:,} frames")
     index = chosen - 1 if frames > 1 else 0
     pixels, declared = stored.value, stored.length
-    if declared == _UNDEFINED:
+    if declared == UNDEFINED:
         from pydicom.encaps import get_frame
 
         frame = b""
@@ -168,7 +169,7 @@ def _plain(image: DicomImage, path: str) -> Pixels:
 def _decoded(stream: Codestream, path: str) -> Pixels:
     """Bit patterns out of a codec: uint8 or uint16."""
     if stream.kind == "JPEG":
-        return decode_stored(stream.data, formats.read_jpeg(stream.data, path), cv2.IMREAD_UNCHANGED, path)
+        return decode_stored(stream.data, formats.read_jpeg(stream.data, path), path)
     name, pixels = stream.kind.removesuffix(" deep"), None
     try:
         import imagecodecs
@@ -179,17 +180,20 @@ def _decoded(stream: Codestream, path: str) -> Pixels:
         pixels = codecs.get(stream.kind, imagecodecs.jpeg8_decode)(stream.data)
     if pixels is None:
         refuse(Reason.DAMAGED, path, f"the {name} decoder refused the pixel data")
-    if stream.kind == "JPEG deep" and _fills(pixels, stream.data):
-        refuse(Reason.TRUNCATED, path, "the lower part of the image is missing")
+    if stream.kind == "JPEG deep":
+        _hear(stream, pixels.ndim == 3, path)
+        if pixels.max() >> stream.bits:
+            refuse(Reason.DAMAGED, path, f"values of more than {stream.bits} bits")
     return pixels.view(f"u{pixels.itemsize}")
 
 
-def _fills(pixels: Pixels, data: bytes) -> bool:
-    """Whether a lossless JPEG ends in a row of one value, as libjpeg fills, although its data does not repeat."""
-    if (pixels[-1] != pixels[-1].flat[0]).any():
-        return False
-    tail = data[-34:-3]  # before the end marker and the byte that is filled up with ones
-    return not any(tail[period:] == tail[:-period] for period in range(1, 17))
+def _hear(stream: Codestream, colour: bool, path: str) -> None:
+    """Let the decoder for 8 bits walk through a deeper JPEG: codes and warnings are the same, its pixels are not."""
+    as_8_bits = stream.data[: stream.depth_at] + b"\x08" + stream.data[stream.depth_at + 1 :]
+    try:
+        simplejpeg.decode_jpeg(as_8_bits, "RGB" if colour else "GRAY", strict=True)
+    except ValueError as error:
+        refuse(Reason.DAMAGED, path, str(error))
 
 
 def grey_table(
@@ -198,8 +202,10 @@ def grey_table(
     """The table of grey levels and the steps that it stands for."""
     modality, below_zero, changed = _modality(dataset, stored, signed, path)
     voi, shown = _voi(dataset, below_zero, path)
-    turned = "inverted" if photometric == "MONOCHROME1" else ""
-    if not turned and text(dataset, "PresentationLUTShape") == "INVERSE":
+    turned, shape = "inverted" if photometric == "MONOCHROME1" else "", text(dataset, "PresentationLUTShape")
+    if turned and shape == "IDENTITY":  # viewers disagree: DCMTK follows the latter
+        refuse(Reason.DAMAGED, path, "MONOCHROME1 makes 0 white, the presentation LUT shape IDENTITY makes it black")
+    if not turned and shape == "INVERSE":
         turned = "inverted by the presentation LUT shape"
     table = None
     with contextlib.suppress(ValueError):

@@ -22,7 +22,6 @@ def test_polarity_is_turned_once(make_dicom):
     for photometric, shape, stored in (
         ("MONOCHROME1", "INVERSE", white),
         ("MONOCHROME1", None, white),
-        ("MONOCHROME1", "IDENTITY", white),
         ("MONOCHROME2", "IDENTITY", IMAGE),
         ("MONOCHROME2", "INVERSE", white),
     ):
@@ -35,6 +34,8 @@ def test_polarity_is_turned_once(make_dicom):
     refused(
         make_dicom(IMAGE, drop=["PhotometricInterpretation"]), Reason.DAMAGED, "black and white are not known"
     )
+    torn = make_dicom(IMAGE, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="IDENTITY")
+    refused(torn, Reason.DAMAGED, "MONOCHROME1 makes 0 white, the presentation LUT shape IDENTITY makes it black")
 
 
 def test_missing_and_contradictory_tags(make_dicom):

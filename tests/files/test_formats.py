@@ -224,7 +224,7 @@ def test_jpeg_kinds_that_are_not_read():
 def test_jpeg_cut_and_closed_again(options, channels):
     jpeg = encoded(".jpg", options, IMAGE if channels == 1 else np.dstack([IMAGE] * 3))
     cut = jpeg[: len(jpeg) * 2 // 3] + b"\xff\xd9"
-    with pytest.raises(RadiographError, match="the lower part of the image is missing"):
+    with pytest.raises(RadiographError, match="premature end of data segment"):
         grey(cut)
 
 

@@ -162,7 +162,9 @@ def swapped(data: bytes, rng: random.Random) -> bytes:
 
 def marked(data: bytes, rng: random.Random) -> bytes:
     """A marker of JPEG or of JPEG 2000, written over two bytes, put between them, or changed."""
-    marker = bytes([0xFF, rng.choice((0xD9, 0xD0 + rng.randrange(8), 0x91, 0x90, 0xDA, 0xC4, rng.randrange(256)))])
+    marker = bytes(
+        [0xFF, rng.choice((0xD9, 0xD0 + rng.randrange(8), 0x91, 0x90, 0xDA, 0xC4, rng.randrange(256)))]
+    )
     known = [at for at in range(140, len(data) - 1) if data[at] == 0xFF and 0xC0 <= data[at + 1] < 0xFF]
     start = rng.choice(known) if known and rng.random() < 0.5 else _run(data, rng, 0.1)[0]
     return data[:start] + marker + data[start + 2 * rng.randrange(2) :]
@@ -210,7 +212,9 @@ def write_files(options: Any, folder: Path) -> list[dict[str, str]]:
         try:
             sound = decode_radiograph(data).pixels
         except UnjudgeableError as error:
-            records.append({"encoding": name, "outcome": "sound, refused", "file": file, "detail": str(error)})
+            records.append(
+                {"encoding": name, "outcome": "sound, refused", "file": file, "detail": str(error)}
+            )
             continue
         records.append({"encoding": name, "outcome": "sound, decoded", "file": file})
         for turn in range(each):
@@ -249,13 +253,17 @@ def figures(records: Sequence[dict[str, str]], found: dict[str, str], seconds: f
             if key in record:
                 counts.setdefault(record[key], Counter())[record["outcome"]] += 1
         sound = ("sound, decoded", "sound, refused") if key == "encoding" else ()
-        tables[key] = [{key: one, **{name: by[name] for name in (*sound, *outcomes)}} for one, by in counts.items()]
+        tables[key] = [
+            {key: one, **{name: by[name] for name in (*sound, *outcomes)}} for one, by in counts.items()
+        ]
     damaged = [record for record in records if record["outcome"] == "visibly damaged"]
     moves = Counter((found[one["sound"]], found[one["file"]]) for one in damaged)
     ruled_out = [one for one in damaged if found[one["file"]] == "rule_out"]
     total = Counter(record["outcome"] for record in records)
     worse = [one["file"] for one in ruled_out if found[one["sound"]] != "rule_out"]
-    problems = [f"sound and refused: {one['detail']}" for one in records if one["outcome"] == "sound, refused"]
+    problems = [
+        f"sound and refused: {one['detail']}" for one in records if one["outcome"] == "sound, refused"
+    ]
     if len(ruled_out) > WORST * len(damaged):
         problems.append(f"{len(ruled_out)} of {len(damaged)} visibly damaged files lie in rule_out")
     problems += [f"moved to rule_out: {name}" for name in worse]
@@ -265,7 +273,12 @@ def figures(records: Sequence[dict[str, str]], found: dict[str, str], seconds: f
         "by_way": tables["way"],
         "moves": [{"before": old, "after": new, "files": n} for (old, new), n in sorted(moves.items())],
         "ruled_out": [
-            {"encoding": one["encoding"], "way": one["way"], "before": found[one["sound"]], "file": one["file"]}
+            {
+                "encoding": one["encoding"],
+                "way": one["way"],
+                "before": found[one["sound"]],
+                "file": one["file"],
+            }
             for one in ruled_out
         ],
         "seconds": seconds,
@@ -293,10 +306,14 @@ def report(result: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make, damage, judge, print; say by the exit status whether every limit holds."""
     parser = make_parser(__doc__)
-    parser.add_argument("--data", nargs="+", action="extend", help="folders with a manifest.csv; else phantoms")
+    parser.add_argument(
+        "--data", nargs="+", action="extend", help="folders with a manifest.csv; else phantoms"
+    )
     parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--mutations", type=int, default=10_000)
-    parser.add_argument("--model", type=Path, help="a saved model, instead of the one that comes with histcxr")
+    parser.add_argument(
+        "--model", type=Path, help="a saved model, instead of the one that comes with histcxr"
+    )
     parser.add_argument("--scratch", type=Path, help="where to write and to keep the files")
     options = parser.parse_args(arguments)
     options.model = options.model or BOXED

@@ -101,7 +101,8 @@ def _check_rest(pixels: Any, stream: io.BytesIO, path: str) -> None:
     stream.seek(pixels.value_tell + len(pixels.value) + (8 if pixels.length == UNDEFINED else 0))
     head = stream.read(8)
     group = int.from_bytes(head[:2], "little" if pixels.is_little_endian else "big")
-    if group < PIXEL_DATA >> 16 and len(head) == 8 and (head + stream.read()).strip(b"\0"):
+    padding = len(head) < 2 or (len(head) == 8 and not (head + stream.read()).strip(b"\0"))
+    if (group < PIXEL_DATA >> 16 or len(head) < 8) and not padding:
         refuse(Reason.DAMAGED, path, "what follows the pixel data is no data element")
 
 

@@ -36,6 +36,7 @@ from histcxr.dicom.dataset import (
 )
 from histcxr.exceptions import Reason
 from histcxr.files import formats
+from histcxr.files.damage import check_pixels
 from histcxr.files.decoding import Pixels, decode_stored
 from histcxr.files.reading import refuse
 
@@ -134,6 +135,7 @@ def decode(image: DicomImage, path: str = "") -> Pixels:
         pixels = _decoded(image.frame, path)
         if pixels.shape != (image.shape if colour else image.shape[:2]) or pixels.itemsize > 2:
             refuse(Reason.DAMAGED, path, "the decoder gave an image of another size")
+        _check_range(pixels, image.stored + image.shift, path)
     else:
         pixels = _plain(image, path)
     if colour:
@@ -144,7 +146,9 @@ def decode(image: DicomImage, path: str = "") -> Pixels:
         return cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR if image.ybr else cv2.COLOR_RGB2BGR)
     if image.shift or image.stored < 8 * pixels.itemsize:  # what lies around the stored bits may be anything
         pixels = (pixels >> image.shift) & np.array(2**image.stored - 1, pixels.dtype)
-    return image.table[pixels]
+    levels: Pixels = image.table[pixels]
+    check_pixels(levels, path)
+    return levels
 
 
 def _plain(image: DicomImage, path: str) -> Pixels:
@@ -182,9 +186,14 @@ def _decoded(stream: Codestream, path: str) -> Pixels:
         refuse(Reason.DAMAGED, path, f"the {name} decoder refused the pixel data")
     if stream.kind == "JPEG deep":
         _hear(stream, pixels.ndim == 3, path)
-        if pixels.max() >> stream.bits:
-            refuse(Reason.DAMAGED, path, f"values of more than {stream.bits} bits")
     return pixels.view(f"u{pixels.itemsize}")
+
+
+def _check_range(pixels: Pixels, bits: int, path: str) -> None:
+    """Refuse values beyond the bits that are stored: a difference decoded wrongly carries on into all that follow."""
+    signed, half = pixels.view(f"i{pixels.itemsize}"), 2 ** (bits - 1)
+    if pixels.max() >= 2 * half and not (-half <= signed.min() and signed.max() < half):
+        refuse(Reason.DAMAGED, path, f"values of more than {bits} bits")
 
 
 def _hear(stream: Codestream, colour: bool, path: str) -> None:
@@ -204,7 +213,11 @@ def grey_table(
     voi, shown = _voi(dataset, below_zero, path)
     turned, shape = "inverted" if photometric == "MONOCHROME1" else "", text(dataset, "PresentationLUTShape")
     if turned and shape == "IDENTITY":  # viewers disagree: DCMTK follows the latter
-        refuse(Reason.DAMAGED, path, "MONOCHROME1 makes 0 white, the presentation LUT shape IDENTITY makes it black")
+        refuse(
+            Reason.DAMAGED,
+            path,
+            "MONOCHROME1 makes 0 white, the presentation LUT shape IDENTITY makes it black",
+        )
     if not turned and shape == "INVERSE":
         turned = "inverted by the presentation LUT shape"
     table = None

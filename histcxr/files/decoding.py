@@ -22,6 +22,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from histcxr.exceptions import Reason
+from histcxr.files.damage import check_pixels
 from histcxr.files.reading import Header, refuse
 
 # Every failure becomes a reason here; the libraries' own lines about it would only litter the terminal. Set once and
@@ -51,6 +52,7 @@ def decode_grey(data: bytes, header: Header, path: str = "") -> tuple[Pixels, fl
     coloured = 0.0
     if pixels.ndim == 3:
         pixels, coloured = grey_of(pixels, path)
+    check_pixels(pixels, path)
     return _finish(pixels, header), coloured
 
 

@@ -35,7 +35,9 @@ def test_polarity_is_turned_once(make_dicom):
         make_dicom(IMAGE, drop=["PhotometricInterpretation"]), Reason.DAMAGED, "black and white are not known"
     )
     torn = make_dicom(IMAGE, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="IDENTITY")
-    refused(torn, Reason.DAMAGED, "MONOCHROME1 makes 0 white, the presentation LUT shape IDENTITY makes it black")
+    refused(
+        torn, Reason.DAMAGED, "MONOCHROME1 makes 0 white, the presentation LUT shape IDENTITY makes it black"
+    )
 
 
 def test_missing_and_contradictory_tags(make_dicom):

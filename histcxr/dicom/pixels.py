@@ -141,13 +141,17 @@ def decode(image: DicomImage, path: str = "") -> Pixels:
     if colour:
         if pixels.dtype != np.uint8:
             refuse(Reason.UNSUPPORTED, path, "a colour image of more than 8 bits")
-        if isinstance(image.frame, Codestream) and image.frame.kind == "JPEG":
-            return pixels  # blue first already
-        return cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR if image.ybr else cv2.COLOR_RGB2BGR)
+        if (
+            not isinstance(image.frame, Codestream) or image.frame.kind != "JPEG"
+        ):  # which is blue first already
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR if image.ybr else cv2.COLOR_RGB2BGR)
+        check_pixels(cv2.extractChannel(pixels, 1), path)
+        return pixels
     if image.shift or image.stored < 8 * pixels.itemsize:  # what lies around the stored bits may be anything
         pixels = (pixels >> image.shift) & np.array(2**image.stored - 1, pixels.dtype)
     levels: Pixels = image.table[pixels]
-    check_pixels(levels, path)
+    window = np.count_nonzero((image.table > 0) & (image.table < 255))
+    check_pixels(levels, path, noise=4 * window >= len(image.table))
     return levels
 
 

@@ -32,28 +32,42 @@ CORNER = 0.05  # share of the width: a seam that changes its row further inside 
 Grey = NDArray[np.uint8]
 
 
-def check_pixels(pixels: NDArray[Any], path: str) -> None:
-    """Refuse grey levels, uint8 or uint16 (height, width), in the order in which they were stored, as ``damaged``."""
+def check_pixels(pixels: NDArray[Any], path: str, *, noise: bool = True) -> None:
+    """Refuse grey levels, uint8 or uint16 (height, width), in the order in which they were stored, as ``damaged``.
+
+    Without ``noise``, noise is let pass: a narrow window makes it of every picture.
+    """
     if min(pixels.shape) < SMALLEST:
         return
     grey = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
     steps = cv2.threshold(cv2.absdiff(grey[1:], grey[:-1]), STEP, 1, cv2.THRESH_BINARY)[1]
     shares = cv2.reduce(steps, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32F)[:, 0] / grey.shape[1]
-    for row in np.flatnonzero(shares[2:-5] + shares[3:-4] > 0.4) + 2:
-        around = float(max(np.median(shares[max(row - 3, 0) : row]), np.median(shares[row + 2 : row + 5])))
-        if around < 0.3:
-            _check_seam(grey, steps, int(row), around, path)
+    middle = _middle(shares[:-2], shares[1:-1], shares[2:])  # of row k and the two after it
+    around = np.maximum(middle[:-5], middle[5:])  # of the three rows before and after rows k + 3 and k + 4
+    pairs = shares[3:-4] + shares[4:-3]
+    for row in np.flatnonzero((pairs > np.maximum(0.4, around + 0.25)) & (around < 0.3)) + 3:
+        _check_seam(grey, steps, int(row), float(around[row - 3]), path)
     for size in (8, 16):
-        _check_blocks(grey, size, path)
-    specks = cv2.threshold(cv2.absdiff(grey, cv2.medianBlur(grey, 3)), SPECK, 255, cv2.THRESH_BINARY)[1]
-    noise = cv2.resize(specks, (AREAS, AREAS), interpolation=cv2.INTER_AREA) > 255 * NOISY
-    if np.count_nonzero(noise) > NOISY_AREAS:
-        refuse(Reason.DAMAGED, path, "parts of the image are noise")
+        edges = shares[size - 1 : -2 : size]
+        for k in np.flatnonzero(edges[:-1] + edges[1:] > 0.5):
+            _check_blocks(grey, size, (int(k) + 1) * size, path)
+    if noise:
+        specks = cv2.threshold(cv2.absdiff(grey, cv2.medianBlur(grey, 3)), SPECK, 255, cv2.THRESH_BINARY)[1]
+        areas = cv2.resize(specks, (AREAS, AREAS), interpolation=cv2.INTER_AREA)
+        if np.count_nonzero(areas > 255 * NOISY) > NOISY_AREAS:
+            refuse(Reason.DAMAGED, path, "parts of the image are noise")
+
+
+def _middle(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> NDArray[Any]:
+    """The median of three."""
+    return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
 
 def _corner(first: NDArray[Any], second: NDArray[Any]) -> tuple[int, float]:
     """Where to change from one row of steps to the other so that most are met, and which share that is."""
-    sums = second.sum() + np.concatenate(([0], np.cumsum(first.astype(np.int32) - second)))
+    sums = np.count_nonzero(second) + np.concatenate(
+        ([0], np.cumsum(first.astype(np.int32) - second.astype(np.int32)))
+    )
     column = int(sums.argmax())
     return column, float(sums[column]) / len(first)
 
@@ -65,15 +79,17 @@ def _check_seam(grey: Grey, steps: Grey, row: int, around: float, path: str) -> 
     full = float(max(steps[row].sum(), steps[row + 1].sum())) / width
     for left, right in ((row + 1, row), (row, row + 1)):
         column, share = _corner(steps[left], steps[right])
-        lines = np.stack(
-            [np.concatenate((grey[left + k, :column], grey[right + k, column:])) for k in (-1, 0, 1, 2)]
-        )
-        spreads = lines.std(axis=1)
+        if share < max(0.4, around + 0.25):
+            continue
+        lines = np.concatenate((grey[left - 1 : left + 3, :column], grey[right - 1 : right + 3, column:]), 1)
+        waves = lines - lines.mean(axis=1, dtype=np.float32, keepdims=True)
+        spreads = np.sqrt(np.mean(waves * waves, axis=1))
         low, high = sorted(spreads[1:3])
-        alike = [np.corrcoef(lines[k : k + 2])[0, 1] if spreads[k : k + 2].all() else 0.0 for k in range(3)]
+        alike = np.mean(waves[:-1] * waves[1:], axis=1) / np.maximum(spreads[:-1] * spreads[1:], 1e-3)
         within = CORNER < column / width < 1 - CORNER and share - full > (0.1 if depth >= MARGIN else 0.15)
         torn = within and alike[1] < 0.5 and around < 0.2 and share > 0.45
-        strange = depth >= MARGIN and low > 10 and alike[1] < min(alike[0], alike[2]) - 0.35
+        uneven = np.mean(lines[1:3, 1:] != lines[1:3, :-1], axis=1).min()  # bars and labels are even
+        strange = depth >= MARGIN and uneven > 0.3 and low > 10 and alike[1] < min(alike[0], alike[2]) - 0.35
         if torn or (strange and share - around > 0.25):
             refuse(Reason.DAMAGED, path, f"the image is torn at row {row + 1} of {height}")
         level = lines[1 if spreads[1] < spreads[2] else 2].mean()
@@ -83,26 +99,22 @@ def _check_seam(grey: Grey, steps: Grey, row: int, around: float, path: str) -> 
             refuse(Reason.DAMAGED, path, detail)
 
 
-def _check_blocks(grey: Grey, size: int, path: str) -> None:
+def _check_blocks(grey: Grey, size: int, row: int, path: str) -> None:
     """Refuse an image that is brighter or darker from one block of a JPEG on, which all later ones take over."""
-    height, width = grey.shape
-    rows, blocks = np.arange(size, height - 2, size), width // size
-    near = [grey[rows + k, : blocks * size].astype(np.int16) for k in (-2, -1, 0, 1)]
-    jumps = np.median(
-        (near[2] - near[1] - (near[1] - near[0] + near[3] - near[2]) // 2).reshape(-1, blocks, size), 2
-    )
-    steps = np.abs(jumps) > STEP
-    shares = steps.mean(axis=1)
-    for k in np.flatnonzero(shares[:-1] + shares[1:] > 0.7):
-        column, share = _corner(steps[k + 1], steps[k])
-        within = CORNER < column / blocks < 1 - CORNER and share > max(
-            0.75, shares[k] + 0.08, shares[k + 1] + 0.08
-        )
-        if not within:
-            continue
-        along = np.concatenate((jumps[k + 1, :column], jumps[k, column:]))
-        beside = np.concatenate((jumps[k, :column], jumps[k + 1, column:]))
-        jump = np.median(along)
-        same, quiet = np.abs(along - jump) < abs(jump) / 2, np.abs(beside) < abs(jump) / 3
-        if same.mean() > 0.7 and quiet.mean() > 0.8:
-            refuse(Reason.DAMAGED, path, f"the brightness jumps within row {rows[k] + 1} of {height}")
+    blocks = grey.shape[1] // size
+    jumps = []
+    for edge in (row, row + size):
+        two, one, zero, next_ = grey[edge - 2 : edge + 2, : blocks * size].astype(np.int16)
+        jumps.append(np.median((zero - one - (one - two + next_ - zero) // 2).reshape(blocks, size), 1))
+    upper, lower = (np.abs(jump) > STEP for jump in jumps)
+    column, share = _corner(lower, upper)
+    if not CORNER < column / blocks < 1 - CORNER or share <= max(
+        0.75, upper.mean() + 0.08, lower.mean() + 0.08
+    ):
+        return
+    along = np.concatenate((jumps[1][:column], jumps[0][column:]))
+    beside = np.concatenate((jumps[0][:column], jumps[1][column:]))
+    jump = np.median(along)
+    same, quiet = np.abs(along - jump) < abs(jump) / 2, np.abs(beside) < abs(jump) / 3
+    if same.mean() > 0.7 and quiet.mean() > 0.8:
+        refuse(Reason.DAMAGED, path, f"the brightness jumps within row {row + 1} of {grey.shape[0]}")

@@ -168,8 +168,8 @@ def rle_planes(frame: bytes, planes: int, pixels: int, path: str = "") -> bytes:
     offsets = struct.unpack(f"<{planes}L", frame[4 : 4 + 4 * planes])
     found = bytearray()
     for start, end in pairwise([*offsets, len(frame)]):
-        plane = _unrolled(frame[start:end], pixels + MAX_PADDING)
-        if len(plane) > pixels + MAX_PADDING:
+        plane = _unrolled(frame[start:end], pixels + 1)
+        if len(plane) > pixels + 1:  # a run whose length was changed moves all pixels after it
             refuse(Reason.DAMAGED, path, f"more than {pixels:,} bytes in a part of the image")
         if len(plane) < pixels:
             reason = Reason.TRUNCATED if end == len(frame) else Reason.DAMAGED

@@ -18,7 +18,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,10 +99,15 @@ def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
 def _check_rest(pixels: Any, stream: io.BytesIO, path: str) -> None:
     """Refuse pixel data that is followed by what is no element: a piece too many has moved the pixels before it."""
     stream.seek(pixels.value_tell + len(pixels.value) + (8 if pixels.length == UNDEFINED else 0))
-    head = stream.read(8)
-    group = int.from_bytes(head[:2], "little" if pixels.is_little_endian else "big")
-    padding = len(head) < 2 or (len(head) == 8 and not (head + stream.read()).strip(b"\0"))
-    if (group < PIXEL_DATA >> 16 or len(head) < 8) and not padding:
+    rest = stream.read()
+    order: Literal["little", "big"] = "little" if pixels.is_little_endian else "big"
+    if pixels.is_implicit_VR:
+        known = int.from_bytes(rest[4:8], order) in (*range(len(rest)), UNDEFINED)
+    else:
+        known = re.fullmatch(rb"[A-Z]{2}", rest[4:6]) is not None
+    element = len(rest) >= 8 and known and int.from_bytes(rest[:2], order) >= PIXEL_DATA >> 16
+    padding = len(rest) < 2 or (len(rest) >= 8 and not rest.strip(b"\0"))
+    if not element and not padding:
         refuse(Reason.DAMAGED, path, "what follows the pixel data is no data element")
 
 

@@ -150,7 +150,7 @@ def decode(image: DicomImage, path: str = "") -> Pixels:
     if image.shift or image.stored < 8 * pixels.itemsize:  # what lies around the stored bits may be anything
         pixels = (pixels >> image.shift) & np.array(2**image.stored - 1, pixels.dtype)
     levels: Pixels = image.table[pixels]
-    window = np.count_nonzero((image.table > 0) & (image.table < 255))
+    window = int(np.count_nonzero((image.table > 0) & (image.table < 255)))
     check_pixels(levels, path, noise=4 * window >= len(image.table))
     return levels
 

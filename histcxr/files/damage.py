@@ -40,7 +40,9 @@ def check_pixels(pixels: NDArray[Any], path: str, *, noise: bool = True) -> None
     if min(pixels.shape) < SMALLEST:
         return
     grey = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
-    steps = cv2.threshold(cv2.absdiff(grey[1:], grey[:-1]), STEP, 1, cv2.THRESH_BINARY)[1]
+    steps: Grey = np.asarray(
+        cv2.threshold(cv2.absdiff(grey[1:], grey[:-1]), STEP, 1, cv2.THRESH_BINARY)[1], np.uint8
+    )
     shares = cv2.reduce(steps, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32F)[:, 0] / grey.shape[1]
     middle = _middle(shares[:-2], shares[1:-1], shares[2:])  # of row k and the two after it
     around = np.maximum(middle[:-5], middle[5:])  # of the three rows before and after rows k + 3 and k + 4

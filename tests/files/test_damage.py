@@ -49,7 +49,10 @@ def test_pieces_in_the_wrong_place(turned):
 def test_parts_of_one_level(level):
     lost = IMAGE.copy().ravel()
     lost[120 * WIDTH + WIDTH // 2 :] = level
-    refused(lost.reshape(IMAGE.shape), "torn at row 12.|one grey level stands for a part of the image, from row 12.")
+    refused(
+        lost.reshape(IMAGE.shape),
+        "torn at row 12.|one grey level stands for a part of the image, from row 12.",
+    )
 
 
 @pytest.mark.parametrize("size", [8, 16])

@@ -55,6 +55,8 @@ def check_pixels(pixels: NDArray[Any], path: str, *, noise: bool = True) -> None
             _check_blocks(grey, size, (int(k) + 1) * size, path)
     if noise:
         specks = cv2.threshold(cv2.absdiff(grey, cv2.medianBlur(grey, 3)), SPECK, 255, cv2.THRESH_BINARY)[1]
+        if cv2.countNonZero(specks) < NOISY * NOISY_AREAS * specks.size / AREAS**2:
+            return  # too few in all
         areas = cv2.resize(specks, (AREAS, AREAS), interpolation=cv2.INTER_AREA)
         if np.count_nonzero(areas > 255 * NOISY) > NOISY_AREAS:
             refuse(Reason.DAMAGED, path, "parts of the image are noise")

@@ -34,11 +34,15 @@ _stray_ls = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]", re.DOTALL).search
 
 
 class Codestream(NamedTuple):
-    """A frame that was checked: its ``kind``, its ``data`` without wrapping or padding, and its bits a sample."""
+    """A frame that was checked: its ``kind``, its ``data`` without wrapping or padding, and its bits a sample.
+
+    ``depth_at``: where these bits stand in a deeper JPEG.
+    """
 
     kind: Kind
     data: bytes
     bits: int
+    depth_at: int = 0
 
 
 def check(frame: bytes, shape: tuple[int, int, int], sample_bytes: int, path: str = "") -> Codestream:
@@ -64,7 +68,7 @@ def check(frame: bytes, shape: tuple[int, int, int], sample_bytes: int, path: st
 
 def _jpeg(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int]]:
     """JPEG and JPEG-LS, which share their segments."""
-    position, size, marker = 2, len(frame), 0
+    position, size, marker, depth_at = 2, len(frame), 0, 0
     head: tuple[int, int, int, int, int] | None = None
     parts = 0
     while marker != _SOS:
@@ -81,7 +85,7 @@ def _jpeg(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int]]:
         if marker in _FRAMES or marker == _SOF_LS:
             if head is not None or len(body) < 6:
                 refuse(Reason.DAMAGED, path, "the header of the compressed image is damaged")
-            head = (marker, *struct.unpack(">BHHB", body[:6]))
+            head, depth_at = (marker, *struct.unpack(">BHHB", body[:6])), position + 4
         position += 2 + length
     if head is None:
         refuse(Reason.DAMAGED, path, "image data comes before the header that describes it")
@@ -100,7 +104,7 @@ def _jpeg(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int]]:
     if marker not in (0xC1, _SOF_LOSSLESS) or not 2 <= bits <= 16:
         detail = "a hierarchical, progressive or arithmetic-coded JPEG of more than 8 bits"
         refuse(Reason.UNSUPPORTED, path, detail)
-    return Codestream("JPEG deep", stream, bits), shape
+    return Codestream("JPEG deep", stream, bits, depth_at), shape
 
 
 def _jpeg_2000(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int]]:
@@ -186,8 +190,8 @@ def rle_planes(frame: bytes, planes: int, pixels: int, path: str = "") -> bytes:
     offsets = struct.unpack(f"<{planes}L", frame[4 : 4 + 4 * planes])
     found = bytearray()
     for start, end in pairwise([*offsets, len(frame)]):
-        plane = _unrolled(frame[start:end], pixels + MAX_PADDING)
-        if len(plane) > pixels + MAX_PADDING:
+        plane = _unrolled(frame[start:end], pixels + 1)
+        if len(plane) > pixels + 1:  # a run whose length was changed moves all pixels after it
             refuse(Reason.DAMAGED, path, f"more than {pixels:,} bytes in a part of the image")
         if len(plane) < pixels:
             reason = Reason.TRUNCATED if end == len(frame) else Reason.DAMAGED

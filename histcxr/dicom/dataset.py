@@ -18,7 +18,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ MISSING = f"to read DICOM files: {how_to_install('dicom')}"  # where a package i
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 
 PIXEL_DATA, FLOAT_PIXELS = 0x7FE00010, (0x7FE00008, 0x7FE00009)
+UNDEFINED = 0xFFFFFFFF
+"""Length of compressed pixel data."""
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 
 KEYWORDS = (
@@ -92,6 +94,9 @@ def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
     implicit = re.fullmatch(rb"[A-Z]{2}", head[4:]) is None
     big = syntax == BIG_ENDIAN or (not syntax and head[:2] == b"\x00\x08")
     _add(found, stream, implicit, not big, lambda tag, *_: tag > last, path)
+    pixels = raw(found, PIXEL_DATA)
+    if pixels is not None:
+        _check_rest(pixels, stream, path)
     return found
 
 
@@ -112,6 +117,21 @@ class _Stream(io.BytesIO):
 
 
 _CHARACTER_SETS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
+
+
+def _check_rest(pixels: Any, stream: io.BytesIO, path: str) -> None:
+    """Refuse pixel data that is followed by what is no element: a piece too many has moved the pixels before it."""
+    stream.seek(pixels.value_tell + len(pixels.value) + (8 if pixels.length == UNDEFINED else 0))
+    rest = stream.read()
+    order: Literal["little", "big"] = "little" if pixels.is_little_endian else "big"
+    if pixels.is_implicit_VR:
+        known = int.from_bytes(rest[4:8], order) in (*range(len(rest)), UNDEFINED)
+    else:
+        known = re.fullmatch(rb"[A-Z]{2}", rest[4:6]) is not None
+    element = len(rest) >= 8 and known and int.from_bytes(rest[:2], order) >= PIXEL_DATA >> 16
+    padding = len(rest) < 2 or (len(rest) >= 8 and not rest.strip(b"\0"))
+    if not element and not padding:
+        refuse(Reason.DAMAGED, path, "what follows the pixel data is no data element")
 
 
 def _add(
@@ -242,4 +262,6 @@ def _inflated(data: bytes, path: str) -> bytes:
         if len(unpacked) >= BUDGET.inflated:
             refuse(Reason.TOO_LARGE, path, f"unpacks to more than {BUDGET.inflated:,} bytes")
         refuse(Reason.TRUNCATED, path, "the deflated data ends too early")
+    if unpacker.unused_data.strip(b"\0"):
+        refuse(Reason.DAMAGED, path, "the deflated data ends before the file does")
     return unpacked

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from histcxr.dicom.codestream import MAX_PADDING, Codestream, check, rle_planes
@@ -24,6 +25,7 @@ from histcxr.dicom.dataset import (
     FLOAT_PIXELS,
     MISSING,
     PIXEL_DATA,
+    UNDEFINED,
     Dataset,
     items,
     number,
@@ -35,12 +37,12 @@ from histcxr.dicom.dataset import (
 from histcxr.exceptions import Reason
 from histcxr.files import formats
 from histcxr.files.apart import apart
+from histcxr.files.damage import check_pixels
 from histcxr.files.decoding import Pixels, decode_stored
 from histcxr.files.reading import check_parts, refuse
 
 LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
 
-_UNDEFINED = 0xFFFFFFFF  # length of encapsulated pixel data
 _ROUNDING = 1e-6  # of a level: values that are exact on paper may come out a hair below
 _Values: TypeAlias = NDArray[np.float64]
 
@@ -103,7 +105,7 @@ def frame_of(
         refuse(Reason.SEVERAL_FRAMES, path, f"{frames:,} frames")
     index = chosen - 1 if frames > 1 else 0
     pixels, declared = stored.value, stored.length
-    if declared == _UNDEFINED:
+    if declared == UNDEFINED:
         check_parts(pixels.count(b"\xfe\xff\x00\xe0"), path)  # fragments
         from pydicom.encaps import get_frame
 
@@ -135,17 +137,24 @@ def decode(image: DicomImage, path: str = "") -> Pixels:
         pixels = _decoded(image.frame, path)
         if pixels.shape != (image.shape if colour else image.shape[:2]) or pixels.itemsize > 2:
             refuse(Reason.DAMAGED, path, "the decoder gave an image of another size")
+        _check_range(pixels, image.stored + image.shift, path)
     else:
         pixels = _plain(image, path)
     if colour:
         if pixels.dtype != np.uint8:
             refuse(Reason.UNSUPPORTED, path, "a colour image of more than 8 bits")
-        if isinstance(image.frame, Codestream) and image.frame.kind == "JPEG":
-            return pixels  # blue first already
-        return cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR if image.ybr else cv2.COLOR_RGB2BGR)
+        if (
+            not isinstance(image.frame, Codestream) or image.frame.kind != "JPEG"
+        ):  # which is blue first already
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR if image.ybr else cv2.COLOR_RGB2BGR)
+        check_pixels(cv2.extractChannel(pixels, 1), path)
+        return pixels
     if image.shift or image.stored < 8 * pixels.itemsize:  # what lies around the stored bits may be anything
         pixels = (pixels >> image.shift) & np.array(2**image.stored - 1, pixels.dtype)
-    return image.table[pixels]
+    levels: Pixels = image.table[pixels]
+    window = int(np.count_nonzero((image.table > 0) & (image.table < 255)))
+    check_pixels(levels, path, noise=4 * window >= len(image.table))
+    return levels
 
 
 def _plain(image: DicomImage, path: str) -> Pixels:
@@ -170,33 +179,31 @@ def _plain(image: DicomImage, path: str) -> Pixels:
 def _decoded(stream: Codestream, path: str) -> Pixels:
     """Bit patterns out of a codec: uint8 or uint16."""
     if stream.kind == "JPEG":
-        return decode_stored(stream.data, formats.read_jpeg(stream.data, path), cv2.IMREAD_UNCHANGED, path)
-    pixels = _by_codec(stream.kind, stream.data, path)
-    if stream.kind == "JPEG deep" and _fills(pixels, stream.data):
-        refuse(Reason.TRUNCATED, path, "the lower part of the image is missing")
+        return decode_stored(stream.data, formats.read_jpeg(stream.data, path), path)
+    pixels = _by_codec(stream, path)
     return pixels.view(f"u{pixels.itemsize}")
 
 
 @apart(lambda *_: True)
-def _by_codec(kind: str, data: bytes, path: str) -> Pixels:
+def _by_codec(stream: Codestream, path: str) -> Pixels:
     """What a codec of imagecodecs makes of a frame, in another process."""
-    name, pixels = kind.removesuffix(" deep"), None
+    name, pixels = stream.kind.removesuffix(" deep"), None
     try:
         import imagecodecs
     except ImportError:
         refuse(Reason.UNSUPPORTED, path, f"{name} inside; {MISSING}")
     codecs = {"JPEG-LS": imagecodecs.jpegls_decode, "JPEG 2000": imagecodecs.jpeg2k_decode}
     try:
-        pixels = codecs.get(kind, imagecodecs.jpeg8_decode)(data)
+        pixels = codecs.get(stream.kind, imagecodecs.jpeg8_decode)(stream.data)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - a codec's words may hold anything
         pixels = None
-    return (
+    if pixels is None:
         refuse(Reason.DAMAGED, path, f"the {name} decoder refused the pixel data")
-        if pixels is None
-        else pixels
-    )
+    if stream.kind == "JPEG deep":
+        _hear(stream, pixels.ndim == 3, path)
+    return pixels
 
 
 @apart(lambda *_: True)
@@ -205,12 +212,20 @@ def _unrolled(data: bytes, planes: int, pixels: int, path: str) -> Pixels:
     return np.frombuffer(rle_planes(data, planes, pixels, path), np.uint8)
 
 
-def _fills(pixels: Pixels, data: bytes) -> bool:
-    """Whether a lossless JPEG ends in a row of one value, as libjpeg fills, although its data does not repeat."""
-    if (pixels[-1] != pixels[-1].flat[0]).any():
-        return False
-    tail = data[-34:-3]  # before the end marker and the byte that is filled up with ones
-    return not any(tail[period:] == tail[:-period] for period in range(1, 17))
+def _check_range(pixels: Pixels, bits: int, path: str) -> None:
+    """Refuse values beyond the bits that are stored: a difference decoded wrongly carries on into all that follow."""
+    signed, half = pixels.view(f"i{pixels.itemsize}"), 2 ** (bits - 1)
+    if pixels.max() >= 2 * half and not (-half <= signed.min() and signed.max() < half):
+        refuse(Reason.DAMAGED, path, f"values of more than {bits} bits")
+
+
+def _hear(stream: Codestream, colour: bool, path: str) -> None:
+    """Let the decoder for 8 bits walk through a deeper JPEG: codes and warnings are the same, its pixels are not."""
+    as_8_bits = stream.data[: stream.depth_at] + b"\x08" + stream.data[stream.depth_at + 1 :]
+    try:
+        simplejpeg.decode_jpeg(as_8_bits, "RGB" if colour else "GRAY", strict=True)
+    except ValueError as error:
+        refuse(Reason.DAMAGED, path, str(error))
 
 
 def grey_table(
@@ -219,8 +234,14 @@ def grey_table(
     """The table of grey levels and the steps that it stands for."""
     modality, below_zero, changed = _modality(dataset, stored, signed, path)
     voi, shown = _voi(dataset, below_zero, path)
-    turned = "inverted" if photometric == "MONOCHROME1" else ""
-    if not turned and text(dataset, "PresentationLUTShape") == "INVERSE":
+    turned, shape = "inverted" if photometric == "MONOCHROME1" else "", text(dataset, "PresentationLUTShape")
+    if turned and shape == "IDENTITY":  # viewers disagree: DCMTK follows the latter
+        refuse(
+            Reason.DAMAGED,
+            path,
+            "MONOCHROME1 makes 0 white, the presentation LUT shape IDENTITY makes it black",
+        )
+    if not turned and shape == "INVERSE":
         turned = "inverted by the presentation LUT shape"
     table = None
     with contextlib.suppress(ValueError):

@@ -130,7 +130,7 @@ def read_jpeg(data: bytes, path: str = "") -> Header:
     are left out of :attr:`Header.stream`: decoders print warnings about malformed ones.
     """
     size = len(data)
-    position, orientation, scans, first_channel, parts = 2, 1, 0, 0, 0
+    position, orientation, scans, first_channel, parts, progressive = 2, 1, 0, 0, 0, False
     frame: Header | None = None
     annexes: list[tuple[int, int]] = []
     to_come: list[int | None] = [None] * 64  # bits that scans still owe to the first channel's coefficients
@@ -153,7 +153,7 @@ def read_jpeg(data: bytes, path: str = "") -> Header:
         if marker in _FRAMES:
             if frame is not None:
                 refuse(Reason.UNSUPPORTED, path, "a JPEG of several frames")
-            frame = _frame(segment, marker, path)
+            frame, progressive = _frame(segment, marker, path), marker == _PROGRESSIVE
             first_channel = segment[6]
         elif marker == _SOS:
             if frame is None:
@@ -178,7 +178,7 @@ def read_jpeg(data: bytes, path: str = "") -> Header:
             annexes.append((start - 2, end))
     if frame is None or not scans:
         refuse(Reason.DAMAGED, path, "the file holds no image data")
-    if not frame.fills_silently and any(to_come):  # None: coefficients that are all zero may be left out
+    if progressive and any(to_come):  # None: coefficients that are all zero may be left out
         refuse(Reason.TRUNCATED, path, f"a progressive JPEG that ends early, after {scans} scans")
     stream = _without(data, annexes, position)
     return frame._replace(orientation=orientation, stream=stream, costly=scans > _USUAL_SCANS)
@@ -198,7 +198,7 @@ def _frame(segment: bytes, marker: int, path: str) -> Header:
     if channels not in (1, 3):
         refuse(Reason.UNSUPPORTED, path, f"a JPEG of {channels} colour channels")
     check_size(width, height, path)
-    return Header("JPEG", width, height, 8, channels, fills_silently=marker != _PROGRESSIVE)
+    return Header("JPEG", width, height, 8, channels)
 
 
 def _is_annex(marker: int, segment: bytes) -> bool:
@@ -254,7 +254,7 @@ def read_tiff(data: bytes, path: str = "") -> Header:
         palette=photometric == 3,
         alpha=channels in (2, 4),
         inverted=photometric == 0 and bits > 8,  # the decoder turns 1 and 8 bits itself
-        second_look=compression not in (_PLAIN, *_DEFLATE),  # these are checked whole below
+        second_look=compression not in (_PLAIN, _PACKBITS, *_DEFLATE),  # these are checked whole below
         costly=compression != _PLAIN,
     )
     _check_strips(data, tags, header, compression, path)
@@ -338,6 +338,8 @@ def _check_strips(data: bytes, tags: Tags, header: Header, compression: int, pat
             refuse(Reason.DAMAGED, path, f"{count:,} bytes of image data where {size:,} must be")
         if compression in _DEFLATE and _unpacked(data[offset : offset + count], size, most) < size:
             refuse(Reason.DAMAGED, path, "compressed image data is damaged")
+        if compression == _PACKBITS and not _runs_fit(data[offset : offset + count], size, row_bytes):
+            refuse(Reason.DAMAGED, path, "runs of pixels that do not end with the rows")
 
 
 def _unpacked(packed: bytes, size: int, most: int) -> int:
@@ -350,6 +352,20 @@ def _unpacked(packed: bytes, size: int, most: int) -> int:
     except zlib.error:
         return 0
     return length if unpacker.eof else 0
+
+
+def _runs_fit(packed: bytes, size: int, row_bytes: int) -> bool:
+    """Whether runs give ``size`` bytes, no more and no less, each row beginning a run (TIFF 6.0, section 9)."""
+    position, length, last, across = 0, 0, len(packed) - 1, 0
+    while position < last and length < size:
+        run = packed[position]
+        position += 2 if run > 128 else (1 if run == 128 else run + 2)
+        if run != 128:
+            row = length // row_bytes
+            length += 257 - run if run > 128 else run + 1
+            across += length > (row + 1) * row_bytes
+    # some encoders never heed rows, and then almost none begins a run
+    return position >= last and length == size and (across == 0 or 2 * across > size // row_bytes)
 
 
 def read_bmp(data: bytes, path: str = "") -> Header:
@@ -373,7 +389,9 @@ def read_bmp(data: bytes, path: str = "") -> Header:
         refuse(Reason.UNSUPPORTED, path, detail)
     if start < 14 + header:
         refuse(Reason.DAMAGED, path, f"the image data cannot begin at byte {start}")
-    _check_end(start + (width * bits + 31) // 32 * 4 * height, size, path)
+    _check_end(end := start + (width * bits + 31) // 32 * 4 * height, size, path)
+    if (declared := int.from_bytes(data[2:6], "little")) >= end and size > declared:
+        refuse(Reason.DAMAGED, path, f"{size:,} bytes, where its own header counts {declared:,}")
     return Header("BMP", width, height, min(bits, 8), max(bits // 8, 1), palette=bits <= 8, alpha=bits == 32)
 
 

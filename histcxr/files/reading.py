@@ -140,8 +140,7 @@ class Header(NamedTuple):
     ``turned`` one that the decoder applies by itself (TIFF). ``palette``: colours come from a table; ``alpha``: the
     last channel is opacity; ``inverted``: stored values run from white to black.
 
-    ``fills_silently``: what is missing at the end would be decoded as mid-grey, so the ending wants a look (sequential
-    JPEG). ``second_look``: OpenCV passes over damage in this compression, so another decoder must agree (TIFF).
+    ``second_look``: OpenCV passes over damage in this compression, so another decoder must agree (TIFF).
     ``stream``: bytes to decode instead of the file's own, the same image without annexes that make decoders complain.
     ``costly``: the encoding is rare and may take much, so it is decoded apart (:mod:`histcxr.files.apart`).
     ``dicom`` is the :class:`~histcxr.dicom.pixels.DicomImage` of a DICOM file: what its tags say of its pixels.
@@ -157,7 +156,6 @@ class Header(NamedTuple):
     palette: bool = False
     alpha: bool = False
     inverted: bool = False
-    fills_silently: bool = False
     second_look: bool = False
     costly: bool = False
     stream: bytes | None = None

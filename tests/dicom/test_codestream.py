@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from histcxr.data.radiograph import decode_radiograph
-from histcxr.dicom.codestream import MAX_PADDING, rle_planes
+from histcxr.dicom.codestream import rle_planes
 from histcxr.exceptions import RadiographError, Reason
 from histcxr.phantoms.anatomy import make_phantom
 
@@ -53,7 +53,7 @@ def test_compressed_frames_at_odds_with_the_tags(make_dicom):
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_a_lossless_jpeg_whose_end_was_put_back(make_dicom, bits):
-    """Decoders go on with the last value where data is missing, and say nothing."""
+    """Decoders go on with the last value where data is missing; the one for 8 bits says so."""
     stored = IMAGE if bits == 8 else (DEEP * 257) >> (16 - bits)
     stored = stored.copy()
     stored[-20:] = 3  # a collimated border is sound
@@ -65,7 +65,33 @@ def test_a_lossless_jpeg_whose_end_was_put_back(make_dicom, bits):
         broken = data[:start] + kept + data[end : end + 2]
         length = len(kept) + 2
         broken = data[: start - 4] + length.to_bytes(4, "little") + broken[start:]
-        refused(broken + data[-8:], Reason.TRUNCATED, "lower part of the image is missing")
+        refused(broken + data[-8:], Reason.DAMAGED, "premature end of data segment")
+
+
+def test_a_fill_byte_before_the_end_of_a_lossless_jpeg(make_dicom):
+    """As DCMTK writes it, here after a last row of one value."""
+    stored = IMAGE.copy()
+    stored[-1] = 3
+    data = make_dicom(stored, syntax="jpeg lossless")
+    start, end = data.index(b"\xff\xd8\xff"), data.rindex(b"\xff\xd9")
+    stream = data[start:end] + b"\xff\xff\xd9" + b"\0" * ((end - start + 3) % 2)
+    filled = data[: start - 4] + len(stream).to_bytes(4, "little") + stream + data[-8:]
+    assert (decode_radiograph(filled).pixels == stored).all()
+
+
+@pytest.mark.parametrize("syntax", ["jpeg", "jpeg extended", "jpeg lossless"])
+def test_what_the_decoder_complains_of_is_heard(make_dicom, syntax):
+    """Codes left over or missing do not stop a decoder."""
+    bits = 8 if syntax == "jpeg" else 12
+    data = make_dicom(IMAGE if bits == 8 else DEEP << 4, bits=bits, syntax=syntax)
+    middle = len(data) // 2
+    spoilt = data[:middle] + bytes(400) + data[middle + 400 :]
+    refused(spoilt, Reason.DAMAGED, "Corrupt JPEG data")
+
+
+def test_values_beyond_the_stored_bits(make_dicom):
+    deep = make_dicom(DEEP << 4, bits=16, syntax="jpeg lossless", BitsStored=10, HighBit=9)
+    refused(deep, Reason.DAMAGED, "values of more than 10 bits")
 
 
 def test_runs_of_bytes():
@@ -73,8 +99,8 @@ def test_runs_of_bytes():
     frame = (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + bytes(56) + runs
     whole = bytes([7] * 128 + [1, 2, 3, 9, 9])
     assert rle_planes(frame, 1, 133) == rle_planes(frame + b"\0", 1, 133) == whole
-    assert rle_planes(frame, 1, 133 - MAX_PADDING) == whole[:-MAX_PADDING]
-    for pixels, reason in ((134, Reason.TRUNCATED), (132 - MAX_PADDING, Reason.DAMAGED)):
+    assert rle_planes(frame, 1, 132) == whole[:-1]
+    for pixels, reason in ((134, Reason.TRUNCATED), (131, Reason.DAMAGED)):
         with pytest.raises(RadiographError, match="in a part of the image") as caught:
             rle_planes(frame, 1, pixels)
         assert caught.value.reason is reason

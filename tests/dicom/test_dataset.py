@@ -226,3 +226,11 @@ def test_what_pydicom_quotes_goes_no_further(make_dicom, monkeypatch, kind):
         decode_radiograph(data)
     assert silent("".join(traceback.format_exception(caught.value)))
     assert caught.value.__context__ is None
+
+
+def test_what_may_follow_the_pixel_data(make_dicom):
+    data = make_dicom(IMAGE)
+    for sound in (b"", b"\0", bytes(512), b"\xfc\xff\xfc\xffOB\0\0\x04\0\0\0\0\0\0\0"):
+        decode_radiograph(data + sound)
+    for broken in (data[-4:], data[-300:], b"\0\0"):
+        refused(data + broken, Reason.DAMAGED, "what follows the pixel data is no data element")

@@ -22,7 +22,6 @@ def test_polarity_is_turned_once(make_dicom):
     for photometric, shape, stored in (
         ("MONOCHROME1", "INVERSE", white),
         ("MONOCHROME1", None, white),
-        ("MONOCHROME1", "IDENTITY", white),
         ("MONOCHROME2", "IDENTITY", IMAGE),
         ("MONOCHROME2", "INVERSE", white),
     ):
@@ -34,6 +33,10 @@ def test_polarity_is_turned_once(make_dicom):
         assert (decode_radiograph(data).pixels == IMAGE).all()
     refused(
         make_dicom(IMAGE, drop=["PhotometricInterpretation"]), Reason.DAMAGED, "black and white are not known"
+    )
+    torn = make_dicom(IMAGE, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="IDENTITY")
+    refused(
+        torn, Reason.DAMAGED, "MONOCHROME1 makes 0 white, the presentation LUT shape IDENTITY makes it black"
     )
 
 

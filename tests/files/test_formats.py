@@ -225,7 +225,7 @@ def test_jpeg_kinds_that_are_not_read():
 def test_jpeg_cut_and_closed_again(options, channels):
     jpeg = encoded(".jpg", options, IMAGE if channels == 1 else np.dstack([IMAGE] * 3))
     cut = jpeg[: len(jpeg) * 2 // 3] + b"\xff\xd9"
-    with pytest.raises(RadiographError, match="the lower part of the image is missing"):
+    with pytest.raises(RadiographError, match="premature end of data segment"):
         grey(cut)
 
 
@@ -392,3 +392,18 @@ def test_mutated_files_never_raise_anything_else(capfd):
                 continue
             assert pixels.ndim == 2
     capfd.readouterr()
+
+
+def test_runs_that_do_not_end_with_the_rows():
+    whole = bytearray(encoded(".tif", (cv2.IMWRITE_TIFF_COMPRESSION, 32773)))
+    assert (grey(bytes(whole)) == IMAGE).all()
+    assert whole[8] < 127  # a run of literals begins the first row
+    whole[8] += 1
+    with pytest.raises(RadiographError, match="runs of pixels that do not end with the rows"):
+        grey(bytes(whole))
+
+
+def test_a_bitmap_with_a_piece_too_many():
+    bitmap = encoded(".bmp")
+    with pytest.raises(RadiographError, match="where its own header counts"):
+        grey(bitmap[:2000] + bitmap[1500:])

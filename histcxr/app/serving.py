@@ -97,7 +97,7 @@ def serve(
         require_page()
         for name in ("SIGTERM", "SIGHUP"):  # so that the temporary folder goes, too
             if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.default_int_handler)
+                signal.signal(getattr(signal, name), lambda *_: signal.raise_signal(signal.SIGINT))
         server = _server(settings)
         say(f"The app is at http://{HOST}:{settings['server.port']}/{key}/ (Ctrl-C ends it)")
         say(

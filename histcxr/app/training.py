@@ -86,6 +86,7 @@ def page() -> None:
 def _trained(data: str, normal: str, promise: Promise, how: Mapping[str, Any]) -> dict[str, Any]:
     """Train and measure; return what :func:`_show` takes."""
     cache, judged = shown.own_folder("counts"), []
+    model: Any
     reading: dict[str, Any] = {"normal": normal, "cache": cache, "n_jobs": 2}
     with shown.progress("reading, then fitting") as show:
         if "settings" in how:

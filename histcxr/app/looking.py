@@ -104,4 +104,4 @@ def _show_audit(found: Audit) -> None:
         shown.table(found.rows())
     if found.not_asked:
         st.subheader("Not asked")
-        shown.table([dict(one) for one in found.not_asked])
+        shown.text("\n".join(f"{one['question']}: {one['reason']}" for one in found.not_asked))

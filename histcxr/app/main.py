@@ -6,7 +6,7 @@ from histcxr.app import looking, training, triaging
 
 st.set_page_config(page_title="histcxr", layout="wide")
 pages = [
-    st.Page(triaging.page, title="Triage", url_path="triage", default=True),
+    st.Page(triaging.page, title="Triage", default=True),
     st.Page(training.page, title="Train", url_path="train"),
     st.Page(looking.explore_page, title="Explore", url_path="explore"),
     st.Page(looking.audit_page, title="Audit", url_path="audit"),

@@ -37,17 +37,8 @@ RECIPES: Final[Mapping[str, tuple[Any, Any]]] = {
     "thirds and whole, all bands (the strongest at home)": ("1+6", "full"),
 }
 #: What a model can be measured by on its test patients.
-METRICS: Final = (
-    "AUC",
-    "accuracy",
-    "sensitivity at rule_out",
-    "specificity at rule_out",
-    "NPV of rule_out",
-    "PPV of rule_in",
-    "specificity_at_95",
-    "brier",
-    "calibration_error",
-)
+METRICS: Final = ("AUC", "accuracy", "sensitivity at rule_out", "specificity at rule_out", "NPV of rule_out",
+                  "PPV of rule_in", "specificity_at_95", "brier", "calibration_error")  # fmt: skip
 _AT_THRESHOLD: Final = ("sensitivity", "specificity", "NPV", "net benefit")
 _FOUND: Final = "trained"
 

@@ -110,7 +110,7 @@ def _show(
     ]
     if rows:
         shown.table(rows)
-        _choose(records, rows, model, figures["normal"])
+        _look(records, rows, model, figures["normal"])
     with st.expander("What to know, and the scores of all images"):
         for sentence in (*(one["message"] for one in figures["thresholds"].values()), *summary.notes):
             shown.text(sentence)
@@ -118,21 +118,13 @@ def _show(
 
 
 @st.fragment
-def _choose(
-    records: Sequence[Mapping[str, Any]],
-    rows: Sequence[Mapping[str, Any]],
-    model: Any,
-    normal: Mapping[str, Any] | None,
+def _look(
+    records: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], model: Any, normal: Any
 ) -> None:
+    """Show one image of one's choice: drawer and score, lungs, grey levels, and where a network looks."""
     names = [f"{number}. {shown.plain(row['file'])}" for number, row in enumerate(rows, start=1)]
     chosen = st.selectbox("Look at", range(len(names)), format_func=names.__getitem__)
-    _look(records[chosen], rows[chosen], model, normal)
-
-
-def _look(
-    record: Mapping[str, Any], row: Mapping[str, Any], model: Any, normal: Mapping[str, Any] | None
-) -> None:
-    """Show one image: drawer and score, lungs, grey levels, and where a network looks."""
+    record, row = records[chosen], rows[chosen]
     score = "no score" if row["score"] is None else f"score {row['score']:.4f}"
     st.subheader(f"{row['drawer']}, {score}".replace("_", r"\_"))
     shown.text(row["file"])

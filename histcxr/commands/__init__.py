@@ -19,7 +19,7 @@ from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, did_you
 # command -> (module of histcxr.commands, its function, one line for the list of commands)
 COMMANDS = {
     "demo": ("demo", "command", "Show the whole chain on made-up radiographs."),
-    "app": ("app", "command", "Open the app in a browser: triage, train, explore, audit."),
+    "app": ("explore", "app", "Open the app in a browser: triage, train, explore, audit."),
     "explore": ("explore", "explore", "Look at data: a page with classes, histograms, examples, repeats."),
     "extract": ("explore", "extract", "Reduce a folder of radiographs to lung histograms."),
     "train": ("train", "command", "Train, tune and certify classifiers; save the best."),

@@ -122,6 +122,7 @@ def unit_square(ax: Any) -> None:
 
 
 def short(text: str, most: int = 34) -> str:
-    """Cut a name that would not fit, and take dollar signs for what they are."""
+    """Cut a name that would not fit, take dollar signs for what they are, and show that there is what has no sign."""
+    text = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
     cut = text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 + 3 :]}"
     return cut.replace("$", r"\$")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 HOSTILE = (
@@ -22,6 +23,20 @@ HOSTILE = (
 @pytest.fixture(scope="session")
 def hostile():
     return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def hostile_list(phantoms, tmp_path_factory):
+    """A list of twelve radiographs whose labels and sources are hostile."""
+    study = phantoms.study(n_patients=20, repeats=0)
+    table = pd.read_csv(study / "manifest.csv", dtype=str, keep_default_na=False).head(12)
+    for name in ("image", "mask"):
+        table[name] = [str(study / one) for one in table[name]]
+    table["label"] = [HOSTILE[row % 2] for row in range(len(table))]
+    table["source"] = [HOSTILE[2 + row % 4] for row in range(len(table))]
+    path = tmp_path_factory.mktemp("list") / "list.csv"
+    table.drop(columns="split").to_csv(path, index=False)
+    return path
 
 
 class Running:

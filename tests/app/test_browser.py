@@ -17,7 +17,13 @@ playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: p
 
 @pytest.fixture(scope="module")
 def app(start):
-    return start("--max-upload", "1")
+    one = start("--max-upload", "1")
+    yield one
+    code, said = one.end()
+    assert code == 130
+    assert "Traceback" not in said
+    assert list(one.temporary.glob("histcxr-*")) == []  # with all that was dropped
+    assert list(one.home.rglob("*")) == []
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +103,13 @@ def test_train_and_move_the_threshold(app, page, phantoms):
     fill(page, "Labelled radiographs", str(study))
     page.get_by_label("Classifiers").click()
     page.keyboard.press("Backspace")
-    page.keyboard.type("random-forest")
+    page.keyboard.type("svm")
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Train", exact=True).click()
     matrix = page.get_by_role("img", name="normal called normal")
     matrix.wait_for()
-    page.get_by_role("heading", name="random-forest").wait_for()
+    page.get_by_role("heading", name="svm").wait_for()
     seen = [matrix.get_attribute("alt")]
     slider = page.get_by_role("slider")
     for key in ("Home", "End"):
@@ -124,8 +130,22 @@ def assert_plain(page):
     """Nothing on the page was made by Markdown, HTML or a shortcode."""
     for marked in ("strong", "em", "code", ".katex", "a[href]:not([href^='#'])", "img[src=x]"):
         assert page.get_by_test_id("stMain").locator(marked).count() == 0, marked
+    broken = "[...document.querySelectorAll('img')].filter(one => one.complete && !one.naturalWidth).length"
+    assert page.evaluate(broken) == 0
     assert "home" not in page.get_by_test_id("stIconMaterial").all_inner_texts()
     assert "\N{SMILING FACE WITH OPEN MOUTH AND SMILING EYES}" not in page.inner_text("body")
+
+
+def test_hostile_labels_and_sources_are_cells(app, page, hostile, hostile_list):
+    page.goto(app.url + "explore")
+    fill(page, "Radiographs", str(hostile_list))
+    page.get_by_role("button", name="Explore", exact=True).click()
+    page.get_by_text("Examples, and").wait_for()
+    page.get_by_test_id("stText").filter(has_text=hostile[0]).last.wait_for()
+    cells = page.get_by_test_id("stDataFrame").first.locator("td")
+    cells.first.wait_for(state="attached")
+    assert {hostile[0], hostile[1]} <= {one.strip() for one in cells.all_text_contents()}
+    assert_plain(page)
 
 
 def test_hostile_names_are_names(app, page, phantom, hostile, tmp_path):

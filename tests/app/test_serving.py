@@ -1,11 +1,14 @@
 """The app's command: where it listens, what it leaves behind, how it ends."""
 
+import os
 import signal
 import socket
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -41,6 +44,30 @@ def test_a_taken_port_is_refused_at_once():
         result = CliRunner().invoke(main, ["app", "--port", str(port)])
     assert result.exit_code == 2
     assert f"port must be free on 127.0.0.1, got {port}" in result.output
+
+
+def test_what_pages_write_is_kept_where_it_was_asked_for_alone(tmp_path, monkeypatch):
+    places = []
+
+    def server(settings):
+        assert settings["server.maxUploadSize"] == 7
+        places.append(Path(os.environ["HISTCXR_APP_FOLDER"]))
+        places[-1].mkdir(exist_ok=True)
+        (places[-1] / "worklist.csv").write_text("")
+        return SimpleNamespace(run=lambda sockets: None)
+
+    for name in ("HISTCXR_APP_FOLDER", "HISTCXR_APP_MODEL", "MPLCONFIGDIR", "KERAS_HOME"):
+        monkeypatch.setenv(name, "")  # and be put back
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    monkeypatch.setattr("histcxr.app.serving._server", server)
+    for options in ([], ["--keep", str(tmp_path / "kept")]):
+        result = CliRunner().invoke(main, ["app", "--port", "0", "--max-upload", "7", *options])
+        assert result.exit_code == 130, result.output
+    signal.signal(signal.SIGTERM, before[0])
+    signal.signal(signal.SIGHUP, before[1])
+    assert not places[0].exists()
+    assert places[1] == tmp_path / "kept"
+    assert (places[1] / "worklist.csv").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

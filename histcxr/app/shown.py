@@ -45,7 +45,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> None:
         {plain(name): plain(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
         for row in rows
     ]
-    st.dataframe(pd.DataFrame(seen), hide_index=True, width="stretch")
+    whole = {"score": st.column_config.NumberColumn(format="plain")}  # rounded, it might cross a threshold
+    st.dataframe(pd.DataFrame(seen), hide_index=True, width="stretch", column_config=whole)
 
 
 def figure(display: Display, alt: str, size: tuple[float, float] = (4.4, 3.2)) -> None:

@@ -125,7 +125,7 @@ def _look(
     names = [f"{number}. {shown.plain(row['file'])}" for number, row in enumerate(rows, start=1)]
     chosen = st.selectbox("Look at", range(len(names)), format_func=names.__getitem__)
     record, row = records[chosen], rows[chosen]
-    score = "no score" if row["score"] is None else f"score {row['score']:.4f}"
+    score = "no score" if row["score"] is None else f"score {row['score']!r}"
     st.subheader(f"{row['drawer']}, {score}".replace("_", r"\_"))
     shown.text(row["file"])
     if row["reason"]:

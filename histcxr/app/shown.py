@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,23 +19,16 @@ import streamlit as st
 
 from histcxr.app.serving import FOLDER
 from histcxr.exceptions import HistcxrError
+from histcxr.files.cells import shown as plain
 from histcxr.reports.drawing import BLUE, Display
 from histcxr.reports.page import svg
-from histcxr.worklist.rows import printable
 
-# Controls of terminals, and signs that turn the direction of reading and so show another name than there is.
-_UNSEEN: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _DRAWING: Final = threading.Lock()  # matplotlib's style is that of the process
-
-
-def plain(content: object) -> str:
-    """Return a text whose every character is seen, or a sign in its place."""
-    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", printable(str(content)))
 
 
 def text(content: object) -> None:
     """Show a text from elsewhere as it is."""
-    st.text(plain(content))
+    st.text(plain(str(content)))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> None:

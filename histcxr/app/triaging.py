@@ -16,6 +16,7 @@ from histcxr.app.serving import MODEL
 from histcxr.data.discovery import DICOM_INDEX, MANIFEST_NAME, find_inputs
 from histcxr.exceptions import HistcxrError, InputError
 from histcxr.features.histograms import masked_histogram
+from histcxr.files.cells import shown as plain
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reports.displays import GradCamDisplay, LevelsDisplay, LungsDisplay, ScoreDisplay
 from histcxr.reports.pages.evaluation import look_at
@@ -53,7 +54,7 @@ def saved(uploads: Sequence[Any], folder: Path) -> Path:
     """Write uploads into a folder under names that lead nowhere else and that a triage takes for images."""
     folder.mkdir()
     for number, one in enumerate(uploads, start=1):
-        name = shown.plain(one.name).replace("\\", "/").rsplit("/", 1)[-1].strip()
+        name = plain(one.name.replace("\\", "/").rsplit("/", 1)[-1].strip())
         stem, suffix = os.path.splitext(name)
         name = stem[: _LONGEST - len(suffix[:20])] + suffix[:20]
         while len(os.fsencode(name)) > _LONGEST:  # letters of several bytes
@@ -122,7 +123,7 @@ def _look(
     records: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], model: Any, normal: Any
 ) -> None:
     """Show one image of one's choice: drawer and score, lungs, grey levels, and where a network looks."""
-    names = [f"{number}. {shown.plain(row['file'])}" for number, row in enumerate(rows, start=1)]
+    names = [f"{number}. {plain(row['file'])}" for number, row in enumerate(rows, start=1)]
     chosen = st.selectbox("Look at", range(len(names)), format_func=names.__getitem__)
     record, row = records[chosen], rows[chosen]
     score = "no score" if row["score"] is None else f"score {row['score']!r}"

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@options.anonymous_option
 @options.data_argument()
-@options.output_option("A folder for the page, its figures and pictures.  [default: explore]", "folder")
+@options.output_option(
+    "A folder for the page, its figures and pictures.", "folder", default="explore", earlier="index.html"
+)
 @click.option(
     "--examples",
     type=click.IntRange(min=0),
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="Images to show of each class.",
 )
-@options.overwrite_option("Write into a folder that holds an earlier exploration.")
 @options.lungs_option("either", "given", "found")
 @options.normal_option()
 @options.seed_option()
@@ -31,8 +33,7 @@ if TYPE_CHECKING:
 @options.json_option()
 def explore(
     data: str,
-    output: str | None,
-    overwrite: bool,
+    output: str,
     jobs: int,
     json_file: str | None,
     **how: Any,
@@ -48,32 +49,27 @@ def explore(
     """
     from pathlib import Path
 
-    from histcxr.exceptions import InputError
     from histcxr.files.decoding import muted_decoders
     from histcxr.reports.page import require_page
     from histcxr.study.explore import PAGE
     from histcxr.study.explore import explore as look
 
-    folder = Path(output or "explore")
     require_page()  # before the work, not after it
-    if (folder / PAGE).exists() and not overwrite:
-        raise InputError(
-            f"{folder} holds an exploration already; give another folder with -o, or --overwrite"
-        )
     with muted_decoders():
         found = look(data, n_jobs=jobs, progress=options.show_progress(), **how)
     figures = found.to_dict()
-    found.write(folder)
+    found.write(output)
     options.say(
         f"{figures['images']} images in {len(figures['classes'])} classes, {figures['usable']} usable"
     )
     for note in figures["notes"]:
         options.say(f"- {note}")
-    options.say(f"Look at {folder / PAGE}")
+    options.say(f"Look at {Path(output) / PAGE}")
     options.write_json(json_file, figures)
 
 
 @click.command()
+@options.anonymous_option
 @options.manifest_options(labels=False)
 @options.output_option("The table to write: .parquet, .csv or .npz by its name.", "file", required=True)
 @options.zones_option()

@@ -9,9 +9,12 @@ from histcxr.commands import options
 
 @click.command()
 @options.data_argument()
-@options.output_option("A new folder for masks, table and sheet.", "folder", required=True)
+@options.output_option(
+    "A new folder for masks, table and sheet.", "folder", required=True, resumes="segmentation.json"
+)
 @options.segmenter_option()
-@options.overwrite_option("Start anew in a folder that exists.")
+@options.anonymous_option
+@options.overwrite_option("Start anew in the folder of an earlier run.")
 @options.jobs_option()
 @options.json_option()
 def segment(
@@ -34,6 +37,7 @@ def segment(
     from histcxr.files.decoding import muted_decoders
     from histcxr.lungs.folder import segment_folder
     from histcxr.lungs.segmenter import load_segmenter
+    from histcxr.reports.text import skipped_lines
 
     with (
         muted_decoders(),
@@ -50,6 +54,8 @@ def segment(
     options.say(f"{summary.segmented} of {summary.total} radiographs segmented in {summary.output}")
     for code, count in sorted(summary.reasons.items()):
         options.say(f"  {count} without lungs: {code}")
+    for line in skipped_lines(summary.skipped):
+        options.say(f"  {line}")
     if summary.resumed:
         options.say(f"  {summary.resumed} masks were already there from an earlier run")
     options.write_json(json_file, summary.to_dict())

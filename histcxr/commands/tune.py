@@ -15,6 +15,8 @@ from histcxr.commands import options
     "Folder for trials.csv, best.json and trials.png. A network's search found there is gone on with.",
     "folder",
     required=True,
+    earlier="trials.csv",
+    resumes="search",
 )
 @click.option(
     "--classifier",
@@ -124,4 +126,4 @@ def command(
     options.say("\nWrote " + ", ".join(str(path) for path in paths))
     more = {"seconds": result.seconds, "not_tried": result.not_tried}
     trials = json_ready(options.table_rows(result.trials))
-    options.write_json(json_file, {**describe_search(result), **more, "trials": trials})
+    options.write_json(json_file, {**describe_search(result), **more, "output": output, "trials": trials})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from histcxr.exceptions import InputError, MissingDependencyError
+from histcxr.files.cells import shown
 from histcxr.files.writing import replacing
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def unit_square(ax: Any) -> None:
 
 
 def short(text: str, most: int = 34) -> str:
-    """Cut a name that would not fit, take dollar signs for what they are, and show that there is what has no sign."""
-    text = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    """Cut a name that would not fit, and take dollar signs and control characters for what they are."""
+    text = shown(text)
     cut = text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 + 3 :]}"
     return cut.replace("$", r"\$")

@@ -285,16 +285,19 @@ def triage_report(summary: Mapping[str, Any]) -> str:
     if summary["unjudged"]:
         lines.append(f"Could not be judged, so in review: {summary['unjudged']}")
         lines += [f"  {count:>5}  {code}" for code, count in summary["reasons"].items()]
-    lines += [
-        f"Skipped: {count} {ext}"
-        if " " in ext
-        else f"Skipped: {count} {ext or 'other'} files, which are not images"
-        for ext, count in summary["skipped"].items()
-    ]
+    lines += skipped_lines(summary["skipped"])
     if summary["resumed"]:
         lines.append(f"{summary['resumed']} rows were already there from an earlier run")
     lines += [str(note) for note in summary.get("notes", ())]
     return _closed([*lines, f"Audit trail: {summary['audit']}"])
+
+
+def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
+    """Say how many files were passed over, by extension or by what they are."""
+    other = "{} files, which are not images"
+    return [
+        f"Skipped: {n} {ext if ' ' in ext else other.format(ext or 'other')}" for ext, n in skipped.items()
+    ]
 
 
 def classes_report(figures: Mapping[str, Any]) -> str:

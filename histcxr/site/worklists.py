@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from histcxr.decision.thresholds import DRAWERS, RULE_OUT
 from histcxr.exceptions import InputError, Reason
+from histcxr.files.cells import printable
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX
 from histcxr.worklist.reading import FinishedTriage
-from histcxr.worklist.rows import printable
 from histcxr.worklist.whole import unpack_site
 
 __all__ = ["Batch", "Day", "Worklists"]

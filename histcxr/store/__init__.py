@@ -16,7 +16,15 @@ folder, :mod:`~histcxr.store.weights` turns an estimator into bytes and back, an
 checks what the bytes contain.
 """
 
-from histcxr.store.folder import BOXED, check_place, load_model, model_hash, save_model
+from histcxr.store.folder import (
+    BOXED,
+    check_place,
+    load_model,
+    model_hash,
+    pack_model,
+    save_model,
+    unpack_model,
+)
 from histcxr.store.judges import Judge, SavedModel
 from histcxr.store.model import Model, ReferenceModel, installed_versions
 
@@ -30,5 +38,7 @@ __all__ = [
     "installed_versions",
     "load_model",
     "model_hash",
+    "pack_model",
     "save_model",
+    "unpack_model",
 ]

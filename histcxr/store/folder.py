@@ -70,9 +70,9 @@ def save_model(model: Judge, path: str | os.PathLike[str], *, overwrite: bool = 
     safely. OutputError: the folder cannot be written.
     """
     target = check_place(path, overwrite)
-    files = _pack(model)
+    files = pack_model(model)
     try:
-        _unpack(files)
+        unpack_model(files)
     except HistcxrError as error:
         raise ModelError(
             f"{model.name}: the model was not saved, for it could not be loaded ({error})"
@@ -102,7 +102,7 @@ def load_model(path: str | os.PathLike[str] = BOXED) -> Model | ReferenceModel:
         return _boxed()
     folder = Path(path)
     try:
-        return _unpack(_read_folder(folder))
+        return unpack_model(_read_folder(folder))
     except ModelError as error:
         raise type(error)(f"{folder}: {error}") from error
 
@@ -115,7 +115,7 @@ def _boxed() -> Model | ReferenceModel:
 
 def model_hash(model: Judge) -> str:
     """Return the model's hash: that of its folder if it was loaded, else the one that saving would give."""
-    return model.hash or hashlib.sha256(_pack(model)[MANIFEST_FILE]).hexdigest()
+    return model.hash or hashlib.sha256(pack_model(model)[MANIFEST_FILE]).hexdigest()
 
 
 def check_place(path: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -140,7 +140,7 @@ def check_place(path: str | os.PathLike[str], overwrite: bool) -> Path:
     return target
 
 
-def _pack(model: Judge) -> dict[str, bytes]:
+def pack_model(model: Judge) -> dict[str, bytes]:
     """Turn a model into the content of its folder, file name to bytes."""
     if not isinstance(model, Model | ReferenceModel):
         raise InputError(f"model must be a Model or a ReferenceModel, got {type(model).__name__}")
@@ -168,7 +168,7 @@ def _pack(model: Judge) -> dict[str, bytes]:
     return {**files, MANIFEST_FILE: manifest, DIGEST_FILE: _digest_line(manifest)}
 
 
-def _unpack(files: dict[str, bytes]) -> Model | ReferenceModel:
+def unpack_model(files: dict[str, bytes]) -> Model | ReferenceModel:
     """Rebuild a model from the content of its folder, whose hashes are right."""
     raw = files[MANIFEST_FILE]
     weights = {name: content for name, content in files.items() if _WEIGHT_NAME.fullmatch(name)}

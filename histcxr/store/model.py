@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr import __version__
+from histcxr.data.radiograph import WORKING_SIDE
 from histcxr.decision.groups import GroupCertificates
 from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.decision.site import SiteReference
@@ -221,6 +222,8 @@ class Model(_Common):
             )
         return probabilities[:, 1]
 
+    side: ClassVar[int] = WORKING_SIDE
+
     def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.int64]:
         """Count one image's lungs, int64 (rows, 256); see :func:`~histcxr.features.measuring.count_lungs`."""
         return count_lungs(pixels, lungs, name, recipe=self.recipe)
@@ -309,6 +312,11 @@ class ReferenceModel(_Common):
     def score(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the probability of being sick, whatever the disease; higher is sicker."""
         return sick_score(self.probabilities(pixels))
+
+    @property
+    def side(self) -> int:
+        """The longer side of the working image: the network's own, or that of the histograms where it is smaller."""
+        return self.inputs.side
 
     def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.uint8]:
         """Read of one image what the network sees, (size, size); see :func:`~histcxr.reference.images.lung_square`.

@@ -16,6 +16,7 @@ from histcxr.data.manifest import read_manifest
 from histcxr.data.splits import undersample
 from histcxr.decision.intervals import patient_bootstrap
 from histcxr.exceptions import InputError
+from histcxr.files.cells import write_table
 from histcxr.files.writing import write_error, write_image
 from histcxr.reference.backbones import last_convolution
 from histcxr.reference.gradcam import even_share, grad_cam, overlay, save_grid, share_inside
@@ -72,7 +73,7 @@ class Explanation:
                 stem = Path(self.table["image"].iloc[row]).stem
                 write_image(place / "overlays" / f"{row:04d}-{stem}.png", overlay(pixels, cam)[..., ::-1])
             save_grid(place / "grid.png", list(self.pixels), list(self.maps), labels)
-            self.table.to_csv(place / "shares.csv", index=False)
+            write_table(self.table, place / "shares.csv")
             if maps:
                 np.save(place / "maps.npy", self.maps, allow_pickle=False)
         except OSError as error:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from histcxr.exceptions import InputError
+from histcxr.files.cells import printable, unguarded
 from histcxr.worklist.audit_trail import FORMAT, FORMAT_VERSION, Offsets, key_of
-from histcxr.worklist.rows import DIGITS, SUFFIXES, printable, unguarded
+from histcxr.worklist.rows import DIGITS, SUFFIXES
 
 _Outcome = tuple[str, str, str]  # file, decision, reason code: what a row and its line share
 _NAMES = ("file", "decision", "score", "reason_code")

@@ -224,7 +224,7 @@ def test_two_explanations_do_not_mix(home, tmp_path):
     (tmp_path / "mine.txt").write_text("kept")
     again = histcxr(*call)
     assert again.exit_code == 2
-    assert "holds an explanation already" in again.output
+    assert "holds an earlier result" in again.output
     assert histcxr(*call, "--overwrite").exit_code == 0
     assert not (tmp_path / "maps.npy").exists()
     assert (tmp_path / "mine.txt").read_text() == "kept"

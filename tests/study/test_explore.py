@@ -134,7 +134,7 @@ def test_the_command_writes_a_page_once(study, tmp_path):
     )
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 2
-    assert "holds an exploration already" in again.output
+    assert "holds an earlier result" in again.output
 
 
 def test_a_bare_table_will_do_and_an_unnamed_source_is_called_so(study):

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason
+from histcxr.files.cells import unguarded
 from histcxr.store import model_hash
 from histcxr.worklist.engine import triage
-from histcxr.worklist.rows import unguarded
 from histcxr.worklist.study_reports import (
     CHANGED,
     COPY,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from histcxr import __version__
 from histcxr.data.masks import read_mask
-from histcxr.data.radiograph import read_radiograph
+from histcxr.data.radiograph import WORKING_SIDE, read_radiograph
 from histcxr.decision.groups import GroupCertificates
 from histcxr.exceptions import UnjudgeableError
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
@@ -189,7 +189,7 @@ def look_at(
     none.
     """
     try:
-        pixels = read_radiograph(path).pixels
+        pixels = read_radiograph(path, side=WORKING_SIDE).pixels
     except UnjudgeableError:
         return None
     lungs = None

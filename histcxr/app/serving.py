@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
+from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError, how_to_install
 from histcxr.reports.page import require_page
 
 HOST: Final = "127.0.0.1"
@@ -120,7 +120,7 @@ def _server(settings: dict[str, Any]) -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             f"Streamlit is needed for the app and cannot be imported ({error}); install it with: "
-            "pip install 'histcxr[app]'",
+            f"{how_to_install('app')}",
             name=error.name,
         ) from error
     load_config_options(settings)

@@ -8,6 +8,7 @@ import click
 
 from histcxr.commands import options
 from histcxr.commands.shell.places import OutputPath
+from histcxr.exceptions import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,8 @@ def explore(
     figures = found.to_dict()
     found.write(output)
     options.say(
-        f"{figures['images']} images in {len(figures['classes'])} classes, {figures['usable']} usable"
+        f"{counted(figures['images'], 'image')} in {counted(len(figures['classes']), 'class', 'classes')}, "
+        f"{figures['usable']} usable"
     )
     for note in figures["notes"]:
         options.say(f"- {note}")
@@ -96,7 +98,7 @@ def extract(data: pd.DataFrame, output: str, jobs: int, json_file: str | None, *
     usable = int(features.usable.sum())
     unusable = features.table.loc[~features.usable, "reason"].value_counts()
     reasons = {str(code): int(count) for code, count in unusable.items()}
-    options.say(f"{usable} of {len(features)} radiographs reduced to histograms in {output}")
+    options.say(f"{usable} of {counted(len(features), 'radiograph')} reduced to histograms in {output}")
     for code, count in reasons.items():
         options.say(f"  {count} not usable: {code}")
     options.write_json(
@@ -133,7 +135,7 @@ def app(model: str | None, port: int, max_upload: int, keep: str | None) -> None
     """Open the app in a browser: triage, train, explore and audit by looking.
 
     Prints an address that nobody can guess; open it in a browser on this machine. It reads the folders that you may
-    read, so keep the address for yourself. Needs pip install 'histcxr[app]'.
+    read, so keep the address for yourself. Needs pip install '.[app]'.
 
     \b
     Example:     histcxr app

@@ -63,6 +63,11 @@ class _ModelPath(click.Path):
         return value if value == "boxed" else super().convert(value, param, ctx)
 
 
+def network_option() -> Any:
+    """A saved network; the model in the box is none."""
+    return click.option("-m", "--model", type=_ModelPath(exists=True), required=True, help="A saved network.")
+
+
 def model_option(*, two: bool = False) -> Any:
     """A saved model of either kind, by default the one in the box; or two to compare."""
     return click.option(
@@ -81,11 +86,11 @@ def overwrite_option(help_text: str = "Replace a model that is already there.") 
     return places.overwrite_option(help_text)
 
 
-def read_model(path: str | None) -> SavedModel:
-    """Load the model of either kind that was named, or the one in the box."""
-    from histcxr.store import load_model
+def read_model(path: str | None, signed_by: str | None = None) -> SavedModel:
+    """Load the model of either kind that was named, or the one in the box; signed by a key, where one is given."""
+    from histcxr.store import BOXED, load_model
 
-    return load_model() if path is None else load_model(path)
+    return load_model(path or BOXED, signed_by=signed_by)
 
 
 def write_model(model: SavedModel, path: str, *, overwrite: bool, **resolved: Any) -> Path:
@@ -221,7 +226,7 @@ def lungs_option(*choices: str, default: str | None = None) -> Any:
     usual = "" if default else "  [default: given where DATA has any, else found]"
     return click.option(
         "--lungs",
-        type=click.Choice(choices),
+        type=click.Choice([one for one in ("given", "found", "either") if one in choices]),
         default=default,
         show_default=default is not None,
         help="Whose lung masks: DATA's (given), the network's for every image (found)"

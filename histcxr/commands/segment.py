@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from histcxr.commands import options
+from histcxr.exceptions import counted
 
 
 @click.command()
@@ -51,13 +52,17 @@ def segment(
             overwrite=overwrite,
             progress=show,
         )
-    options.say(f"{summary.segmented} of {summary.total} radiographs segmented in {summary.output}")
+    options.say(
+        f"{summary.segmented} of {counted(summary.total, 'radiograph')} segmented in {summary.output}"
+    )
     for code, count in sorted(summary.reasons.items()):
         options.say(f"  {count} without lungs: {code}")
     for line in skipped_lines(summary.skipped):
         options.say(f"  {line}")
     if summary.resumed:
-        options.say(f"  {summary.resumed} masks were already there from an earlier run")
+        options.say(
+            f"  {counted(summary.resumed, 'mask was', 'masks were')} already there from an earlier run"
+        )
     options.write_json(json_file, summary.to_dict())
     click.get_current_context().exit(summary.exit_code)
 
@@ -111,7 +116,7 @@ def segment_train(
     for group, figures in about.get("test", {}).items():
         options.say(
             f"{group}: Dice coefficient {figures['dice']:.4f} (5th percentile {figures['dice_5th']:.4f}) over "
-            f"{figures['images']} test radiographs, {figures['refused']} of them refused"
+            f"{counted(figures['images'], 'test radiograph')}, {figures['refused']} of them refused"
         )
     options.say(f"Saved to {output} ({len(model) / 1e6:.2f} MB)")
     options.write_json(json_file, about)

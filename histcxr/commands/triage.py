@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from histcxr.commands import options
+from histcxr.exceptions import counted
 
 if TYPE_CHECKING:
     from histcxr.worklist.summary import TriageSummary
@@ -64,6 +65,12 @@ def default_worklist(data: str) -> str:
     metavar="tcp://HOST:8786",
     help="Judge on the workers of a Dask cluster, which see the same files, instead of on this machine.",
 )
+@click.option(
+    "--require-signature",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="PUBLIC.pem",
+    help="Use the model only if the owner of this public key signed it (histcxr models sign).",
+)
 @options.anonymous_option
 @options.report_option(
     "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
@@ -85,6 +92,7 @@ def triage(
     uids: bool,
     trust_site: bool,
     scheduler: str | None,
+    require_signature: str | None,
     report: str | None,
     profile: bool,
     overwrite: bool,
@@ -128,7 +136,7 @@ def triage(
         cluster as client,
         stages() as seconds,
     ):
-        loaded = options.read_model(model)
+        loaded = options.read_model(model, require_signature)
         result = sort_folder(
             data,
             loaded,
@@ -196,7 +204,7 @@ def report(ctx: click.Context, worklist: str, output: str, audit: str | None, js
 
     WORKLIST and its audit trail must be as `histcxr triage` left them, and the images where it found them. OUTPUT gets
     SR000001.dcm and so on, and reports.csv: for each row of WORKLIST its report, or why it is in none (a PNG belongs
-    to no study). Needs pip install 'histcxr[report-dicom]'.
+    to no study). Needs the extra report-dicom.
 
     \b
     Example:     histcxr report worklist.csv -o reports
@@ -206,7 +214,9 @@ def report(ctx: click.Context, worklist: str, output: str, audit: str | None, js
     from histcxr.worklist.study_reports import TABLE, write_study_reports
 
     result = write_study_reports(worklist, output, audit=audit)
-    options.say(f"{result.reports} reports about {result.images} of {result.total} files in {output}")
+    options.say(
+        f"{counted(result.reports, 'report')} about {result.images} of {counted(result.total, 'file')} in {output}"
+    )
     for reason, files in result.left_out.items():
         names = ", ".join(files[:NAMED])
         more = f" and {len(files) - NAMED} more in {TABLE}" if len(files) > NAMED else ""

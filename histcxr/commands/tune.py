@@ -10,6 +10,7 @@ from histcxr.commands import options
 
 
 @click.command()
+@options.config_option()
 @options.data_argument()
 @options.output_option(
     "Folder for trials.csv, best.json and trials.png. A network's search found there is gone on with.",
@@ -73,7 +74,7 @@ def command(
 ) -> None:
     """Search for the settings of a classifier or a reference network on DATA's training patients.
 
-    What it finds is for ``--tuned FOLDER`` of ``histcxr train`` or ``histcxr reference train``. Broken off, the same
+    What it finds is for --tuned FOLDER of `histcxr train` or `histcxr reference train`. Broken off, the same
     command goes on where a network's search stopped.
 
     \b

@@ -21,7 +21,7 @@ from typing import Any, Final
 from histcxr import __version__
 from histcxr.data.discovery import InputFile
 from histcxr.decision.thresholds import REVIEW
-from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason
+from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason, how_to_install
 from histcxr.lungs.segmenter import Segmenter
 from histcxr.store import Judge, model_hash, pack_model, unpack_model
 from histcxr.worklist.judging import TASK_SIZE, Judged, Measured, Verdict, judge, measure_images, signature
@@ -30,7 +30,7 @@ try:
     from distributed import Client, KilledWorker, WorkerPlugin, get_worker
 except ImportError as missing:
     raise MissingDependencyError(
-        "a cluster needs the package distributed: pip install '.[dask]'"
+        f"a cluster needs the package distributed: {how_to_install('dask')}"
     ) from missing
 
 _AHEAD: Final = 2  # blocks in flight for each thread of the cluster: one is judged, one waits beside it

@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 from histcxr.checks import whole_number
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
-from histcxr.files.cells import printable
 from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.store import Judge, installed_versions, load_model, model_hash
-from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
+from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, label_of, row_of
 from histcxr.worklist.judging import Judged, Measured, Threads, Verdict, Workers, limits_of, signature
 from histcxr.worklist.locks import check_places
-from histcxr.worklist.rows import Row, WorklistFile, shown_score, writer_for
+from histcxr.worklist.rows import WorklistFile, writer_for
 from histcxr.worklist.summary import Order, TriageSummary
 from histcxr.worklist.whole import WholeFolder, patient_of
 
@@ -132,7 +131,7 @@ def triage(
     used = load_model(model) if isinstance(model, str | os.PathLike) else model
     finder = _finder(segment, segmenter)
     header = _header(used, finder, inputs, masks, batch_size, uids)
-    label = f"{used.name} {header['model']['hash'][:12]}"
+    label = label_of(header)
     with (
         _quiet() as heard,
         AuditTrail(trail_path, header, overwrite=overwrite) as trail,
@@ -147,10 +146,11 @@ def triage(
         places = order.by_urgency() if sort == "urgency" else order.by_input()
         limits = limits_of(used)
         with stage("write"):
-            worklist.write(make_writer, (_row(trail.read(int(place)), label, limits) for place in places))
+            worklist.write(make_writer, (row_of(trail.read(int(place)), label, limits) for place in places))
         unjudged = sum(order.reasons.values())
         counts = {"unjudged": unjudged, "resumed": run.resumed, "site": site, "trust_site": trust_site}
         trail.finish({"rows": len(order), **order.drawers, **counts})
+        head = trail.head
     seconds = time.monotonic() - started
     return TriageSummary(
         total=len(order),
@@ -165,6 +165,7 @@ def triage(
         model=label,
         output=target,
         audit=trail_path,
+        audit_head=head,
         seconds=seconds,
         images_per_second=(len(order) - run.resumed) / max(seconds, 1e-9),
         notes=(
@@ -284,6 +285,7 @@ class _Run:
             "score": verdict.score,
             "reason": "" if verdict.reason is None else verdict.reason.value,
             "detail": verdict.detail,
+            **({"limits": list(verdict.limits)} if verdict.limits else {}),
             **({"site": verdict.site} if verdict.site else {}),
             **({"uids": list(found.uids[:3])} if self._uids else {}),
             "time": now,
@@ -300,20 +302,6 @@ def _still_true(record: dict[str, Any], file: InputFile) -> bool:
     if record["patient"] != file.facts.get("patient_id", record["patient"]):
         return False  # the list names another patient now
     return bool(record["stat"] == signature(file.path) and record["mask_stat"] == mask_stat)
-
-
-def _row(record: dict[str, Any], label: str, limits: tuple[float, ...]) -> Row:
-    """One row of the worklist, from its line in the audit trail."""
-    return Row(
-        printable(record["file"]),
-        printable(record["patient"]),
-        record["decision"],
-        shown_score(record["score"], limits),
-        printable(explanation_of(record)),
-        record["reason"],
-        printable(label),
-        *record.get("uids", ()),
-    )
 
 
 @contextlib.contextmanager
@@ -347,6 +335,7 @@ def _header(
 ) -> dict[str, Any]:
     packages = installed_versions((*PACKAGES, *model.packages))
     place, digest = os.path.abspath(os.fspath(inputs)), model_hash(model)
+    groups = getattr(model, "groups", None)
     return {
         "histcxr": packages.pop("histcxr"),
         "packages": packages,
@@ -354,6 +343,8 @@ def _header(
         **model.describe_input(),
         "segmenter": None if segmenter is None else segmenter.digest,
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
+        "groups": None if groups is None else groups.to_dict(),
+        "site": 0 if model.site is None else model.site.axes.shape[1],
         "input": place,
         "masks": None if masks is None else os.path.abspath(os.fspath(masks)),
         "uids": uids,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +64,8 @@ class Measured:
 class Verdict:
     """Score and drawer of one image; a reason instead of a score where it could not be judged.
 
-    ``site`` is what the test of the folder keeps of it, "" where it keeps nothing.
+    ``site`` is what the test of the folder keeps of it, "" where it keeps nothing. ``limits`` are the thresholds of its
+    groups, None for nobody; () where the model has none.
     """
 
     decision: str
@@ -71,6 +73,7 @@ class Verdict:
     reason: Reason | None = None
     detail: str = ""
     site: str = ""
+    limits: tuple[float | None, ...] = ()
 
 
 #: What becomes of a block: one pair for each input, in order.
@@ -208,10 +211,11 @@ def judge(model: Judge, batch: Sequence[Measured]) -> list[Verdict]:
                 failed[i] = describe(error)
     strange = _unfamiliar(model, measured)
     sites = _sites(model, measured)
-    known = {name: [batch[place].facts.get(name, "") for place in places] for name in _names(batch)}
-    drawers = model.drawers(
-        scores, {name: np.array(values, object) for name, values in known.items()}
-    ).tolist()
+    known = {
+        name: np.array([batch[place].facts.get(name, "") for place in places], object)
+        for name in _names(batch)
+    }
+    drawers, limits = model.drawers(scores, known).tolist(), _limits(model, known, len(places))
     for i, (place, drawer, score) in enumerate(zip(places, drawers, scores.tolist(), strict=True)):
         if strange[i]:
             verdicts[place] = Verdict(REVIEW, None, Reason.UNLIKE_TRAINING)
@@ -220,8 +224,17 @@ def judge(model: Judge, batch: Sequence[Measured]) -> list[Verdict]:
         elif not 0 <= score <= 1:  # so is NaN
             verdicts[place] = Verdict(REVIEW, None, Reason.SCORE_INVALID, f"a score of {score!r}")
         else:
-            verdicts[place] = Verdict(drawer, score, site=sites[i])
+            verdicts[place] = Verdict(drawer, score, site=sites[i], limits=limits[i])
     return verdicts
+
+
+def _limits(model: Judge, known: Mapping[str, NDArray[Any]], n: int) -> Sequence[tuple[float | None, ...]]:
+    """By which thresholds of their groups images are judged, where the model has such."""
+    groups = getattr(model, "groups", None)
+    if groups is None:
+        return [()] * n
+    both = np.stack([thresholds.limits(known, n) for thresholds in groups], axis=1)
+    return [tuple(limit if math.isfinite(limit) else None for limit in one) for one in both.tolist()]
 
 
 def _unfamiliar(model: Judge, measured: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:

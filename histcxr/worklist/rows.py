@@ -7,6 +7,7 @@ name that is not valid UTF-8 is shown with its foreign bytes as ``\\xff`` everyw
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import json
 import os
@@ -109,13 +110,21 @@ class CsvWriter:
 
     def write(self, row: Row) -> None:
         """Add one row."""
-        free = ("patient_id", "reason", "model")
-        cells = zip(self._columns, row, strict=False)
-        line = csv_line(sentence(str(value)) if name in free else value for name, value in cells)
-        self._file.write(line.encode())
+        self._file.write(_line(row, self._columns).encode())
 
     def close(self) -> None:
         """Nothing is held back."""
+
+
+def _line(row: Row, columns: Sequence[str]) -> str:
+    free = ("patient_id", "reason", "model")
+    cells = zip(columns, row, strict=False)
+    return csv_line(sentence(str(value)) if name in free else value for name, value in cells)
+
+
+def csv_cells(row: Row) -> list[str]:
+    """Return the texts of a row's cells in a CSV file, made safe for spreadsheets."""
+    return next(csv.reader([_line(row, Row._fields)]))
 
 
 class JsonLinesWriter:

@@ -33,7 +33,7 @@ def test_without_streamlit_it_says_which_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "streamlit", None)
     result = CliRunner().invoke(main, ["app", "--port", "0"])
     assert result.exit_code == 1
-    assert "pip install 'histcxr[app]'" in result.output
+    assert "pip install '.[app]'" in result.output
 
 
 def test_a_taken_port_is_refused_at_once():

@@ -84,7 +84,7 @@ def write_recipe(model_path: Path, resolved: dict[str, Any]) -> Path | None:
         value = resolved.get(name, ctx.params.get(str(param.name)))
         if name in _NOT_RECORDED or value is None or value == () or value == {} or value is False:
             continue
-        lines.append(f"{name} = {_toml(value, isinstance(param.type, click.Path))}")
+        lines.append(f"{name} = {_toml(value, isinstance(param.type, click.Path) and value != 'boxed')}")
     write_bytes(str(path), ("\n".join(lines) + "\n").encode())
     return path
 

@@ -13,6 +13,7 @@ PACKAGE = Path(histcxr.__file__).parent
 # From the top floor down; rooms on one floor do not import each other.
 FLOORS = [
     {"commands"},
+    {"app"},
     {"site"},
     {"worklist", "study"},
     {"reports", "store"},

@@ -21,6 +21,7 @@ from histcxr.files.cells import shown
 # command -> (module of histcxr.commands, its function, one line for the list of commands)
 COMMANDS = {
     "demo": ("demo", "command", "Show the whole chain on made-up radiographs."),
+    "app": ("explore", "app", "Open the app in a browser: triage, train, explore, audit."),
     "explore": ("explore", "explore", "Look at data: a page with classes, histograms, examples, repeats."),
     "extract": ("explore", "extract", "Reduce a folder of radiographs to lung histograms."),
     "train": ("train", "command", "Train, tune and certify classifiers; save the best."),

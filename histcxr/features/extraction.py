@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
 
 from histcxr.data.fingerprints import FINGERPRINT_BYTES, fingerprint
+from histcxr.data.progress import Progress, counting
 from histcxr.exceptions import InputError, RadiographError, UnjudgeableError
 from histcxr.features.cache import CountsCache, content_key
 from histcxr.features.filters import Band
@@ -89,7 +89,7 @@ def extract_features(
     lungs: str = "given",
     segmenter: Segmenter | None = None,
     cache: _Path | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Features:
     """Count every image of a manifest; one that cannot be counted keeps its row, with the reason.
 
@@ -97,8 +97,8 @@ def extract_features(
     ``zones`` and ``bands`` are a :class:`~histcxr.features.recipe.Recipe`'s, or one is given. ``lungs`` says whose
     masks: ``"given"`` those of the manifest, ``"found"`` the segmenter's for every image, ``"either"`` the segmenter's
     where the manifest has none; the default segmenter comes with histcxr. ``n_jobs`` counts threads, -1 for one a
-    core. The folder ``cache`` keeps counts, so a killed run goes on where it was; ``progress`` shows a bar on standard
-    error.
+    core. The folder ``cache`` keeps counts, so a killed run goes on where it was; ``progress``:
+    :data:`~histcxr.data.progress.Progress`.
 
     InputError: no such columns, unknown zones or lungs, or a cache that cannot be used.
     """
@@ -115,7 +115,7 @@ def extract_features(
     work = _Work(images, masks, recipe, segmenter)
     rows: Sequence[int] = range(n)
     with (
-        tqdm(total=n, unit="image", desc="extracting", disable=not progress) as bar,
+        counting(n, progress, "extracting") as count,
         contextlib.nullcontext() if cache is None else CountsCache(cache, recipe) as kept,
     ):
         while rows:
@@ -125,10 +125,10 @@ def extract_features(
                 if kept is not None:
                     kept.add(done.keys, done.counts, done.fingerprints)
                 found += done.known
-                bar.update(len(done.rows) - len(done.known))
+                count(len(done.rows) - len(done.known))
             # What the cache lost in the meantime is counted in a second round.
             rows = () if kept is None else kept.fill(counts, fingerprints, found)
-            bar.update(len(found) - len(rows))
+            count(len(found) - len(rows))
     return Features(counts, manifest.assign(reason=reasons, detail=details), recipe, fingerprints)
 
 

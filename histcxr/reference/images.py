@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from histcxr.checks import whole_number
 from histcxr.data.fingerprints import FINGERPRINT_BYTES, fingerprint
+from histcxr.data.progress import Progress, counting
 from histcxr.data.radiograph import WORKING_SIDE, check_lungs, read_radiograph
 from histcxr.exceptions import HistcxrWarning, InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.extraction import LUNGS
@@ -169,7 +170,7 @@ def read_images(
     *,
     lungs: str = "given",
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> ReferenceImages:
     """Read and prepare every image of a manifest; one that cannot be used keeps its row, with the reason.
 
@@ -203,11 +204,11 @@ def read_images(
     done = Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator")(
         delayed(read)(row) for row in range(n)
     )
-    if progress:
-        from tqdm import tqdm
-
-        done = tqdm(done, total=n, unit="image", desc="reading")
-    failed = list(done)
+    failed = []
+    with counting(n, progress) as count:
+        for one in done:
+            failed.append(one)
+            count(1)
     found = [("", "") if error is None else (error.reason.value, error.detail) for error in failed]
     table = manifest.assign(reason=[reason for reason, _ in found], detail=[detail for _, detail in found])
     return ReferenceImages(pixels, table, settings, fingerprints)

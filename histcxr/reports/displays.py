@@ -33,6 +33,7 @@ from histcxr.reports.image_displays import (
     DistributionDisplay,
     GradCamDisplay,
     HistogramDisplay,
+    LevelsDisplay,
     LungsDisplay,
 )
 
@@ -45,7 +46,9 @@ __all__ = [
     "GradCamDisplay",
     "GroupsDisplay",
     "HistogramDisplay",
+    "HistoryDisplay",
     "ImportanceDisplay",
+    "LevelsDisplay",
     "LungsDisplay",
     "PredictiveValueDisplay",
     "RocDisplay",
@@ -273,6 +276,30 @@ class GroupsDisplay(Display):
         ax.set_ylim(-0.6, len(self.rows) - 0.4)
         label_axes(ax, f"{self.label}, 95 % interval", "")
         legend_above(ax)
+
+
+@dataclass
+class HistoryDisplay(Display):
+    """One figure of a training by epoch, ``"loss"`` or ``"accuracy"``: ``history`` maps names to values by epoch.
+
+    ``best`` is the epoch, from 1, that was kept of those that had patients held out.
+    """
+
+    history: Mapping[str, Sequence[float | None]]
+    name: str
+    best: int | None = None
+
+    def draw(self, ax: Any) -> None:
+        """Draw into ``ax``."""
+        for key, colour, label in ((self.name, BLUE, "training"), (f"val_{self.name}", RED, "held out")):
+            values = [np.nan if value is None else value for value in self.history.get(key, ())]
+            if values:
+                ax.plot(np.arange(1, len(values) + 1), values, "o-", ms=3, color=colour, label=label)
+        if self.best is not None and f"val_{self.name}" in self.history:
+            ax.axvline(self.best, color=GREY, ls=":", lw=1, label="kept")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        label_axes(ax, "epoch", self.name)
+        legend_above(ax, 3)
 
 
 @dataclass

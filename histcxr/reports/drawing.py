@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from histcxr.exceptions import InputError, MissingDependencyError, how_to_install
+from histcxr.files.cells import shown
 from histcxr.files.writing import leave_no_trace, replacing
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def unit_square(ax: Any) -> None:
 
 
 def short(text: str, most: int = 34) -> str:
-    """Cut a name that would not fit, and take dollar signs for what they are."""
+    """Cut a name that would not fit, and take dollar signs and control characters for what they are."""
+    text = shown(text)
     cut = text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 + 3 :]}"
     return cut.replace("$", r"\$")

@@ -9,8 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.features.histograms import zone_labels
-from histcxr.reports.drawing import ORANGE, Display, class_style, label_axes, legend_above, short
+from histcxr.features.histograms import BINS, zone_labels
+from histcxr.reports.drawing import (
+    BLUE,
+    GREY,
+    ORANGE,
+    RED,
+    Display,
+    class_style,
+    label_axes,
+    legend_above,
+    short,
+)
 
 
 @dataclass
@@ -109,6 +119,51 @@ def histogram_band(counts: NDArray[np.integer], bins: int = 64) -> dict[str, lis
     low, high = np.quantile(density, [0.25, 0.75], axis=0)
     rows = {"mean": density.mean(axis=0), "low": low, "high": high}
     return {name: [round(float(value), 5) for value in row] for name, row in rows.items()}
+
+
+def grey_levels(
+    counts: NDArray[np.integer], bins: int = 64
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return of one histogram, int (256,), the shares of its pixels in wide bins, (bins,), and below each edge."""
+    wide = counts.reshape(bins, -1).sum(axis=1) / max(1, counts.sum())
+    return wide, np.concatenate([[0.0], np.cumsum(wide)])
+
+
+@dataclass
+class LevelsDisplay(Display):
+    """The grey levels of one image's lungs, int (256,), against those of normal patients.
+
+    ``band`` is as :func:`histcxr.worklist.pages.normal_band` returns it, None where nothing is known of them.
+    """
+
+    counts: NDArray[np.integer]
+    band: Mapping[str, Sequence[float]] | None = None
+
+    def draw(self, ax: Any) -> None:
+        """Draw into ``ax``."""
+        wide, below = grey_levels(self.counts)
+        edges = np.linspace(0, 256, len(below))
+        if self.band is not None:
+            levels = 100 * np.asarray(self.band["levels"])
+            ax.fill_betweenx(
+                levels,
+                self.band["low"],
+                self.band["high"],
+                color=BLUE,
+                alpha=0.25,
+                lw=0,
+                label="90 % of normal",
+            )
+            ax.plot(self.band["mean"], levels, color=BLUE, ls=":", lw=1.2, label="mean of normal")
+        ax.plot(edges, 100 * below, color=RED, lw=1.5, label="this image, darker pixels")
+        right = ax.twinx()
+        right.stairs(100 * wide * len(wide) / BINS, edges, fill=True, color=GREY, alpha=0.35)
+        ax.stairs([], [0], fill=True, color=GREY, alpha=0.35, label="this image, histogram")
+        right.set_ylabel("% of lung pixels a level")
+        ax.set_xlim(0, 255)
+        ax.set_ylim(0, 100)
+        label_axes(ax, "grey level (0 to 255)", "% of lung pixels that are darker")
+        legend_above(ax)
 
 
 @dataclass

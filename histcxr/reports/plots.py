@@ -14,7 +14,7 @@ import pandas as pd
 
 from histcxr.exceptions import counted
 from histcxr.files.writing import write_error
-from histcxr.reports.displays import ConfusionDisplay, RocDisplay
+from histcxr.reports.displays import ConfusionDisplay, HistoryDisplay, RocDisplay
 from histcxr.reports.drawing import BLUE, GREY, RED, label_axes, legend_above, new_figure, save_figure, short
 from histcxr.reports.image_displays import GradCamDisplay, colour_key
 
@@ -35,17 +35,9 @@ def plot_trials(trials: pd.DataFrame, path: Path) -> Path:
 
 def plot_history(report: Mapping[str, Any], path: Path) -> Path:
     """Draw loss and accuracy by epoch: ``history`` of :func:`~histcxr.study.network_train.train_reference`'s report."""
-    history = report["history"]
-    epochs = np.arange(1, len(history["loss"]) + 1)
     figure = new_figure(3.4)
     for axis, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axis.plot(epochs, history[name], "o-", ms=3, color=BLUE, label="training")
-        if f"val_{name}" in history:
-            axis.plot(epochs, history[f"val_{name}"], "o-", ms=3, color=RED, label="held out")
-            axis.axvline(report["best_epoch"], color=GREY, ls=":", lw=1, label="kept")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        label_axes(axis, "epoch", name)
-        legend_above(axis, 3)
+        HistoryDisplay(report["history"], name, report.get("best_epoch")).plot(axis)
     learnt = sum(report.get("learnt_from", {}).values())
     figure.suptitle(
         f"{report.get('architecture', 'network')}, learnt from {counted(learnt, 'image')}", fontsize="medium"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from histcxr.data.progress import Progress
 from histcxr.data.splits import patient_folds
 from histcxr.decision.auc import auc
 from histcxr.decision.intervals import Estimate, patient_codes
@@ -162,7 +163,7 @@ def adapt(
     cache: Any = None,
     seed: int = 0,
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Adaptation:
     """Adapt a model to labelled patients of one hospital, and certify it on the same patients.
 

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from histcxr.data.fingerprints import fine_copy, fingerprint, near_duplicates
+from histcxr.data.progress import counting
 from histcxr.data.radiograph import read_any_header
 from histcxr.exceptions import InputError, RadiographError, UnjudgeableError
 from histcxr.features.curves import site_names, site_numbers
@@ -69,10 +69,10 @@ def read_probes(manifest: pd.DataFrame, recipe: Recipe, reading: Reading) -> Pro
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(images), _CHUNK)]
     jobs = (delayed(_read)(images[one], masks[one], segmenter, recipe) for one in chunks)
     found: list[Any] = []
-    with tqdm(total=len(images), unit="image", desc="reading", disable=not reading.progress) as bar:
+    with counting(len(images), reading.progress) as count:
         for part in Parallel(n_jobs=reading.n_jobs, prefer="threads", return_as="generator")(jobs):
             found += part
-            bar.update(len(part))
+            count(len(part))
     usable = np.array([not isinstance(one, UnjudgeableError) for one in found], bool)
     reasons = pd.Series([one.reason.value for one in found if isinstance(one, UnjudgeableError)], dtype=str)
     unusable = {str(code): int(count) for code, count in reasons.value_counts().items()}

@@ -99,6 +99,10 @@ class Audit:
         """The result in plain sentences."""
         return tuple(_verdict(self))
 
+    def rows(self) -> list[dict[str, object]]:
+        """Return the answers as rows of a table."""
+        return [_row(one) for one in self.answers]
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return {"found": self.found, "verdict": list(self.verdict), **asdict(self)}
@@ -180,7 +184,7 @@ def _numbers(result: Audit) -> Iterator[str]:
     )
     if result.answers:
         yield ""
-        yield markdown_table([_row(one) for one in result.answers])
+        yield markdown_table(result.rows())
     if result.lungs:
         yield "\nHow well the lungs' own histograms tell sick from normal:\n"
         yield markdown_table([_lungs_row(one) for one in result.lungs])

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histcxr.data.progress import Progress
 from histcxr.decision.drawers import evaluate_decisions
 from histcxr.decision.groups import certify_groups
 from histcxr.decision.site import LEAST_IMAGES, fit_site
@@ -155,7 +156,7 @@ def calibrate(
     normal: str | None = None,
     cache: Any = None,
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> SavedModel:
     """Certify a model's thresholds anew, on patients like those it will judge.
 

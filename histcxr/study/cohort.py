@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from histcxr.data.fingerprints import recognised
 from histcxr.data.manifest import is_sick, read_manifest
+from histcxr.data.progress import Progress
 from histcxr.data.splits import SPLITS, patient_groups, split_patients, undersample
 from histcxr.exceptions import InputError, Reason, counted, did_you_mean
 from histcxr.features.extraction import Features, extract_features
@@ -34,15 +35,15 @@ class Reading:
     or the segmenter's where the data have none (``"either"``). By default the data's, or the segmenter's where the
     data have none at all: never a mixture, because masks of two makers tell the images apart. ``normal`` is the label
     that means normal, by default that of the model that reads, or "Normal"; every other one is sick. ``cache`` is a
-    folder that keeps counts of histograms; squares for networks are not kept. ``n_jobs`` threads; ``progress`` goes to
-    stderr.
+    folder that keeps counts of histograms; squares for networks are not kept. ``n_jobs`` threads; ``progress``:
+    :data:`~histcxr.data.progress.Progress`.
     """
 
     lungs: str | None = None
     normal: str | None = None
     cache: str | PathLike[str] | None = None
     n_jobs: int = 1
-    progress: bool = False
+    progress: Progress = False
 
 
 @dataclass(frozen=True)

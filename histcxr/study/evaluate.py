@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from histcxr.data.fingerprints import keyed_patients
 from histcxr.data.manifest import is_sick
+from histcxr.data.progress import Progress
 from histcxr.data.splits import patient_groups
 from histcxr.decision.auc import compare as compare_scores
 from histcxr.exceptions import InputError, Reason
@@ -155,7 +156,7 @@ def evaluate(
     normal: str | None = None,
     cache: str | PathLike[str] | None = None,
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: Progress = False,
     look: Callable[[Judged], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Measure a model on labelled radiographs that it has not seen.

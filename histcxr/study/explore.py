@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from histcxr.data.manifest import is_sick, read_manifest
+from histcxr.data.progress import Progress, counting
 from histcxr.exceptions import InputError, counted
 from histcxr.features.histograms import BINS, zone_names
 from histcxr.files.writing import replacing, write_error, write_image
@@ -87,7 +87,7 @@ def explore(
     examples: int = 3,
     seed: int = 0,
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Exploration:
     """Look at radiographs, labelled or not: each file is read once.
 
@@ -122,10 +122,10 @@ def explore(
         if len(rows)
     ]
     run = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    with tqdm(total=len(table), unit="image", desc="looking", disable=not progress) as bar:
+    with counting(len(table), progress, "looking") as count:
         for found in run(delayed(look)(job, segmenter) for job in jobs):
             seen.take(found)
-            bar.update(len(found.rows))
+            count(len(found.rows))
     usable = seen.counts[:, 0].sum(axis=1) > 0
     if not usable.any():
         reasons = dict(Counter(reason for reason in seen.reasons if reason))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from histcxr.data.progress import Progress
 from histcxr.decision.out_of_distribution import MIN_RADIOGRAPHS, OutOfDistribution, fit_out_of_distribution
 from histcxr.exceptions import HistcxrWarning, InputError, did_you_mean
 from histcxr.features.curves import reference_quantiles
@@ -88,7 +89,7 @@ def train(
     device: str = "cpu",
     seed: int = 0,
     n_jobs: int = 1,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> TrainingResult:
     """Train, tune, certify and measure classifiers.
 
@@ -129,7 +130,7 @@ def train(
     device : {"cpu", "cuda"}
         For XGBoost.
     seed, n_jobs, progress
-        Random seed, parallel workers, progress bar on stderr.
+        Random seed, parallel workers, and :data:`~histcxr.data.progress.Progress`.
 
     Raises
     ------

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from histcxr.checks import whole_number
+from histcxr.data.progress import Progress
 from histcxr.data.splits import patient_folds
 from histcxr.exceptions import InputError
 from histcxr.features.recipe import Recipe
@@ -45,7 +46,7 @@ def search_settings(
     lungs: str | None = None,
     normal: str = "Normal",
     cache: str | PathLike[str] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> TuningResult:
     """Search for settings on the training patients of labelled radiographs; the estimator found is not fitted.
 

@@ -13,15 +13,14 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from histcxr.checks import whole_number
-from histcxr.data.radiograph import WORKING_SIDE, read_radiograph
 from histcxr.decision.site import SiteReference
-from histcxr.exceptions import UnjudgeableError
 from histcxr.features.histograms import BINS, masked_histogram
 from histcxr.files.cells import shown
 from histcxr.lungs.segmenter import Segmenter
 from histcxr.reports.displays import ScoreDisplay
+from histcxr.reports.image_displays import grey_levels
 from histcxr.reports.page import embedded, polyline, svg, write_page
-from histcxr.reports.pages.evaluation import deciding_limits, lungs_of, outline
+from histcxr.reports.pages.evaluation import deciding_limits, look_at, outline
 from histcxr.store import Judge, Model
 from histcxr.worklist.audit_trail import explanation_of
 from histcxr.worklist.judging import limits_of
@@ -181,15 +180,13 @@ def _look(
 
 def _small(record: Mapping[str, Any], segmenter: Segmenter | None) -> Any:
     """Return what a row shows of an image: picture, outlines, points of two lines; None where it cannot be read."""
-    try:
-        pixels = read_radiograph(record["path"], side=WORKING_SIDE).pixels
-    except UnjudgeableError:
+    seen = look_at(record["path"], record["mask"], segmenter)
+    if seen is None:
         return None
-    found = {"picture": embedded(pixels, _SIDE), "outline": [], "histogram": "", "below": ""}
-    lungs = lungs_of(pixels, record["mask"], segmenter)
-    if lungs is not None and lungs.any():
-        wide = masked_histogram(pixels, lungs, 1)[0].reshape(_POINTS, -1).sum(axis=1).astype(float)
-        below = np.concatenate([[0.0], np.cumsum(wide)]) / wide.sum()
+    pixels, lungs = seen
+    found: dict[str, Any] = {"picture": embedded(pixels, _SIDE), "outline": [], "histogram": "", "below": ""}
+    if lungs is not None:
+        wide, below = grey_levels(masked_histogram(pixels, lungs, 1)[0], _POINTS)
         found |= {
             "outline": outline(lungs),
             "histogram": f"0,{_HEIGHT} {polyline(wide, 1.6 * wide.max())} {_WIDTH},{_HEIGHT}",

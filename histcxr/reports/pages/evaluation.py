@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,25 +172,33 @@ def _subgroup(row: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(error: Mapping[str, Any]) -> dict[str, Any]:
     """Return an error with its small picture, "" where the file cannot be read any more."""
     file = os.path.join(*Path(error["image"]).parts[-2:])
-    try:
-        pixels = read_radiograph(error["image"], side=WORKING_SIDE).pixels
-    except UnjudgeableError:
+    found = look_at(error["image"], error["mask"], load_segmenter())
+    if found is None:
         return {**error, "file": file, "picture": "", "outline": []}
-    lungs = lungs_of(pixels, error["mask"], load_segmenter())
+    pixels, lungs = found
     shown = {"picture": embedded(pixels, 128), "outline": [] if lungs is None else outline(lungs)}
     return {**error, "file": file, **shown}
 
 
-def lungs_of(
-    pixels: NDArray[np.uint8], mask: str, segmenter: Segmenter | None = None
-) -> NDArray[np.bool_] | None:
-    """Return the lungs that a mask file marks, or, where there is none, a network: for looking at; None for none."""
+def look_at(
+    path: str, mask: str, segmenter: Segmenter | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None] | None:
+    """Return the pixels of an image file and its lungs, to look at; None where the file cannot be read any more.
+
+    The lungs, bool (height, width), are those that a mask file marks, or, where there is none, a network; None for
+    none.
+    """
     try:
-        if mask:
-            return read_mask(mask, (pixels.shape[0], pixels.shape[1]))
+        pixels = read_radiograph(path, side=WORKING_SIDE).pixels
     except UnjudgeableError:
         return None
-    return None if segmenter is None else segmenter.outline([pixels])[0]
+    lungs = None
+    if mask:
+        with contextlib.suppress(UnjudgeableError):
+            lungs = read_mask(mask, (pixels.shape[0], pixels.shape[1]))
+    elif segmenter is not None:
+        lungs = segmenter.outline([pixels])[0]
+    return pixels, lungs if lungs is not None and lungs.any() else None
 
 
 def outline(lungs: NDArray[np.bool_]) -> list[str]:

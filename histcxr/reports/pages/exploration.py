@@ -68,8 +68,6 @@ def write_exploration(
 ) -> None:
     """Write the page."""
     plots = {name: svg(display, words, size) for name, words, display, size in displays(figures)}
-    intensity = [_intensity_row(row) for row in figures["intensity"]]
-    by_source = [{"source": row["source"], **_intensity_row(row)} for row in figures["intensity_by_source"]]
     content = {
         "figures": figures,
         "balance": [plots[name] for name in ("balance", "splits") if name in plots],
@@ -80,19 +78,7 @@ def write_exploration(
             for name, plot in plots.items()
             if name.startswith("histogram-") and name != "histogram-lungs"
         ],
-        "classes": _counted(figures["classes"], "no source said"),
-        "splits": _counted(figures["splits"], "no split said"),
-        "intensity": intensity,
-        "by_source": by_source,
-        "shares": [
-            {
-                "class": name,
-                "images": one["images"],
-                "mean ± spread": f"{100 * one['mean']:.1f} ± {100 * one['spread']:.1f} %",
-                "5 % to 95 %": f"{100 * one['p05']:.1f} to {100 * one['p95']:.1f} %",
-            }
-            for name, one in figures["mask_share"]["classes"].items()
-        ],
+        **tables(figures),
         "means": {name: embedded(mean, 128) for name, mean in means.items()},
         "examples": [
             {
@@ -106,6 +92,27 @@ def write_exploration(
         ],
     }
     write_page(path, "explore.html", content)
+
+
+def tables(figures: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return every table of an exploration, by name: rows of column to cell."""
+    return {
+        "classes": _counted(figures["classes"], "no source said"),
+        "splits": _counted(figures["splits"], "no split said"),
+        "intensity": [_intensity_row(row) for row in figures["intensity"]],
+        "by_source": [
+            {"source": row["source"], **_intensity_row(row)} for row in figures["intensity_by_source"]
+        ],
+        "shares": [
+            {
+                "class": name,
+                "images": one["images"],
+                "mean ± spread": f"{100 * one['mean']:.1f} ± {100 * one['spread']:.1f} %",
+                "5 % to 95 %": f"{100 * one['p05']:.1f} to {100 * one['p95']:.1f} %",
+            }
+            for name, one in figures["mask_share"]["classes"].items()
+        ],
+    }
 
 
 def _intensity_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,9 @@ html_title = "histcxr"
 html_static_path = ["_static"]
 html_css_files = ["histcxr.css"]
 html_show_sourcelink = False
+html_sidebars = dict.fromkeys(
+    ("concepts", "benchmarks/**", "compare", "glossary", "security", "changelog", "contributing"), []
+)
 html_theme_options = {
     "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
@@ -46,6 +49,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike", "Data": "histcxr.study.cohort.Data"}
 autodoc_default_options = {
     "members": True,
     "inherited-members": "object,tuple,str,Exception",
@@ -63,6 +67,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "ignore_repr_types": r"matplotlib|Display|class 'list'",
     "show_signature": False,
     "remove_config_comments": True,
 }
@@ -76,17 +81,33 @@ _SHOWN_AS = {
 }
 
 
-def _write_command_pages(app):
-    """Write a page for each command of the command line."""
+PLOTS = """Plots
+=====
+
+.. currentmodule:: histcxr.plots
+
+``histcxr.plots`` has displays with scikit-learn's habits: ``from_predictions`` and its like compute and draw,
+``plot(ax)`` draws what is computed, ``ax_`` and ``figure_`` are what was drawn into. They need matplotlib:
+``pip install 'histcxr[report]'``.
+
+.. autosummary::
+   :toctree: api
+   :nosignatures:
+
+"""
+
+
+def _write_pages(app):
+    """Write a page for each command, and the list of plots."""
     folder = DOCS / "_generated" / "commands"
     folder.mkdir(parents=True, exist_ok=True)
     for name, (module, function, _) in COMMANDS.items():
-        title = f"histcxr {name}"
         (folder / f"{name}.rst").write_text(
-            f"{title}\n{'=' * len(title)}\n\n"
-            f".. click:: histcxr.commands.{module}:{function}\n   :prog: {title}\n   :nested: full\n",
+            f".. click:: histcxr.commands.{module}:{function}\n   :prog: histcxr {name}\n   :nested: full\n",
             encoding="utf-8",
         )
+    names = "".join(f"   {name}\n" for name in histcxr.plots.__all__)
+    (folder.parent / "plots.rst").write_text(PLOTS + names, encoding="utf-8")
 
 
 def _leave_out(app, what, name, obj, skip, options):
@@ -97,8 +118,22 @@ def _leave_out(app, what, name, obj, skip, options):
 
 
 def _as_rst(app, ctx, lines):
-    """Take stars and backticks of a command's help for what they are."""
-    lines[:] = [re.sub("`+", "``", line).replace("*", r"\*") for line in lines]
+    """Take stars and backticks of a command's help for what they are, and what keeps its lines for code."""
+    found, inside = [], False
+    for line in lines:
+        if line.startswith("| ") and not inside:
+            found += [".. code-block:: none", ""]
+        inside = line.startswith("| ")
+        text = re.sub("`+", "``", line).replace("*", r"\*")
+        found.append(f"   {line[2:]}" if inside else text)
+    lines[:] = found
+
+
+def _shorten_types(app, domain, objtype, content):
+    """Write arrays as ndarray[float64], as annotations do; their shapes are in the text."""
+    for types in app.env.current_document.autodoc_annotations.values():
+        for name, text in types.items():
+            types[name] = re.sub(r"\[tuple\[[^\]]*\], ~?numpy\.dtype\[([^\[\]]*)\]\]", r"[\1]", text)
 
 
 def _find_reference(app, env, node, contnode):
@@ -113,6 +148,8 @@ def _find_reference(app, env, node, contnode):
         public = head and _SHOWN_AS[head] + target.removeprefix(head)
     found = [public] if public in objects else [name for name in objects if name.endswith(f".{target}")]
     found = sorted(found, key=lambda name: (name not in _SHOWN_AS.values(), name))
+    if node.get("reftype") == "class":  # the type of an argument, too: no attribute of that name
+        found = [name for name in found if objects[name].objtype in ("class", "exception", "data")]
     if node.get("refdomain") != "py" or not found:
         return None
     place = objects[found[0]]
@@ -122,8 +159,9 @@ def _find_reference(app, env, node, contnode):
 def setup(app):
     """Hook into Sphinx."""
     sys.modules["histcxr.plots"] = histcxr.plots  # a name of the package, not a module of its own
-    app.connect("builder-inited", _write_command_pages, priority=100)
+    app.connect("builder-inited", _write_pages, priority=100)
     app.connect("autodoc-skip-member", _leave_out)
     for part in ("description", "epilog"):
         app.connect(f"sphinx-click-process-{part}", _as_rst)
+    app.connect("object-description-transform", _shorten_types, priority=400)
     app.connect("missing-reference", _find_reference)

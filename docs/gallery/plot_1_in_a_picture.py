@@ -51,8 +51,8 @@ for (plain, outlined, chart, scores), at, colour in zip(axes, shown, (BLUE, RED)
     pixels = histcxr.read_radiograph(table["image"][at]).pixels
     plain.imshow(pixels, cmap="gray", vmin=0, vmax=255)
     plain.set_axis_off()
-    histcxr.plots.LungsDisplay.from_mask(pixels, histcxr.read_mask(table["mask"][at], pixels.shape)).plot(
-        outlined
+    histcxr.plots.LungsDisplay.from_mask(
+        pixels, histcxr.read_mask(table["mask"][at], pixels.shape), ax=outlined
     )
 
     chart.fill_between(levels, *usual, color=BLUE, alpha=0.25, lw=0, label="normal lungs")

@@ -27,7 +27,7 @@ from histcxr.phantoms.studies import write_study
 
 work = Path(tempfile.mkdtemp())
 study = histcxr.sample_study(work / "study")
-sorted(str(path.relative_to(study)) for path in study.glob("*/*"))
+print(*sorted(str(path.relative_to(study)) for path in study.glob("*/*")), sep="\n")
 
 # %%
 # A folder like this one can have several layouts; :func:`histcxr.read_manifest` reads them all, and CSV lists.
@@ -81,7 +81,7 @@ for name in ("sensitivity", "specificity"):
 # Save it. A model is a folder of JSON and arrays, never pickles, and everything in it is checked when it is loaded.
 
 path = histcxr.save_model(model, work / "model.histcxr")
-sorted(file.name for file in path.iterdir())
+print(*sorted(file.name for file in path.iterdir()), sep="\n")
 
 # %%
 # Triage

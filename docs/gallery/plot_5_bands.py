@@ -19,7 +19,7 @@ filtered = filtered_images(phantom.image, phantom.mask, TRAVEL_BANDS)
 
 # %%
 # The three bands that travel, which ``train`` takes by default: the slope from left to right at a scale of two
-# pixels, and structures about 4 to 8 and 8 to 16 pixels wide. Blue is negative, red is positive; no pixel outside the
+# pixels, and structures about 8 to 16 and 16 to 32 pixels wide. Blue is negative, red is positive; no pixel outside the
 # lungs is used, so the border of the mask leaves no edge.
 
 titles = {
@@ -41,7 +41,7 @@ for ax in axes:
 # How much brightness matters to each
 # -----------------------------------
 # The same patient on a second scanner, whose grey levels are mapped by an exponent of 0.7. The intensity's histogram
-# moves far to the right. The bands' histograms only stretch.
+# moves far to the right. A band's histogram hardly does.
 
 curve = np.rint(255 * np.linspace(0, 1, 256) ** 0.7).astype(np.uint8)
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")

@@ -81,4 +81,4 @@ ax.legend(frameon=False, fontsize="small", loc="lower right")
 
 plan = histcxr.plan_auc(0.95, histcxr.Aim(prevalence=0.5))
 for row in plan.rule_out.rows:
-    print(row)
+    print(f"{row.n:5} sick patients: {row.low:.0%} to {row.high:.0%} of the normal patients ruled out")

@@ -49,7 +49,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
-autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike", "Data": "histcxr.study.cohort.Data"}
+autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}
 autodoc_default_options = {
     "members": True,
     "inherited-members": "object,tuple,str,Exception",

@@ -132,7 +132,9 @@ def _as_rst(app, ctx, lines):
 def _shorten_types(app, domain, objtype, content):
     """Write arrays as ndarray[float64], as annotations do; their shapes are in the text."""
     for types in app.env.current_document.autodoc_annotations.values():
+        types.pop("self", None)
         for name, text in types.items():
+            text = re.sub(r"(?:TypeAliasForwardRef\('|~)?numpy\.typing\.ArrayLike(?:'\))?", "ArrayLike", text)
             types[name] = re.sub(r"\[tuple\[[^\]]*\], ~?numpy\.dtype\[([^\[\]]*)\]\]", r"[\1]", text)
 
 

@@ -9,6 +9,7 @@ sys.path.insert(0, str(DOCS.parent))
 
 import histcxr  # noqa: E402
 from histcxr.commands import COMMANDS  # noqa: E402
+from histcxr.exceptions import Reason  # noqa: E402
 
 project, author, release = "histcxr", "the histcxr contributors", histcxr.__version__
 copyright = author  # noqa: A001 - Sphinx's name
@@ -97,8 +98,17 @@ PLOTS = """Plots
 """
 
 
+REASONS = """# Reasons
+
+Why an image is in `review` though no score put it there: the columns `reason_code` and `reason` of a worklist.
+
+| code | what is wrong, and what to do |
+|---|---|
+"""
+
+
 def _write_pages(app):
-    """Write a page for each command, and the list of plots."""
+    """Write a page for each command, the list of plots, and why an image may be in review."""
     folder = DOCS / "_generated" / "commands"
     folder.mkdir(parents=True, exist_ok=True)
     for name, (module, function, _) in COMMANDS.items():
@@ -108,6 +118,8 @@ def _write_pages(app):
         )
     names = "".join(f"   {name}\n" for name in histcxr.plots.__all__)
     (folder.parent / "plots.rst").write_text(PLOTS + names, encoding="utf-8")
+    rows = "".join(f"| `{reason.value}` | {reason.sentence} |\n" for reason in Reason)
+    (folder.parent / "reasons.md").write_text(REASONS + rows, encoding="utf-8")
 
 
 def _leave_out(app, what, name, obj, skip, options):

@@ -46,7 +46,8 @@ for name, summary in found.items():
 # %%
 # Up to 1.5 (squared standard deviations of the certified patients) is no alarm, as no two months of one hospital are
 # alike; an alarm is what 60 images show to be *more* than that, with at most 5 % error. The share of sick alone is no
-# alarm either. Where the folder differs, everything becomes ``review`` with the reason ``uncertified_site``.
+# alarm either. Where the folder differs, everything becomes ``review``, and what would have been
+# ruled out or in has the reason ``uncertified_site``.
 
 figure, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
 names = list(found)[::-1]

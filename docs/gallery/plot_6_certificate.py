@@ -2,10 +2,9 @@
 How a threshold is certified
 ============================
 
-Every other tool gives a threshold with "95 % sensitivity on the validation set". On new patients about half of such
-thresholds miss more than 5 % of the sick. histcxr certifies: it chooses a threshold so low that, whichever patients
-were drawn to calibrate it, at most 5 % *of all such draws* end with a threshold that misses more than 5 % of the
-sick.
+The usual threshold has "95 % sensitivity on the validation set". On new patients about half of such thresholds miss
+more than 5 % of the sick. histcxr certifies: it chooses a threshold so low that, whichever patients were drawn to
+calibrate it, at most 5 % *of all such draws* end with a threshold that misses more than 5 % of the sick.
 """
 
 import matplotlib.pyplot as plt

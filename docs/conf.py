@@ -107,7 +107,7 @@ Why an image is in `review` though no score put it there: the columns `reason_co
 """
 
 
-def _write_pages(app):
+def _write_pages(app, config):
     """Write a page for each command, the list of plots, and why an image may be in review."""
     folder = DOCS / "_generated" / "commands"
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,7 @@ def _find_reference(app, env, node, contnode):
 def setup(app):
     """Hook into Sphinx."""
     sys.modules["histcxr.plots"] = histcxr.plots  # a name of the package, not a module of its own
-    app.connect("builder-inited", _write_pages, priority=100)
+    app.connect("config-inited", _write_pages)  # before autosummary looks which pages there are
     app.connect("autodoc-skip-member", _leave_out)
     for part in ("description", "epilog"):
         app.connect(f"sphinx-click-process-{part}", _as_rst)

@@ -79,7 +79,7 @@ def test_figures_of_pages_are_drawn_by_a_script():
 def test_every_command_plot_and_reason_has_a_page(tmp_path):
     site = runpy.run_path(str(DOCS / "conf.py"))
     site["_write_pages"].__globals__["DOCS"] = tmp_path
-    site["_write_pages"](None)
+    site["_write_pages"](None, None)
     for name in COMMANDS:
         page = (tmp_path / "_generated" / "commands" / f"{name}.rst").read_text()
         module, function = re.search(r"click:: (\S+):(\S+)", page).groups()

@@ -167,3 +167,13 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     names = {str(name).casefold(): str(name) for name in known}
     near = difflib.get_close_matches(str(word).casefold(), names, n=1, cutoff=0.6)
     return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
+def how_to_install(extra: str) -> str:
+    """Say how the packages of an extra come in. histcxr is in no registry: it is installed from its source."""
+    return f"pip install '.[{extra}]' in the folder of histcxr's source"
+
+
+def counted(n: int, one: str, several: str = "") -> str:
+    """Write a number with its noun, and perhaps its verb, in the right form: 1 image, 2 images."""
+    return f"{n} {one if n == 1 else several or one + 's'}"

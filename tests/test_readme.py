@@ -1,25 +1,90 @@
-"""The README's own commands, run as its reader would run them."""
+"""The commands of README and docs, run as their reader would run them, or at least understood."""
 
+import configparser
 import csv
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+import histcxr
+from histcxr.commands import COMMANDS, main
+from histcxr.exceptions import how_to_install
+
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text(encoding="utf-8")
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
 
 
-def fenced(language: str) -> list[str]:
-    """Return the code blocks of the README in one language ("" for plain ones)."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def fenced(language: str, text: str = README) -> list[str]:
+    """Return the code blocks of a page in one language ("" for plain ones)."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [content for found, content in blocks if found == language]
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """Return the words after ``histcxr`` of each line that calls it."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [
+        line for language in ("", "sh") for block in fenced(language, text) for line in block.splitlines()
+    ]
+    calls = [re.sub(r"\$\((?:[^()]|\([^()]*\))*\)", "x", line).partition(" || ")[0] for line in lines]
+    words = [shlex.split(line, comments=True) for line in calls if re.search(r"(^|\s)histcxr ", line)]
+    return [line[line.index("histcxr") + 1 :] for line in words if "histcxr" in line]
 
 
 def test_two_commands_do_everything():
     assert fenced("")[0].split("\n")[:2] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_the_pages_is_one_that_there_is(page, monkeypatch):
+    """Each line is parsed by its command; places need not be there."""
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: value)
+    monkeypatch.setattr("histcxr.commands.shell.places.OutputPath.convert", click.Path.convert)
+    for words in commands_of(page):
+        if "--config" in words:  # the file would say what data
+            place = words.index("--config")
+            words[place : place + 2] = ["STUDY"]
+        command: click.Command = main
+        while isinstance(command, click.Group):
+            command = command.get_command(click.Context(main), words.pop(0))
+        command.make_context("histcxr", words).close()
+
+
+def test_most_commands_stand_in_the_pages():
+    told = {words[0] for page in PAGES for words in commands_of(page)}
+    assert set(COMMANDS) - told <= {"demo", "extract", "segment-train"}
+
+
+def test_install_hints_name_extras_that_there_are():
+    """One way to install: from the source, by the extras of setup.cfg."""
+    said = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    said += "".join(
+        how_to_install(name) for name in re.findall(r"how_to_install\([\"'](.*?)[\"']\)", sources())
+    )
+    named = {name for group in re.findall(r"\.\[([a-z,-]+)\]", said) for name in group.split(",")}
+    assert named >= {"report", "dicom", "neural"}
+    assert named <= set(SETUP["options.extras_require"])
+    assert "histcxr[" not in said + sources()
+
+
+def sources() -> str:
+    return "".join(file.read_text(encoding="utf-8") for file in (ROOT / "histcxr").rglob("*.py"))
+
+
+def test_links_lead_to_files():
+    for page in [*PAGES, *ROOT.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target and target != "docs/images/readme.png":  # drawn by the gallery
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 @pytest.mark.slow
@@ -62,3 +127,14 @@ def test_python_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(fenced("python")[0], "README.md", "exec"), {})  # noqa: S102 - our own README
     assert "certified: sensitivity of at least 95 %" in capsys.readouterr().out
+
+
+def test_citation_and_metadata_say_the_same():
+    said = dict(
+        line.split(": ", 1)
+        for line in (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+        if re.match(r"\w[\w-]*: ", line)
+    )
+    assert said["version"] == histcxr.__version__
+    assert said["license"] == SETUP["metadata"]["license"]
+    assert f"name: {SETUP['metadata']['author']}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ Four parts on one split by patients (the data's own), fitted on ``train``, thres
 
 ``--only 'grid/zones/*'`` takes a part of the keys ``grid/REGION/REPRESENTATION/CLASSIFIER``,
 ``learning/REGION/CLASSIFIER/IMAGES/REPEAT``, ``robustness/REGION/CLASSIFIER/ALTERATION`` and
-``rivals/REGION/REPRESENTATION/NAME``. The LeNet takes ``histcxr[neural]``; without it its cells stay empty.
+``rivals/REGION/REPRESENTATION/NAME``. The LeNet takes the extra ``neural``; without it its cells stay empty.
 """
 
 from __future__ import annotations

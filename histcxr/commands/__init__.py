@@ -14,7 +14,9 @@ from typing import Any
 import click
 
 from histcxr import __version__
+from histcxr.commands.shell.places import guarded
 from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, did_you_mean
+from histcxr.files.cells import shown
 
 # command -> (module of histcxr.commands, its function, one line for the list of commands)
 COMMANDS = {
@@ -67,7 +69,7 @@ def _show_warning(
     file: object = None,
     line: object = None,
 ) -> None:
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(shown(f"Warning: {message}"), err=True)
 
 
 class LazyGroup(click.Group):
@@ -85,7 +87,7 @@ class LazyGroup(click.Group):
             )
         module, function, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(f"{__name__}.{module}"), function)
-        return command
+        return guarded(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, without importing them."""
@@ -102,14 +104,28 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             raise Interrupted("interrupted") from None
         except InputError as error:
-            raise WrongInput(str(error)) from error
+            raise WrongInput(shown(str(error))) from error
         except HistcxrError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(shown(str(error))) from error
+        except click.UsageError as error:  # it may quote a value
+            if shown(error.format_message()) == error.format_message():
+                raise
+            raise click.UsageError(shown(error.format_message()), error.ctx) from error
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run as a program; after Ctrl-C end at once."""
+        """Run as a program; after Ctrl-C end at once. Output that was lost is a failure, exit code 1."""
+        for number in range(
+            3
+        ):  # where one is closed, the next file opened would become stdin, stdout or stderr
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)
         try:
             return self.main(*args, **kwargs)
+        except OSError as error:  # such as click's own, where it shows help on a full disk
+            click.echo(shown(f"Error: {error}"), err=True)
+            sys.exit(1)
         except SystemExit as end:
             if end.code == Interrupted.exit_code:
                 # Threads of C++ libraries may be at work still: in an orderly end they would abort the process.

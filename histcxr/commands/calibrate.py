@@ -10,6 +10,7 @@ from histcxr.commands import options
 
 
 @click.command()
+@options.config_option()
 @options.manifest_options()
 @options.model_option()
 @options.output_option("Save the certified model here (NAME.histcxr).", "model", required=True)

@@ -13,7 +13,12 @@ from histcxr.commands import options
 
 
 @click.command()
-@options.output_option("The folder to write: studies, model, worklist.", "folder", required=True)
+@options.output_option(
+    "The folder to write, or an earlier demo's: studies, model, worklist.",
+    "folder",
+    required=True,
+    resumes="study/manifest.csv",
+)
 @click.option(
     "--patients", type=click.IntRange(min=400), default=1000, show_default=True, help="Phantom patients."
 )

@@ -12,7 +12,9 @@ from histcxr.commands import options
 @click.command()
 @options.manifest_options()
 @options.model_option(two=True)
-@options.output_option("Draw a network's confusion matrix and ROC curves into this folder.", "folder")
+@options.output_option(
+    "Draw a network's confusion matrix and ROC curves into this folder.", "folder", earlier="all.png"
+)
 @options.report_option(
     "Also write a page to look at, one HTML file: curves, calls, subgroups, errors, reporting items."
 )

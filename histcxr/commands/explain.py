@@ -11,8 +11,10 @@ from histcxr.commands import options
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True), nargs=-1, required=True)
-@options.model_option()
-@options.output_option("Write the pictures and the table into this folder.", "folder", required=True)
+@options.network_option()
+@options.output_option(
+    "Write the pictures and the table into this folder.", "folder", required=True, earlier="shares.csv"
+)
 @click.option("--layer", help="Whose maps.  [default: the last convolution]")
 @click.option("--target", help="The class that is explained.  [default: the predicted one]")
 @options.split_option()
@@ -31,27 +33,26 @@ from histcxr.commands import options
     help="Whose lung masks.  [default: as the network was trained]",
 )
 @options.where_option()
-@options.overwrite_option("Replace the pictures of an earlier run.")
 @options.seed_option()
 @options.jobs_option()
 @options.json_option()
-def command(data: tuple[str, ...], model: str | None, output: str, json_file: str | None, **how: Any) -> None:
+def command(data: tuple[str, ...], model: str, output: str, json_file: str | None, **how: Any) -> None:
     """Show where a network looks in DATA: a folder, a CSV, or image files.
 
-    Writes each radiograph with its Grad-CAM map, a grid by label, and the share of the maps inside the lungs beside
-    the share of an even map. Of a histogram model there is nothing yet but its card.
+    Grad-CAM maps are strong where the image speaks for a class. Writes each radiograph with its map, a grid by label,
+    and the share of the maps inside the lungs beside the share of an even map. Of a histogram
+    model there is nothing yet but its card.
 
     \b
     Example:  histcxr explain study -m net.histcxr -o maps
               histcxr explain chest1.png chest2.png -m net.histcxr -o maps
     """
-    from histcxr.exceptions import InputError
     from histcxr.files.decoding import muted_decoders
+    from histcxr.reports.drawing import require_matplotlib
     from histcxr.reports.text import explanation_report
-    from histcxr.study.explain import earlier_files, explain_images, images_to_explain
+    from histcxr.study.explain import explain_images, images_to_explain
 
-    if earlier_files(output) and not how["overwrite"]:
-        raise InputError(f"{output} holds an explanation already; give another folder (-o), or --overwrite")
+    require_matplotlib()
     chosen = {name: how[name] for name in ("split", "where", "per_label", "seed")}
     seen = {name: how[name] for name in ("layer", "target", "lungs")}
     with muted_decoders():

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from histcxr.commands import options
+from histcxr.exceptions import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @click.command()
+@options.anonymous_option
 @options.data_argument()
-@options.output_option("A folder for the page, its figures and pictures.  [default: explore]", "folder")
+@options.output_option(
+    "A folder for the page, its figures and pictures.", "folder", default="explore", earlier="index.html"
+)
 @click.option(
     "--examples",
     type=click.IntRange(min=0),
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="Images to show of each class.",
 )
-@options.overwrite_option("Write into a folder that holds an earlier exploration.")
 @options.lungs_option("either", "given", "found")
 @options.normal_option()
 @options.seed_option()
@@ -30,8 +33,7 @@ if TYPE_CHECKING:
 @options.json_option()
 def explore(
     data: str,
-    output: str | None,
-    overwrite: bool,
+    output: str,
     jobs: int,
     json_file: str | None,
     **how: Any,
@@ -47,32 +49,28 @@ def explore(
     """
     from pathlib import Path
 
-    from histcxr.exceptions import InputError
     from histcxr.files.decoding import muted_decoders
     from histcxr.reports.page import require_page
     from histcxr.study.explore import PAGE
     from histcxr.study.explore import explore as look
 
-    folder = Path(output or "explore")
     require_page()  # before the work, not after it
-    if (folder / PAGE).exists() and not overwrite:
-        raise InputError(
-            f"{folder} holds an exploration already; give another folder with -o, or --overwrite"
-        )
     with muted_decoders():
         found = look(data, n_jobs=jobs, progress=options.show_progress(), **how)
     figures = found.to_dict()
-    found.write(folder)
+    found.write(output)
     options.say(
-        f"{figures['images']} images in {len(figures['classes'])} classes, {figures['usable']} usable"
+        f"{counted(figures['images'], 'image')} in {counted(len(figures['classes']), 'class', 'classes')}, "
+        f"{figures['usable']} usable"
     )
     for note in figures["notes"]:
         options.say(f"- {note}")
-    options.say(f"Look at {folder / PAGE}")
+    options.say(f"Look at {Path(output) / PAGE}")
     options.write_json(json_file, figures)
 
 
 @click.command()
+@options.anonymous_option
 @options.manifest_options(labels=False)
 @options.output_option("The table to write: .parquet, .csv or .npz by its name.", "file", required=True)
 @options.zones_option()
@@ -99,7 +97,7 @@ def extract(data: pd.DataFrame, output: str, jobs: int, json_file: str | None, *
     usable = int(features.usable.sum())
     unusable = features.table.loc[~features.usable, "reason"].value_counts()
     reasons = {str(code): int(count) for code, count in unusable.items()}
-    options.say(f"{usable} of {len(features)} radiographs reduced to histograms in {output}")
+    options.say(f"{usable} of {counted(len(features), 'radiograph')} reduced to histograms in {output}")
     for code, count in reasons.items():
         options.say(f"  {count} not usable: {code}")
     options.write_json(

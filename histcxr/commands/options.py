@@ -7,8 +7,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
+from histcxr.commands.shell import places
+from histcxr.commands.shell.names import anonymous_option, dicom_options
 from histcxr.commands.shell.places import OutputPath, keep_stdout, write_bytes, write_json
 from histcxr.commands.shell.settings import config_option, write_recipe
 from histcxr.commands.shell.terminal import progress_bar, say, show_progress
@@ -19,9 +20,17 @@ if TYPE_CHECKING:
     from histcxr.store.judges import SavedModel
     from histcxr.study.cohort import Reading
 
-__all__ = ["config_option", "progress_bar", "say", "write_bytes", "write_json"]  # beside what stands below
+# beside what stands below
+__all__ = [
+    "anonymous_option",
+    "config_option",
+    "dicom_options",
+    "progress_bar",
+    "say",
+    "write_bytes",
+    "write_json",
+]
 
-SALT_VARIABLE = "HISTCXR_SALT"
 ZONES = ("1", "2", "6", "1+2", "1+6")
 
 
@@ -34,14 +43,29 @@ def data_argument() -> Any:
     return click.argument("data", type=click.Path(exists=True))
 
 
-def output_option(help_text: str, kind: str = "any", *, required: bool = False) -> Any:
-    """Where the result goes: a ``kind`` of :class:`~histcxr.commands.shell.places.OutputPath`."""
-    return click.option("-o", "--output", type=OutputPath(kind), required=required, help=help_text)
+def output_option(
+    help_text: str, kind: str, *, required: bool = False, default: str | None = None, **more: Any
+) -> Any:
+    """Where the result goes: a ``kind`` of :class:`~histcxr.commands.shell.places.OutputPath`, ``more`` of it."""
+    return click.option(
+        "-o",
+        "--output",
+        type=OutputPath(kind, **more),
+        required=required,
+        default=default,
+        show_default=default is not None,
+        help=help_text,
+    )
 
 
 class _ModelPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if value == "boxed" else super().convert(value, param, ctx)
+
+
+def network_option() -> Any:
+    """A saved network; the model in the box is none."""
+    return click.option("-m", "--model", type=_ModelPath(exists=True), required=True, help="A saved network.")
 
 
 def model_option(*, two: bool = False) -> Any:
@@ -58,15 +82,15 @@ def model_option(*, two: bool = False) -> Any:
 
 
 def overwrite_option(help_text: str = "Replace a model that is already there.") -> Any:
-    """Whether what is there may be replaced; known before the place is checked."""
-    return click.option("--overwrite", is_flag=True, is_eager=True, help=help_text)
+    """Whether what is there may be replaced; commands that do not ask for it get one of their own."""
+    return places.overwrite_option(help_text)
 
 
-def read_model(path: str | None) -> SavedModel:
-    """Load the model of either kind that was named, or the one in the box."""
-    from histcxr.store import load_model
+def read_model(path: str | None, signed_by: str | None = None) -> SavedModel:
+    """Load the model of either kind that was named, or the one in the box; signed by a key, where one is given."""
+    from histcxr.store import BOXED, load_model
 
-    return load_model() if path is None else load_model(path)
+    return load_model(path or BOXED, signed_by=signed_by)
 
 
 def write_model(model: SavedModel, path: str, *, overwrite: bool, **resolved: Any) -> Path:
@@ -197,43 +221,12 @@ def recipe_options(function: Any) -> Any:
     )(with_recipe)
 
 
-def dicom_options(function: Any) -> Any:
-    """Facts from the DICOM files themselves, and their patients as pseudonyms that a secret makes."""
-
-    @functools.wraps(function)
-    def with_dicom(*args: Any, dicom_tags: bool, salt: str, **others: Any) -> Any:
-        source = click.get_current_context().get_parameter_source("salt")
-        if source is ParameterSource.COMMANDLINE and not (dicom_tags and salt):
-            raise click.BadParameter(
-                "must not be empty: without a secret the pseudonyms could be guessed"
-                if dicom_tags
-                else "is of use with --dicom-tags only",
-                param_hint="'--salt'",
-            )
-        return function(*args, dicom_tags=dicom_tags, salt=salt if dicom_tags else "", **others)
-
-    with_dicom = click.option(
-        "--salt",
-        envvar=SALT_VARIABLE,
-        show_envvar=True,
-        default="",
-        metavar="TEXT",
-        help="A secret: with it --dicom-tags also tells patients apart, by pseudonyms in patient_id. Give the same for "
-        "all data that belongs together; set the variable rather than have it in the shell's history.",
-    )(with_dicom)
-    return click.option(
-        "--dicom-tags",
-        is_flag=True,
-        help="Fill view, laterality, sex, age_group and modality from DICOM files where DATA does not say them.",
-    )(with_dicom)
-
-
 def lungs_option(*choices: str, default: str | None = None) -> Any:
     """Whose lung masks."""
     usual = "" if default else "  [default: given where DATA has any, else found]"
     return click.option(
         "--lungs",
-        type=click.Choice(choices),
+        type=click.Choice([one for one in ("given", "found", "either") if one in choices]),
         default=default,
         show_default=default is not None,
         help="Whose lung masks: DATA's (given), the network's for every image (found)"

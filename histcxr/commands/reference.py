@@ -64,7 +64,7 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
 @command.command(short_help="Train a network on labelled radiographs.")
 @options.config_option()
 @options.manifest_options()
-@options.output_option("Save the network here (NAME.histcxr), with its curves.", "model")
+@options.output_option("Save the network here (NAME.histcxr), with its curves.", "model", beside=(".plots",))
 @click.option("--architecture", default="resnet-small", show_default=True, help="See histcxr reference list.")
 @click.option(
     "--region",
@@ -162,13 +162,10 @@ def train(
     from histcxr.files.decoding import muted_decoders
     from histcxr.networks.backend import import_neural
     from histcxr.reports.text import network_report
-    from histcxr.store import check_place
     from histcxr.study.certify import Promise
     from histcxr.study.network_train import ReferenceSettings, train_reference
     from histcxr.study.tune import read_tuned
 
-    if output is not None:
-        check_place(output, overwrite)
     reading, by = options.take_reading(how), how.pop("by")
     promise = Promise(**{name: how.pop(name) for name in ("sensitivity", "specificity", "confidence")})
     settings = ReferenceSettings(classes=2 if classes == "2" else "all", **how)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import click
 
 from histcxr.commands import options
+from histcxr.exceptions import counted
 
 
 @click.command()
 @options.data_argument()
-@options.output_option("A new folder for masks, table and sheet.", "folder", required=True)
+@options.output_option(
+    "A new folder for masks, table and sheet.", "folder", required=True, resumes="segmentation.json"
+)
 @options.segmenter_option()
-@options.overwrite_option("Start anew in a folder that exists.")
+@options.anonymous_option
+@options.overwrite_option("Start anew in the folder of an earlier run.")
 @options.jobs_option()
 @options.json_option()
 def segment(
@@ -34,6 +38,7 @@ def segment(
     from histcxr.files.decoding import muted_decoders
     from histcxr.lungs.folder import segment_folder
     from histcxr.lungs.segmenter import load_segmenter
+    from histcxr.reports.text import skipped_lines
 
     with (
         muted_decoders(),
@@ -47,11 +52,17 @@ def segment(
             overwrite=overwrite,
             progress=show,
         )
-    options.say(f"{summary.segmented} of {summary.total} radiographs segmented in {summary.output}")
+    options.say(
+        f"{summary.segmented} of {counted(summary.total, 'radiograph')} segmented in {summary.output}"
+    )
     for code, count in sorted(summary.reasons.items()):
         options.say(f"  {count} without lungs: {code}")
+    for line in skipped_lines(summary.skipped):
+        options.say(f"  {line}")
     if summary.resumed:
-        options.say(f"  {summary.resumed} masks were already there from an earlier run")
+        options.say(
+            f"  {counted(summary.resumed, 'mask was', 'masks were')} already there from an earlier run"
+        )
     options.write_json(json_file, summary.to_dict())
     click.get_current_context().exit(summary.exit_code)
 
@@ -105,7 +116,7 @@ def segment_train(
     for group, figures in about.get("test", {}).items():
         options.say(
             f"{group}: Dice coefficient {figures['dice']:.4f} (5th percentile {figures['dice_5th']:.4f}) over "
-            f"{figures['images']} test radiographs, {figures['refused']} of them refused"
+            f"{counted(figures['images'], 'test radiograph')}, {figures['refused']} of them refused"
         )
     options.say(f"Saved to {output} ({len(model) / 1e6:.2f} MB)")
     options.write_json(json_file, about)

@@ -12,7 +12,9 @@ from histcxr.commands import options
 @click.command()
 @options.config_option()
 @options.manifest_options()
-@options.output_option("Save the model with the best cross-validated AUC here (NAME.histcxr).", "model")
+@options.output_option(
+    "Save the model with the best cross-validated AUC here (NAME.histcxr).", "model", beside=(".recipe.toml",)
+)
 @click.option(
     "--classifier",
     "classifiers",

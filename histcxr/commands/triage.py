@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from histcxr.commands import options
-from histcxr.commands.shell.places import OutputPath
+from histcxr.exceptions import counted
+
+if TYPE_CHECKING:
+    from histcxr.worklist.summary import TriageSummary
 
 NAMED = 5  # files that the terminal names for each reason
+
+
+def default_worklist(data: str) -> str:
+    """Name a worklist after its folder, list or file, so that yesterday's is not in the way of another folder's."""
+    name = Path(data).resolve().name
+    return f"worklist-{name if Path(data).is_dir() else Path(name).stem}.csv"
 
 
 @click.command()
 @options.data_argument()
 @options.model_option()
-@click.option(
-    "-o",
-    "--output",
-    type=OutputPath("file"),
-    help="The worklist: .csv, .jsonl or .parquet by its name.  [default: worklist-NAME.csv, NAME being DATA's]",
+@options.output_option(
+    "The worklist: .csv, .jsonl or .parquet by its name.  [default: worklist-NAME.csv, NAME being DATA's]",
+    "worklist",
+    resumes=".audit.jsonl",
+    beside=(".audit.jsonl", ".partial"),
+    named=default_worklist,
 )
 @click.option(
     "--masks", type=click.Path(exists=True, file_okay=False), help="Folder of lung masks, same names."
@@ -48,9 +60,22 @@ NAMED = 5  # files that the terminal names for each reason
     is_flag=True,
     help="Let drawers stand where the folder differs from the hospitals that certified the model; without a promise.",
 )
+@click.option(
+    "--scheduler",
+    metavar="tcp://HOST:8786",
+    help="Judge on the workers of a Dask cluster, which see the same files, instead of on this machine.",
+)
+@click.option(
+    "--require-signature",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="PUBLIC.pem",
+    help="Use the model only if the owner of this public key signed it (histcxr models sign).",
+)
+@options.anonymous_option
 @options.report_option(
     "Also write a page to look at, one HTML file: all rows, the most urgent with pictures."
 )
+@click.option("--profile", is_flag=True, help="Also print where the time went, stage by stage.")
 @options.overwrite_option("Start anew over an earlier worklist of the same name.")
 @options.jobs_option()
 @options.json_option()
@@ -59,14 +84,17 @@ def triage(
     ctx: click.Context,
     data: str,
     model: str | None,
-    output: str | None,
+    output: str,
     masks: str | None,
     no_segment: bool,
     segmenter: str | None,
     sort: str,
     uids: bool,
     trust_site: bool,
+    scheduler: str | None,
+    require_signature: str | None,
     report: str | None,
+    profile: bool,
     overwrite: bool,
     jobs: int,
     json_file: str | None,
@@ -86,12 +114,18 @@ def triage(
     """
     from histcxr.data.discovery import find_inputs
     from histcxr.files.decoding import muted_decoders
+    from histcxr.files.stages import stages
     from histcxr.lungs.segmenter import load_segmenter
     from histcxr.reports.page import check_page, require_page
     from histcxr.reports.text import triage_report
     from histcxr.worklist.engine import triage as sort_folder
     from histcxr.worklist.pages import write_triage_page
 
+    cluster: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if scheduler is not None:
+        from histcxr.worklist.cluster import connect
+
+        cluster = connect(scheduler)
     if report is not None:
         check_page(report)
         require_page()
@@ -99,12 +133,14 @@ def triage(
     with (
         muted_decoders(),
         options.progress_bar("judging", lambda: sum(1 for _ in find_inputs(data, masks))) as show,
+        cluster as client,
+        stages() as seconds,
     ):
-        loaded = options.read_model(model)
+        loaded = options.read_model(model, require_signature)
         result = sort_folder(
             data,
             loaded,
-            output or default_worklist(data),
+            output,
             masks=masks,
             segment=not no_segment,
             segmenter=segmenter,
@@ -112,6 +148,7 @@ def triage(
             sort=sort,
             uids=uids,
             trust_site=trust_site,
+            client=client,
             overwrite=overwrite,
             progress=show,
         )
@@ -123,14 +160,30 @@ def triage(
     options.say(triage_report(summary))
     if report is not None:
         options.say(f"Look at {report}")
+    if profile:
+        summary["profile"] = {"processor_seconds": dict(seconds), "bytes_a_row": _bytes_a_row(result)}
+        options.say("\n" + _profile_text(summary["profile"], result.total))
     options.write_json(json_file, summary)
     ctx.exit(summary["exit_code"])
 
 
-def default_worklist(data: str) -> str:
-    """Name a worklist after its folder, list or file, so that yesterday's is not in the way of another folder's."""
-    name = Path(data).resolve().name
-    return f"worklist-{name if Path(data).is_dir() else Path(name).stem}.csv"
+def _bytes_a_row(result: TriageSummary) -> dict[str, float]:
+    rows = max(1, result.total)
+    return {Path(name).name: Path(name).stat().st_size / rows for name in (result.output, result.audit)}
+
+
+def _profile_text(profile: dict[str, Any], rows: int) -> str:
+    """Lay out where the time and the disk went."""
+    from histcxr.reports.tables import markdown_table
+
+    seconds: dict[str, float] = profile["processor_seconds"]
+    total = sum(seconds.values())
+    found = [
+        {"stage": name, "seconds": value, "ms a row": 1000 * value / max(1, rows), "share": value / total}
+        for name, value in seconds.items()
+    ]
+    disk = ", ".join(f"{value:,.0f} in {name}" for name, value in profile["bytes_a_row"].items())
+    return f"{markdown_table(found)}\nProcessor seconds of all threads. Bytes a row: {disk}"
 
 
 @click.command()
@@ -151,7 +204,7 @@ def report(ctx: click.Context, worklist: str, output: str, audit: str | None, js
 
     WORKLIST and its audit trail must be as `histcxr triage` left them, and the images where it found them. OUTPUT gets
     SR000001.dcm and so on, and reports.csv: for each row of WORKLIST its report, or why it is in none (a PNG belongs
-    to no study). Needs pip install 'histcxr[report-dicom]'.
+    to no study). Needs the extra report-dicom.
 
     \b
     Example:     histcxr report worklist.csv -o reports
@@ -161,7 +214,9 @@ def report(ctx: click.Context, worklist: str, output: str, audit: str | None, js
     from histcxr.worklist.study_reports import TABLE, write_study_reports
 
     result = write_study_reports(worklist, output, audit=audit)
-    options.say(f"{result.reports} reports about {result.images} of {result.total} files in {output}")
+    options.say(
+        f"{counted(result.reports, 'report')} about {result.images} of {counted(result.total, 'file')} in {output}"
+    )
     for reason, files in result.left_out.items():
         names = ", ".join(files[:NAMED])
         more = f" and {len(files) - NAMED} more in {TABLE}" if len(files) > NAMED else ""

@@ -10,11 +10,14 @@ from histcxr.commands import options
 
 
 @click.command()
+@options.config_option()
 @options.data_argument()
 @options.output_option(
     "Folder for trials.csv, best.json and trials.png. A network's search found there is gone on with.",
     "folder",
     required=True,
+    earlier="trials.csv",
+    resumes="search",
 )
 @click.option(
     "--classifier",
@@ -71,7 +74,7 @@ def command(
 ) -> None:
     """Search for the settings of a classifier or a reference network on DATA's training patients.
 
-    What it finds is for ``--tuned FOLDER`` of ``histcxr train`` or ``histcxr reference train``. Broken off, the same
+    What it finds is for --tuned FOLDER of `histcxr train` or `histcxr reference train`. Broken off, the same
     command goes on where a network's search stopped.
 
     \b
@@ -124,4 +127,4 @@ def command(
     options.say("\nWrote " + ", ".join(str(path) for path in paths))
     more = {"seconds": result.seconds, "not_tried": result.not_tried}
     trials = json_ready(options.table_rows(result.trials))
-    options.write_json(json_file, {**describe_search(result), **more, "trials": trials})
+    options.write_json(json_file, {**describe_search(result), **more, "output": output, "trials": trials})

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from histcxr.data.pairing import MaskFinder, extension_of, is_image_name, is_mask_folder
 from histcxr.exceptions import InputError, MaskError, Reason, UnjudgeableError
+from histcxr.files.cells import unguarded
 from histcxr.files.reading import detail_of, kind_of, reason_of
 
 MANIFEST_NAME = "manifest.csv"
@@ -124,13 +125,9 @@ def _listed(path: str, masks: str | None, *, inside: bool = False) -> Iterator[I
     if masks is not None and not os.path.isdir(masks):
         raise InputError(f"masks must be a folder when the input is a list; {masks!r} is a file")
     seen: set[int] = set()
-    home = os.path.join(os.path.dirname(path), "")
-    for line, image, *_ in _rows(path):
-        if inside and not image.startswith(home):
-            raise InputError(
-                f"{path!r}, line {line}, leads out of its folder, to {image!r}: a list that a folder holds may "
-                "name that folder's files alone; if these are meant, give the list itself as the input"
-            )
+    for line, image, mask, _ in _rows(path):
+        if inside:
+            check_inside(path, line, image, mask)
         key = hash(image)  # numbers instead of names: long lists stay small
         if key in seen:
             raise InputError(f"every image must be listed once; {path!r} repeats {image!r} in line {line}")
@@ -138,6 +135,17 @@ def _listed(path: str, masks: str | None, *, inside: bool = False) -> Iterator[I
     if not seen:
         raise InputError(f"{path!r} lists no image")
     return _entries(path, masks)
+
+
+def check_inside(path: str, line: int, *named: str) -> None:
+    """Refuse a list that a folder holds, and whose line names files elsewhere: InputError."""
+    home = os.path.join(os.path.dirname(path), "")
+    for one in named:
+        if one and not one.startswith(home):
+            raise InputError(
+                f"{path!r}, line {line}, leads out of its folder, to {one!r}: a list that a folder holds may "
+                "name that folder's files alone; if these are meant, give the list itself as the input"
+            )
 
 
 def _entries(path: str, masks: str | None) -> Iterator[InputFile]:
@@ -184,12 +192,14 @@ def _walk(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[InputF
 
 def _files(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[InputFile]:
     """Every entry below ``top``, masks apart; folders are kept on a stack, so depth is no matter."""
-    above, real_top, outside = _identities_above(top), os.path.realpath(top), set[tuple[int, int]]()
-    # one level: relative folder, its identity, its names still to come (last first, to be popped)
+    above, real_top = _identities_above(top), os.path.realpath(top)
+    outside: set[tuple[int, int]] = set()  # folders that links led to, and all below them: searched once
+    mask_folder = None if masks is None else _identity(os.stat(masks))
+    # one level: relative folder, its identity, its names still to come (last first, to be popped), by a link
     names, special, problem = _names(top)
-    stack = [("", _identity(os.stat(top)), names, special)]
+    stack = [("", _identity(os.stat(top)), names, special, False)]
     while stack:
-        relative, _, names, special = stack[-1]
+        relative, _, names, special, linked = stack[-1]
         if not names:
             stack.pop()
             continue
@@ -206,30 +216,32 @@ def _files(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[Input
                 yield InputFile(path, place, problem=reason_of(error), detail=detail_of(error))
                 continue
             if stat.S_ISDIR(status.st_mode):
-                if path == masks:
+                identity = _identity(status)
+                if identity == mask_folder:
                     continue
                 if is_mask_folder(name):
-                    skipped[IN_MASKS] += sum(len(files) for *_, files in os.walk(path))
+                    closed: list[OSError] = []
+                    skipped[IN_MASKS] += sum(len(files) for *_, files in os.walk(path, onerror=closed.append))
+                    for one in closed:
+                        where = os.path.relpath(one.filename, top)
+                        yield InputFile(one.filename, where, problem=reason_of(one), detail="a folder")
                     continue
-                identity = _identity(status)
                 if identity in above or any(identity == level[1] for level in stack):
                     detail = f"leads to {os.path.realpath(path)}"
                     yield InputFile(path, place, problem=Reason.LINK_LOOP, detail=detail)
                     continue
-                if os.path.islink(path):
-                    real = os.path.realpath(path)
-                    if os.path.commonpath([real, real_top]) == real_top or identity in outside:
-                        skipped[KNOWN_FOLDER] += 1
-                        continue
-                    outside.add(identity)
-                elif identity in outside:
+                is_link = os.path.islink(path)
+                real = os.path.realpath(path) if is_link else ""
+                if identity in outside or (is_link and os.path.commonpath([real, real_top]) == real_top):
                     skipped[KNOWN_FOLDER] += 1
                     continue
+                if is_link or linked:
+                    outside.add(identity)
                 names, special, problem = _names(path)
                 if problem is not None:
                     yield InputFile(path, place, problem=reason_of(problem), detail="a folder")
                 else:
-                    stack.append((place, identity, names, special))
+                    stack.append((place, identity, names, special, is_link or linked))
                 continue
             if not stat.S_ISREG(status.st_mode):
                 detail = f"a {kind_of(status.st_mode)}"
@@ -271,6 +283,18 @@ def _identities_above(top: str) -> set[tuple[int, int]]:
     return found
 
 
+def lists_file(path: str, file: str) -> bool:
+    """Whether a CSV list names a file that exists, by its own name or by a link, as an image or a mask."""
+    name = os.path.basename(file)
+    with contextlib.suppress(InputError, OSError):
+        for _, image, mask, _ in _rows(path):
+            for one in (image, mask):
+                alike = bool(one) and (os.path.basename(one) == name or os.path.islink(one))
+                if alike and os.path.exists(one) and os.path.samefile(one, file):
+                    return True
+    return False
+
+
 def _check_columns(columns: list[str], path: str) -> None:
     if "image" not in columns:
         hint = ""
@@ -290,13 +314,14 @@ def locate(value: str, folder: str) -> str:
 def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
     """Stream a CSV list of images as (number of the line that ends here, values); first come the trimmed column names.
 
-    Bytes that are not UTF-8 become surrogate escapes; empty lines are passed over. InputError: wrong columns, a row
-    with another number of values, or an empty image.
+    Bytes that are not UTF-8 become surrogate escapes; empty lines are passed over; an apostrophe that keeps a
+    spreadsheet from taking a cell for a formula is taken away. InputError: wrong columns, a row with another number of
+    values, or an empty image.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         rows = csv.reader(stream)
         try:
-            columns = [column.strip() for column in next(rows, [])]
+            columns = [unguarded(column.strip()) for column in next(rows, [])]
             _check_columns(columns, path)
             image = columns.index("image")
             yield rows.line_num, columns
@@ -308,6 +333,6 @@ def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
                     raise InputError(f"{path!r}, line {rows.line_num}: {found}")
                 if not row[image]:
                     raise InputError(f"{path!r}, line {rows.line_num}: the column 'image' is empty")
-                yield rows.line_num, row
+                yield rows.line_num, [unguarded(value) for value in row]
         except csv.Error as error:  # e.g. a value larger than any path
             raise InputError(f"{path!r}, line {rows.line_num}: {error}") from error

@@ -17,7 +17,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.data.discovery import MANIFEST_NAME, InputFile, find_inputs, locate, read_rows
+from histcxr.data.discovery import (
+    IN_MASKS,
+    MANIFEST_NAME,
+    InputFile,
+    check_inside,
+    find_inputs,
+    locate,
+    read_rows,
+)
+from histcxr.data.pairing import is_image_name, is_mask_folder, stem_of
 from histcxr.dicom.radiograph import read_tags
 from histcxr.exceptions import HistcxrWarning, InputError
 
@@ -58,15 +67,16 @@ def read_manifest(
     leading zero shows that they are names. Patients are never guessed from file names.
 
     InputError: a salt or UIDs without ``dicom_tags``; no such path, no image, no column ``image``, a column or an
-    image twice, an unknown split, or, with ``require_labels``, a row without label. HistcxrWarning: a folder inside
-    could not be read.
+    image twice, an unknown split, a ``manifest.csv`` of a folder that names files elsewhere, or, with
+    ``require_labels``, a row without label. HistcxrWarning: a folder inside could not be read, or folders of masks hold
+    what is called like no image.
     """
     if not dicom_tags and (salt or uids):
         raise InputError("salt and uids are of use with dicom_tags=True only; set it, or leave them out")
     name = os.path.abspath(os.fspath(path))
     if os.path.isdir(name):
         listed = os.path.join(name, MANIFEST_NAME)
-        table = _from_csv(listed) if os.path.isfile(listed) else _from_folder(name)
+        table = _from_csv(listed, inside=True) if os.path.isfile(listed) else _from_folder(name)
     elif os.path.isfile(name):
         table = _from_csv(name)
     else:
@@ -102,11 +112,14 @@ def is_sick(labels: ArrayLike | Iterable[Any], normal: str = "Normal") -> NDArra
     return np.array([name not in normals for name in names], dtype=bool)
 
 
-def _from_csv(path: str) -> pd.DataFrame:
+def _from_csv(path: str, *, inside: bool = False) -> pd.DataFrame:
     rows = read_rows(path)
     _, columns = next(rows)
     values: list[list[str]] = [[] for _ in columns]
-    for _, row in rows:
+    places = [columns.index(name) for name in ("image", "mask") if name in columns]
+    for line, row in rows:
+        if inside:
+            check_inside(path, line, *(locate(row[place], os.path.dirname(path)) for place in places))
         for collected, value in zip(values, row, strict=True):
             collected.append(value)
     texts = dict(zip(columns, values, strict=True))
@@ -128,19 +141,33 @@ def _from_csv(path: str) -> pd.DataFrame:
 
 
 def _from_folder(path: str) -> pd.DataFrame:
-    rows = []
-    for entry in find_inputs(path):
+    rows, entries = [], find_inputs(path)
+    for entry in entries:
         if os.path.isdir(entry.path):
             warnings.warn(f"{entry.path!r} was not read: {entry.explanation}", HistcxrWarning, stacklevel=3)
             continue
         label, split = _place(entry)
         rows.append((entry.path, entry.mask, label, "", "", split))
+    if entries.skipped[IN_MASKS] > sum(bool(row[1]) for row in rows):
+        strange = _strangers(path, {stem_of(os.path.basename(row[0])) for row in rows})
+        if strange:
+            told = f"{strange} files in folders of masks have no image's name, and were not read, in {path!r}"
+            warnings.warn(told, HistcxrWarning, stacklevel=3)
     if not rows:
         raise InputError(
             f"{path!r} holds no image; expected are CLASS/*.png, CLASS/images/*.png with CLASS/masks/*.png, "
             "{train,val,test}/CLASS/*.png, images without classes, or a manifest.csv"
         )
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+
+
+def _strangers(top: str, stems: set[str]) -> int:
+    """Count files in folders of masks that are called like no image: radiographs, perhaps."""
+    count = 0
+    for folder, _, files in os.walk(top):
+        if any(map(is_mask_folder, os.path.relpath(folder, top).split(os.sep))):
+            count += sum(is_image_name(name) and stem_of(name) not in stems for name in files)
+    return count
 
 
 def _with_tags(table: pd.DataFrame, salt: str | bytes, uids: bool) -> pd.DataFrame:

@@ -33,8 +33,12 @@ MAX_GREY = 0.2
 """Intermediate pixels (smoothed edges) may number so many to each pixel marked."""
 
 
-def read_mask(path: str | os.PathLike[str], shape: tuple[int, int]) -> NDArray[np.bool_]:
+def read_mask(
+    path: str | os.PathLike[str], shape: tuple[int, int], *, working: tuple[int, int] | None = None
+) -> NDArray[np.bool_]:
     """Read a lung mask (``""``: there is none) at its image's ``shape``, checked: bool (height, width), True inside.
+
+    ``working`` is the shape wanted where it is not the image's own.
 
     MaskError: ``mask_missing``, ``mask_unreadable``, ``mask_not_binary``, ``mask_empty``, ``mask_tiny``,
     ``mask_too_large`` or ``mask_inverted``.
@@ -48,10 +52,16 @@ def read_mask(path: str | os.PathLike[str], shape: tuple[int, int]) -> NDArray[n
         missing = error.reason is Reason.NOT_FOUND
         reason = Reason.MASK_MISSING if missing else Reason.MASK_UNREADABLE
         raise MaskError(reason, name, error.detail if missing else error.explanation) from error
-    return decode_mask(data, shape, name)
+    return decode_mask(data, shape, name, working=working)
 
 
-def decode_mask(data: bytes, shape: tuple[int, int], path: str | os.PathLike[str] = "") -> NDArray[np.bool_]:
+def decode_mask(
+    data: bytes,
+    shape: tuple[int, int],
+    path: str | os.PathLike[str] = "",
+    *,
+    working: tuple[int, int] | None = None,
+) -> NDArray[np.bool_]:
     """Decode a lung mask from the bytes of its file; ``path`` is for messages, see :func:`read_mask`.
 
     Pixels above half of the mask's highest value are lung. Resizing is nearest neighbour between pixel centres
@@ -64,12 +74,13 @@ def decode_mask(data: bytes, shape: tuple[int, int], path: str | os.PathLike[str
         marked = _binary(decode_brightness(data, read_header(data, name), name), name)
     except RadiographError as error:
         raise MaskError(Reason.MASK_UNREADABLE, name, error.explanation) from error
-    if marked.shape != shape:
-        if marked.shape == shape[::-1]:
-            size = f"{marked.shape[1]} x {marked.shape[0]}"
-            detail = f"{size} pixels for an image of {shape[1]} x {shape[0]}: turned?"
-            raise MaskError(Reason.MASK_UNREADABLE, name, detail)
-        marked = cv2.resize(marked, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+    if marked.shape != shape and marked.shape == shape[::-1]:
+        size = f"{marked.shape[1]} x {marked.shape[0]}"
+        detail = f"{size} pixels for an image of {shape[1]} x {shape[0]}: turned?"
+        raise MaskError(Reason.MASK_UNREADABLE, name, detail)
+    wanted = working or shape
+    if marked.shape != wanted:
+        marked = cv2.resize(marked, (wanted[1], wanted[0]), interpolation=cv2.INTER_NEAREST_EXACT)
     mask = marked.view(np.bool_)
     check_mask(mask, name)
     return mask

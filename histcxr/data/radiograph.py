@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,22 +26,54 @@ from histcxr.files.reading import MIN_SIDE, Header, read_file, sniff
 MIN_LUNG_CONTRAST = 16
 """Fewest grey levels between the darkest and the brightest lung pixel of an image that can be judged."""
 
-LARGE_PIXELS = 1 << 24
-"""Images with more pixels than this go one at a time where they take many times their size."""
+WORKING_SIDE = 224
+"""Longer side, in pixels, of the working image: the copy of a radiograph in which everything is found and counted."""
 
-_LARGE = threading.Lock()
+MOST_DECODED = 1 << 25
+"""Pixels that all threads together decode at a time; a larger image is decoded by itself."""
+
+_decoding = threading.Condition()
+_decoded = 0
 
 
-def one_large_at_a_time(n_pixels: int) -> contextlib.AbstractContextManager[Any]:
-    """Let threads wait for each other over large images, so that memory stays bounded."""
-    return _LARGE if n_pixels > LARGE_PIXELS else contextlib.nullcontext()
+@contextlib.contextmanager
+def room_for(n_pixels: int) -> Iterator[None]:
+    """Wait until an image of so many pixels may be decoded beside those that other threads decode now."""
+    global _decoded
+    with _decoding:
+        _decoding.wait_for(lambda: not _decoded or _decoded + n_pixels <= MOST_DECODED)
+        _decoded += n_pixels
+    try:
+        yield
+    finally:
+        with _decoding:
+            _decoded -= n_pixels
+            _decoding.notify_all()
+
+
+def working_shape(shape: tuple[int, int], side: int = WORKING_SIDE) -> tuple[int, int]:
+    """Return height and width of the working image of a radiograph of this height and width."""
+    share = min(1.0, side / max(shape))
+    return max(1, round(shape[0] * share)), max(1, round(shape[1] * share))
+
+
+def working_image(pixels: NDArray[np.uint8], side: int = WORKING_SIDE) -> NDArray[np.uint8]:
+    """Average a radiograph, uint8 (height, width), down to a longer side of ``side`` pixels; a small one stays.
+
+    Scanners and archives store the same lungs in 200 and in 3,000 pixels; noise, and so the histogram's spread, depends
+    on it. In the working image it does not.
+    """
+    height, width = working_shape((pixels.shape[0], pixels.shape[1]), side)
+    if pixels.shape == (height, width):
+        return pixels
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Radiograph:
     """One radiograph, lungs dark: ``pixels``, uint8 (height, width), and ``metadata``.
 
-    Metadata are ``format``, ``bits`` and ``channels`` as declared, ``width`` and ``height`` of the pixels, and
+    Metadata are ``format``, ``bits`` and ``channels`` as declared, ``width`` and ``height`` as stored (and turned), and
     ``steps``, what was done on the way, e.g. ``("16 to 8 bits", "alpha dropped")``. Of a DICOM file also ``modality``,
     ``view``, ``laterality``, ``sex``, ``age_group``, ``photometric`` and ``transfer_syntax``, each from a closed list
     of words; no name, number, date or free text.
@@ -50,16 +83,20 @@ class Radiograph:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def read_radiograph(path: str | os.PathLike[str]) -> Radiograph:
+def read_radiograph(path: str | os.PathLike[str], *, side: int | None = None) -> Radiograph:
     """Read a radiograph from a PNG, JPEG, TIFF, BMP or DICOM file, known by its content and not by its name.
 
-    RadiographError as :func:`~histcxr.files.reading.read_file` and :func:`decode_radiograph`.
+    ``side`` and RadiographError as :func:`~histcxr.files.reading.read_file` and :func:`decode_radiograph`.
     """
-    return decode_radiograph(read_file(path), path)
+    return decode_radiograph(read_file(path), path, side=side)
 
 
-def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiograph:
+def decode_radiograph(
+    data: bytes, path: str | os.PathLike[str] = "", *, side: int | None = None
+) -> Radiograph:
     """Decode a radiograph from the bytes of its file; ``path`` is for messages.
+
+    With ``side`` it comes as :func:`working_image`, which is quicker than decoding all of it.
 
     Grey images and colour images with (nearly) equal channels are accepted, at 1 to 16 bits; an alpha channel is
     dropped; an EXIF orientation is applied. DICOM files pass through their modality and VOI transformations, see
@@ -73,7 +110,7 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
     if header.width < MIN_SIDE or header.height < MIN_SIDE:
         detail = f"{header.width} x {header.height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
         raise RadiographError(Reason.TOO_SMALL, name, detail)
-    with one_large_at_a_time(header.width * header.height):
+    with room_for(header.width * header.height):
         pixels, coloured = _decode_any(data, header, name)
     steps = []
     if header.palette:
@@ -93,6 +130,9 @@ def decode_radiograph(data: bytes, path: str | os.PathLike[str] = "") -> Radiogr
         pixels = np.ascontiguousarray(pixels.view(np.uint8)[:, high::2])  # without a copy of 16 bits
         steps.append("16 to 8 bits")
     height, width = pixels.shape
+    if side is not None and max(height, width) > side:
+        pixels = working_image(pixels, side)
+        steps.append(f"averaged to {pixels.shape[1]} x {pixels.shape[0]}")
     metadata = {
         "format": header.format,
         "bits": header.bits,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.exceptions import Reason
+from histcxr.exceptions import Reason, how_to_install
 from histcxr.files.reading import dicom_start, refuse
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ else:
 MAX_INFLATED = 2**27 + 2**24
 """A deflated file may unpack to so many bytes: the largest image accepted at 16 bits, and its tags."""
 
-MISSING = "to read DICOM files: pip install 'histcxr[dicom]'"  # where a package is not installed
+MISSING = f"to read DICOM files: {how_to_install('dicom')}"  # where a package is not installed
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 
 PIXEL_DATA, FLOAT_PIXELS = 0x7FE00010, (0x7FE00008, 0x7FE00009)

@@ -4,7 +4,7 @@ The road is that of a viewer (PS3.4, N.2): stored values, modality LUT or rescal
 window, polarity. MONOCHROME1 (or a presentation LUT shape INVERSE, which says the same) is turned once, after all
 else. Pixels stay where they are stored: Patient Orientation turns nothing, so that masks fit.
 
-pydicom and the codecs come with ``pip install 'histcxr[dicom]'`` and are imported when the first DICOM file is met.
+pydicom and the codecs come with the extra ``dicom`` and are imported when the first DICOM file is met.
 """
 
 from __future__ import annotations

@@ -209,16 +209,20 @@ def patient_key(dataset: Dataset, salt: str | bytes) -> str:
     ``salt`` as one keeps a password, and use the same for all files that are to be grouped together; an empty one is an
     :class:`~histcxr.exceptions.InputError`.
     """
+    number = text(dataset, "PatientID")
+    message = f"{text(dataset, 'IssuerOfPatientID')}\0{number}".encode("utf-8", "surrogatepass")
+    name = keyed_name(message, salt)
+    return "" if number in _NOBODY else name
+
+
+def keyed_name(message: bytes, salt: str | bytes) -> str:
+    """A pseudonym, 32 hexadecimal digits, by keyed BLAKE2b; InputError: without a secret it could be guessed."""
     secret = salt.encode() if isinstance(salt, str) else bytes(salt)
     if not secret:
         raise InputError(
-            "salt must not be empty: a hash of a patient's number without a secret can be guessed"
+            "salt must not be empty: a hash of a number or a name without a secret can be guessed"
         )
-    number = text(dataset, "PatientID")
-    if number in _NOBODY:
-        return ""
     key = hashlib.blake2b(secret, digest_size=32).digest()
-    message = f"{text(dataset, 'IssuerOfPatientID')}\0{number}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(message, key=key, digest_size=16).hexdigest()
 
 

@@ -23,6 +23,7 @@ from histcxr.features.filters import Band
 from histcxr.features.histograms import BINS, Zones
 from histcxr.features.measuring import count_lungs, measure_batch
 from histcxr.features.recipe import Recipe, as_recipe
+from histcxr.files.cells import write_table
 from histcxr.files.reading import read_file
 from histcxr.files.writing import replacing
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
@@ -289,13 +290,14 @@ def write_features(features: Features, path: str | os.PathLike[str]) -> None:
     for each manifest column. InputError for another suffix, OutputError when the file cannot be written.
     """
     suffix = check_format(path)
+    if suffix == ".csv":
+        write_table(feature_frame(features), path)
+        return
     with replacing(path) as unfinished:
         if suffix == ".npz":
             arrays = {str(c): features.table[c].map(_writable).to_numpy(str) for c in features.table}
             arrays |= {"counts": features.counts, "zones": np.array(features.recipe.names)}
             np.savez_compressed(unfinished, allow_pickle=False, **arrays)
-        elif suffix == ".csv":
-            feature_frame(features).to_csv(unfinished, index=False)
         else:
             feature_frame(features).to_parquet(unfinished, index=False)
 

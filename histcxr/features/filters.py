@@ -16,9 +16,9 @@ is named by its filter and scale, e.g. ``"dog4"``:
 ``stdS``   local standard deviation under the Gaussian window ``S``, never negative
 =========  ===========================================================================================
 
-``S`` is the Gaussian's standard deviation in pixels of a **working image**, whose longer side is 224 pixels:
-larger images are brought to this size first, in smaller ones ``S`` shrinks with them, so that a radiograph
-gives the same bands at any resolution. A further kind of band takes one entry in :data:`KINDS`.
+``S`` is the Gaussian's standard deviation in pixels of a working image
+(:func:`histcxr.data.radiograph.working_image`), whose longer side is 224 pixels; in images of another size it shrinks
+or grows with them. A further kind of band takes one entry in :data:`KINDS`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.data.radiograph import WORKING_SIDE
 from histcxr.exceptions import InputError
 from histcxr.features.histograms import check_pixels
-
-#: Longer side of the working image, in pixels; scales are stated in its pixels.
-WORKING_SIZE: Final = 224
 
 #: The bands that keep most of their worth in a hospital never seen. Use them with six zones.
 TRAVEL_BANDS: Final = ("dx2", "dog4", "dog8")
@@ -62,7 +60,7 @@ _Floats = NDArray[np.float32]
 class LowPasses:
     """Low-passes of one image by normalised convolution, each scale computed once: what filters are made of.
 
-    Made from the pixels times their weight, the weight in [0, 1], and the pixels to one unit of scale.
+    Made from the pixels times their weight, the weight (0 or 1), and the pixels to one unit of scale.
     """
 
     def __init__(self, image: _Floats, weight: _Floats, unit: float) -> None:
@@ -91,9 +89,7 @@ class LowPasses:
 
     def deviation(self, scale: float) -> _Floats:
         """Return the standard deviation of the pixels under the window."""
-        # Where the weight is a fraction, image / weight is the pixel's own value.
-        square = self._image**2 / np.maximum(self._weight, _TINY)
-        variance = self._blur(_floats(square), scale) / self._norm(scale) - self.mean(scale) ** 2
+        variance = self._blur(self._image**2, scale) / self._norm(scale) - self.mean(scale) ** 2
         return _floats(np.sqrt(np.maximum(variance, 0)))
 
     def _blur(self, array: _Floats, scale: float) -> _Floats:
@@ -173,7 +169,7 @@ class Band:
 
 
 class Filtered(NamedTuple):
-    """Responses in the lungs' bounding box of the working image, shape (n_bands, height, width), and its mask.
+    """Responses in the lungs' bounding box, shape (n_bands, height, width), and its mask.
 
     In grey levels; slopes in grey levels a pixel. 0 outside the mask.
     """
@@ -217,10 +213,7 @@ def filtered_images(
     wanted = as_bands(bands)
     check_pixels(pixels, mask)
     image, weight, unit = _working(pixels, mask)
-    inside = weight >= np.float32(0.5)
-    if not inside.any():
-        # A mask finer than the working image's pixels: whatever touches it counts.
-        inside = weight > 0
+    inside = weight > 0
     values = np.empty((len(wanted), *image.shape), np.float32)
     low = LowPasses(image, weight, unit)
     for place, band in zip(values, wanted, strict=True):
@@ -230,7 +223,7 @@ def filtered_images(
 
 
 def _working(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[_Floats, _Floats, float]:
-    """Return image (centred, 0 outside), weight in [0, 1], both with a margin, and pixels to one unit of scale."""
+    """Return image (centred, 0 outside), weight (0 or 1), both with a margin, and pixels to one unit of scale."""
     # The kernels read plain rows: flipped and strided views are copied.
     pixels, bits = np.ascontiguousarray(pixels), np.ascontiguousarray(mask).view(np.uint8)
     x, y, width, height = cv2.boundingRect(bits)
@@ -241,12 +234,7 @@ def _working(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[_Float
     # A whole number of grey levels near the middle: float32 stays exact, and a shift of the image cancels.
     centre = math.floor(cv2.mean(pixels[box], bits[box])[0] + 0.5)
     image = (pixels[box].astype(np.float32) - np.float32(centre)) * weight
-    unit = max(pixels.shape) / WORKING_SIZE
-    if unit > 1:
-        size = (max(1, round(width / unit)), max(1, round(height / unit)))
-        image = _floats(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-        weight = _floats(cv2.resize(weight, size, interpolation=cv2.INTER_AREA))
-        unit = 1.0
+    unit = max(pixels.shape) / WORKING_SIDE
     image, weight = (
         _floats(cv2.copyMakeBorder(array, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0))
         for array in (image, weight)

@@ -3,7 +3,8 @@
 :func:`measure_image` and :func:`measure_batch` are one computation, and the only one by which an image and its mask
 become what a model sees, in training and in triage. What is measured they are told: histograms (:func:`count_lungs`)
 or the square of a network that sees the image. Both begin with :func:`checked_histogram`, so both refuse the same
-images.
+images. Both see the working image (:func:`~histcxr.data.radiograph.working_image`), made once: outline, checks, counts
+and bands are all of its pixels, so that a radiograph is judged alike in whatever size it is stored.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.data.masks import check_mask, decode_mask, read_mask
-from histcxr.data.radiograph import check_lungs, decode_radiograph
+from histcxr.data.radiograph import WORKING_SIDE, check_lungs, decode_radiograph
 from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.histograms import BINS, Zones, masked_histogram
 from histcxr.features.recipe import Recipe, band_histograms
 from histcxr.files.reading import read_file
+from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Found, Segmenter
 from histcxr.lungs.shape import polarity
 
@@ -41,9 +44,19 @@ Lungs: TypeAlias = NDArray[np.bool_]
 
 _T = TypeVar("_T")
 
-#: Pixels uint8 and lungs bool, both (height, width), and the image's name to what is wanted of them; it raises
+#: Working image uint8 and lungs bool, both (height, width), and the image's name to what is wanted of them; it raises
 #: :class:`~histcxr.exceptions.UnjudgeableError` where the image must not be judged.
 Measure: TypeAlias = Callable[[Pixels, Lungs, str], _T]
+
+
+class _Image(NamedTuple):
+    """A decoded image: its place, working pixels, shape as stored, SHA-256 of its file, and name."""
+
+    place: int
+    pixels: Pixels
+    shape: tuple[int, int]
+    sha256: str
+    name: str
 
 
 def measure_image(
@@ -54,18 +67,22 @@ def measure_image(
     segmenter: Segmenter | None = None,
     digest: bool = False,
     path: _Path = "",
+    side: int = WORKING_SIDE,
 ) -> tuple[_T, str]:
     """Read an image and its lung mask, and measure.
 
     Returns what ``measure`` gave, and the SHA-256 of the image's bytes in hex (``""`` without ``digest``). The image
     is a file or its content; the mask a file (``""``: there is none), its content, or bool (height, width) of the
-    image's size. A mask that is given wins over the segmenter's. ``path`` names the image in messages.
+    image's size. A mask that is given wins over the segmenter's. ``path`` names the image in messages, ``side`` is the
+    working image's longer side.
 
     RadiographError or MaskError: image or mask cannot be read, or the mask is missing or cannot be two lungs.
     UnjudgeableError: the segmenter finds no lungs, or no upright frontal chest; and what ``measure`` raises.
     InputError: a mask array of the wrong type or shape.
     """
-    (found,) = measure_batch([image], [mask], measure, segmenter=segmenter, digest=digest, paths=[path])
+    (found,) = measure_batch(
+        [image], [mask], measure, segmenter=segmenter, digest=digest, paths=[path], side=side
+    )
     if isinstance(found, UnjudgeableError):
         raise found
     return found
@@ -79,6 +96,7 @@ def measure_batch(
     segmenter: Segmenter | None = None,
     digest: bool = False,
     paths: Sequence[_Path] | None = None,
+    side: int = WORKING_SIDE,
 ) -> list[tuple[_T, str] | UnjudgeableError]:
     """Do what :func:`measure_image` does for several images, somewhat faster: its results, or the errors instead.
 
@@ -90,15 +108,16 @@ def measure_batch(
         lengths = f"{len(images)}, {len(masks)} and {len(names)}"
         raise InputError(f"images, masks and paths must be of one length; got {lengths}")
     results: list[Any] = [None] * len(images)
-    group: list[tuple[int, Pixels, str, str]] = []
+    group: list[_Image] = []
     held = 0
-    for index, (image, name) in enumerate(zip(images, names, strict=True)):
-        decoded = _attempt(_read_pixels, image, name, digest)
+    for place, (image, name) in enumerate(zip(images, names, strict=True)):
+        with stage("decode"):
+            decoded = _attempt(_read_image, place, image, name, digest, side)
         if isinstance(decoded, UnjudgeableError):
-            results[index] = decoded
+            results[place] = decoded
             continue
-        group.append((index, *decoded))
-        held += decoded[0].size
+        group.append(decoded)
+        held += decoded.pixels.size
         if held >= _BATCH_PIXELS:
             _measure_group(group, masks, measure, segmenter, results)
             group, held = [], 0
@@ -107,7 +126,7 @@ def measure_batch(
 
 
 def _measure_group(
-    group: list[tuple[int, Pixels, str, str]],
+    group: Sequence[_Image],
     masks: Sequence[_Path | bytes | Lungs],
     measure: Measure[Any],
     segmenter: Segmenter | None,
@@ -115,20 +134,24 @@ def _measure_group(
 ) -> None:
     """Read or make the masks of decoded images and measure them; write to results."""
     made: dict[int, Found | UnjudgeableError] = {}
-    if segmenter is not None and (bare := [one for one in group if _absent(masks[one[0]])]):
-        indices, images, _, names = zip(*bare, strict=True)
-        made = dict(zip(indices, segmenter.segment(images, names), strict=True))
-    ready: list[tuple[int, Pixels, str, str, Lungs]] = []
-    for index, pixels, sha256, name in group:
-        found = made.get(index)
-        lungs = _attempt(_read_lungs, masks[index], pixels, name) if found is None else found
-        if isinstance(lungs, UnjudgeableError):
-            results[index] = lungs
+    if segmenter is not None and (bare := [one for one in group if _absent(masks[one.place])]):
+        with stage("outline"):
+            found = segmenter.segment([one.pixels for one in bare], [one.name for one in bare])
+        made = {one.place: lungs for one, lungs in zip(bare, found, strict=True)}
+    ready: list[tuple[_Image, Lungs]] = []
+    for one in group:
+        outline: Found | Lungs | UnjudgeableError
+        with stage("mask"):
+            outline = made[one.place] if one.place in made else _attempt(_read_lungs, masks[one.place], one)
+        if isinstance(outline, UnjudgeableError):
+            results[one.place] = outline
         else:
-            ready.append((index, pixels, sha256, name, lungs.mask if isinstance(lungs, Found) else lungs))
-    for index, pixels, sha256, name, lungs in ready:
-        measured = _attempt(measure, pixels, lungs, name)
-        results[index] = measured if isinstance(measured, UnjudgeableError) else (measured, sha256)
+            ready.append((one, outline.mask if isinstance(outline, Found) else outline))
+    for one, lungs in ready:
+        with stage("count"):
+            measured = _attempt(measure, one.pixels, lungs, one.name)
+        failed = isinstance(measured, UnjudgeableError)
+        results[one.place] = measured if failed else (measured, one.sha256)
 
 
 def _attempt(step: Callable[..., _T], *arguments: Any) -> _T | UnjudgeableError:
@@ -144,29 +167,32 @@ def _absent(mask: _Path | bytes | Lungs) -> bool:
     return isinstance(mask, str) and not mask
 
 
-def _read_pixels(image: _Path | bytes, path: _Path, digest: bool) -> tuple[Pixels, str, str]:
-    """Return the pixels of an image, the SHA-256 of its file, and its name."""
+def _read_image(place: int, image: _Path | bytes, path: _Path, digest: bool, side: int) -> _Image:
     if isinstance(image, bytes):
         data, name = image, os.fspath(path)
     else:
         name = os.fspath(image)
         data = read_file(name)
-    pixels = decode_radiograph(data, name).pixels
-    return pixels, hashlib.sha256(data).hexdigest() if digest else "", name
+    found = decode_radiograph(data, name, side=side)
+    shape = found.metadata["height"], found.metadata["width"]
+    return _Image(place, found.pixels, shape, hashlib.sha256(data).hexdigest() if digest else "", name)
 
 
-def _read_lungs(mask: _Path | bytes | Lungs, pixels: Pixels, name: str) -> Lungs:
-    """Return a checked mask of the image's size."""
-    height, width = pixels.shape
-    if isinstance(mask, np.ndarray):
-        if mask.dtype != np.bool_ or mask.shape != pixels.shape:
-            found = f"{mask.dtype} of shape {mask.shape}"
-            raise InputError(f"mask must be bool of shape {pixels.shape}; got {found}")
-        check_mask(mask, name)
-        return mask
+def _read_lungs(mask: _Path | bytes | Lungs, image: _Image) -> Lungs:
+    """Return a checked mask of the working image's size."""
+    working = image.pixels.shape[0], image.pixels.shape[1]
     if isinstance(mask, bytes):
-        return decode_mask(mask, (height, width), name)
-    return read_mask(mask, (height, width))
+        return decode_mask(mask, image.shape, image.name, working=working)
+    if not isinstance(mask, np.ndarray):
+        return read_mask(mask, image.shape, working=working)
+    if mask.dtype != np.bool_ or mask.shape != image.shape:
+        found = f"{mask.dtype} of shape {mask.shape}"
+        raise InputError(f"mask must be bool of shape {image.shape}; got {found}")
+    check_mask(mask, image.name)
+    if image.shape == working:
+        return mask
+    size = working[::-1]
+    return cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT).view(np.bool_)
 
 
 def checked_histogram(pixels: Pixels, lungs: Lungs, zones: Zones, name: str = "") -> NDArray[np.int64]:

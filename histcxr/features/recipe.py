@@ -32,10 +32,10 @@ from histcxr.features.histograms import (
 )
 
 #: Raised whenever the same files may give other counts than before.
-EXTRACTION_VERSION: Final = 2
+EXTRACTION_VERSION: Final = 3
 
 #: Raised whenever the same pixels and mask may give other counts of bands than before.
-BANDS_VERSION: Final = 1
+BANDS_VERSION: Final = 2
 
 #: Bins for one spread. A range of four spreads to either side loses about one pixel in 10,000.
 BINS_PER_SPREAD: Final = 32
@@ -124,7 +124,7 @@ def band_histograms(
     """Count the responses of each band in each zone, on the axis of the module's text: int64 (n_bands, n_zones, 256).
 
     Pixels, mask and zones are as for :func:`~histcxr.features.histograms.masked_histogram`, bands as for
-    :func:`histcxr.features.filters.as_bands`, and so are the errors. Pixels of the working image are counted. Lungs of
+    :func:`histcxr.features.filters.as_bands`, and so are the errors. Lungs of
     one grey level have all their counts in the bin of zero: 128, or 0 for ``mag`` and ``std``.
     """
     zones = check_zones(zones)

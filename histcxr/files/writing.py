@@ -8,7 +8,8 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,52 @@ from histcxr.exceptions import InputError, OutputError
 
 if TYPE_CHECKING:  # whoever only writes text or bytes loads neither NumPy nor OpenCV
     from numpy.typing import NDArray
+
+
+# Which places a command may write to, and whether it may replace what is there; None outside commands.
+_GUARD: ContextVar[Mapping[str, bool] | None] = ContextVar("guard", default=None)
+
+
+@contextlib.contextmanager
+def guarding(places: Mapping[str, bool]) -> Iterator[None]:
+    """Let files and folders at ``places`` (real paths), and what lies in them, be replaced in the block where asked.
+
+    Elsewhere, and outside of such a block, what is written takes the place of what was there, as Python's own
+    functions do.
+    """
+    token = _GUARD.set(places)
+    try:
+        yield
+    finally:
+        _GUARD.reset(token)
+
+
+def _may_replace(place: str) -> bool:
+    """Whether what is at a real path may be replaced: as its own entry says, or that of the nearest folder above."""
+    guard = _GUARD.get() or {}
+    while guard and place not in guard:
+        above = os.path.dirname(place)
+        if above == place:
+            return True
+        place = above
+    return guard.get(place, True)
+
+
+def put(unfinished: str | os.PathLike[str], place: str | os.PathLike[str], *, replace: bool) -> None:
+    """Move a finished file to its place; without ``replace`` nothing that is there by now is lost: FileExistsError."""
+    if replace:
+        os.replace(unfinished, place)
+        return
+    try:
+        os.link(unfinished, place)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: hold the name by an empty file
+        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.replace(unfinished, place)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unfinished)
 
 
 @contextlib.contextmanager
@@ -32,7 +79,7 @@ def replacing(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator
     When the block raises, that stays, and what the block wrote is removed.
 
     The folder above ``path`` must exist. A link is followed; a pipe or device is written directly. OutputError: the
-    system refuses to write; so does every ``OSError`` that the block raises.
+    system refuses to write, or :func:`guarding` does; so does every ``OSError`` that the block raises.
     """
     place = Path(path)
     try:
@@ -43,6 +90,7 @@ def replacing(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator
             yield place
             return
         place = Path(os.path.realpath(place))
+        replace = _may_replace(str(place))
         unfinished = place.with_name(f".histcxr-{uuid.uuid4().hex}{place.suffix}")
         try:
             if folder:
@@ -56,9 +104,9 @@ def replacing(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator
             if before is not None:
                 unfinished.chmod(stat.S_IMODE(before))
             if folder:
-                _move_folder(unfinished, place)
+                _move_folder(unfinished, place, replace)
             else:
-                os.replace(unfinished, place)
+                put(unfinished, place, replace=replace)
         finally:
             if folder:
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -87,11 +135,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _move_folder(fresh: Path, place: Path) -> None:
+def _move_folder(fresh: Path, place: Path, replace: bool) -> None:
     """A folder cannot take the place of a full one at once: that one steps aside, and back if need be."""
     old = fresh.with_name(f"{fresh.name}-old")
     with contextlib.suppress(FileNotFoundError):
-        place.rename(old)
+        if replace:
+            place.rename(old)
     try:
         fresh.rename(place)
     except OSError:
@@ -104,6 +153,8 @@ def _move_folder(fresh: Path, place: Path) -> None:
 def write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
     """Say in plain words why a result cannot be written."""
     name = os.fspath(path)
+    if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        return OutputError(f"{name}: cannot be written, for something is there; choose another name")
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         advice = "make room, then give the same command again (a triage goes on where it stopped)"
         return OutputError(f"{name}: the disk is full ({error.strerror}); {advice}")
@@ -154,6 +205,8 @@ def _write(place: Path, data: bytes) -> None:
     """Write directly: a reader recognises half an image, and thousands are not worth an fsync each."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
+        how = os.O_TRUNC if _may_replace(os.path.realpath(place)) else os.O_EXCL
+        with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | how, 0o666), "wb") as file:
+            file.write(data)
     except OSError as error:
         raise write_error(place, error) from error

@@ -22,6 +22,7 @@ from histcxr.data.masks import read_mask
 from histcxr.data.pairing import stem_of
 from histcxr.data.radiograph import read_radiograph
 from histcxr.exceptions import InputError, MaskError, Reason, UnjudgeableError
+from histcxr.files.cells import csv_line, sentence, unguarded
 from histcxr.files.writing import replacing, write_error, write_image, write_mask
 from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter
 
@@ -48,7 +49,7 @@ _TEXT: Final[Any] = {"encoding": "utf-8", "newline": "", "errors": "surrogateesc
 class SegmentationSummary:
     """What became of a folder: files seen, masks there are, and why the others have none (reason to count).
 
-    ``resumed`` masks were there from an earlier run.
+    ``resumed`` masks were there from an earlier run. ``skipped`` counts files that were passed over, by kind.
     """
 
     total: int
@@ -56,6 +57,7 @@ class SegmentationSummary:
     reasons: dict[str, int]
     output: str
     resumed: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -174,12 +176,12 @@ def segment_folder(
                     row = found
                 elif isinstance(found, UnjudgeableError):
                     reasons[found.reason.value] += 1
-                    row = [item.relative, "", "", "", found.reason.value, found.explanation]
+                    row = [item.relative, "", "", "", found.reason.value, sentence(found.explanation)]
                 else:
                     write_mask(target / name, found.mask)
                     row = [item.relative, name, f"{found.mask.mean():.4f}", f"{found.distance:.1f}", "", ""]
                 if not isinstance(found, list):
-                    csv.writer(file).writerow(row)
+                    file.write(csv_line(row))
                     if pixels is not None:
                         sheet.add(pixels, found, item.relative)
                 if row[1]:
@@ -194,7 +196,8 @@ def segment_folder(
     except OSError as error:
         raise write_error(target, error) from error
     segmented = len(rows) - sum(reasons.values())
-    return SegmentationSummary(len(rows), segmented, dict(reasons), os.fspath(target), resumed)
+    skipped = dict(sorted(stream.skipped.items()))
+    return SegmentationSummary(len(rows), segmented, dict(reasons), os.fspath(target), resumed, skipped)
 
 
 def _earlier_rows(target: Path, run: Mapping[str, str]) -> dict[str, list[str]]:
@@ -205,7 +208,7 @@ def _earlier_rows(target: Path, run: Mapping[str, str]) -> dict[str, list[str]]:
     try:
         earlier = json.loads((target / RUN).read_text(encoding="utf-8"))
         with open(target / TABLE, **_TEXT) as file:
-            rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS) and row[1]]
+            rows = [[unguarded(cell) for cell in row] for row in csv.reader(file)]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(
             f"output must be a new folder, but {os.fspath(target)!r} exists and holds no earlier run; {advice}"
@@ -215,12 +218,12 @@ def _earlier_rows(target: Path, run: Mapping[str, str]) -> dict[str, list[str]]:
             f"output must be a new folder or one of the same run, but {os.fspath(target)!r} holds what came of another "
             f"input or another network; {advice}"
         )
-    return {row[0]: row for row in rows if row != list(COLUMNS)}
+    return {row[0]: row for row in rows[1:] if len(row) == len(COLUMNS) and row[1]}
 
 
 def _write_table(path: Path, rows: Iterable[list[str]]) -> None:
     with replacing(path) as unfinished, open(unfinished, "w", **_TEXT) as file:
-        csv.writer(file).writerows([list(COLUMNS), *rows])
+        file.writelines(map(csv_line, [list(COLUMNS), *rows]))
 
 
 def _mask_name(item: InputFile) -> str:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.data.radiograph import working_image
 from histcxr.exceptions import MaskError, ModelError, RadiographError, Reason, UnjudgeableError
 from histcxr.files.reading import parse_json, read_file
 from histcxr.lungs.shape import SIZE, enlarged, find_lungs, polarity
@@ -47,9 +48,9 @@ def network_input(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def squared(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bring a radiograph to :data:`PAIR_SIZE` pixels a side: averaged where it shrinks, else interpolated."""
-    how = cv2.INTER_AREA if min(pixels.shape) > PAIR_SIZE else cv2.INTER_LINEAR
-    return cv2.resize(pixels, (PAIR_SIZE, PAIR_SIZE), interpolation=how).astype(np.uint8, copy=False)
+    """Bring a radiograph to :data:`PAIR_SIZE` pixels a side, interpolated from the working image."""
+    size = (PAIR_SIZE, PAIR_SIZE)
+    return np.asarray(cv2.resize(working_image(pixels), size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def standardised(square: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -81,6 +82,7 @@ class Segmenter:
                 f"this ONNX file has more than {_MOST_BYTES >> 20} MiB; no network for lungs has"
             )
         check_onnx(model)
+        self._model = model
         self.digest = hashlib.sha256(model).hexdigest()
         self._session = open_session(model)
         inputs = [(value.name, value.shape[1:]) for value in self._session.get_inputs()]
@@ -96,6 +98,10 @@ class Segmenter:
         wanted = {"lungs", "context", "distance", "height"}
         if inputs != [("image", [1, SIZE, SIZE])] or not wanted <= outputs:
             raise ModelError("this ONNX file does not find lungs: its inputs and outputs are others")
+
+    def __reduce__(self) -> tuple[type[Segmenter], tuple[bytes]]:
+        """Travel to another process as bytes; they are checked there, too."""
+        return type(self), (self._model,)
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], paths: Sequence[str | os.PathLike[str]] | None = None

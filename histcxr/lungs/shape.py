@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr.data.radiograph import one_large_at_a_time
+from histcxr.data.radiograph import room_for
 from histcxr.exceptions import Reason
 
 #: Side of the input and output of the network that finds lungs, in pixels; it suffices for their outline.
@@ -76,7 +76,7 @@ def find_lungs(probabilities: NDArray[np.float32]) -> Lungs:
 def enlarged(lungs: Lungs, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Interpolate the outline to a radiograph's size: bool ``(height, width)``."""
     height, width = shape
-    with one_large_at_a_time(height * width):
+    with room_for(height * width):
         levels = cv2.resize(lungs.probabilities, (width, height), interpolation=cv2.INTER_LINEAR)
         return levels > _LEVEL
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from histcxr.exceptions import InputError, MissingDependencyError
+from histcxr.exceptions import InputError, MissingDependencyError, how_to_install
 
 _DEFAULT_BACKEND, _OTHER_BACKENDS = "tensorflow", ("jax", "torch")
 
@@ -31,7 +31,7 @@ def import_neural(name: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        advice = "install it with: pip install 'histcxr[neural]'"
+        advice = f"install it with: {how_to_install('neural')}"
         if error.name in _OTHER_BACKENDS:  # the extra would bring TensorFlow
             advice = f"pip install {error.name}, or choose another backend with KERAS_BACKEND"
         raise MissingDependencyError(
@@ -52,8 +52,9 @@ def neural_problem() -> str | None:
     missing = [name for name in ("keras", "keras_tuner", backend) if importlib.util.find_spec(name) is None]
     if not missing:
         return None
-    packages = "'histcxr[neural]'" if missing != [backend] or backend not in _OTHER_BACKENDS else backend
-    return f"{' and '.join(missing)} not installed; pip install {packages}"
+    alone = missing == [backend] and backend in _OTHER_BACKENDS
+    advice = f"pip install {backend}" if alone else how_to_install("neural")
+    return f"{' and '.join(missing)} not installed; {advice}"
 
 
 @contextmanager

@@ -6,8 +6,7 @@ at 0. The score is the one before softmax or sigmoid.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -17,16 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from histcxr.checks import whole_number
 from histcxr.exceptions import InputError
-from histcxr.files.writing import write_image
 from histcxr.networks.backend import import_neural
 from histcxr.reference.backbones import find_layer, last_convolution
 
 _PURPOSE = "to explain a network"
-
-# How much of the radiograph a map's highest value hides; heights and distances in the grid, in pixels.
-_OPACITY = 0.6
-_CAPTION = 22
-_GAP = 4
 
 # Images and a shift of a layer's maps to the sum of the scores (or its gradient by the shift), and the maps.
 _Function: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
@@ -206,67 +199,3 @@ def _enlarge(cam: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.flo
     large = cv2.resize(cam.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
     top = large.max()
     return large / top if top > 0 else np.zeros(shape, np.float32)
-
-
-def overlay(image: ArrayLike, cam: ArrayLike) -> NDArray[np.uint8]:
-    """Lay a map, float (rows, columns) from 0 to 1, over its radiograph, 0 to 255; returns uint8 (rows, columns, 3).
-
-    The higher, the redder and the less of the radiograph shows. The map is stretched to the image. InputError: either
-    is no image, or out of range.
-    """
-    grey, heat = np.asarray(image, dtype=np.float32), np.asarray(cam, dtype=np.float32)
-    for name, values in (("image", grey), ("cam", heat)):
-        if values.ndim != 2 or values.size == 0 or not np.isfinite(values).all():
-            raise InputError(f"{name} must be finite, of shape (rows, columns); got shape {values.shape}")
-    if heat.min() < 0 or heat.max() > 1:
-        raise InputError(f"cam must lie between 0 and 1; it goes from {heat.min():g} to {heat.max():g}")
-    if heat.shape != grey.shape:
-        heat = np.asarray(cv2.resize(heat, grey.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-    colours = cv2.applyColorMap(np.rint(heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    opacity = _OPACITY * heat[..., None]
-    mixed = (1 - opacity) * grey.clip(0, 255)[..., None] + opacity * colours
-    return np.rint(mixed).astype(np.uint8)
-
-
-def save_grid(
-    path: str | os.PathLike[str],
-    images: Sequence[ArrayLike] | NDArray[np.generic],
-    cams: Sequence[ArrayLike] | NDArray[np.generic],
-    labels: Sequence[str],
-    *,
-    columns: int = 6,
-    side: int = 224,
-) -> None:
-    """Write a grid by class: for each class a row of radiographs and below it the same with their maps.
-
-    ``path``: its ending names the format, its folder is made; ``images, cams``: as for :func:`overlay`; ``labels``: the
-    class of each image, shown in the order in which they come up, signs outside ASCII as question marks; ``columns``:
-    images of a class at most; ``side``: of a picture, in pixels, at least 32. InputError: nothing to show, lengths that
-    differ, or an unknown format.
-    """
-    whole_number(columns, "columns", least=1)
-    whole_number(side, "side", least=32)
-    if not len(images) == len(cams) == len(labels) or not len(images):
-        raise InputError(
-            "images, cams and labels must be as many, and at least one; "
-            f"got {len(images)}, {len(cams)} and {len(labels)}"
-        )
-    shown = {name: [i for i, label in enumerate(labels) if label == name][:columns] for name in labels}
-    width = max(map(len, shown.values())) * (side + _GAP) + _GAP
-    height = _CAPTION + 2 * (side + _GAP)
-    canvas = np.full((len(shown) * height + _GAP, width, 3), 255, np.uint8)
-    for row, (name, chosen) in enumerate(shown.items()):
-        top = row * height
-        caption, place = str(name).encode("ascii", "replace").decode("ascii"), (_GAP, _CAPTION - 7)
-        strip = np.ascontiguousarray(canvas[top : top + _CAPTION])
-        cv2.putText(strip, caption, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-        canvas[top : top + _CAPTION] = strip
-        for column, i in enumerate(chosen):
-            grey = np.rint(np.asarray(images[i], dtype=np.float32).clip(0, 255)).astype(np.uint8)
-            left = _GAP + column * (side + _GAP)
-            for line, picture in enumerate((cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), overlay(grey, cams[i]))):
-                start = top + _CAPTION + line * (side + _GAP)
-                canvas[start : start + side, left : left + side] = cv2.resize(
-                    picture, (side, side), interpolation=cv2.INTER_AREA
-                )
-    write_image(path, canvas[..., ::-1])

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from histcxr.checks import whole_number
 from histcxr.data.fingerprints import FINGERPRINT_BYTES, fingerprint
-from histcxr.data.radiograph import check_lungs, read_radiograph
+from histcxr.data.radiograph import WORKING_SIDE, check_lungs, read_radiograph
 from histcxr.exceptions import HistcxrWarning, InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.extraction import LUNGS
 from histcxr.features.measuring import checked_histogram, measure_image
@@ -62,6 +62,11 @@ class InputSettings:
         for name in ("equalise", "blur"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise InputError(f"{name} must be True or False; got {getattr(self, name)!r}")
+
+    @property
+    def side(self) -> int:
+        """The longer side, in pixels, of the working image that is prepared."""
+        return max(WORKING_SIDE, self.size)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as a dictionary ready for JSON."""
@@ -243,14 +248,14 @@ def _read_one(
 ) -> tuple[_Bytes, _Bytes]:
     """Return what a network sees, and the fingerprint of the pixels before anything is hidden."""
     if settings.region == "full":  # no lungs are looked for, so that none need be found
-        pixels = read_radiograph(image).pixels
+        pixels = read_radiograph(image, side=settings.side).pixels
         check_lungs(pixels, np.ones(pixels.shape, np.bool_), image)
         return settings.prepare(pixels, None), fingerprint(pixels)
 
     def both(pixels: _Bytes, mask: _Lungs, name: str) -> tuple[_Bytes, _Bytes]:
         return lung_square(pixels, mask, name, settings=settings), fingerprint(pixels)
 
-    return measure_image(image, mask, both, segmenter=segmenter)[0]
+    return measure_image(image, mask, both, segmenter=segmenter, side=settings.side)[0]
 
 
 def _lungs_of(

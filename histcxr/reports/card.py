@@ -5,10 +5,11 @@ The headings follow Mitchell et al., "Model Cards for Model Reporting" (FAT* 201
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from histcxr.exceptions import ModelError
+from histcxr.exceptions import ModelError, counted
 from histcxr.reports.tables import (
     PROMISED,
     Kept,
@@ -26,8 +27,23 @@ def model_card(description: Mapping[str, Any]) -> str:
 
     :class:`~histcxr.exceptions.ModelError` where its papers are not such as histcxr writes.
     """
+    return _of_papers(_card, description)
+
+
+def card_file(description: Mapping[str, Any]) -> str:
+    """Write the card as a file for others: :func:`model_card` below a YAML head with the keys of Hugging Face's cards.
+
+    https://github.com/huggingface/hub-docs/blob/main/modelcard.md names the keys. The licence is named where the card
+    says of which data the model was made; nobody else's can be guessed.
+    """
+    return _of_papers(
+        lambda papers: f"---\n{''.join(_yaml(_head(papers)))}---\n\n{_card(papers)}\n", description
+    )
+
+
+def _of_papers(write: Callable[[Mapping[str, Any]], str], description: Mapping[str, Any]) -> str:
     try:
-        return _card(description)
+        return write(description)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelError(
             f"the papers of this model are not such as histcxr writes ({type(error).__name__}: {error}); get the "
@@ -93,7 +109,69 @@ def _card(description: Mapping[str, Any]) -> str:
         "## Made with",
         ", ".join(f"{name} {version}" for name, version in description["versions"].items()),
     ]
-    return "\n".join(lines)
+    return "\n".join(_apart("\n".join(lines).split("\n")))
+
+
+def _apart(lines: Iterable[str]) -> Iterator[str]:
+    """Put an empty line between paragraphs that follow each other: Markdown would make one of them."""
+    above = ""
+    for line in lines:
+        kind, before = (one[0] if one[:1] in ("|", "-") else "text" for one in (line, above))
+        if above and line and (kind != before or kind == "text"):
+            yield ""
+        yield line
+        above = line
+
+
+def _head(description: Mapping[str, Any]) -> dict[str, Any]:
+    test = description["metrics"].get("test")
+    head: dict[str, Any] = {}
+    if description.get("card", {}).get("sources"):
+        head |= {"license": "other", "license_name": "research-use-only"}
+    head |= {
+        "library_name": "histcxr",
+        "pipeline_tag": "image-classification",
+        "tags": ["chest-x-ray", "radiology", "triage", "conformal-prediction", "not-a-medical-device"],
+    }
+    if not test:
+        return head
+    figures = [
+        ("roc_auc", test["auc"], f"AUC {auc_text(test)}"),
+        ("accuracy", test["accuracy"], "accuracy at a score of 0.5"),
+        ("recall", test["sensitivity"], "sensitivity at the rule-out threshold"),
+        ("specificity", test["specificity"], "specificity at the rule-out threshold"),
+    ]
+    metrics = [
+        {"type": kind, "value": round(value, 4), "name": name}
+        for kind, value, name in figures
+        if value is not None
+    ]
+    result = {
+        "task": {"type": "image-classification", "name": "sick against normal, frontal chest radiographs"},
+        "dataset": {
+            "type": "custom",
+            "name": f"{counted(test['images'], 'test image')} ({test['sick']} sick), none of patients learnt from",
+            "split": "test",
+        },
+        "metrics": metrics,
+    }
+    name = f"{description['name']} {description['hash'][:12]}".strip()
+    return head | {
+        "metrics": [one["type"] for one in metrics],
+        "model-index": [{"name": name, "results": [result]}],
+    }
+
+
+def _yaml(value: Any, indent: str = "") -> Iterator[str]:
+    """Write mappings and lists as YAML in lines, their texts and numbers as JSON, which is YAML, too."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    for key, inner in items:
+        start = f"{key}:" if isinstance(value, Mapping) else "-"
+        if isinstance(inner, Mapping | list):
+            yield f"{indent}{start}\n"
+            yield from _yaml(inner, f"{indent}  ")
+        else:
+            yield f"{indent}{start} {json.dumps(inner, ensure_ascii=False)}\n"
 
 
 def _measured(promises: Mapping[str, Mapping[str, Any]]) -> Measured:
@@ -115,8 +193,8 @@ def _who_certified(training: Mapping[str, Any]) -> list[str]:
     if val := training.get("val"):
         return [
             "",
-            f"Certified on {val['images']} images of {val['patients']} patients ({val['sick']} sick images): the part "
-            "val below.",
+            f"Certified on {counted(val['images'], 'image')} of {counted(val['patients'], 'patient')} "
+            f"({counted(val['sick'], 'sick image')}): the part val below.",
         ]
     return []
 
@@ -137,7 +215,7 @@ def _figures_text(test: Mapping[str, Any] | None) -> str:
     if test is None:
         return "None for these thresholds; measure them with `histcxr evaluate`."
     text = (
-        f"On {test['images']} test images ({test['sick']} sick): AUC {auc_text(test)}, accuracy "
+        f"On {counted(test['images'], 'test image')} ({test['sick']} sick): AUC {auc_text(test)}, accuracy "
         f"{test['accuracy']:.3f} at a score of 0.5; at the rule-out threshold sensitivity "
         f"{test['sensitivity']:.3f} and specificity {test['specificity']:.3f}."
     )

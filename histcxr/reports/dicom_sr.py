@@ -8,7 +8,7 @@ and a reference to the image. It is preliminary, unverified, and says that it is
 sex and what identifies the study are copied from the images, and nothing else is. It is made only for who asks for it;
 keep it where the images may be kept.
 
-highdicom comes with ``pip install 'histcxr[report-dicom]'`` and is imported when the first report is made.
+highdicom comes with the extra ``report-dicom`` and is imported when the first report is made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 from histcxr import __version__
 from histcxr.decision.thresholds import REVIEW, RULE_IN, RULE_OUT
-from histcxr.exceptions import InputError, MissingDependencyError, Reason
+from histcxr.exceptions import InputError, MissingDependencyError, Reason, how_to_install
 from histcxr.files.writing import replacing
 
 SCHEME = "99HISTCXR"
@@ -180,7 +180,7 @@ def import_highdicom() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             f"highdicom is needed to write structured reports and cannot be imported ({error}); "
-            "install it with: pip install 'histcxr[report-dicom]'",
+            f"install it with: {how_to_install('report-dicom')}",
             name=error.name,
         ) from error
     return highdicom

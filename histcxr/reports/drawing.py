@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from histcxr.exceptions import InputError, MissingDependencyError
+from histcxr.exceptions import InputError, MissingDependencyError, how_to_install
 from histcxr.files.writing import replacing
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def require(module: str, what: str) -> None:
     except ImportError as error:
         raise MissingDependencyError(
             f"{module} is needed {what} and cannot be imported ({error}); "
-            "install it with: pip install 'histcxr[report]'",
+            f"install it with: {how_to_install('report')}",
             name=error.name,
         ) from error
 

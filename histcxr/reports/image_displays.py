@@ -144,20 +144,33 @@ class LungsDisplay(Display):
 
 @dataclass
 class GradCamDisplay(Display):
-    """A Grad-CAM map, float (height, width) from 0 to 1, over its radiograph, with colour key, class and score."""
+    """A Grad-CAM map, float (height, width) from 0 to 1, over its radiograph, with colour key, class and score.
+
+    The stronger the response, the more colour and the less of the radiograph shows. The ``key`` can be left out where
+    several pictures share one.
+    """
 
     pixels: NDArray[np.uint8]
     cam: NDArray[np.floating]
     explained: str = ""
     score: float | None = None
     name: str = ""
+    key: bool = True
 
     def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+        """Draw into ``ax``; ``shown_`` is the map, for a key of its own."""
         ax.imshow(self.pixels, cmap="gray", vmin=0, vmax=255)
-        shown = ax.imshow(self.cam, cmap="viridis", vmin=0, vmax=1, alpha=0.45)
-        ax.figure.colorbar(shown, ax=ax, shrink=0.8, label="share of the strongest response")
+        self.shown_ = ax.imshow(self.cam, cmap="viridis", vmin=0, vmax=1, alpha=0.6 * np.asarray(self.cam))
+        if self.key:
+            colour_key(self.shown_, ax)
         score = "" if self.score is None else f"score {self.score:.3f}"
-        about = ", ".join(part for part in (short(self.name), self.explained, score) if part)
-        ax.set_title(about, loc="left", fontsize="small")
+        about = ", ".join(filter(None, (self.explained and f"for {short(self.explained, 20)}", score)))
+        ax.set_title("\n".join(filter(None, (short(self.name, 30), about))), loc="left", fontsize="small")
         ax.set_axis_off()
+
+
+def colour_key(shown: Any, axes: Any) -> None:
+    """Draw the key of a map beside its axes, one or several."""
+    axes = np.atleast_1d(axes)
+    place = axes.flat[0].figure
+    place.colorbar(shown, ax=list(axes.flat), shrink=0.8, label="share of the strongest response")

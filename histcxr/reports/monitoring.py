@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from histcxr.exceptions import counted
 from histcxr.reports.drawing import (
     BLUE,
     GREY,
@@ -59,7 +60,7 @@ def monitor_report(result: Mapping[str, Any]) -> str:
         }
         for day in days[-_SHOWN:]
     ]
-    before = [f"({len(days) - _SHOWN} worklists before these)"] if len(days) > _SHOWN else []
+    before = [f"({counted(len(days) - _SHOWN, 'worklist')} before these)"] if len(days) > _SHOWN else []
     reasons: dict[str, int] = {}
     for day in days:
         for code, count in day["reasons"].items():
@@ -75,7 +76,8 @@ def monitor_report(result: Mapping[str, Any]) -> str:
         for watch in result["watches"]
     ]
     lines = [
-        f"{len(days)} worklists of {result['model']}, {sum(day['images'] for day in days)} images.",
+        f"{counted(len(days), 'worklist')} of {result['model']}, "
+        f"{counted(sum(day['images'] for day in days), 'image')}.",
         "",
         *before,
         markdown_table(rows),

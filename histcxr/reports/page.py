@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,8 +61,15 @@ def check_page(path: str | Path) -> None:
         raise InputError(f"the page's folder must be there, got {str(place.parent)!r}")
 
 
-def write_page(path: str | Path, template: str, content: Mapping[str, Any]) -> None:
-    """Fill a template of this folder and write it. OutputError: it cannot be written."""
+def mark_of(output: str | Path) -> str:
+    """Return what a page carries in its head, so that it is known again as that of an output."""
+    return f"histcxr {hashlib.sha256(os.path.realpath(output).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def write_page(
+    path: str | Path, template: str, content: Mapping[str, Any], output: str | Path | None = None
+) -> None:
+    """Fill a template of this folder and write it, marked as of an ``output``. OutputError: it cannot be written."""
     require_page()
     import jinja2
 
@@ -78,6 +86,7 @@ def write_page(path: str | Path, template: str, content: Mapping[str, Any]) -> N
     text = environment.get_template(template).render(
         content,
         version=__version__,
+        mark="histcxr" if output is None else mark_of(output),
         script=script,
         script_hash=digest,
         style=(_TEMPLATES / "page.css").read_text(),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from histcxr.exceptions import counted
 from histcxr.reports.drawing import BLUE, GREY, RED, check_picture, label_axes, new_figure, save_figure
 from histcxr.reports.tables import counts_text, markdown_table
 from histcxr.reports.text import DISCLAIMER
@@ -93,12 +94,12 @@ def _drawer_lines(drawer: Mapping[str, Any], plan: Mapping[str, Any]) -> list[st
 def labelling_report(drawn: Mapping[str, Any], path: str) -> str:
     """Say what a labelling list holds, and what it is good for."""
     lines = [
-        f"{path}: {drawn['drawn']} of {drawn['patients']} patients drawn, {drawn['listed']} of {drawn['images']} "
-        "images. Fill in the column label; the order tells nothing."
+        f"{path}: {drawn['drawn']} of {counted(drawn['patients'], 'patient')} drawn, {drawn['listed']} of "
+        f"{counted(drawn['images'], 'image')}. Fill in the column label; the order tells nothing."
     ]
     if drawn["by_score"]:
         lines.append(
-            f"Drawn at random: {drawn['certify']} patients (split val). They alone certify. Drawn by score: "
+            f"Drawn at random: {counted(drawn['certify'], 'patient')} (split val). They alone certify. Drawn by score: "
             f"{drawn['by_score']} (split train), to adapt or train a model. Hide drawn and weight from the reader: "
             "they betray the score."
         )
@@ -106,7 +107,8 @@ def labelling_report(drawn: Mapping[str, Any], path: str) -> str:
         lines.append("All were drawn at random, so all of them may certify.")
     if drawn["nameless"]:
         lines.append(
-            f"{drawn['nameless']} images name no patient, so each counts as a patient of its own: give a list with "
+            f"{counted(drawn['nameless'], 'image names', 'images name')} no patient, so each counts as a "
+            "patient of its own: give a list with "
             "patient_id where patients have several."
         )
     needed, chance = drawn["needed"], drawn["chance"]
@@ -122,7 +124,7 @@ def labelling_report(drawn: Mapping[str, Any], path: str) -> str:
     )
     if drawn["unjudged"]:
         lines.append(
-            f"Nobody was drawn for {sum(drawn['unjudged'].values())} images that the model cannot judge: "
+            f"Nobody was drawn for {counted(sum(drawn['unjudged'].values()), 'image')} that the model cannot judge: "
             f"{counts_text(drawn['unjudged'])}."
         )
     return "\n".join([*lines, DISCLAIMER])

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from histcxr.exceptions import counted
 from histcxr.files.writing import write_error
 from histcxr.reports.displays import ConfusionDisplay, RocDisplay
-from histcxr.reports.drawing import BLUE, GREY, RED, label_axes, legend_above, new_figure, save_figure
+from histcxr.reports.drawing import BLUE, GREY, RED, label_axes, legend_above, new_figure, save_figure, short
+from histcxr.reports.image_displays import GradCamDisplay, colour_key
 
-__all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_trials"]
+__all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_map_grid", "plot_trials"]
+
+_COLUMNS = 6
 
 
 def plot_trials(trials: pd.DataFrame, path: Path) -> Path:
@@ -43,7 +48,7 @@ def plot_history(report: Mapping[str, Any], path: Path) -> Path:
         legend_above(axis, 3)
     learnt = sum(report.get("learnt_from", {}).values())
     figure.suptitle(
-        f"{report.get('architecture', 'network')}, learnt from {learnt} images", fontsize="medium"
+        f"{report.get('architecture', 'network')}, learnt from {counted(learnt, 'image')}", fontsize="medium"
     )
     return save_figure(figure, path)
 
@@ -53,7 +58,7 @@ def plot_calls(figures: Mapping[str, Any], path: Path, about: str = "") -> Path:
     figure = new_figure(4)
     left, right = figure.subplots(1, 2)
     ConfusionDisplay(figures["matrix"], figures["names"]).plot(left)
-    title = ", ".join(filter(None, (about, f"{np.sum(figures['matrix'])} images")))
+    title = ", ".join(filter(None, (about, counted(int(np.sum(figures["matrix"])), "image"))))
     figure.suptitle(title.replace("$", r"\$"), fontsize="medium")
     areas = {row["class"]: row["auc"] for row in figures["classes"]}
     for number, (name, curve) in enumerate(figures["roc"].items()):
@@ -85,6 +90,28 @@ def plot_evaluation(result: Mapping[str, Any], folder: str | os.PathLike[str]) -
     return ", ".join(map(str, files.values()))
 
 
+def plot_map_grid(
+    displays: Sequence[GradCamDisplay], labels: Sequence[str], path: Path, about: str = ""
+) -> Path:
+    """Draw Grad-CAM maps by label, six of each at most: a row of radiographs, below it the same with their maps."""
+    shown = {name: [i for i, label in enumerate(labels) if label == name][:_COLUMNS] for name in labels}
+    width = max(map(len, shown.values()))
+    figure = new_figure(0.5 + 3.9 * len(shown), 1.6 + 1.8 * width)
+    axes = figure.subplots(2 * len(shown), width, squeeze=False)
+    for row, (name, chosen) in enumerate(shown.items()):
+        for column, (bare, mapped) in enumerate(zip(*axes[2 * row : 2 * row + 2], strict=True)):
+            bare.set_axis_off()
+            mapped.set_axis_off()
+            if column < len(chosen):
+                display = displays[chosen[column]]
+                bare.imshow(display.pixels, cmap="gray", vmin=0, vmax=255)
+                last = replace(display, key=False, name="").plot(mapped)
+        axes[2 * row, 0].set_title(short(name), loc="left", fontsize="medium", fontweight="bold")
+    colour_key(last.shown_, axes)
+    figure.suptitle(about.replace("$", r"\$"), fontsize="medium")
+    return save_figure(figure, path)
+
+
 def _draw_classifier(left: Any, right: Any, name: str, table: pd.DataFrame) -> None:
     fine = table[table["status"] == "ok"]
     failed = table[table["status"] != "ok"]
@@ -114,5 +141,5 @@ def _draw_classifier(left: Any, right: Any, name: str, table: pd.DataFrame) -> N
         low = fine["score"].min() if len(fine) else 0.5
         left.plot(failed["trial"], [low] * len(failed), "x", color=RED, label=f"failed ({len(failed)})")
     left.set_xlabel("trial (0: the defaults)")
-    right.set_title(f"{name}: {len(table)} trials", loc="left", fontsize="medium")
+    right.set_title(f"{name}: {counted(len(table), 'trial')}", loc="left", fontsize="medium")
     legend_above(left, 3)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from histcxr.decision.groups import GroupCertificates
 from histcxr.decision.thresholds import joint_confidence
+from histcxr.exceptions import counted
 
 _GROUPS_MEAN = (
     "Each image is judged by the strictest threshold that applies to it: its own group's where the group is known, the "
@@ -220,9 +221,9 @@ def certified_lines(certified: Mapping[str, Any]) -> list[str]:
         if isinstance(counts, Mapping) and not name.startswith(("among", "unusable"))
     ]
     lines = [
-        f"Certified on {certified['images']} images of {certified['patients']} patients ({certified['sick']} sick "
-        f"images){''.join(f'; {one}' for one in by)}.",
-        f"Not judged, so not among them: {certified['refused']} images "
+        f"Certified on {counted(certified['images'], 'image')} of {counted(certified['patients'], 'patient')} "
+        f"({counted(certified['sick'], 'sick image')}){''.join(f'; {one}' for one in by)}.",
+        f"Not judged, so not among them: {counted(certified['refused'], 'image')} "
         f"({certified['refused_sick']} sick). A triage sends them to review.",
     ]
     if unusable := certified.get("unusable"):
@@ -264,7 +265,7 @@ def seen_lines(result: Mapping[str, Any]) -> list[str]:
     if not seen["images"]:
         return ["Nobody was recognised as seen in training or certification."]
     return [
-        f"Left out: {seen['images']} images, because the model was trained or certified on their patients "
+        f"Left out: {counted(seen['images'], 'image')}, because the model was trained or certified on their patients "
         f"({seen['equal_pixels']} by equal pixels, {seen['near_duplicates']} as near-duplicates, "
         f"{seen['same_patient']} because their patient is known)."
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from histcxr.exceptions import counted
 from histcxr.networks.search import TuningResult
 from histcxr.reports.tables import (
     PROMISED,
@@ -55,7 +56,7 @@ def training_report(report: Mapping[str, Any]) -> str:
         *_promises(report["classifiers"][report["best"]]),
     ]
     failed = {name: figures["failed_trials"] for name, figures in report["classifiers"].items()}
-    lines += [f"Note: {count} trials of {name} failed." for name, count in failed.items() if count]
+    lines += [f"Note: {counted(count, 'trial')} of {name} failed." for name, count in failed.items() if count]
     if "refused" in report:
         lines.append(
             f"Lungs unlike the training ones are refused: {100 * report['refused']['val']:.1f} % of the validation "
@@ -107,7 +108,7 @@ def search_report(result: TuningResult) -> str:
         for _, row in fine.head(_BEST_TRIALS).iterrows()
     ]
     lines = [
-        f"{len(table)} trials in {result.seconds:.0f} s"
+        f"{counted(len(table), 'trial')} in {result.seconds:.0f} s"
         + (f"; the best {len(rows)}:" if len(table) > len(rows) else ":"),
         "",
         markdown_table(rows),
@@ -124,7 +125,7 @@ def search_report(result: TuningResult) -> str:
     ]
     if result.not_tried:
         lines.append(
-            f"Note: time ended before {result.not_tried} trials; the same command goes on with them."
+            f"Note: time ended before {counted(result.not_tried, 'trial')}; the same command goes on there."
         )
     return "\n".join(lines)
 
@@ -144,7 +145,8 @@ def evaluation_report(result: Mapping[str, Any]) -> str:
     named = {"all": overall, **_by_name(result["groups"])}
     where = f" where {100 * overall['prevalence']:.3g} % of the patients are sick"
     lines = [
-        f"{result['model']['name']} on {overall['images']} images ({overall['sick']} sick), split {result['split']}",
+        f"{result['model']['name']} on {counted(overall['images'], 'image')} ({overall['sick']} sick), "
+        f"split {result['split']}",
         "",
         markdown_table([_figures_row("patients", name, figures) for name, figures in named.items()]),
         "",
@@ -196,8 +198,8 @@ def _refused_text(result: Mapping[str, Any]) -> str:
     reasons, lost = result["unusable"], everybody - judged
     seen = "" if sum(reasons.values()) == lost else ", counted with those that the model has seen"
     return (
-        f"Not judged: {lost} of {everybody} images ({100 * result['refused']:.1f} %). A triage sends them to review, "
-        f"and so they count among all. By reason{seen}: {counts_text(reasons)}."
+        f"Not judged: {lost} of {counted(everybody, 'image')} ({100 * result['refused']:.1f} %). A triage sends "
+        f"them to review, and so they count among all. By reason{seen}: {counts_text(reasons)}."
     )
 
 
@@ -249,7 +251,8 @@ def comparison_report(result: Mapping[str, Any]) -> str:
         for name, figures in {"all": overall, **_by_name(result["groups"])}.items()
     ]
     lines = [
-        f"{names[0]} and {names[1]} on the same {overall['n_images']} images of {overall['n_patients']} patients, "
+        f"{names[0]} and {names[1]} on the same {counted(overall['n_images'], 'image')} of "
+        f"{counted(overall['n_patients'], 'patient')}, "
         f"split {result['split']}",
         "",
         markdown_table(
@@ -263,7 +266,7 @@ def comparison_report(result: Mapping[str, Any]) -> str:
         f"Specificity: where each model reaches {100 * overall['sensitivity']:g} % sensitivity on these images, "
         f"{overall['specificity']['first']:.3f} and {overall['specificity']['second']:.3f}. Intervals are paired, by "
         "patient.",
-        f"Left out of both: {result['left_out']} images that one of the two has seen or refuses.",
+        f"Left out of both: {counted(result['left_out'], 'image')} that one of the two has seen or refuses.",
     ]
     for name, model in zip(names, models, strict=True):
         reasons = [f"{count} {code}" for code, count in model["unusable"].items()]
@@ -285,16 +288,22 @@ def triage_report(summary: Mapping[str, Any]) -> str:
     if summary["unjudged"]:
         lines.append(f"Could not be judged, so in review: {summary['unjudged']}")
         lines += [f"  {count:>5}  {code}" for code, count in summary["reasons"].items()]
-    lines += [
-        f"Skipped: {count} {ext}"
-        if " " in ext
-        else f"Skipped: {count} {ext or 'other'} files, which are not images"
-        for ext, count in summary["skipped"].items()
-    ]
+    lines += skipped_lines(summary["skipped"])
     if summary["resumed"]:
-        lines.append(f"{summary['resumed']} rows were already there from an earlier run")
+        lines.append(f"{counted(summary['resumed'], 'row')} already there from an earlier run")
     lines += [str(note) for note in summary.get("notes", ())]
     return _closed([*lines, f"Audit trail: {summary['audit']}"])
+
+
+def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
+    """Say how many files were passed over, by extension or by what they are."""
+    return [
+        f"Skipped: {n} {ext}"
+        if " " in ext
+        else f"Skipped: {counted(n, f'{kind} file, which is no image', f'{kind} files, which are not images')}"
+        for ext, n in skipped.items()
+        for kind in [ext or "other"]
+    ]
 
 
 def classes_report(figures: Mapping[str, Any]) -> str:
@@ -379,15 +388,14 @@ def _promises(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _data_notes(data: Mapping[str, Any]) -> list[str]:
-    unusable = [
-        f"Note: {count} images could not be used: {code}." for code, count in data["unusable"].items()
-    ]
-    return [*unusable, *(f"Note: {note}." for note in data["notes"])]
+    unusable = (f"{counted(n, 'image')} could not be used: {code}" for code, n in data["unusable"].items())
+    return [f"Note: {note}." for note in (*unusable, *data["notes"])]
 
 
 def _parts_text(data: Mapping[str, Any]) -> str:
     return "; ".join(
-        f"{part}: {data[part]['images']} images, {data[part]['patients']} patients, {data[part]['sick']} sick"
+        f"{part}: {counted(data[part]['images'], 'image')}, {counted(data[part]['patients'], 'patient')}, "
+        f"{data[part]['sick']} sick"
         for part in ("train", "val", "test")
     )
 

@@ -27,7 +27,7 @@ from histcxr.decision.out_of_fold import (
     offer,
     within_standard_error,
 )
-from histcxr.exceptions import InputError
+from histcxr.exceptions import InputError, counted
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.models.adapted import (
     LOCAL,
@@ -304,8 +304,9 @@ def _papers(
     how = f"a blend ({shares})" if shares else fit.chosen
     by = "on the half that fitted nothing" if certificate == SPLIT else "out of fold, on all of them"
     note = (
-        f"adapted to {about['patients']} patients of one hospital ({about['sick']} sick images of {about['images']}): "
-        f"{how}; certified {by}"
+        f"adapted to {counted(about['patients'], 'patient')} of one hospital "
+        f"({counted(about['sick'], 'sick image')} of "
+        f"{about['images']}): {how}; certified {by}"
     )
     training = dict(model.training)
     training["val"] = dict(about)

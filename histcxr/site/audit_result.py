@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from histcxr.exceptions import counted
 from histcxr.reports.tables import estimate_text, markdown_table
 from histcxr.site.audit_answers import LEAST_AUC, LEAST_LOSS, LEAST_PATIENTS, LEVEL, Answer
 
@@ -162,18 +163,19 @@ def _copies_text(copies: Copies) -> Iterator[str]:
         )
         pair = " and ".join(copies.examples[0])
         yield (
-            f"- Near-duplicates among the images of different patients: {copies.pairs} pairs, {where}, "
+            f"- Near-duplicates among the images of different patients: {counted(copies.pairs, 'pair')}, {where}, "
             f"{copies.across_classes} of different classes; e.g. {pair}."
         )
     if copies.patients:
-        yield f"- Images in several splits: those of {copies.patients} patients."
+        yield f"- Images in several splits: those of {counted(copies.patients, 'patient')}."
 
 
 def _numbers(result: Audit) -> Iterator[str]:
     """Lay out all figures."""
     unusable = sum(result.unusable.values())
     yield (
-        f"{result.images} radiographs ({result.sick} sick) of {result.patients} patients; {unusable} more could not "
+        f"{counted(result.images, 'radiograph')} ({result.sick} sick) of {counted(result.patients, 'patient')}; "
+        f"{unusable} more could not "
         "be used. One image of each patient was asked about."
     )
     if result.answers:

@@ -25,7 +25,7 @@ from histcxr.decision.intervals import patient_scores
 from histcxr.decision.planning import chance_of_enough
 from histcxr.decision.thresholds import patients_needed
 from histcxr.exceptions import InputError, Reason
-from histcxr.files.writing import replacing
+from histcxr.files.cells import write_table
 from histcxr.site.plan import Aim
 from histcxr.store.judges import SavedModel
 from histcxr.study.certify import BY_SCORE
@@ -83,8 +83,7 @@ class LabellingList:
             raise InputError(
                 f"output must be a new file: {os.fspath(path)} is there and may hold labels; choose another name"
             )
-        with replacing(path) as unfinished:
-            self.table.to_csv(unfinished, index=False, encoding="utf-8", errors="surrogateescape")
+        write_table(self.table, path)
 
 
 def draw_patients(

@@ -36,6 +36,7 @@ from histcxr.decision.site import LEAST_IMAGES, SiteReference, SiteTest
 from histcxr.decision.site import TOLERANCE as SITE_TOLERANCE
 from histcxr.decision.thresholds import RULE_IN, RULE_OUT, ThresholdChoice
 from histcxr.exceptions import InputError
+from histcxr.files.cells import unguarded
 from histcxr.site.worklists import Batch, Day, Worklists
 from histcxr.store import load_model, model_hash
 from histcxr.store.judges import SavedModel
@@ -331,7 +332,9 @@ def _read_labels(path: _Path, normal: str) -> list[tuple[tuple[str, str, str], b
         with open(path, encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
             names = set(table.fieldnames or ())
-            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in table]
+            rows = [
+                {key: unguarded((value or "").strip()) for key, value in row.items() if key} for row in table
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"labels must be a CSV file, but {os.fspath(path)!r} cannot be read: {error}"

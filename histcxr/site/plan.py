@@ -24,7 +24,7 @@ from histcxr.decision.planning import (
 )
 from histcxr.decision.site import LEAST_IMAGES, SiteReference
 from histcxr.decision.thresholds import RULE_IN, RULE_OUT, Kind, patients_needed
-from histcxr.exceptions import InputError
+from histcxr.exceptions import InputError, counted
 from histcxr.store.judges import SavedModel
 from histcxr.study.certify import ON_VAL, Promise
 from histcxr.study.cohort import Data, Reading, labelled_manifest, only_split, read_cohort
@@ -161,7 +161,7 @@ def plan(
     cohort = judged.cohort
     cohort.require_both_classes("the patients to plan from")
     left_out = (
-        f"{seen['images']} images left out that it has seen"
+        f"{counted(seen['images'], 'image')} left out that it has seen"
         if remembers(model)
         else f"too good where they trained it: {REMEMBERS_NOBODY}"
     )

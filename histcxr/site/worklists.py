@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.decision.thresholds import DRAWERS, RULE_OUT
-from histcxr.exceptions import InputError, Reason
+from histcxr.exceptions import InputError, Reason, counted
+from histcxr.files.cells import printable
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX
 from histcxr.worklist.reading import FinishedTriage
-from histcxr.worklist.rows import printable
 from histcxr.worklist.whole import unpack_site
 
 __all__ = ["Batch", "Day", "Worklists"]
@@ -158,11 +158,13 @@ class Worklists:
             )
         if repeated := sum(day.repeated for day in days):
             notes.append(
-                f"{repeated} images were in a worklist before; they count once, where they came first"
+                f"{counted(repeated, 'image was', 'images were')} in a worklist before; each counts once, where "
+                "it came first"
             )
         if self.nameless:
             notes.append(
-                f"{self.nameless} judged images name no patient: each counts as a patient of its own, and whoever "
+                f"{counted(self.nameless, 'judged image names', 'judged images name')} no patient: each counts as "
+                "a patient of its own, and whoever "
                 "comes again is not recognised"
             )
         if withheld := [day.worklist for day in days if day.withheld]:

@@ -101,7 +101,9 @@ def _judgement(
 def _score(model: Judge, pixels: ArrayLike, mask: ArrayLike | None) -> float:
     lungs: Any = "" if mask is None else _packed(mask, "mask")
     segmenter = load_segmenter() if mask is None else None
-    measured, _ = measure_image(_packed(pixels, "pixels"), lungs, model.measure, segmenter=segmenter)
+    measured, _ = measure_image(
+        _packed(pixels, "pixels"), lungs, model.measure, segmenter=segmenter, side=model.side
+    )
     batch = measured[np.newaxis]
     if model.unfamiliar(batch)[0]:
         raise UnjudgeableError(Reason.UNLIKE_TRAINING)

@@ -7,6 +7,7 @@ checked, and a short list decides what may be named at all.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -15,7 +16,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,12 +30,15 @@ from histcxr.features.recipe import Recipe
 from histcxr.files.reading import parse_json
 from histcxr.files.writing import replacing
 from histcxr.store.model import Model, Origin, ReferenceModel, installed_versions, json_ready
+from histcxr.store.signing import SIGNATURE_FILE, check_signature, make_signature
 from histcxr.store.weights import ESTIMATOR_FILE, weights_from_bytes, weights_to_bytes
 
 if TYPE_CHECKING:
     from histcxr.store.judges import Judge
 
-__all__ = ["BOXED", "check_place", "load_model", "model_hash", "save_model"]
+__all__ = ["BOXED", "check_place", "load_model", "model_hash", "save_model", "sign_model", "verify_model"]
+
+_Path = str | os.PathLike[str]
 
 #: The name of the model that comes with histcxr, instead of a path.
 BOXED: Final = "boxed"
@@ -59,7 +63,7 @@ _TABLES = ("thresholds", "metrics", "training", "card", "versions", "files")
 _TYPES: dict[str, type] = {"name": str, "probe": list, **dict.fromkeys(_TABLES, dict)}
 
 
-def save_model(model: Judge, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+def save_model(model: Judge, path: _Path, *, overwrite: bool = False) -> Path:
     """Save a model of either kind as a folder that holds data only, by custom ``NAME.histcxr``; return the folder.
 
     It appears at once or not at all, and equal models give equal bytes. Before it appears it is loaded from those
@@ -70,9 +74,9 @@ def save_model(model: Judge, path: str | os.PathLike[str], *, overwrite: bool = 
     safely. OutputError: the folder cannot be written.
     """
     target = check_place(path, overwrite)
-    files = _pack(model)
+    files = pack_model(model)
     try:
-        _unpack(files)
+        unpack_model(files)
     except HistcxrError as error:
         raise ModelError(
             f"{model.name}: the model was not saved, for it could not be loaded ({error})"
@@ -83,42 +87,78 @@ def save_model(model: Judge, path: str | os.PathLike[str], *, overwrite: bool = 
     return target
 
 
-def load_model(path: str | os.PathLike[str] = BOXED) -> Model | ReferenceModel:
+def load_model(path: _Path = BOXED, *, signed_by: _Path | None = None) -> Model | ReferenceModel:
     """Load a model of either kind from its folder, after checking everything that can be checked.
 
-    In this order: format version; SHA-256 of the manifest; the folder holds exactly the files that the manifest lists,
-    none of them a link, each of the listed size and SHA-256; types of the manifest; package versions; types, shapes
-    and indices inside the weights; scores on a fixed probe. Nothing from the folder is used before it has passed.
+    In this order: signature, where one is asked for; format version; SHA-256 of the manifest; the folder holds exactly
+    the files that the manifest lists, none of them a link, each of the listed size and SHA-256; types of the manifest;
+    package versions; types, shapes and indices inside the weights; scores on a fixed probe. Nothing from the folder is
+    used before it has passed.
 
     Another minor version of scikit-learn than the saving one gives a :class:`~histcxr.exceptions.HistcxrWarning`, as
     long as the probe still scores the same; another major version, also of XGBoost, is refused. Networks hold no
     objects of a package, so for them the probe alone decides.
 
-    ``"boxed"`` is the model that comes with histcxr. NoModelError: there is none at this path. ModelError: it is
-    refused; the message names the file, what is wrong and what to do. MissingDependencyError: a network without Keras
-    or its backend, or XGBoost is needed and missing.
+    ``"boxed"`` is the model that comes with histcxr. ``signed_by``: a public Ed25519 key in PEM, whose owner must have
+    signed the model. NoModelError: there is none at this path. ModelError: it is refused; the message names the file,
+    what is wrong and what to do. InputError: the key is none. MissingDependencyError: a network without Keras or its
+    backend, or XGBoost or cryptography is needed and missing.
     """
-    if path == BOXED:
+    if path == BOXED and signed_by is None:
         return _boxed()
-    folder = Path(path)
-    try:
-        return _unpack(_read_folder(folder))
-    except ModelError as error:
-        raise type(error)(f"{folder}: {error}") from error
+    with _opened(path) as folder:
+        return unpack_model(_read_folder(folder, signed_by))
 
 
 @functools.cache
 def _boxed() -> Model | ReferenceModel:
-    with resources.as_file(resources.files("histcxr.store").joinpath("boxed.histcxr")) as folder:
-        return load_model(folder)
+    with _opened(BOXED) as folder:
+        return unpack_model(_read_folder(folder))
+
+
+@contextlib.contextmanager
+def _opened(path: _Path) -> Iterator[Path]:
+    """Give the folder of a model, the one in the box too; whatever is wrong with it is told with its place."""
+    box = resources.files("histcxr.store").joinpath("boxed.histcxr")
+    with resources.as_file(box) if path == BOXED else contextlib.nullcontext(Path(path)) as folder:
+        try:
+            yield folder
+        except ModelError as error:
+            raise type(error)(f"{folder}: {error}") from error
+
+
+def sign_model(
+    path: _Path, key: _Path, *, ask: Callable[[], str] | None = None, overwrite: bool = False
+) -> Path:
+    """Sign a saved model with a private Ed25519 key in PEM: write ``manifest.sig`` into its folder, and return it.
+
+    ``ask`` returns the key's passphrase. InputError: the key is none, or another signature is there and is not to be
+    replaced (``overwrite``). ModelError: the model does not load. OutputError: the folder cannot be written.
+    """
+    with _opened(path) as folder:
+        files = _read_folder(folder)
+        unpack_model(files)
+        signature = make_signature(files[MANIFEST_FILE], key, ask)
+        place = folder / SIGNATURE_FILE
+        if os.path.lexists(place) and not overwrite and _read_file(folder, SIGNATURE_FILE, 1024) != signature:
+            raise InputError(f"the model must be signed by no other key, but {place} exists (--overwrite)")
+        with replacing(place) as fresh:
+            fresh.write_bytes(signature)
+        return place
+
+
+def verify_model(path: _Path, key: _Path) -> str:
+    """Check, loading nothing, that a model is as it was when the owner of a public key signed it; return its hash."""
+    with _opened(path) as folder:
+        return hashlib.sha256(_read_folder(folder, key)[MANIFEST_FILE]).hexdigest()
 
 
 def model_hash(model: Judge) -> str:
     """Return the model's hash: that of its folder if it was loaded, else the one that saving would give."""
-    return model.hash or hashlib.sha256(_pack(model)[MANIFEST_FILE]).hexdigest()
+    return model.hash or hashlib.sha256(pack_model(model)[MANIFEST_FILE]).hexdigest()
 
 
-def check_place(path: str | os.PathLike[str], overwrite: bool) -> Path:
+def check_place(path: _Path, overwrite: bool) -> Path:
     """Refuse a place where no model may be written; to be asked before hours of training.
 
     :class:`~histcxr.exceptions.InputError` where the folder above does not exist, or something is in the way that is no
@@ -140,7 +180,7 @@ def check_place(path: str | os.PathLike[str], overwrite: bool) -> Path:
     return target
 
 
-def _pack(model: Judge) -> dict[str, bytes]:
+def pack_model(model: Judge) -> dict[str, bytes]:
     """Turn a model into the content of its folder, file name to bytes."""
     if not isinstance(model, Model | ReferenceModel):
         raise InputError(f"model must be a Model or a ReferenceModel, got {type(model).__name__}")
@@ -168,7 +208,7 @@ def _pack(model: Judge) -> dict[str, bytes]:
     return {**files, MANIFEST_FILE: manifest, DIGEST_FILE: _digest_line(manifest)}
 
 
-def _unpack(files: dict[str, bytes]) -> Model | ReferenceModel:
+def unpack_model(files: dict[str, bytes]) -> Model | ReferenceModel:
     """Rebuild a model from the content of its folder, whose hashes are right."""
     raw = files[MANIFEST_FILE]
     weights = {name: content for name, content in files.items() if _WEIGHT_NAME.fullmatch(name)}
@@ -263,8 +303,8 @@ def _digest_line(manifest: bytes) -> bytes:
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST_FILE}\n".encode()
 
 
-def _read_folder(folder: Path) -> dict[str, bytes]:
-    """Read a model's files and check digest, sizes and hashes; refuse whatever else lies in the folder."""
+def _read_folder(folder: Path, signed_by: _Path | None = None) -> dict[str, bytes]:
+    """Read a model's files and check signature, digest, sizes and hashes; refuse whatever else lies in the folder."""
     if not folder.is_dir():
         what = "a file" if folder.exists() else "missing"
         raise NoModelError(f"a saved model is a folder, but this is {what}; check the path")
@@ -276,9 +316,12 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
     if not any(os.path.lexists(folder / name) for name in (MANIFEST_FILE, DIGEST_FILE)):
         raise NoModelError(f"{MANIFEST_FILE}: is missing, so this is no saved model; check the path")
     raw = _read_file(folder, MANIFEST_FILE, MAX_MANIFEST)
+    if signed_by is not None:
+        there = os.path.lexists(folder / SIGNATURE_FILE)
+        check_signature(raw, _read_file(folder, SIGNATURE_FILE, 1024) if there else None, signed_by)
     line = _read_file(folder, DIGEST_FILE, 1024)
     listed = _listed_files(raw, line)
-    expected = {*listed, MANIFEST_FILE, DIGEST_FILE}
+    expected = {*listed, MANIFEST_FILE, DIGEST_FILE, SIGNATURE_FILE}
     for entry in os.listdir(folder):
         if entry not in expected:
             raise ModelError(

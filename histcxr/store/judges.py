@@ -51,8 +51,12 @@ class Judge(Protocol):
     def describe_input(self) -> dict[str, Any]:
         """Return what it reads from an image, under a name of its kind, ready for JSON."""
 
+    @property
+    def side(self) -> int:
+        """The longer side, in pixels, of the working image that it measures."""
+
     def measure(self, pixels: Pixels, lungs: Lungs, name: str, /) -> NDArray[Any]:
-        """Read what it needs from one image; called from several threads.
+        """Read what it needs from one working image; called from several threads.
 
         Pixels are uint8 and lungs bool, both (height, width). Raises
         :class:`~histcxr.exceptions.UnjudgeableError` for what must not be judged.

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr import __version__
+from histcxr.data.radiograph import WORKING_SIDE
 from histcxr.decision.groups import GroupCertificates
 from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.decision.site import SiteReference
-from histcxr.decision.thresholds import ThresholdChoice, decide
-from histcxr.exceptions import InputError, ModelError
+from histcxr.decision.thresholds import ThresholdChoice, decide, joint_confidence
+from histcxr.exceptions import InputError, ModelError, counted
 from histcxr.features.curves import (
     reference_quantiles,
     site_names,
@@ -104,25 +105,25 @@ class _Common(AtHand):
                 raise InputError(f"{kind} must be a {kind} ThresholdChoice, got {choice!r}")
 
     def check_papers(self) -> None:
-        """Refuse thresholds that no score crosses as promised, or that contradict who is said to have certified them.
-
-        InputError, also where the groups or the site are damaged.
-        """
-        patients = 0
-        for kind in ("rule_out", "rule_in"):
-            own = getattr(self, kind)
-            patients += own.n
+        """Refuse (InputError) damaged papers, and thresholds that do not follow from who certified them."""
+        both = {kind: getattr(self, kind) for kind in ("rule_out", "rule_in")}
+        for kind, own in both.items():
             choices = [own] if self.groups is None else getattr(self.groups, kind).choices()
             if choices[0] != own:
                 raise InputError(f"{kind} must be the threshold over all patients of its groups")
             for choice in choices:
                 if choice.certified and not 0 <= choice.threshold <= 1:
                     raise InputError(f"{kind} must be a score from 0 to 1, got {choice.threshold!r}")
-        certified = self.training.get("certified")
-        if certified is not None and patients > certified["patients"]:
-            raise InputError(
-                f"thresholds must rest on the {certified['patients']!r} patients of their papers"
-            )
+                if choice.n > own.n or (choice.target, choice.confidence) != (own.target, own.confidence):
+                    raise InputError(f"{kind} must promise each group, a part of {own.n} patients, the same")
+        if (papers := self.training.get("certified")) is not None:
+            if sum(own.n for own in both.values()) != papers["patients"]:
+                raise InputError(f"thresholds must rest on the {papers['patients']!r} patients certified")
+            promises = [own.to_dict() for own in both.values()]
+            promises += [] if self.groups is None else self.groups.further_promises()
+            joint, said = joint_confidence(promises), papers.get("joint_confidence")
+            if said is not None and not math.isclose(said, joint or 0.0):
+                raise InputError(f"joint_confidence must be {joint!r} by the thresholds, got {said!r}")
         _ = self.site, self._repr_html_()  # shows what it is made of, or fails to
 
     def _papers(self) -> dict[str, Any]:
@@ -221,6 +222,8 @@ class Model(_Common):
             )
         return probabilities[:, 1]
 
+    side: ClassVar[int] = WORKING_SIDE
+
     def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.int64]:
         """Count one image's lungs, int64 (rows, 256); see :func:`~histcxr.features.measuring.count_lungs`."""
         return count_lungs(pixels, lungs, name, recipe=self.recipe)
@@ -236,8 +239,8 @@ class Model(_Common):
             return ()
         made = "other masks" if known is None else "the masks of another network"
         return (
-            f"the lungs of {found} images were found by a network, and the thresholds were certified with {made}: "
-            "certify them anew with histcxr calibrate --lungs found",
+            f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were certified "
+            f"with {made}: certify them anew with histcxr calibrate --lungs found",
         )
 
     def describe(self) -> dict[str, Any]:
@@ -310,6 +313,11 @@ class ReferenceModel(_Common):
         """Return the probability of being sick, whatever the disease; higher is sicker."""
         return sick_score(self.probabilities(pixels))
 
+    @property
+    def side(self) -> int:
+        """The longer side of the working image: the network's own, or that of the histograms where it is smaller."""
+        return self.inputs.side
+
     def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.uint8]:
         """Read of one image what the network sees, (size, size); see :func:`~histcxr.reference.images.lung_square`.
 
@@ -343,8 +351,8 @@ class ReferenceModel(_Common):
         certified = load_segmenter().digest if self.training.get("lungs") == "found" else None
         if self.inputs.region != "full" and found and segmenter != certified:
             notes.append(
-                f"the lungs of {found} images were found by a network, and the thresholds were certified with other "
-                "masks: certify them anew with histcxr calibrate --lungs found"
+                f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were "
+                "certified with other masks: certify them anew with histcxr calibrate --lungs found"
             )
         return tuple(notes)
 

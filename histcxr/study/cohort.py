@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from histcxr.data.fingerprints import recognised
 from histcxr.data.manifest import is_sick, read_manifest
 from histcxr.data.splits import SPLITS, patient_groups, split_patients, undersample
-from histcxr.exceptions import InputError, Reason, did_you_mean
+from histcxr.exceptions import InputError, Reason, counted, did_you_mean
 from histcxr.features.extraction import Features, extract_features
 from histcxr.features.recipe import Recipe
 from histcxr.reference.images import InputSettings, ReferenceImages, read_images
@@ -263,7 +263,8 @@ def split_cohort(cohort: Cohort, *, seed: int = 0) -> tuple[dict[str, Cohort], l
     if not last.all():
         cohort, split = cohort.part(last), split[last]
         notes.append(
-            f"{int((~last).sum())} images were left out: their patients stand in a later part of the data's own "
+            f"{counted(int((~last).sum()), 'image was', 'images were')} left out: their patients stand in a later "
+            "part of the data's own "
             "split, too (train before val before test)"
         )
     if not (split == "val").any():

@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 from histcxr.data.manifest import read_manifest
 from histcxr.data.splits import undersample
 from histcxr.decision.intervals import patient_bootstrap
-from histcxr.exceptions import InputError
-from histcxr.files.writing import write_error, write_image
+from histcxr.exceptions import InputError, counted
+from histcxr.files.cells import write_table
+from histcxr.files.writing import write_error
 from histcxr.reference.backbones import last_convolution
-from histcxr.reference.gradcam import even_share, grad_cam, overlay, save_grid, share_inside
+from histcxr.reference.gradcam import even_share, grad_cam, share_inside
 from histcxr.reference.images import read_images, read_lung_squares
+from histcxr.reports.drawing import new_figure, save_figure
+from histcxr.reports.image_displays import GradCamDisplay
+from histcxr.reports.plots import plot_map_grid
 from histcxr.store import Model
 from histcxr.store.judges import SavedModel
 from histcxr.store.model import sick_score
@@ -57,22 +61,33 @@ class Explanation:
         rows = [_row("all", self.table, seed)]
         return rows + [_row(name, self.table[self.table["label"] == name], seed) for name in names if name]
 
+    def displays(self) -> list[GradCamDisplay]:
+        """Return a display for each image, to be drawn."""
+        about = self.table[["explained", "score", "image"]].itertuples(index=False)
+        return [
+            GradCamDisplay(pixels, cam, explained, float(score), Path(image).name)
+            for pixels, cam, (explained, score, image) in zip(self.pixels, self.maps, about, strict=True)
+        ]
+
     def write(self, folder: str | os.PathLike[str], *, maps: bool) -> list[str]:
         """Write overlays, grid, table and, where wanted, maps in place of an earlier explanation; say what.
 
         OutputError: the folder cannot be written.
         """
         place = Path(folder)
-        labels = [label or "unknown" for label in self.table["label"]]
         try:
             for file in earlier_files(place):
                 file.unlink()
             (place / "overlays").mkdir(parents=True, exist_ok=True)
-            for row, (pixels, cam) in enumerate(zip(self.pixels, self.maps, strict=True)):
-                stem = Path(self.table["image"].iloc[row]).stem
-                write_image(place / "overlays" / f"{row:04d}-{stem}.png", overlay(pixels, cam)[..., ::-1])
-            save_grid(place / "grid.png", list(self.pixels), list(self.maps), labels)
-            self.table.to_csv(place / "shares.csv", index=False)
+            displays = self.displays()
+            for row, display in enumerate(displays):
+                figure = new_figure(4.2, 4.8)
+                display.plot(figure.subplots())
+                save_figure(figure, place / "overlays" / f"{row:04d}-{Path(display.name).stem}.png", 110)
+            labels = [label or "unknown" for label in self.table["label"]]
+            about = f"What speaks for a class: Grad-CAM of {self.layer}, {counted(len(labels), 'image')}"
+            plot_map_grid(displays, labels, place / "grid.png", about)
+            write_table(self.table, place / "shares.csv")
             if maps:
                 np.save(place / "maps.npy", self.maps, allow_pickle=False)
         except OSError as error:

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from histcxr.data.manifest import is_sick, read_manifest
-from histcxr.exceptions import InputError
+from histcxr.exceptions import InputError, counted
 from histcxr.features.histograms import BINS, zone_names
 from histcxr.files.writing import replacing, write_error, write_image
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reports.image_displays import histogram_band
 from histcxr.reports.pages.exploration import Example, draw_pictures, write_exploration
 from histcxr.study.cohort import Data, groups_of
-from histcxr.study.exploring.checkup import counted, disagreements, repeated
+from histcxr.study.exploring.checkup import disagreements, repeated
 from histcxr.study.exploring.looking import ZONES, Job, Seen, look
 
 #: What an exploration leaves in its folder beside the pictures.
@@ -50,7 +50,10 @@ class Exploration:
 
     def __repr__(self) -> str:
         about = self.figures
-        return f"Exploration({about['images']} images, {len(about['classes'])} classes, {about['usable']} usable)"
+        return (
+            f"Exploration({counted(about['images'], 'image')}, {counted(len(about['classes']), 'class', 'classes')}, "
+            f"{about['usable']} usable)"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, ready for JSON."""
@@ -266,18 +269,19 @@ def _notes(figures: Mapping[str, Any]) -> list[str]:
         if len(figures["classes"]) > 1 and set(sources) != {""} and not set(sources) & others:
             said = ", ".join(source or "no named source" for source in sources)
             notes.append(
-                f"All {sum(sources.values()):,} images of {name} come from {said}, where no other class comes from: a "
+                f"What there is of {name}, {counted(sum(sources.values()), 'image')}, comes from {said}, where no "
+                "other class comes from: a "
                 "model can tell the source instead of the disease"
             )
     counts = {name: sum(found.values()) for name, found in figures["classes"].items()}
     if len(counts) > 1 and max(counts.values()) > 3 * min(counts.values()):
         most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         notes.append(
-            f"The classes are not balanced: {counts[most]} images of {most}, {counts[least]} of {least}"
+            f"The classes are not balanced: {counted(counts[most], 'image')} of {most}, {counts[least]} of {least}"
         )
     if figures["unusable"]:
         lost = figures["images"] - figures["usable"]
-        notes.append(f"{lost} of {figures['images']} images cannot be used")
+        notes.append(f"{lost} of {counted(figures['images'], 'image')} cannot be used")
     areas = {name: one["mean"] for name, one in figures["mask_share"]["classes"].items()}
     if len(areas) > 1 and max(areas.values()) > 1.1 * min(areas.values()):
         most, least = max(areas, key=areas.__getitem__), min(areas, key=areas.__getitem__)

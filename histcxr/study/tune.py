@@ -17,7 +17,8 @@ from histcxr.checks import whole_number
 from histcxr.data.splits import patient_folds
 from histcxr.exceptions import InputError
 from histcxr.features.recipe import Recipe
-from histcxr.files.writing import write_error
+from histcxr.files.cells import write_table
+from histcxr.files.writing import replacing, write_error
 from histcxr.models.tuning import TuningOptions, prepare, tune
 from histcxr.networks.backend import import_neural
 from histcxr.networks.search import METHODS, TuningResult, check_method, search_networks
@@ -135,8 +136,9 @@ def write_search(
     paths = [target / "trials.csv", target / SETTINGS_FILE]
     try:
         target.mkdir(parents=True, exist_ok=True)
-        result.trials.to_csv(paths[0], index=False)
-        paths[1].write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_table(result.trials, paths[0])
+        with replacing(paths[1]) as unfinished:
+            unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise write_error(target, error) from error
     return paths

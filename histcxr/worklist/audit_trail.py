@@ -3,7 +3,8 @@
 A text file of JSON Lines that is only ever appended to. The first line describes the run: versions, model
 hash, what the model reads from an image, thresholds, input. Then comes one line an input, in the order of judging;
 ``resumed`` and ``finished`` lines mark where runs began again and ended. The text is ASCII: a file name that is not
-valid UTF-8 keeps its foreign bytes as ``\\udcXX``, as Python reads them back.
+valid UTF-8 keeps its foreign bytes as ``\\udcXX``, as Python reads them back. Each line holds the hash of the line
+before (:mod:`~histcxr.worklist.trail_lines`).
 
 A run that is killed leaves at most one unfinished line at the end. Opening the trail again cuts it off.
 """
@@ -13,31 +14,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError, OutputError, Reason, UnjudgeableError
+from histcxr.files.cells import printable
 from histcxr.worklist.locks import open_locked, write_all, write_error
+from histcxr.worklist.rows import Row, shown_score
+from histcxr.worklist.trail_lines import (
+    FORMAT,
+    FORMAT_VERSION,
+    Chain,
+    DamagedTrailError,
+    ForeignTrailError,
+    beginning,
+    cut_off,
+    whole_lines,
+)
 
 AUDIT_SUFFIX = ".audit.jsonl"
-FORMAT = "histcxr audit trail"
-FORMAT_VERSION = 2  # 2: patients, own drawers, the site
 # A run goes on only where all of these are the same; anything else would mix two runs in one worklist.
 _SAME = (
-    "format",
-    "format_version",
-    "histcxr",
-    "model",
-    "recipe",
-    "inputs",
-    "thresholds",
-    "segmenter",
-    "input",
-    "masks",
-    "uids",
+    *("histcxr", "model", "recipe", "inputs", "thresholds", "groups", "site"),
+    *("segmenter", "input", "masks", "uids", "key"),
 )
 
 
@@ -81,75 +84,57 @@ class AuditTrail:
             raise
 
     def _open(self, header: dict[str, Any], overwrite: bool) -> None:
+        self._chain = Chain()
         if overwrite:
             self._cut(0)
-        first = self._file.readline()
+        lines = whole_lines(self._file)
+        first = next(lines, b"")
         if not first.endswith(b"\n"):
             # Killed while the very first line was written; anything else that lacks a line end is not ours.
-            if not _beginning().startswith(first[: len(_beginning())]):
-                raise InputError(_foreign(self.path))
+            if not beginning().startswith(first[: len(beginning())]):
+                raise InputError(_foreign(self.path, "is another file"))
             self._cut(0)
             self.header = header
-            self.unfinished, self._end, self._kept = False, 0, Offsets()
-            self._append(
-                {
-                    "record": "run",
-                    "format": FORMAT,
-                    "format_version": FORMAT_VERSION,
-                    **header,
-                    "started": _now(),
-                }
-            )
+            self.unfinished, self._kept = False, Offsets()
+            about = {"format": FORMAT, "format_version": FORMAT_VERSION, **header}
+            self._append({"record": "run", **about, "started": _now()})
             return
-        self.header = self._check_header(first, header)
-        self._scan()
+        try:
+            self.header = self._chain.take(first)
+            self._check_header(header)
+            self._scan(lines, len(first))
+        except ForeignTrailError as error:
+            raise InputError(_foreign(self.path, str(error))) from error
+        except DamagedTrailError as error:
+            raise OutputError(
+                f"{self.path}: {error}, so the run cannot go on from it; keep a copy of the file and overwrite the "
+                "output (--overwrite)"
+            ) from error
         self._append({"record": "resumed", "packages": header["packages"], "time": _now()})
 
-    def _check_header(self, line: bytes, header: dict[str, Any]) -> dict[str, Any]:
-        try:
-            found = json.loads(line)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise InputError(_foreign(self.path))
-        wanted = {"format": FORMAT, "format_version": FORMAT_VERSION, **header}
+    def _check_header(self, wanted: dict[str, Any]) -> None:
         for name in _SAME:
-            if found.get(name) != wanted.get(name):
+            if self.header.get(name) != wanted.get(name):
                 raise InputError(
                     f"output must be free or of the same run, but {self.path} belongs to a run with "
-                    f"{name} {_short(found.get(name))}, this one has {_short(wanted.get(name))}; "
+                    f"{name} {_short(self.header.get(name))}, this one has {_short(wanted.get(name))}; "
                     "choose another output (-o), or overwrite it (--overwrite)"
                 )
-        return found
 
-    def _scan(self) -> None:
-        """Read the whole trail once: where each input's last line is, and whether the run ended."""
+    def _scan(self, lines: Iterable[bytes], offset: int) -> None:
+        """Read the rest of the trail once: where each input's last line is, and whether the run ended."""
         self._kept = Offsets()
         self.unfinished = True
-        offset = self._file.tell()
-        for number, line in enumerate(self._file, start=2):
-            if not line.endswith(b"\n"):
+        for line in lines:
+            if cut_off(line):
                 break
-            record = self._parse(line, number)
+            record = self._chain.take(line)
             if record["record"] == "image":
                 self._kept.add(key_of(record).digest(), offset)
             self.unfinished = record["record"] != "finished"
             offset += len(line)
         self._cut(offset)
         self._kept.freeze()
-
-    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-            if record["record"] == "image":
-                key_of(record)
-        except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(
-                f"{self.path}: line {number} is damaged, so the run cannot go on from it; keep a copy of the "
-                "file and overwrite the output"
-            ) from error
-        parsed: dict[str, Any] = record
-        return parsed
 
     def _cut(self, size: int) -> None:
         try:
@@ -172,7 +157,7 @@ class AuditTrail:
 
     def append(self, records: Sequence[dict[str, Any]]) -> list[int]:
         """Append lines about inputs, and return the offset of each."""
-        lines = [_line({"record": "image", **record}) for record in records]
+        lines = [self._chain.link({"record": "image", **record}) for record in records]
         offsets = [self._end]
         for line in lines:
             offsets.append(offsets[-1] + len(line))
@@ -188,8 +173,13 @@ class AuditTrail:
         except OSError as error:
             raise write_error(self.path, error) from error
 
+    @property
+    def head(self) -> str:
+        """SHA-256 of the last line: whoever keeps it elsewhere can tell whether the trail was written anew."""
+        return self._chain.head
+
     def _append(self, record: dict[str, Any]) -> None:
-        line = _line(record)
+        line = self._chain.link(record)
         write_all(self._descriptor, line, self.path)
         self._end += len(line)
 
@@ -226,6 +216,12 @@ class Offsets:
         order = np.lexsort((table[:, 2], table[:, 1], table[:, 0]))
         self._high, self._low, self._offset = (np.ascontiguousarray(column) for column in table[order].T)
 
+    def last(self) -> NDArray[np.uint64]:
+        """Return the offset of each digest, in rising order."""
+        ends = np.ones(len(self), bool)
+        ends[:-1] = (self._high[1:] != self._high[:-1]) | (self._low[1:] != self._low[:-1])
+        return np.sort(self._offset[ends])
+
     def find(self, digest: bytes) -> int | None:
         """Return the offset, or None."""
         high, low = (np.uint64(int.from_bytes(part, "big")) for part in (digest[:8], digest[8:]))
@@ -247,17 +243,30 @@ def explanation_of(record: Mapping[str, Any]) -> str:
     return UnjudgeableError(Reason(code), "", record["detail"]).explanation if code else ""
 
 
-def _line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+def row_of(record: Mapping[str, Any], label: str, thresholds: Iterable[float]) -> Row:
+    """Return the row of the worklist that a line gives; ``label`` names the model."""
+    return Row(
+        printable(record["file"]),
+        printable(record["patient"]),
+        record["decision"],
+        shown_score(record["score"], thresholds),
+        printable(explanation_of(record)),
+        record["reason"],
+        printable(label),
+        *record.get("uids", ()),
+    )
 
 
-def _beginning() -> bytes:
-    return _line({"record": "run", "format": FORMAT})[:-2]
+def label_of(header: Mapping[str, Any]) -> str:
+    """Return how the model of a run is named in rows: name and short hash."""
+    return f"{header['model']['name']} {header['model']['hash'][:12]}"
 
 
-def _foreign(path: str) -> str:
-    advice = "choose another output (-o), or overwrite it (--overwrite)"
-    return f"audit must be free or an audit trail, but {path} is another file; {advice}"
+def _foreign(path: str, what: str) -> str:
+    return (
+        f"audit must be free or an audit trail of the same run, but {path} {what}; choose another output (-o), or "
+        "overwrite it (--overwrite)"
+    )
 
 
 def _short(value: object) -> str:

@@ -1,7 +1,7 @@
 """Triage: a stream of files in, one row for each of them out, in constant memory.
 
-Threads read and measure images a block ahead of the model; each block is scored at once and its lines are
-appended to the audit trail with one write. The worklist is made from the trail at the end, beside its place, and
+Threads, or the workers of a cluster, measure images ahead of the model; each block is scored at once and its lines
+are appended to the audit trail with one write. The worklist is made from the trail at the end, beside its place, and
 moved there in one step. So a run that is killed at any moment leaves no half worklist, and the same command goes
 on behind the last line.
 """
@@ -15,27 +15,29 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from histcxr.checks import whole_number
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
+from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.store import Judge, installed_versions, load_model, model_hash
-from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, explanation_of
-from histcxr.worklist.judging import Measured, Verdict, judge, limits_of, measure_images, signature
+from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, Key, label_of, row_of
+from histcxr.worklist.judging import Judged, Measured, Threads, Verdict, Workers, limits_of, signature
 from histcxr.worklist.locks import check_places
-from histcxr.worklist.rows import Row, WorklistFile, printable, shown_score, writer_for
+from histcxr.worklist.rows import WorklistFile, writer_for
 from histcxr.worklist.summary import Order, TriageSummary
 from histcxr.worklist.whole import WholeFolder, patient_of
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 SORTS = ("input", "urgency")
 PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless")  # beside the model's own
-TASK_SIZE = 16  # images a thread takes at a time
 MAX_WARNINGS = 20
 
 _Path = str | os.PathLike[str]
@@ -56,6 +58,7 @@ def triage(
     audit: _Path | None = None,
     uids: bool = False,
     trust_site: bool = False,
+    client: Client | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> TriageSummary:
     """Put each radiograph of a folder into ``rule_out``, ``review`` or ``rule_in``.
@@ -99,6 +102,9 @@ def triage(
     trust_site : bool
         Let the drawers stand where the folder differs from the population that certified the model; written into the
         audit trail. By default such a folder has no ``rule_out`` and no ``rule_in``.
+    client : distributed.Client, optional
+        Of a Dask cluster that judges instead of this machine's threads; ``n_jobs`` is not used then. Its workers must
+        see the same files under the same paths. The worklist is the same.
     progress : callable, optional
         Called with the number of rows done so far, after each batch.
 
@@ -125,23 +131,26 @@ def triage(
     used = load_model(model) if isinstance(model, str | os.PathLike) else model
     finder = _finder(segment, segmenter)
     header = _header(used, finder, inputs, masks, batch_size, uids)
-    label = f"{used.name} {header['model']['hash'][:12]}"
+    label = label_of(header)
     with (
         _quiet() as heard,
         AuditTrail(trail_path, header, overwrite=overwrite) as trail,
         WorklistFile(target, remove=overwrite) as worklist,
     ):
-        run = _Run(used, finder, trail, progress, WholeFolder(used.site, trust_site))
-        run.judge_all(stream, n_jobs)
+        run = _Run(trail, progress, WholeFolder(used.site, trust_site))
+        with _workers(client, used, finder, n_jobs) as workers:
+            run.judge_all(stream, workers)
         run.revise()
         order, whole = run.order, run.whole
         site = None if whole.result is None else whole.result.to_dict()
         places = order.by_urgency() if sort == "urgency" else order.by_input()
         limits = limits_of(used)
-        worklist.write(make_writer, (_row(trail.read(int(place)), label, limits) for place in places))
+        with stage("write"):
+            worklist.write(make_writer, (row_of(trail.read(int(place)), label, limits) for place in places))
         unjudged = sum(order.reasons.values())
         counts = {"unjudged": unjudged, "resumed": run.resumed, "site": site, "trust_site": trust_site}
         trail.finish({"rows": len(order), **order.drawers, **counts})
+        head = trail.head
     seconds = time.monotonic() - started
     return TriageSummary(
         total=len(order),
@@ -156,6 +165,7 @@ def triage(
         model=label,
         output=target,
         audit=trail_path,
+        audit_head=head,
         seconds=seconds,
         images_per_second=(len(order) - run.resumed) / max(seconds, 1e-9),
         notes=(
@@ -181,47 +191,34 @@ class _Block:
 
     inputs: list[_Input]
     measuring: list[_Input]
-    results: list[Future[list[Measured]]]
+    result: Callable[[], Judged]
 
 
 class _Run:
     """The loop over blocks of inputs: one is measured while the one before is scored."""
 
-    def __init__(
-        self,
-        model: Judge,
-        segmenter: Segmenter | None,
-        trail: AuditTrail,
-        progress: Callable[[int], None] | None,
-        whole: WholeFolder,
-    ) -> None:
+    def __init__(self, trail: AuditTrail, progress: Callable[[int], None] | None, whole: WholeFolder) -> None:
         self.order = Order()
         self.whole = whole
         self.resumed = 0
         self.found = 0  # images that were scored by lungs that the network found
-        self._model = model
-        self._segmenter = segmenter
         self._trail = trail
         self._uids: bool = trail.header["uids"]
         self._key: str = trail.header["key"]
         self._batch_size: int = trail.header["options"]["batch_size"]
         self._progress = progress
 
-    def judge_all(self, stream: Iterator[InputFile], n_jobs: int) -> None:
+    def judge_all(self, stream: Iterator[InputFile], workers: Workers) -> None:
         """Judge every input and note its row."""
-        pool = ThreadPoolExecutor(n_jobs, thread_name_prefix="histcxr")
         blocks: deque[_Block] = deque()
-        try:
-            while files := list(islice(stream, self._batch_size)):
-                blocks.append(self._begin(files, pool))
-                if len(blocks) > 1:
-                    self._finish(blocks.popleft())
-            while blocks:
+        while files := list(islice(stream, self._batch_size)):
+            blocks.append(self._begin(files, workers))
+            if len(blocks) > workers.ahead:
                 self._finish(blocks.popleft())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while blocks:
+            self._finish(blocks.popleft())
 
-    def _begin(self, files: list[InputFile], pool: ThreadPoolExecutor) -> _Block:
+    def _begin(self, files: list[InputFile], workers: Workers) -> _Block:
         """Look up what earlier runs know of a block, and have the rest measured."""
         inputs = [self._look_up(file) for file in files]
         measuring = [one for one in inputs if one.kept is None]
@@ -229,15 +226,7 @@ class _Run:
         # same batch as in an uninterrupted run; kept rows are not written again.
         if measuring and self._trail.unfinished:
             measuring = inputs
-        tasks = (
-            [one.file for one in measuring[start : start + TASK_SIZE]]
-            for start in range(0, len(measuring), TASK_SIZE)
-        )
-        return _Block(
-            inputs,
-            measuring,
-            [pool.submit(measure_images, task, self._model.measure, self._segmenter) for task in tasks],
-        )
+        return _Block(inputs, measuring, workers.submit([one.file for one in measuring]))
 
     def _look_up(self, file: InputFile) -> _Input:
         found = self._trail.find(Key(file.relative, file.mask))
@@ -245,16 +234,15 @@ class _Run:
 
     def _finish(self, block: _Block) -> None:
         """Score a block, append its lines to the trail and note its rows."""
-        measured = [found for future in block.results for found in future.result()]
+        judged = block.result()
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         fresh = [
             self._record(one, found, verdict, now)
-            for one, found, verdict in zip(
-                block.measuring, measured, judge(self._model, measured), strict=True
-            )
+            for one, (found, verdict) in zip(block.measuring, judged, strict=True)
             if one.kept is None
         ]
-        written = iter(zip(self._trail.append(fresh), fresh, strict=True))
+        with stage("write"):
+            written = iter(zip(self._trail.append(fresh), fresh, strict=True))
         for one in block.inputs:
             offset, record = one.kept or next(written)
             self.whole.add(len(self.order), record)
@@ -297,6 +285,7 @@ class _Run:
             "score": verdict.score,
             "reason": "" if verdict.reason is None else verdict.reason.value,
             "detail": verdict.detail,
+            **({"limits": list(verdict.limits)} if verdict.limits else {}),
             **({"site": verdict.site} if verdict.site else {}),
             **({"uids": list(found.uids[:3])} if self._uids else {}),
             "time": now,
@@ -315,18 +304,18 @@ def _still_true(record: dict[str, Any], file: InputFile) -> bool:
     return bool(record["stat"] == signature(file.path) and record["mask_stat"] == mask_stat)
 
 
-def _row(record: dict[str, Any], label: str, limits: tuple[float, ...]) -> Row:
-    """One row of the worklist, from its line in the audit trail."""
-    return Row(
-        printable(record["file"]),
-        printable(record["patient"]),
-        record["decision"],
-        shown_score(record["score"], limits),
-        printable(explanation_of(record)),
-        record["reason"],
-        printable(label),
-        *record.get("uids", ()),
-    )
+@contextlib.contextmanager
+def _workers(
+    client: Client | None, model: Judge, segmenter: Segmenter | None, n_jobs: int
+) -> Iterator[Workers]:
+    """Give what judges: a cluster, or threads that end with the run."""
+    if client is None:
+        with Threads(n_jobs, model, segmenter) as threads:
+            yield threads
+        return
+    from histcxr.worklist.cluster import Cluster  # Dask is an extra
+
+    yield Cluster(client, model, segmenter)
 
 
 def _finder(segment: bool, segmenter: Segmenter | _Path | None) -> Segmenter | None:
@@ -346,6 +335,7 @@ def _header(
 ) -> dict[str, Any]:
     packages = installed_versions((*PACKAGES, *model.packages))
     place, digest = os.path.abspath(os.fspath(inputs)), model_hash(model)
+    groups = getattr(model, "groups", None)
     return {
         "histcxr": packages.pop("histcxr"),
         "packages": packages,
@@ -353,6 +343,8 @@ def _header(
         **model.describe_input(),
         "segmenter": None if segmenter is None else segmenter.digest,
         "thresholds": {"rule_out": model.rule_out.to_dict(), "rule_in": model.rule_in.to_dict()},
+        "groups": None if groups is None else groups.to_dict(),
+        "site": 0 if model.site is None else model.site.axes.shape[1],
         "input": place,
         "masks": None if masks is None else os.path.abspath(os.fspath(masks)),
         "uids": uids,

@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.data.discovery import InputFile
+from histcxr.data.radiograph import WORKING_SIDE
 from histcxr.decision.thresholds import REVIEW
 from histcxr.dicom.tags import ImageUids, tags_in
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
 from histcxr.features.measuring import Measure, measure_batch, measure_image
 from histcxr.files.reading import read_file
+from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Segmenter
 from histcxr.store import Judge
 from histcxr.worklist.whole import pack_site
 
 MAX_HELD = 1 << 24  # bytes of files that a thread holds before it decodes them
 MAX_DETAIL = 300  # characters of an unexpected error's message that are kept
+
+TASK_SIZE: Final = 16  # images that are measured together, the same for all workers, so that their rows are
 
 Signature = list[int] | None
 
@@ -58,7 +64,8 @@ class Measured:
 class Verdict:
     """Score and drawer of one image; a reason instead of a score where it could not be judged.
 
-    ``site`` is what the test of the folder keeps of it, "" where it keeps nothing.
+    ``site`` is what the test of the folder keeps of it, "" where it keeps nothing. ``limits`` are the thresholds of its
+    groups, None for nobody; () where the model has none.
     """
 
     decision: str
@@ -66,12 +73,18 @@ class Verdict:
     reason: Reason | None = None
     detail: str = ""
     site: str = ""
+    limits: tuple[float | None, ...] = ()
+
+
+#: What becomes of a block: one pair for each input, in order.
+Judged = list[tuple[Measured, Verdict]]
 
 
 def measure_images(
     items: Sequence[InputFile],
     measure: Measure[NDArray[Any]],
     segmenter: Segmenter | None = None,
+    side: int = WORKING_SIDE,
 ) -> list[Measured]:
     """Read some inputs and measure them; never raises an :class:`Exception`.
 
@@ -82,16 +95,17 @@ def measure_images(
     waiting: list[_Loaded] = []
     held = 0
     for place, item in enumerate(items):
-        loaded = _load(place, item)
+        with stage("read"):
+            loaded = _load(place, item)
         if isinstance(loaded, Measured):
             found[place] = loaded
             continue
         waiting.append(loaded)
         held += loaded.size
         if held >= MAX_HELD:
-            found |= _measure(waiting, measure, segmenter)
+            found |= _measure(waiting, measure, segmenter, side)
             waiting, held = [], 0
-    found |= _measure(waiting, measure, segmenter)
+    found |= _measure(waiting, measure, segmenter, side)
     return [found[place] for place in range(len(items))]
 
 
@@ -136,15 +150,15 @@ def _load(place: int, item: InputFile) -> _Loaded | Measured:
 
 
 def _measure(
-    waiting: Sequence[_Loaded], measure: Measure[NDArray[Any]], segmenter: Segmenter | None
+    waiting: Sequence[_Loaded], measure: Measure[NDArray[Any]], segmenter: Segmenter | None, side: int
 ) -> dict[int, Measured]:
     """Measure what was read, together if that works, else one by one."""
     images, masks, paths = ([getattr(one, name) for one in waiting] for name in ("image", "mask", "path"))
     results: Sequence[tuple[NDArray[Any], str] | UnjudgeableError | Measured]
     try:
-        results = measure_batch(images, masks, measure, segmenter=segmenter, paths=paths)
+        results = measure_batch(images, masks, measure, segmenter=segmenter, paths=paths, side=side)
     except Exception:  # noqa: BLE001 - whatever it was, it comes up again with its image
-        results = [_measure_alone(one, measure, segmenter) for one in waiting]
+        results = [_measure_alone(one, measure, segmenter, side) for one in waiting]
     found = {}
     for one, result in zip(waiting, results, strict=True):
         if isinstance(result, UnjudgeableError):
@@ -164,10 +178,10 @@ def _measure(
 
 
 def _measure_alone(
-    one: _Loaded, measure: Measure[NDArray[Any]], segmenter: Segmenter | None
+    one: _Loaded, measure: Measure[NDArray[Any]], segmenter: Segmenter | None, side: int
 ) -> tuple[NDArray[Any], str] | UnjudgeableError | Measured:
     try:
-        return measure_image(one.image, one.mask, measure, segmenter=segmenter, path=one.path)
+        return measure_image(one.image, one.mask, measure, segmenter=segmenter, path=one.path, side=side)
     except UnjudgeableError as error:
         # Not the error itself: its traceback would hold the pixels.
         return UnjudgeableError(error.reason, error.path, error.detail)
@@ -197,10 +211,11 @@ def judge(model: Judge, batch: Sequence[Measured]) -> list[Verdict]:
                 failed[i] = describe(error)
     strange = _unfamiliar(model, measured)
     sites = _sites(model, measured)
-    known = {name: [batch[place].facts.get(name, "") for place in places] for name in _names(batch)}
-    drawers = model.drawers(
-        scores, {name: np.array(values, object) for name, values in known.items()}
-    ).tolist()
+    known = {
+        name: np.array([batch[place].facts.get(name, "") for place in places], object)
+        for name in _names(batch)
+    }
+    drawers, limits = model.drawers(scores, known).tolist(), _limits(model, known, len(places))
     for i, (place, drawer, score) in enumerate(zip(places, drawers, scores.tolist(), strict=True)):
         if strange[i]:
             verdicts[place] = Verdict(REVIEW, None, Reason.UNLIKE_TRAINING)
@@ -209,8 +224,17 @@ def judge(model: Judge, batch: Sequence[Measured]) -> list[Verdict]:
         elif not 0 <= score <= 1:  # so is NaN
             verdicts[place] = Verdict(REVIEW, None, Reason.SCORE_INVALID, f"a score of {score!r}")
         else:
-            verdicts[place] = Verdict(drawer, score, site=sites[i])
+            verdicts[place] = Verdict(drawer, score, site=sites[i], limits=limits[i])
     return verdicts
+
+
+def _limits(model: Judge, known: Mapping[str, NDArray[Any]], n: int) -> Sequence[tuple[float | None, ...]]:
+    """By which thresholds of their groups images are judged, where the model has such."""
+    groups = getattr(model, "groups", None)
+    if groups is None:
+        return [()] * n
+    both = np.stack([thresholds.limits(known, n) for thresholds in groups], axis=1)
+    return [tuple(limit if math.isfinite(limit) else None for limit in one) for one in both.tolist()]
 
 
 def _unfamiliar(model: Judge, measured: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
@@ -235,6 +259,49 @@ def _sites(model: Judge, measured: Sequence[NDArray[Any]]) -> list[str]:
 
 def _names(batch: Sequence[Measured]) -> set[str]:
     return {name for found in batch for name in found.facts}
+
+
+class Workers(Protocol):
+    """Judges blocks of inputs, several at a time."""
+
+    @property
+    def ahead(self) -> int:
+        """How many blocks may be on their way beside the one that is waited for: what bounds the memory."""
+
+    def submit(self, files: Sequence[InputFile]) -> Callable[[], Judged]:
+        """Begin a block; what is returned waits for what became of it."""
+
+
+class Threads:
+    """Threads that measure a block ahead of the model, which scores in the thread that waits; a context manager."""
+
+    ahead: Final = 1
+
+    def __init__(self, n_jobs: int, model: Judge, segmenter: Segmenter | None) -> None:
+        self._pool = ThreadPoolExecutor(n_jobs, thread_name_prefix="histcxr")
+        self._model = model
+        self._segmenter = segmenter
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, files: Sequence[InputFile]) -> Callable[[], Judged]:
+        """Begin a block."""
+        model, size = self._model, TASK_SIZE
+        tasks = [
+            self._pool.submit(measure_images, files[i : i + size], model.measure, self._segmenter, model.side)
+            for i in range(0, len(files), size)
+        ]
+
+        def wait() -> Judged:
+            measured = [one for task in tasks for one in task.result()]
+            with stage("score"):
+                return list(zip(measured, judge(model, measured), strict=True))
+
+        return wait
 
 
 def limits_of(model: Judge) -> tuple[float, ...]:

@@ -13,6 +13,8 @@ from histcxr.data.discovery import MANIFEST_NAME
 from histcxr.exceptions import InputError, OutputError
 from histcxr.files.writing import write_error
 
+_TRAIL = b'{"record":"run",'  # how every audit trail begins
+
 
 def open_locked(path: str) -> int:
     """Open a file for reading and appending, make it if it is missing, and keep every other run out.
@@ -83,6 +85,10 @@ def check_places(inputs: str, target: str, trail: str, overwrite: bool) -> None:
     if os.path.realpath(target) == os.path.realpath(trail):
         raise InputError(f"audit must be another file than output, got {trail!r}")
     known = os.path.exists(trail) and os.path.getsize(trail) > 0
+    if known and overwrite and os.path.isfile(trail):
+        with open(trail, "rb") as file:
+            if not file.read(len(_TRAIL)).startswith(_TRAIL):
+                raise InputError(f"audit must be free or an audit trail, but {trail!r} is another file")
     if os.path.lexists(target) and not known and not overwrite:
         raise InputError(
             f"output must be free, but {target!r} exists without an audit trail to go on from; choose another "

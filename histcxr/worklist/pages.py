@@ -13,10 +13,11 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from histcxr.checks import whole_number
-from histcxr.data.radiograph import read_radiograph
+from histcxr.data.radiograph import WORKING_SIDE, read_radiograph
 from histcxr.decision.site import SiteReference
 from histcxr.exceptions import UnjudgeableError
 from histcxr.features.histograms import BINS, masked_histogram
+from histcxr.files.cells import shown
 from histcxr.lungs.segmenter import Segmenter
 from histcxr.reports.displays import ScoreDisplay
 from histcxr.reports.page import embedded, polyline, svg, write_page
@@ -25,7 +26,7 @@ from histcxr.store import Judge, Model
 from histcxr.worklist.audit_trail import explanation_of
 from histcxr.worklist.judging import limits_of
 from histcxr.worklist.reading import FinishedTriage
-from histcxr.worklist.rows import printable, shown_score
+from histcxr.worklist.rows import shown_score
 from histcxr.worklist.summary import TriageSummary, urgency
 
 #: Rows that get a picture by default: some 5 kB each.
@@ -96,7 +97,7 @@ def write_triage_page(
         "rows": [_row(record, drawn.get(record["file"]), exact) for record in rows],
         "whole": len(chosen) == len(rows),
     }
-    write_page(Path(path), "triage.html", content)
+    write_page(Path(path), "triage.html", content, summary.output)
     return figures
 
 
@@ -181,7 +182,7 @@ def _look(
 def _small(record: Mapping[str, Any], segmenter: Segmenter | None) -> Any:
     """Return what a row shows of an image: picture, outlines, points of two lines; None where it cannot be read."""
     try:
-        pixels = read_radiograph(record["path"]).pixels
+        pixels = read_radiograph(record["path"], side=WORKING_SIDE).pixels
     except UnjudgeableError:
         return None
     found = {"picture": embedded(pixels, _SIDE), "outline": [], "histogram": "", "below": ""}
@@ -202,11 +203,11 @@ def _row(
 ) -> dict[str, Any]:
     score = shown_score(record["score"], limits)
     return {
-        "file": printable(record["file"]),
-        "patient": printable(record["patient"]),
+        "file": shown(record["file"]),
+        "patient": shown(record["patient"]),
         "decision": record["decision"],
         "score": score,
         "place": "" if score is None else f"{100 * min(max(score, 0.0), 1.0):.1f}",
-        "reason": printable(explanation_of(record)),
+        "reason": shown(explanation_of(record)),
         "picture": picture,
     }

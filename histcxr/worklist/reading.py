@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
-import math
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from histcxr.exceptions import InputError
-from histcxr.worklist.audit_trail import FORMAT, FORMAT_VERSION, Offsets, key_of
-from histcxr.worklist.rows import DIGITS, SUFFIXES, printable, unguarded
+from histcxr.decision.thresholds import DRAWERS, REVIEW
+from histcxr.exceptions import InputError, Reason
+from histcxr.files.cells import printable, unguarded
+from histcxr.files.reading import parse_json
+from histcxr.worklist.audit_trail import Offsets, key_of, label_of, row_of
+from histcxr.worklist.rows import COLUMNS, SUFFIXES, Row, csv_cells
+from histcxr.worklist.trail_lines import Chain, DamagedTrailError, ForeignTrailError, cut_off, whole_lines
+from histcxr.worklist.whole import WholeFolder
 
 _Outcome = tuple[str, str, str]  # file, decision, reason code: what a row and its line share
-_NAMES = ("file", "decision", "score", "reason_code")
 
 
 class FinishedTriage:
     """What a triage that came to its end found, row by row; holds 8 bytes a row and reads the rest when asked.
 
     ``worklist`` has any format, ``audit`` is its trail, and ``header`` the trail's first line: versions, model,
-    thresholds, input. InputError: there is no such file, the run did not end, or the two do not belong together.
+    thresholds, input. Every line is checked, and every row made anew from its line. InputError: there is no such file,
+    the run did not end, a line was changed, or the worklist does not follow from the trail.
     """
 
     def __init__(self, worklist: str | os.PathLike[str], audit: str | os.PathLike[str]) -> None:
         self._worklist, self._audit = os.fspath(worklist), os.fspath(audit)
         try:
+            if os.path.exists(audit) and not os.path.isfile(audit):
+                raise OSError(errno.EINVAL, "it is no plain file")  # a pipe would be waited for
             self._file = open(audit, "rb")  # noqa: SIM115 - closed by close()
         except OSError as error:
             raise InputError(
@@ -37,14 +45,14 @@ class FinishedTriage:
                 f"{error.strerror}; name it if it lies elsewhere"
             ) from error
         try:
-            self.header = self._header()
-            known, total = self._scan()
+            known, finished = self._scan()
             self._offsets = np.fromiter(self._places(known), np.uint64)
-            if len(self) != total:
+            if len(self) != finished["rows"]:
                 raise InputError(
-                    f"{self._worklist} has {len(self)} rows, and the last run of {self._audit} wrote {total}: give the "
-                    "worklist as that run left it"
+                    f"{self._worklist} has {len(self)} rows, and the last run of {self._audit} wrote "
+                    f"{finished['rows']}: give the worklist as that run left it"
                 )
+            self._check_whole(finished)
         except BaseException:
             self.close()
             raise
@@ -58,9 +66,7 @@ class FinishedTriage:
 
     def record(self, row: int) -> dict[str, Any]:
         """Return the trail's line of a row."""
-        self._file.seek(int(self._offsets[row]))
-        found: dict[str, Any] = json.loads(self._file.readline())
-        return found
+        return self._read(int(self._offsets[row]))
 
     def path_of(self, record: dict[str, Any]) -> str:
         """Return where a file was when it was judged."""
@@ -77,85 +83,111 @@ class FinishedTriage:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _header(self) -> dict[str, Any]:
-        found: Any = None
-        line = self._file.readline()
-        if line.startswith(b"{"):
-            found = self._parse(line, 1)
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+    def _scan(self) -> tuple[Offsets, dict[str, Any]]:
+        """Check every line; return where the line of each outcome is, the last of its input, and the last line."""
+        chain, last, offset = Chain(), Offsets(), 0
+        record: dict[str, Any] = {}
+        try:
+            for line in whole_lines(self._file):
+                if offset and cut_off(line):
+                    record = {}
+                    break
+                record = chain.take(line)
+                if not offset:
+                    self.header = record
+                elif record["record"] == "image":
+                    last.add(key_of(record).digest(), offset)
+                offset += len(line)
+        except ForeignTrailError as error:
+            raise InputError(
+                f"audit must be an audit trail of histcxr triage, but {self._audit} {error}"
+            ) from error
+        except DamagedTrailError as error:
+            raise InputError(
+                f"{self._audit}: {error}; give the trail as the triage left it, or triage the folder anew (--overwrite)"
+            ) from error
+        if chain.rules is None:
             raise InputError(
                 f"audit must be an audit trail of histcxr triage, but {self._audit} is another file"
             )
-        if found["format_version"] != FORMAT_VERSION:
-            raise InputError(f"{self._audit} is of another version of histcxr ({found['histcxr']})")
-        return found
-
-    def _scan(self) -> tuple[Offsets, int]:
-        """Where each outcome's line is, and how many rows the last run wrote."""
-        known, last, offset = Offsets(), self.header, self._file.tell()
-        for number, line in enumerate(self._file, start=2):
-            last = self._parse(line, number)
-            if last.get("record") == "image":
-                known.add(_digest(self._outcome_of(last, number)), offset)
-            offset += len(line)
-        if last.get("record") != "finished":
+        self._rules = chain.rules
+        if record.get("record") != "finished":
             raise InputError(
                 f"{self._audit} is of a run that has not ended; give the same triage command again, and it goes on"
             )
+        last.freeze()
+        known = Offsets()
+        for place in last.last().tolist():
+            found = self._read(place)
+            known.add(_digest((printable(found["file"]), found["decision"], found["reason"])), place)
         known.freeze()
-        return known, int(last["rows"])
+        return known, record
 
-    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
-        try:
-            found = json.loads(line)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict) or not line.endswith(b"\n"):
-            raise InputError(
-                f"{self._audit}: line {number} is damaged or cut off; give the same triage command again"
-            )
+    def _read(self, offset: int) -> dict[str, Any]:
+        self._file.seek(offset)
+        found: dict[str, Any] = json.loads(self._file.readline())
         return found
 
-    def _outcome_of(self, record: dict[str, Any], number: int) -> _Outcome:
-        try:
-            file = printable(key_of(record).file)
-            return file, record["decision"], record["reason"]
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{self._audit}: line {number} is damaged") from error
-
     def _places(self, known: Offsets) -> Iterator[int]:
-        for number, (outcome, score) in enumerate(_outcomes(self._worklist), start=1):
+        """Yield where the line of each row is; InputError where a row is not the one that its line gives."""
+        label, thresholds = label_of(self.header), self._rules.thresholds
+        columns = Row._fields if self._rules.uids else COLUMNS
+        as_text = self._worklist.lower().endswith(".csv")
+        for number, (outcome, cells) in enumerate(_rows(self._worklist, columns), start=1):
             offset = known.find(_digest(outcome))
-            if offset is None or not self._rounded_at(offset, score):
+            due = None if offset is None else row_of(self._read(offset), label, thresholds)
+            if due is None or cells != list(csv_cells(due) if as_text else due)[: len(columns)]:
                 raise InputError(
                     f"{self._worklist}: row {number}, {outcome[0]!r}, is not what {self._audit} says of it; give the "
                     "worklist as the triage left it, with its own audit trail"
                 )
-            yield offset
+            yield int(offset or 0)
 
-    def _rounded_at(self, offset: int, score: float | None) -> bool:
-        """Tell whether a row's score is that of a line, rounded."""
-        self._file.seek(offset)
-        exact = json.loads(self._file.readline())["score"]
-        if score is None or exact is None:
-            return score is exact
-        return math.isclose(score, exact, rel_tol=0.51 * 10.0 ** (1 - DIGITS), abs_tol=0.0)
+    def _check_whole(self, finished: dict[str, Any]) -> None:
+        """Compare the drawers with what the images of each patient, and the test of the folder, allow."""
+        whole, counts = WholeFolder(None, trusted=True), Counter({"unjudged": 0})
+        withheld = False
+        for row, record in enumerate(self):
+            whole.add(row, record)
+            counts[record["decision"]] += 1
+            counts["unjudged"] += record["score"] is None
+            withheld |= record["reason"] in (Reason.UNCERTIFIED_SITE, Reason.UNTESTED_SITE)
+        wrong = [name for name in (*DRAWERS, "unjudged") if finished[name] != counts[name]]
+        if wrong:
+            raise InputError(
+                f"{self._audit}: its last line counts {finished[wrong[0]]} in {wrong[0]}, and its rows are "
+                f"{counts[wrong[0]]}, so one of them was changed; give both files as the triage left them"
+            )
+        demoted = whole.demoted()
+        for row, record in enumerate(self):
+            judged = record["score"] is not None and record.get("own", record["decision"]) != REVIEW
+            taken = record["reason"] in (Reason.UNCERTIFIED_SITE, Reason.UNTESTED_SITE)
+            if judged and (
+                taken != withheld or (not withheld and (row in demoted) != bool(record["reason"]))
+            ):
+                raise InputError(
+                    f"{self._audit}: {record['file']!r} is in {record['decision']}, which does not follow from the "
+                    "other images of its patient or of its folder; give both files as the triage left them"
+                )
 
 
 def _digest(outcome: _Outcome) -> bytes:
     return hashlib.blake2b(json.dumps(outcome).encode(), digest_size=16).digest()
 
 
-def _outcomes(path: str) -> Iterator[tuple[_Outcome, float | None]]:
-    """Read file, decision and reason code of each row, and its score."""
+def _rows(path: str, columns: Sequence[str]) -> Iterator[tuple[_Outcome, list[Any]]]:
+    """Read of each row file, decision and reason code, and all its cells."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in SUFFIXES:
         raise InputError(f"worklist must end in one of {', '.join(SUFFIXES)}, got {path!r}")
     readers = {".csv": _from_csv, ".parquet": _from_parquet}
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("it is no plain file")
         for row in readers.get(suffix, _from_json_lines)(path):
-            file, decision, score, code = (row[name] for name in _NAMES)
-            yield (file, decision, code), None if score in (None, "") else float(score)
+            cells = [row[name] for name in columns]
+            file = unguarded(row["file"]) if suffix == ".csv" else row["file"]
+            yield (file, row["decision"], row["reason_code"]), cells
     except OSError as error:
         raise InputError(
             f"worklist must be a file of histcxr triage, but {path!r} cannot be read: {error.strerror or error}"
@@ -167,21 +199,20 @@ def _outcomes(path: str) -> Iterator[tuple[_Outcome, float | None]]:
 def _from_csv(path: str) -> Iterable[dict[str, Any]]:
     with open(path, encoding="utf-8", newline="") as file:
         table = csv.DictReader(file)
-        if not set(_NAMES) <= set(table.fieldnames or ()):
-            raise KeyError(_NAMES)
-        for row in table:
-            yield {**row, "file": unguarded(row["file"])}
+        if not set(COLUMNS) <= set(table.fieldnames or ()):
+            raise KeyError(COLUMNS)
+        yield from table
 
 
 def _from_json_lines(path: str) -> Iterable[dict[str, Any]]:
     with open(path, "rb") as file:
         for line in file:
-            yield json.loads(line)
+            yield parse_json(line)
 
 
 def _from_parquet(path: str) -> Iterable[dict[str, Any]]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=list(_NAMES)):
+        for batch in file.iter_batches():
             yield from batch.to_pylist()

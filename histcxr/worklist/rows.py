@@ -1,36 +1,29 @@
 """Rows of a worklist, the three ways to write them (CSV, JSON Lines, Parquet), and the file they become.
 
-A CSV will be opened in a spreadsheet, and a file name is under nobody's control: a cell that starts like a
-formula gets a leading apostrophe, and so does a cell that starts with an apostrophe, so that a script gets
-the text back by taking one leading apostrophe away (:func:`unguarded`). JSON Lines and Parquet carry the text
-as it is. A name that is not valid UTF-8 is shown with its foreign bytes as ``\\xff`` everywhere; the audit
-trail keeps it exactly.
+A CSV is safe to open in a spreadsheet (:mod:`histcxr.files.cells`). JSON Lines and Parquet carry the text as it is. A
+name that is not valid UTF-8 is shown with its foreign bytes as ``\\xff`` everywhere; the audit trail keeps it exactly.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from histcxr.exceptions import InputError
+from histcxr.files.cells import csv_line, sentence
+from histcxr.files.writing import put
 from histcxr.worklist.locks import open_locked, write_error
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 PARQUET_BATCH = 4096  # rows held in memory while writing
 PARTIAL_SUFFIX = ".partial"
-
-# What spreadsheets take for the start of a formula, full-width forms included, or cut off before looking.
-_RISKY_STARTS = tuple("=+-@\t\r\n＝＋－＠")
-# A formula may also start where another separator makes a new cell of the middle of this one.
-_RISKY_MIDDLE = re.compile(r"([;|])(\s*)(?=[=+\-@＝＋－＠])")
-_NEEDS_QUOTES = re.compile(r'[",;|\t\r\n]|^\s|\s$')
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+# What a run that was killed leaves there begins so; nothing else is written over.
+_BEGINNINGS = (b"file,patient_id,", b'{"file": ', b"PAR1")
 
 
 class Row(NamedTuple):
@@ -107,26 +100,6 @@ def writer_for(path: str, *, uids: bool = False) -> Callable[[Any], RowWriter]:
     return functools.partial(ParquetWriter if suffix == ".parquet" else JsonLinesWriter, columns=columns)
 
 
-def printable(text: str) -> str:
-    r"""Show what is not Unicode in a text, as ``\xff`` for a foreign byte of a file name."""
-    return _SURROGATE.sub(lambda match: _escape(ord(match[0])), text)
-
-
-def _escape(code: int) -> str:
-    # Python keeps the foreign byte 0xff of a name as the character U+DCFF.
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
-
-
-def guarded(text: str) -> str:
-    """Make a text safe to open in a spreadsheet: an apostrophe before anything that looks like a formula."""
-    return f"'{text}" if text.startswith((*_RISKY_STARTS, "'")) else text
-
-
-def unguarded(cell: str) -> str:
-    """Undo :func:`guarded`, for scripts that read the CSV."""
-    return cell[1:] if cell.startswith("'") else cell
-
-
 class CsvWriter:
     """Rows as CSV: UTF-8, comma, ``\\n``, a header line."""
 
@@ -137,30 +110,21 @@ class CsvWriter:
 
     def write(self, row: Row) -> None:
         """Add one row."""
-        cells = (
-            _quoted(guarded(row.file)),
-            _quoted(_sentence(row.patient_id)),
-            row.decision,
-            "" if row.score is None else repr(row.score),
-            _quoted(_sentence(row.reason)),
-            row.reason_code,
-            _quoted(_sentence(row.model)),
-            *(getattr(row, name) for name in self._columns[len(COLUMNS) :]),  # UIDs: digits and dots
-        )
-        self._file.write((",".join(cells) + "\n").encode())
+        self._file.write(_line(row, self._columns).encode())
 
     def close(self) -> None:
         """Nothing is held back."""
 
 
-def _sentence(text: str) -> str:
-    """Make a text for readers safe: one line, no start of a formula, not even behind another separator."""
-    return guarded(_RISKY_MIDDLE.sub(r"\1\2'", _CONTROL.sub(" ", text)))
+def _line(row: Row, columns: Sequence[str]) -> str:
+    free = ("patient_id", "reason", "model")
+    cells = zip(columns, row, strict=False)
+    return csv_line(sentence(str(value)) if name in free else value for name, value in cells)
 
 
-def _quoted(text: str) -> str:
-    """Quote a cell where the comma, or a separator that a spreadsheet may assume instead, could split it."""
-    return '"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text
+def csv_cells(row: Row) -> list[str]:
+    """Return the texts of a row's cells in a CSV file, made safe for spreadsheets."""
+    return next(csv.reader([_line(row, Row._fields)]))
 
 
 class JsonLinesWriter:
@@ -226,14 +190,28 @@ class WorklistFile:
     """A place for a worklist, locked against other runs while it is open; ``remove`` removes the worklist there now.
 
     Until :meth:`write` has ended there is at most a ``.partial`` file beside it, and whatever worklist was there
-    before. OutputError: the place cannot be written, or another run holds it.
+    before. InputError: somebody else's file is in the way. OutputError: the place cannot be written, another run holds
+    it, or has put a file there meanwhile.
     """
 
     def __init__(self, path: str, *, remove: bool = False) -> None:
         self.path = path
         self._partial = path + PARTIAL_SUFFIX
+        is_link = os.path.islink(self._partial)
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # killed just after the worklist got its name, it has both
+            if not is_link and os.path.samefile(self._partial, path):
+                os.unlink(self._partial)
         self._descriptor = open_locked(self._partial)
         self._done = False
+        beginning = os.pread(self._descriptor, 16, 0)
+        if is_link or (beginning and not beginning.startswith(_BEGINNINGS)):
+            os.close(self._descriptor)
+            raise InputError(
+                f"output is first written to {self._partial}, but another file is there; choose another name (-o), or "
+                "move that file away"
+            )
         if remove:
             try:
                 with contextlib.suppress(FileNotFoundError):
@@ -241,18 +219,19 @@ class WorklistFile:
             except OSError as error:
                 self.close()
                 raise write_error(path, error) from error
+        self._replace = os.path.lexists(path)
 
     def write(self, make_writer: Callable[[Any], RowWriter], rows: Iterable[Row]) -> None:
         """Write all rows, bring them onto the disk and move the file into its place.
 
-        OutputError: the disk is full, or the place is gone.
+        OutputError: the disk is full, or the place is gone or taken.
         """
         try:
             os.ftruncate(self._descriptor, 0)
             with open(self._descriptor, "wb", closefd=False) as file:
                 write_rows(file, make_writer, rows)
             os.fsync(self._descriptor)
-            os.replace(self._partial, self.path)
+            put(self._partial, self.path, replace=self._replace)
         except OSError as error:
             raise write_error(self.path, error) from error
         self._done = True

@@ -6,7 +6,6 @@ Every row of the worklist is accounted for in ``reports.csv``: with its report, 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import warnings
@@ -18,6 +17,7 @@ from typing import Any
 
 from histcxr.dicom.tags import read_uids
 from histcxr.exceptions import InputError, UnjudgeableError
+from histcxr.files.cells import csv_line, printable
 from histcxr.files.reading import read_file
 from histcxr.files.writing import replacing, write_error
 from histcxr.reports.dicom_sr import (
@@ -30,7 +30,6 @@ from histcxr.reports.dicom_sr import (
 from histcxr.worklist.audit_trail import AUDIT_SUFFIX, explanation_of
 from histcxr.worklist.judging import signature
 from histcxr.worklist.reading import FinishedTriage
-from histcxr.worklist.rows import guarded, printable
 from histcxr.worklist.summary import EXIT_ALL_JUDGED, EXIT_ATTENTION, urgency
 
 TABLE = "reports.csv"
@@ -213,11 +212,10 @@ def _account(
         replacing(folder / TABLE) as unfinished,
         open(unfinished, "w", encoding="utf-8", newline="") as file,
     ):
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
+        file.write(csv_line(COLUMNS))
         for record, (report, reason) in zip(triage, fates, strict=True):
             name = printable(record["file"])
-            table.writerow([guarded(name), report, reason])
+            file.write(csv_line((name, report, reason)))
             if reason:
                 left_out.setdefault(reason, []).append(name)
     return StudyReports(

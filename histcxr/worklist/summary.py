@@ -25,13 +25,13 @@ _GROUPS = (RULE_IN, _UNJUDGED, REVIEW, RULE_OUT)
 _GROUP_OF = {group: number for number, group in enumerate(_GROUPS)}
 
 
-# Reasons of rows that were judged, and whose drawer the whole folder took back.
-_JUDGED = ("", Reason.OTHER_IMAGE, Reason.UNCERTIFIED_SITE, Reason.UNTESTED_SITE)
+#: Reasons of rows that were judged, and whose drawer the whole folder took back.
+JUDGED = ("", Reason.OTHER_IMAGE, Reason.UNCERTIFIED_SITE, Reason.UNTESTED_SITE)
 
 
 def urgency(decision: str, reason: str) -> int:
     """Rank an outcome: 0 for what should be looked at first."""
-    return _GROUP_OF[decision if reason in _JUDGED else _UNJUDGED]
+    return _GROUP_OF[decision if reason in JUDGED else _UNJUDGED]
 
 
 class Order:
@@ -51,7 +51,7 @@ class Order:
         self._offsets.append(offset)
         self._scores.append(0.0 if score is None else score)
         self._groups.append(urgency(decision, reason))
-        if reason not in _JUDGED:
+        if reason not in JUDGED:
             self._reasons[reason] += 1
 
     def revise(self, row: int, offset: int, decision: str, reason: str) -> None:
@@ -100,8 +100,9 @@ class TriageSummary:
     is large enough, so nobody is ruled out or in.
     ``resumed`` rows were taken over from an earlier run with the same output.
 
-    ``model`` is name and short hash; ``output`` and ``audit`` are the worklist and its trail; ``seconds`` is wall
-    time, ``images_per_second`` the rate of the images judged in this run. ``notes`` are what a careful reader must
+    ``model`` is name and short hash; ``output`` and ``audit`` are the worklist and its trail, ``audit_head`` is the
+    SHA-256 of the trail's last line: kept elsewhere, it shows later that the trail is still this one. ``seconds`` is
+    wall time, ``images_per_second`` the rate of the images judged in this run. ``notes`` are what a careful reader must
     know, ``warnings`` those of the libraries, each once.
     """
 
@@ -119,6 +120,7 @@ class TriageSummary:
     audit: str
     seconds: float
     images_per_second: float
+    audit_head: str = ""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from histcxr.decision.site import LEAST_IMAGES, SiteReference, SiteTest
 from histcxr.decision.thresholds import DRAWERS, REVIEW
-from histcxr.exceptions import Reason
+from histcxr.exceptions import Reason, counted
 
 # A coordinate of the site test is kept with a row in one byte, in sixteenths of a standard deviation.
 _STEPS: Final = 16.0
@@ -146,13 +146,14 @@ class WholeFolder:
         several = int((np.bincount(self._by_patient()[2]) > 1).sum())
         if self.unknown:
             notes.append(
-                f"{self.unknown} judged images name no patient, so each counts as a patient of its own: where patients "
-                "have several, a promise about patients is weaker read row by row (of 95 %, 87 % with three images); "
-                "give a list with patient_id"
+                f"{counted(self.unknown, 'judged image names', 'judged images name')} no patient, so each counts as a "
+                "patient of its own: where patients have several, a promise about patients is weaker read row by row "
+                "(of 95 %, 87 % with three images); give a list with patient_id"
             )
         if several:
             notes.append(
-                f"{several} patients have several images: they are ruled out only where every image is"
+                f"{counted(several, 'patient has', 'patients have')} several images: they are ruled out only "
+                "where every image is"
             )
         if found is None:
             notes.append(
@@ -166,13 +167,15 @@ class WholeFolder:
                 else "so nobody is ruled out or in; report it, or give --trust-site"
             )
             notes.append(
-                f"UNTESTED SITE: of {self.untested} of {found.images + self.untested} judged images the numbers that "
+                f"UNTESTED SITE: of {self.untested} of {counted(found.images + self.untested, 'judged image')} "
+                "the numbers that "
                 "tell one hospital from another could not be computed, so nobody knows whether this folder is of those "
                 f"that the thresholds were certified at, {done}"
             )
         elif not found.tested:
             notes.append(
-                f"{found.images + self.untested} judged images are too few to test whether this folder is of the "
+                f"{counted(found.images + self.untested, 'judged image is', 'judged images are')} too few to test "
+                "whether this folder is of the "
                 f"hospitals that the thresholds were certified at (it takes {LEAST_IMAGES}): the promise holds for "
                 "their patients only"
             )

@@ -21,6 +21,8 @@ WITHOUT_DATA = {
     "plan_list",
     "groups_cost",
     "fuzzed_models",
+    "planted_identifiers",
+    "reports_accepted",
 }  # they make their own
 SCRIPTS = {
     path.stem: f"benchmarks.{path.parent.name}.{path.stem}"

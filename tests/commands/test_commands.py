@@ -138,6 +138,18 @@ def test_triage_through_the_console(home):
     assert {row["decision"] for row in rows if row["reason_code"]} == {"review"}
 
 
+def test_triage_says_where_the_time_went(home, tmp_path):
+    worklist, figures = tmp_path / "w.csv", tmp_path / "w.json"
+    result = histcxr("triage", home / "incoming", "-m", home / "m.histcxr", "-o", worklist, "--profile",
+                     "--json", figures)  # fmt: skip
+    found = json.loads(figures.read_text())["profile"]
+    assert set(found["processor_seconds"]) == {"read", "decode", "outline", "mask", "count", "score", "write"}
+    assert all(seconds > 0 for seconds in found["processor_seconds"].values())
+    rows = len(worklist.read_text().splitlines()) - 1
+    assert found["bytes_a_row"]["w.csv"] == pytest.approx(worklist.stat().st_size / rows)
+    assert "| decode " in result.output
+
+
 def test_triage_says_what_is_wrong_with_a_model(home, tmp_path):
     broken = tmp_path / "broken.histcxr"
     broken.mkdir()

@@ -196,7 +196,7 @@ def test_report_without_highdicom_says_what_to_install(study, model, tmp_path, m
     monkeypatch.setitem(sys.modules, "highdicom", None)
     result = histcxr("report", tmp_path / "w.csv", "-o", tmp_path / "reports")
     assert result.exit_code == 1
-    assert "pip install 'histcxr[report-dicom]'" in result.output
+    assert "pip install '.[report-dicom]'" in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert not (tmp_path / "reports").exists()
 

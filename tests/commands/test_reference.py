@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -100,8 +101,12 @@ def test_explain_tells_the_share_inside_the_lungs(home, tmp_path):
         assert row.explained == "sick"
         if cam.any():
             assert row.inside == pytest.approx(cam[lungs].sum() / cam.sum(), rel=1e-5)
-    assert len(list((tmp_path / "maps" / "overlays").glob("*.png"))) == 12
-    assert cv2.imread(str(tmp_path / "maps" / "grid.png")).shape[2] == 3
+    pictures = sorted((tmp_path / "maps" / "overlays").glob("*.png"))
+    assert [picture.stem.split("-", 1)[1] for picture in pictures] == [
+        Path(name).stem for name in table["image"]
+    ]
+    for picture in (*pictures, tmp_path / "maps" / "grid.png"):
+        assert np.ptp(cv2.imread(str(picture)), axis=2).max() > 100, "no colour key"
 
 
 def test_explain_takes_single_files(home, tmp_path):
@@ -111,6 +116,14 @@ def test_explain_takes_single_files(home, tmp_path):
     assert result.exit_code == 0, result.output
     assert "layer conv1" in result.output
     assert len(list((tmp_path / "overlays").glob("*.png"))) == 1
+
+
+def test_explain_needs_matplotlib_and_says_so_before_it_begins(home, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = histcxr("explain", home / "study", "-m", home / "net.histcxr", "-o", tmp_path / "maps")
+    assert result.exit_code == 1
+    assert "matplotlib is needed to draw plots" in result.output
+    assert not (tmp_path / "maps").exists()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +206,7 @@ def test_without_keras_one_line_says_what_to_install(home, tmp_path):
     for exit_code, output in wanting:
         assert exit_code == 1
         assert len(output.splitlines()) == 1
-        assert "pip install 'histcxr[neural]'" in output
+        assert "pip install '.[neural]'" in output
     assert code == 0
     assert "densenet121" in listed
 
@@ -224,7 +237,7 @@ def test_two_explanations_do_not_mix(home, tmp_path):
     (tmp_path / "mine.txt").write_text("kept")
     again = histcxr(*call)
     assert again.exit_code == 2
-    assert "holds an explanation already" in again.output
+    assert "holds an earlier result" in again.output
     assert histcxr(*call, "--overwrite").exit_code == 0
     assert not (tmp_path / "maps.npy").exists()
     assert (tmp_path / "mine.txt").read_text() == "kept"
@@ -298,7 +311,7 @@ def test_the_card_of_a_network(home):
 
 
 def test_a_histogram_model_has_no_map(home, tmp_path):
-    result = histcxr("explain", home / "study", "-o", tmp_path / "maps")
+    result = histcxr("explain", home / "study", "-m", "boxed", "-o", tmp_path / "maps")
     assert result.exit_code == 2
     assert "is a histogram model, of which there is nothing to explain yet but its card" in result.output
     assert not (tmp_path / "maps").exists()

@@ -217,7 +217,7 @@ def test_ctrl_c_ends_quietly_with_130(study, tmp_path, command):
     words = {"IN": str(incoming), "STUDY": str(study)}
     arguments = [words.get(word, word) for word in command.split()]
     # A signal may fall into a package's own import, which makes of it what it likes: three times is no accident.
-    again = [] if command.startswith("extract") else ["--overwrite"]
+    again = ["--overwrite"]
     ends = (interrupted([*arguments, *more], tmp_path) for more in ([], again, again))
     assert any(end == (130, "", ["Interrupted."]) for end in ends)
     assert not list(Path(tmp_path).glob(".histcxr-*"))
@@ -260,4 +260,7 @@ def test_no_help_is_cut_in_a_sentence():
 
 def test_bands_none_is_taken_everywhere(study, tmp_path):
     for bands in ("none", ""):
-        assert histcxr("extract", study, "--bands", bands, "-o", tmp_path / "h.csv").exit_code == 0
+        assert (
+            histcxr("extract", study, "--bands", bands, "-o", tmp_path / "h.csv", "--overwrite").exit_code
+            == 0
+        )

@@ -262,3 +262,47 @@ def test_memory_does_not_grow_with_the_number_of_folders(tmp_path):
     one, all_ = peak(tmp_path / "000"), peak(tmp_path)
     assert (one[0], all_[0]) == (50, 3000)
     assert all_[1] < 3 * one[1] + 10_000
+
+
+def test_a_folder_that_links_reach_in_several_ways_is_searched_once(tmp_path):
+    """Outside the folder, too: chains of doubling links, and a link into what another link led to."""
+    outside = tmp_path / "outside"
+    for level in range(12):
+        touch(outside, f"{level}/1.png")
+        if level:
+            for name in ("a", "b"):
+                (outside / str(level - 1) / name).symlink_to(outside / str(level))
+    touch(outside, "0/deep/sub/1.png")
+    top = tmp_path / "top"
+    touch(top, "1.png")
+    for name, target in (("l0", "0"), ("l1", "0/deep"), ("l2", "0/deep/sub"), ("l3", "5")):
+        (top / name).symlink_to(outside / target)
+    entries = find_inputs(top)
+    real = [os.path.realpath(entry.path) for entry in entries]
+    assert len(real) == len(set(real)) == 1 + 12 + 1
+    assert entries.skipped["links to folders"] >= 3
+
+
+def test_masks_are_known_by_another_name_of_their_folder(tmp_path):
+    touch(tmp_path, "in/1.png", "in/outlines/1.png")
+    (tmp_path / "other").symlink_to(tmp_path / "in" / "outlines")
+    (entry,) = find_inputs(tmp_path / "in", tmp_path / "other")
+    assert entry.relative == "1.png"
+
+
+def test_a_closed_folder_of_masks_is_an_entry(tmp_path, monkeypatch):
+    touch(tmp_path, "1.png", "MASK/radiograph.png", "MASK/closed/2.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    entries = find_inputs(tmp_path)
+    assert {entry.relative: entry.problem for entry in entries} == {
+        "1.png": None,
+        "MASK/closed": Reason.PERMISSION,
+    }
+    assert entries.skipped["files in folders of masks"] == 1

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from histcxr.data.discovery import find_inputs
 from histcxr.data.manifest import COLUMNS, is_sick, read_manifest
 from histcxr.exceptions import HistcxrWarning, InputError
 from histcxr.phantoms.studies import write_study, write_unusual_files
@@ -124,7 +125,11 @@ def test_values_keep_their_kind(listed):
 
 
 def test_paths_are_relative_to_the_list_and_files_may_be_missing(tmp_path, listed):
-    table = listed("image,mask\nx/a.png,x/m.png\n/abs/b.png,\n../c.png,\n")
+    text = "image,mask\nx/a.png,x/m.png\n/abs/b.png,\n../c.png,\n"
+    with pytest.raises(InputError, match="leads out of its folder"):
+        listed(text)
+    (tmp_path / "list.csv").write_text(text)
+    table = read_manifest(tmp_path / "list.csv")
     assert table["image"].tolist() == [f"{tmp_path}/x/a.png", "/abs/b.png", f"{tmp_path.parent}/c.png"]
     assert table["mask"].tolist() == [f"{tmp_path}/x/m.png", "", ""]
 
@@ -199,3 +204,25 @@ def test_is_sick():
     for blank in ("", " ", None, np.nan):
         with pytest.raises(InputError, match="must not be blank; 1 of 2"):
             is_sick(["Normal", blank])
+
+
+def test_radiographs_in_a_folder_of_masks_are_told(tmp_path):
+    touch(
+        tmp_path,
+        "A/1.png",
+        "A/masks/1.png",
+        "MASK/radiograph.png",
+        "masks_2020/other.dcm",
+        "masks_2020/1.png",
+    )
+    with pytest.warns(HistcxrWarning, match="2 files in folders of masks have no image's name"):
+        assert len(read_manifest(tmp_path)) == 1
+
+
+def test_a_list_that_a_folder_holds_may_not_name_masks_elsewhere(tmp_path):
+    touch(tmp_path, "in/1.png", "out/1.png")
+    (tmp_path / "in" / "manifest.csv").write_text("image,mask\n1.png,../out/1.png\n")
+    for read in (read_manifest, find_inputs):
+        with pytest.raises(InputError, match="line 2, leads out of its folder"):
+            read(tmp_path / "in")
+    assert read_manifest(tmp_path / "in" / "manifest.csv")["mask"].tolist() == [str(tmp_path / "out/1.png")]

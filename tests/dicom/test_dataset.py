@@ -98,7 +98,7 @@ def test_without_the_extra_the_reason_says_what_to_install(make_dicom, tmp_path)
         command = [sys.executable, "-c", code, str(tmp_path / name), package]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.startswith("unsupported ")
-        assert "pip install 'histcxr[dicom]'" in done.stdout
+        assert "pip install '.[dicom]'" in done.stdout
         assert done.stderr == ""
 
 

@@ -35,9 +35,9 @@ def decoded(monkeypatch):
     seen = []
     real = measuring.decode_radiograph
 
-    def spy(data, path=""):
+    def spy(data, path="", **options):
         seen.append(path)
-        return real(data, path)
+        return real(data, path, **options)
 
     monkeypatch.setattr(measuring, "decode_radiograph", spy)
     return seen
@@ -223,11 +223,11 @@ def test_interrupted_extraction_goes_on(study, tmp_path, monkeypatch, decoded, s
     real = measuring.decode_radiograph
     seen = []
 
-    def interrupted(data, path=""):
+    def interrupted(data, path="", **options):
         if len(seen) == 9:
             raise KeyboardInterrupt
         seen.append(path)
-        return real(data, path)
+        return real(data, path, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(measuring, "decode_radiograph", interrupted)
@@ -247,7 +247,7 @@ def test_killed_extraction_goes_on(study, tmp_path, decoded, small_parts):
         "from histcxr.features import cache, extraction, measuring\n"
         "cache._PART_IMAGES, extraction._CHUNK = 3, 1\n"
         "real = measuring.decode_radiograph\n"
-        "measuring.decode_radiograph = lambda *a: (time.sleep(0.05), real(*a))[1]\n"
+        "measuring.decode_radiograph = lambda *a, **k: (time.sleep(0.05), real(*a, **k))[1]\n"
         "extraction.extract_features(pandas.read_csv(sys.argv[1]), 6, cache=sys.argv[2])\n"
     )
     study.to_csv(tmp_path / "manifest.csv", index=False)

@@ -6,7 +6,7 @@ from importlib.machinery import ModuleSpec
 
 import pytest
 
-from histcxr.exceptions import InputError, MissingDependencyError
+from histcxr.exceptions import InputError, MissingDependencyError, how_to_install
 from histcxr.networks import backend as neural
 from histcxr.networks.backend import import_neural, neural_problem
 
@@ -43,7 +43,7 @@ def installed(monkeypatch, *names):
 @pytest.mark.parametrize(
     ("backend", "advice"),
     [
-        ("tensorflow", "install it with: pip install 'histcxr[neural]'"),
+        ("tensorflow", f"install it with: {how_to_install('neural')}"),
         ("jax", "pip install jax, or choose another backend with KERAS_BACKEND"),
         ("torch", "pip install torch, or choose another backend with KERAS_BACKEND"),
     ],
@@ -70,14 +70,20 @@ def test_a_backend_that_keras_does_not_have_is_named(monkeypatch, settings, stan
 
 def test_the_backend_is_that_of_the_environment_then_of_the_settings(monkeypatch, settings):
     installed(monkeypatch, "keras", "keras_tuner", "torch")
-    assert neural_problem() == "tensorflow not installed; pip install 'histcxr[neural]'"
+    assert (
+        neural_problem()
+        == "tensorflow not installed; pip install '.[neural]' in the folder of histcxr's source"
+    )
     settings.write_text(json.dumps({"backend": "torch"}))
     assert neural_problem() is None
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert neural_problem() == "jax not installed; pip install jax"
     monkeypatch.delenv("KERAS_BACKEND")
     installed(monkeypatch)
-    assert neural_problem() == "keras and keras_tuner and torch not installed; pip install 'histcxr[neural]'"
+    assert (
+        neural_problem()
+        == "keras and keras_tuner and torch not installed; pip install '.[neural]' in the folder of histcxr's source"
+    )
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])

@@ -317,7 +317,7 @@ def test_other_sizes_are_refused_at_prediction(fitted):
 
 def test_says_what_to_install(study, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'histcxr\[neural\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[neural\]'"):
         tiny().fit(study[0], study[1])
 
 

@@ -144,7 +144,7 @@ def test_every_row_stays_and_is_its_image(study, region):
     assert 0 < images.usable.sum() < len(study)
     assert not images.pixels[~images.usable].any()
     for row in np.flatnonzero(images.usable):
-        pixels = read_radiograph(study.image[row]).pixels
+        pixels = read_radiograph(study.image[row], side=224).pixels
         mask = None if region == "full" else read_mask(study["mask"][row], pixels.shape)
         np.testing.assert_array_equal(images.pixels[row], images.settings.prepare(pixels, mask))
 

@@ -1,12 +1,15 @@
 """The card: what was promised beside what was measured, in words where the promise was not reached."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from histcxr.decision.groups import certify_groups
 from histcxr.decision.thresholds import patients_needed
-from histcxr.reports.card import model_card
+from histcxr.reports.card import card_file, model_card
 from histcxr.reports.tables import Kept, thresholds_report
+from histcxr.store import load_model
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +137,36 @@ def test_without_groups_the_promises_over_all_are_measured_alone(certificates):
     text = thresholds_report(overall, None, lambda column, value, kind: kept if kind == "rule_out" else None)
     assert rows(text)["all", "rule_in"][-2] == "not measured"
     assert "NOT REACHED: rule_out promises a sensitivity of 95 %, and it is 0.900" in text
+
+
+def test_the_card_in_the_docs_is_what_the_command_writes():
+    kept = Path(__file__).parents[2] / "docs" / "boxed_model_card.md"
+    assert kept.read_text(encoding="utf-8") == card_file(load_model().describe()), (
+        "histcxr models boxed --card docs/boxed_model_card.md"
+    )
+
+
+def test_the_head_of_the_card_is_yaml_with_hugging_faces_keys(description):
+    yaml = pytest.importorskip("yaml")
+    boxed = load_model().describe()
+    _, head, body = card_file(boxed).split("---\n", 2)
+    found, test = yaml.safe_load(head), boxed["metrics"]["test"]
+    assert body.strip() == model_card(boxed)
+    assert (found["license"], found["library_name"]) == ("other", "histcxr")
+    ((result,),) = (one["results"] for one in found["model-index"])
+    assert {"task", "dataset", "metrics"} == set(result)
+    assert {"type", "name", "split"} == set(result["dataset"])
+    figures = {one["type"]: one["value"] for one in result["metrics"]}
+    assert figures["roc_auc"] == pytest.approx(test["auc"], abs=1e-4)
+    assert figures["recall"] == pytest.approx(test["sensitivity"], abs=1e-4)
+    # Whose data nobody named, his licence nobody can tell; a name cannot break out of its line.
+    sly = card_file({**description, "name": "a: b\n---\nlicense: mit"})
+    assert "license" not in yaml.safe_load(sly.split("\n---\n")[0])
+    bare = yaml.safe_load(card_file({**description, "metrics": {}}).split("---\n")[1])
+    assert "model-index" not in bare
+
+
+def test_paragraphs_of_the_card_stay_apart():
+    lines = model_card(load_model().describe()).splitlines()
+    for above, below in zip(lines, lines[1:], strict=False):
+        assert not above or not below or above[0] == below[0] in "|-", (above, below)

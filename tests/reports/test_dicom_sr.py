@@ -269,7 +269,7 @@ def test_no_place_to_write(source, tmp_path):
 
 def test_without_highdicom(source, monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'histcxr\[report-dicom\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[report-dicom\]'"):
         structured_report([source], [SICK], algorithm=ALGORITHM)
 
 

@@ -84,11 +84,11 @@ def test_lungs_and_maps_are_drawn_over_the_image(phantoms, ax):
     cam = np.linspace(0, 1, phantom.image.size).reshape(phantom.image.shape)
     seen = Figure().subplots()
     plots.GradCamDisplay(phantom.image, cam, "Sick", 0.25, "chest.png").plot(seen)
-    assert seen.get_title(loc="left") == "chest.png, Sick, score 0.250"
+    assert seen.get_title(loc="left") == "chest.png\nfor Sick, score 0.250"
     assert len(seen.figure.axes) == 2  # with the colour key
 
 
 def test_without_matplotlib_the_message_says_what_to_install(case, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'histcxr\[report\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[report\]'"):
         plots.RocDisplay.from_predictions(*case)

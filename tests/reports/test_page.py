@@ -66,5 +66,5 @@ def test_a_page_must_have_a_place(tmp_path):
 
 def test_without_jinja_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'histcxr\[report\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[report\]'"):
         require_page()

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 import histcxr
 from histcxr.commands import main
 from histcxr.decision.site import fit_site
-from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
+from histcxr.decision.thresholds import DRAWERS, rule_in_threshold, rule_out_threshold
 from histcxr.exceptions import InputError
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
@@ -26,10 +27,12 @@ from histcxr.site import monitor as module
 from histcxr.site.monitor import monitor, watch_promise
 from histcxr.site.worklists import Batch, Day
 from histcxr.store import Model, save_model
-from histcxr.worklist.audit_trail import AUDIT_SUFFIX, FORMAT, FORMAT_VERSION
-from histcxr.worklist.rows import Row, write_rows, writer_for
+from histcxr.worklist import audit_trail
+from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, label_of, row_of
+from histcxr.worklist.rows import write_rows, writer_for
 
 D = 24
+NOW = "2026-01-01T00:00:00+00:00"
 SICK = np.r_[2.0, 1.0, np.zeros(D - 2)]
 
 
@@ -71,10 +74,11 @@ def digest(saved):
 
 
 def record(file, score, *, patient="", decision=None, reason="", site="", content=None):
-    drawer = decision or ("review" if score is None or score >= 0.3 else "rule_out")
+    own = "review" if score is None or score >= 0.3 else "rule_out"
     return {
-        "file": file, "mask": "", "sha256": content or f"content of {file}", "patient": patient, "decision": drawer,
-        "score": score, "reason": reason, "detail": "", **({"site": site} if site else {}),
+        "file": file, "mask": "", "sha256": content or f"content of {file}", "mask_sha256": "", "stat": None,
+        "mask_stat": None, "patient": patient, "decision": decision or own, "score": score, "reason": reason,
+        "detail": "", **({"own": own} if decision else {}), **({"site": site} if site else {}), "time": NOW,
     }  # fmt: skip
 
 
@@ -86,20 +90,22 @@ def write_day(folder, number, records, digest):
     """Write a worklist and its trail, as triage does."""
     path = folder / f"day{number:03}.csv"
     begun = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)).isoformat()
+    sites = max(len(base64.b64decode(one.get("site", ""))) for one in records)
     header = {
-        "record": "run", "format": FORMAT, "format_version": FORMAT_VERSION, "histcxr": histcxr.__version__,
-        "model": {"name": "knn", "hash": digest}, "input": str(folder), "started": begun,
+        "histcxr": histcxr.__version__, "packages": {}, "model": {"name": "knn", "hash": digest}, "segmenter": None,
+        "thresholds": {"rule_out": {"threshold": 0.3}, "rule_in": {"threshold": None}}, "groups": None, "site": sites,
+        "input": str(folder), "masks": None, "uids": False, "key": "", "options": {"batch_size": 4},
     }  # fmt: skip
-    lines = [
-        header,
-        *({"record": "image", **one} for one in records),
-        {"record": "finished", "rows": len(records)},
-    ]
-    path.with_name(path.name + AUDIT_SUFFIX).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = [
-        Row(one["file"], one["patient"], one["decision"], one["score"], "", one["reason"], "knn")
-        for one in records
-    ]
+    drawers = {drawer: sum(one["decision"] == drawer for one in records) for drawer in DRAWERS}
+    unjudged = sum(one["score"] is None for one in records)
+    with (
+        patch.object(audit_trail, "_now", lambda: begun),
+        AuditTrail(f"{path}{AUDIT_SUFFIX}", header) as trail,
+    ):
+        trail.append(records)
+        counts = {"unjudged": unjudged, "resumed": 0, "site": None, "trust_site": False}
+        trail.finish({"rows": len(records), **drawers, **counts})
+    rows = [row_of(one, label_of(header), [0.3]) for one in records]
     with open(path, "wb") as file:
         write_rows(file, writer_for(str(path)), rows)
     return path
@@ -232,7 +238,7 @@ def test_labels_of_one_side_alone_say_nothing(quiet, model):
 
 def test_everything_counts_once(tmp_path, model, digest):
     first = [
-        record("a.png", 0.1, patient="p"),
+        record("a.png", 0.1, patient="p", decision="review", reason="other_image"),
         record("b.png", 0.8, patient="p", content="same"),
         record("broken.png", None, reason="truncated"),
         record("c.png", 0.2),
@@ -246,9 +252,9 @@ def test_everything_counts_once(tmp_path, model, digest):
     result = monitor(paths, model)
     one, two = result.days
     assert (one.images, one.unjudged, one.reasons, one.patients) == (4, 1, {"truncated": 1}, 2)
-    assert one.drawers == {"rule_out": 2, "review": 2, "rule_in": 0}
+    assert one.drawers == {"rule_out": 1, "review": 3, "rule_in": 0}
     assert (two.images, two.repeated, two.patients, two.mean_score) == (2, 1, 1, 0.5)
-    assert any("1 images were in a worklist before" in note for note in result.notes)
+    assert any("1 image was in a worklist before" in note for note in result.notes)
     assert any("2 judged images name no patient" in note for note in result.notes)
     later = tmp_path / "later.csv"
     later.write_text("image,label\nb.png,COVID\ncopy.png,COVID\nbroken.png,COVID\nnobody.png,COVID\nd.png,\n")

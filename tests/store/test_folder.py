@@ -393,8 +393,22 @@ def test_promises_must_agree_with_who_is_said_to_have_certified_them(saved, forg
 
     n = load_model(saved).rule_out.n + load_model(saved).rule_in.n
     load_model(forge(saved, said(n)))
-    with pytest.raises(ModelError, match=f"rest on the {n - 1} patients"):
-        load_model(forge(saved, said(n - 1)))
+    for other in (n - 1, n + 1):
+        with pytest.raises(ModelError, match=f"rest on the {other} patients"):
+            load_model(forge(saved, said(other)))
+
+
+@pytest.mark.parametrize("joint", [0.99, 0.5, "0.95", [0.95], True])
+def test_the_joint_confidence_must_follow_from_the_promises(saved, forge, joint):
+    loaded = load_model(saved)
+    about = {"patients": loaded.rule_out.n + loaded.rule_in.n}
+
+    def said(value):
+        return lambda manifest: manifest["training"].update(certified={**about, "joint_confidence": value})
+
+    load_model(forge(saved, said(0.95)))  # one drawer is certified, at 95 %
+    with pytest.raises(ModelError, match="is not complete"):
+        load_model(forge(saved, said(joint)))
 
 
 def test_groups_are_read_with_the_model_and_must_be_its_own(make_model, tmp_path, forge):
@@ -416,10 +430,23 @@ def test_groups_are_read_with_the_model_and_must_be_its_own(make_model, tmp_path
         group = manifest["training"]["groups"]["rule_out"]["groups"]["view"]
         group[next(iter(group))]["threshold"] = 2.0
 
+    def more_patients(manifest):
+        group = manifest["training"]["groups"]["rule_out"]["groups"]["view"]
+        name = next(iter(group))
+        few = rule_out_threshold(np.linspace(0, 1, 400), confidence=group[name]["confidence"])
+        group[name] = few.to_dict()
+
+    def less_sure(manifest):
+        group = manifest["training"]["groups"]["rule_out"]["groups"]["view"]
+        name = next(iter(group))
+        group[name] = rule_out_threshold(np.linspace(0, 1, 70), confidence=0.9).to_dict()
+
     original = (saved / "manifest.json").read_text()
     for edit, message in (
         (another, "over all patients of its groups"),
         (no_score, "from 0 to 1"),
+        (more_patients, "a part of .* patients, the same"),
+        (less_sure, "a part of .* patients, the same"),
         (lambda manifest: manifest["training"].update(groups=[1]), "groups are damaged"),
     ):
         (saved / "manifest.json").write_text(original)

@@ -78,7 +78,10 @@ def test_a_network_of_the_earlier_format_is_to_be_trained_anew(tmp_path):
 
 def test_without_keras_one_line_says_what_to_install(network_once, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
-    with pytest.raises(MissingDependencyError, match=r"^keras is needed .*pip install 'histcxr\[neural\]'$"):
+    with pytest.raises(
+        MissingDependencyError,
+        match=r"^keras is needed .*pip install '\.\[neural\]' in the folder",
+    ):
         load_model(network_once)
 
 

@@ -134,7 +134,7 @@ def test_the_command_writes_a_page_once(study, tmp_path):
     )
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 2
-    assert "holds an exploration already" in again.output
+    assert "holds an earlier result" in again.output
 
 
 def test_a_bare_table_will_do_and_an_unnamed_source_is_called_so(study):
@@ -146,4 +146,4 @@ def test_a_bare_table_will_do_and_an_unnamed_source_is_called_so(study):
     normal = table["label"] == "Normal"
     sources = np.where(normal, "one", np.where(np.arange(20) % 2, "two", ""))
     notes = histcxr.explore(table.assign(source=sources), examples=0).figures["notes"]
-    assert any("come from no named source, two, where" in note for note in notes)
+    assert any("comes from no named source, two, where" in note for note in notes)

@@ -170,7 +170,7 @@ def run(*arguments):
 def test_the_command_works_without_matplotlib(folder, tmp_path, missing, monkeypatch):
     if missing:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
-        with pytest.raises(MissingDependencyError, match=r"pip install 'histcxr\[report\]'"):
+        with pytest.raises(MissingDependencyError, match=r"pip install '\.\[report\]'"):
             drawing.require_matplotlib()
     arguments = ["--classifier", "knn", "--zones", "6", "--trials", "1", "--lungs", "given", "-o", tmp_path]
     told = run(folder, *arguments)

@@ -18,15 +18,30 @@ HEADER = {
     "packages": {"numpy": "2"},
     "model": {"name": "m", "hash": "ab"},
     "recipe": {"zones": 1},
-    "thresholds": {},
+    "segmenter": None,
+    "thresholds": {"rule_out": {"threshold": 0.2}, "rule_in": {"threshold": 0.9}},
+    "groups": None,
+    "site": 0,
     "input": "/in",
     "masks": None,
+    "uids": False,
+    "key": "k",
     "options": {"batch_size": 4},
 }
+COUNTS = {
+    **dict.fromkeys(("rows", "rule_out", "review", "rule_in", "unjudged", "resumed"), 0),
+    "site": None,
+    "trust_site": False,
+}
+NOW = "2026-01-01T00:00:00+00:00"
 
 
 def record(name, **more):
-    return {"file": name, "mask": "", "decision": "review", "score": 0.5, "reason": "", "detail": "", **more}
+    return {
+        **{"file": name, "mask": "", "sha256": "", "mask_sha256": "", "stat": None, "mask_stat": None},
+        **{"patient": "", "decision": "review", "score": 0.5, "reason": "", "detail": "", "time": NOW},
+        **more,
+    }
 
 
 @pytest.fixture
@@ -38,7 +53,7 @@ def filled(path, names, finish=True):
     with AuditTrail(path, HEADER) as trail:
         trail.append([record(name) for name in names])
         if finish:
-            trail.finish({"rows": len(names)})
+            trail.finish(COUNTS)
     with open(path, "rb") as file:
         return file.read()
 
@@ -104,7 +119,7 @@ def test_zeros_after_a_crash_of_the_machine_are_cut(path):
         {"input": "/elsewhere"},
         {"masks": "/masks"},
         {"recipe": {"zones": 2}},
-        {"thresholds": {"rule_out": 1}},
+        {"thresholds": {"rule_out": {"threshold": 0.3}, "rule_in": {"threshold": 0.9}}},
         {"histcxr": "2"},
     ],
     ids=lambda change: next(iter(change)),
@@ -149,7 +164,7 @@ def test_a_damaged_line_in_the_middle_is_named(path, line):
     lines[2] = line + b"\n"
     with open(path, "wb") as file:
         file.writelines(lines)
-    with pytest.raises(OutputError, match="line 3 is damaged, so the run cannot go on"):
+    with pytest.raises(OutputError, match="line 3 is damaged or was changed: .* so the run cannot go on"):
         AuditTrail(path, HEADER)
 
 

@@ -19,12 +19,12 @@ import histcxr
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.exceptions import InputError, ModelError, OutputError, Reason
 from histcxr.features import measuring
+from histcxr.files.cells import unguarded
 from histcxr.phantoms.studies import write_broken_files, write_unusual_files
 from histcxr.store import Model, load_model
 from histcxr.store.model import Origin
 from histcxr.worklist import engine
 from histcxr.worklist.engine import triage
-from histcxr.worklist.rows import unguarded
 
 from .conftest import write_pair
 
@@ -95,7 +95,7 @@ def test_the_audit_trail_tells_what_was_judged_by_what(study, saved_model, tmp_p
     header, *images, end = trail(tmp_path / "w.csv")
     assert header["model"] == {"name": "linear", "hash": model.hash}
     assert header["thresholds"]["rule_out"] == model.rule_out.to_dict()
-    assert header["recipe"] == {"zones": 1, "histogram": 1, "extraction": 2}
+    assert header["recipe"] == {"zones": 1, "histogram": 1, "extraction": 3}
     assert {"numpy", "scikit-learn", "opencv-python-headless"} <= set(header["packages"])
     assert header["histcxr"] == histcxr.__version__
     assert header["input"] == str(study)
@@ -242,10 +242,10 @@ def test_nothing_reaches_stderr(troubled, saved_model, tmp_path):
 def test_a_bug_in_one_image_stays_with_that_image(study, model, tmp_path, monkeypatch):
     real = measuring.decode_radiograph
 
-    def sometimes(data, path):
+    def sometimes(data, path, **options):
         if path.endswith("image 05.png"):
             raise ZeroDivisionError("a bug")
-        return real(data, path)
+        return real(data, path, **options)
 
     monkeypatch.setattr(measuring, "decode_radiograph", sometimes)
     summary = triage(study, model, tmp_path / "w.csv")

@@ -138,10 +138,10 @@ def test_an_unexpected_error_stays_with_its_image(study, monkeypatch):
     def bug(*_, **__):
         raise ZeroDivisionError("in the batch")
 
-    def bug_in_one(image, mask, measure, *, segmenter, path):
+    def bug_in_one(image, mask, measure, *, path, **options):
         if path.endswith("image 02.png"):
             raise ZeroDivisionError("in the decoder")
-        return real(image, mask, measure, segmenter=segmenter, path=path)
+        return real(image, mask, measure, path=path, **options)
 
     names = ["a/image 00.png", "a/image 02.png", "a/image 04.png"]
     items = [InputFile(str(study / name), name, str(study / "masks" / name)) for name in names]

@@ -11,14 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histcxr.exceptions import InputError
+from histcxr.files.cells import guarded, printable, unguarded
 from histcxr.worklist.rows import (
     COLUMNS,
     PARQUET_BATCH,
     Row,
-    guarded,
-    printable,
     shown_score,
-    unguarded,
     write_rows,
     writer_for,
 )

@@ -11,7 +11,8 @@ from typing import Any, Final
 import click
 
 from histcxr import __version__
-from histcxr.exceptions import InputError, OutputError, did_you_mean
+from histcxr.commands.shell.places import add_input, write_bytes
+from histcxr.exceptions import InputError, did_you_mean
 
 _CONFIG: Final = "config"
 # A secret belongs into no file; the others say where results go, not what is done.
@@ -34,6 +35,7 @@ def config_option() -> Any:
 def _read(ctx: click.Context, param: click.Parameter, path: str | None) -> None:
     if path is None:
         return
+    add_input(ctx, path)
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # so are TOML's errors
@@ -82,11 +84,8 @@ def write_recipe(model_path: Path, resolved: dict[str, Any]) -> Path | None:
         value = resolved.get(name, ctx.params.get(str(param.name)))
         if name in _NOT_RECORDED or value is None or value == () or value == {} or value is False:
             continue
-        lines.append(f"{name} = {_toml(value, isinstance(param.type, click.Path))}")
-    try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        lines.append(f"{name} = {_toml(value, isinstance(param.type, click.Path) and value != 'boxed')}")
+    write_bytes(str(path), ("\n".join(lines) + "\n").encode())
     return path
 
 

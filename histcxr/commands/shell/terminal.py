@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
-import click
+from histcxr.commands.shell.places import print_to
+from histcxr.files.cells import shown
 
 _ONE: Final = re.compile(
     r"(?<![\w.,+-])1 (image|input|patient|radiograph|file|report|row|trial|epoch|mask|worklist|pair|label|question)s\b"
@@ -20,11 +21,14 @@ _VERBS: Final = {None: "", " are": " is", " were": " was", " name": " names"}
 
 
 def say(text: str = "") -> None:
-    """Print a report to stdout: one image is no "1 images", and on a terminal no table is wider than it."""
+    """Print a report to stdout: one image is no "1 images", and on a terminal no table is wider than it.
+
+    Characters that a terminal would obey are shown, not sent. OutputError: stdout is closed or full.
+    """
     text = _ONE.sub(lambda found: f"1 {found[1]}{_VERBS[found[2]]}", text)
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         text = fit_tables(text, shutil.get_terminal_size().columns)
-    click.echo(text)
+    print_to(sys.stdout, f"{shown(text)}\n")
 
 
 def fit_tables(text: str, width: int) -> str:
@@ -55,7 +59,7 @@ def _fitted(table: list[str], width: int) -> list[str]:
 
 def show_progress() -> bool:
     """Say whether somebody is watching: a progress bar in a log file helps nobody."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextlib.contextmanager

@@ -10,9 +10,10 @@ from histcxr.commands import options
 
 
 @click.command()
+@options.config_option()
 @options.manifest_options()
 @options.model_option()
-@options.output_option("Save the adapted model here (NAME.histcxr).", required=True)
+@options.output_option("Save the adapted model here (NAME.histcxr).", "model", required=True)
 @options.certificate_options
 @options.certified_by_option()
 @click.option(

@@ -63,7 +63,7 @@ _OF_LISTS = ("output", "by_score")
 @click.option(
     "--by-score", is_flag=True, help="With --draw: half of them by the scores of --model; needs no labels."
 )
-@options.output_option("With --draw: write the labelling list here (.csv).")
+@options.output_option("With --draw: write the labelling list here (.csv).", "file")
 @options.where_option()
 @options.dicom_options
 @options.seed_option()

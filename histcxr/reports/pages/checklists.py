@@ -1,8 +1,8 @@
 """What reporting guidelines ask for, and what an evaluation by itself can answer; the rest stays open.
 
-CLAIM: Tejani and others, Radiology: Artificial Intelligence 6 (2024). TRIPOD+AI: Collins and others, BMJ 385 (2024).
-STARD-AI: Sounderajah and others, Nature Medicine (2025), which builds on STARD 2015 (Bossuyt and others), whose numbers
-are given here. The items are in our own words and not all there are: read the guidelines before you publish.
+CLAIM 2024: Tejani and others, Radiology: Artificial Intelligence 6, e240300 (2024). TRIPOD+AI: Collins and others, BMJ
+385, e078378 (2024). STARD-AI: Sounderajah and others, Nature Medicine 31, 3283-3289 (2025), Table 2. Numbers were
+compared with two public copies of each checklist, for the journals' own pages were not at hand.
 """
 
 from __future__ import annotations
@@ -10,76 +10,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-_CLAIM, _TRIPOD, _STARD = "CLAIM 2024", "TRIPOD+AI", "STARD 2015 / STARD-AI"
+from histcxr.exceptions import counted
+from histcxr.reports.tables import auc_text
 
-# guideline, item, what it asks for, and the answer: a key of what the run knows, or "" for open
-_ITEMS: Final = (
-    (_CLAIM, "1", "Say that the study is about artificial intelligence, and of which kind", "model"),
-    (_CLAIM, "5", "Prospective or retrospective", ""),
-    (_CLAIM, "7", "Where the data come from", "data"),
-    (_CLAIM, "8", "Who was included and left out", "excluded"),
-    (_CLAIM, "9", "How images were prepared", "input"),
-    (_CLAIM, "11", "How data were de-identified", ""),
-    (_CLAIM, "12", "What was done about missing data", "unusable"),
-    (_CLAIM, "14-18", "The reference standard: what it is, who read, how they agreed", ""),
-    (_CLAIM, "19", "How data were divided into parts", "split"),
-    (_CLAIM, "20", "At which level the parts do not overlap", "seen"),
-    (_CLAIM, "21", "How the sample size was chosen", ""),
-    (_CLAIM, "22", "The model in detail", "model"),
-    (_CLAIM, "23", "Software", "software"),
-    (_CLAIM, "28", "Measures of performance", "measures"),
-    (_CLAIM, "29", "Uncertainty of the measures", "intervals"),
-    (_CLAIM, "30", "Robustness", "subgroups"),
-    (_CLAIM, "31", "Explainability", "drives"),
-    (_CLAIM, "35", "Patients and images, with those left out", "flow"),
-    (_CLAIM, "36", "Demographic and clinical characteristics", "groups"),
-    (_CLAIM, "37, 38", "Performance with its precision", "performance"),
-    (_CLAIM, "39", "Analysis of failures", "errors"),
-    (_CLAIM, "40, 41", "Limits, and what follows for practice", ""),
-    (_CLAIM, "42-44", "Protocol, availability of software and data, funding", ""),
-    (_TRIPOD, "3, 4", "Context, intended patients and objectives", ""),
-    (_TRIPOD, "5, 6", "Data, dates, setting and eligibility", ""),
-    (_TRIPOD, "7", "Preparation of the data", "input"),
-    (_TRIPOD, "8", "The outcome, how and by whom it was told", ""),
-    (_TRIPOD, "9", "Predictors", "input"),
-    (_TRIPOD, "10", "Sample size", ""),
-    (_TRIPOD, "11", "Missing data", "unusable"),
-    (_TRIPOD, "12", "How performance was measured", "measures"),
-    (_TRIPOD, "14", "Fairness: performance in groups of patients", "subgroups"),
-    (_TRIPOD, "15", "What the model returns, and its thresholds", "thresholds"),
-    (_TRIPOD, "17-19", "Ethics, open science, involvement of patients", ""),
-    (_TRIPOD, "20", "Flow and characteristics of the participants", "flow"),
-    (_TRIPOD, "23", "Performance with intervals, also in key groups", "performance"),
-    (_TRIPOD, "25-27", "Interpretation, limits, how it can be used", ""),
-    (_STARD, "6-9", "Who was eligible, where, when, and how they were found", ""),
-    (_STARD, "10a", "The index test", "model"),
-    (_STARD, "10b, 11", "The reference standard, and why this one", ""),
-    (_STARD, "12a", "Thresholds of the index test, set beforehand or not", "thresholds"),
-    (_STARD, "13", "Whether readers knew the other result", ""),
-    (_STARD, "14", "How accuracy was estimated", "measures"),
-    (_STARD, "15, 16", "What was done about results that are missing or cannot be told", "unusable"),
-    (_STARD, "19", "Flow of the participants", "flow"),
-    (_STARD, "20, 21", "Characteristics, and how severe and which diseases they were", "groups"),
-    (_STARD, "23", "Results of the test against the truth, counted", "confusion"),
-    (_STARD, "24", "Accuracy with its precision", "performance"),
-    (_STARD, "26-30", "Limits, use in practice, registration, protocol, funding", ""),
-    (_STARD, "AI", "Errors, and differences between groups of patients", "subgroups"),
+_NUMBERS: Final = {
+    "CLAIM 2024": " ".join(map(str, range(1, 45))),
+    "TRIPOD+AI": "1 2 3a 3b 3c 4 5a 5b 6a 6b 6c 7 8a 8b 8c 9a 9b 9c 10 11 12a 12b 12c 12d 12e 12f 12g 13 14 15 16 17 "
+    "18a 18b 18c 18d 18e 18f 19 20a 20b 20c 21 22 23a 23b 24 25 26 27a 27b 27c",
+    "STARD-AI": "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15a 15b 15c 15d 16a 16b 16c 17a 17b 18 19 20 21 22 23 24 25 26a 26b "
+    "27 28 29 30 31 32 33 34 35 36 37 38 39 40a 40b",
+}
+_ITEMS: Final = {name: numbers.split() for name, numbers in _NUMBERS.items()}  # of each guideline, all
+# what is asked for, in our words; the key of the answer; the items of each guideline that it answers, at least in part
+_ANSWERED: Final = (
+    ("The model", "model", "22", "22", "15a"),
+    ("How images were prepared, and what is measured", "input", "9", "7 9b", "14"),
+    ("Images without a result, and what was done about them", "unusable", "12", "11", "19 20"),
+    ("How the data were divided", "split", "19", "12a", "15b"),
+    ("Where the parts do not overlap", "seen", "20", "", ""),
+    ("Software", "software", "23", "", "13"),
+    ("Measures of performance", "measures", "28", "12e", "18"),
+    ("Uncertainty of the measures", "intervals", "29", "", ""),
+    ("Whether performance holds in groups of patients", "subgroups", "30", "23a", "21 23"),
+    ("What drives the score", "drives", "31", "", ""),
+    ("What the model returns, and its thresholds", "thresholds", "", "15", "15c"),
+    ("How many took part, and who was left out", "flow", "35", "20a 21", "24"),
+    ("Characteristics of those who took part", "groups", "36", "20b", "25"),
+    ("Results of the test against the truth, counted", "confusion", "", "", "30"),
+    ("Performance with its precision", "performance", "37 38", "23a", "31"),
+    ("Analysis of errors", "errors", "39", "", "23"),
 )
 
 
-def checklist(result: Mapping[str, Any], software: str) -> list[dict[str, Any]]:
-    """Return the items: ``guideline, item, asks for, status`` ("from this run" or "open") and the ``answer``."""
+def checklist(result: Mapping[str, Any], software: str) -> dict[str, Any]:
+    """Return ``rows``, what the run answers and which items that is, and ``open``, the other items by guideline."""
     known = _answers(result, software)
-    return [
-        {
-            "guideline": guideline,
-            "item": item,
-            "asks for": text,
-            "status": "from this run" if known.get(key) else "open",
-            "answer": known.get(key, "") or "for the authors",
-        }
-        for guideline, item, text, key in _ITEMS
+    rows = [
+        {"asked for": text, "this run": known[key], **dict(zip(_ITEMS, items, strict=True))}
+        for text, key, *items in _ANSWERED
+        if known[key]
     ]
+    answered = {name: {one for row in rows for one in row[name].split()} for name in _ITEMS}
+    left = {
+        name: ", ".join(one for one in items if one not in answered[name]) for name, items in _ITEMS.items()
+    }
+    return {"rows": rows, "open": left}
 
 
 def _listed(value: Any) -> str:
@@ -93,21 +68,14 @@ def _answers(result: Mapping[str, Any], software: str) -> dict[str, str]:
     reasons = ", ".join(f"{count} {code}" for code, count in result["unusable"].items())
     inputs = "recipe" if "recipe" in model else "inputs"
     seen = result["seen"]["images"]
-    flow = f"{decisions['n_patients']} patients, {decisions['n_images']} images judged"
-    area = (
-        ""
-        if overall["auc"] is None
-        else f"AUC {overall['auc']:.3f} ({overall['auc_low']:.3f}-{overall['auc_high']:.3f})"
-    )
+    flow = f"{counted(decisions['n_patients'], 'patient')}, {counted(decisions['n_images'], 'image')} judged"
     groups = dict.fromkeys(row["column"] for row in closer["subgroups"])
     certified = [kind for kind, choice in result["thresholds"].items() if choice["certified"]]
     return {
         "model": f"{model['name']}, hash {model['hash'][:12] or 'not saved'}",
-        "data": "",
-        "excluded": f"{seen} images left out, whose patients the model was trained or certified on",
         "input": "; ".join(f"{name}: {_listed(value)}" for name, value in model[inputs].items()),
         "unusable": f"not judged, sent to review: {reasons or 'none'}",
-        "split": f"split {result['split']}",
+        "split": f"measured on split {result['split']}",
         "seen": "patients that the model remembers are left out" if result["remembers"] else "",
         "software": software,
         "measures": "AUC, sensitivity, specificity, NPV, PPV, Brier score, calibration, net benefit",
@@ -116,7 +84,7 @@ def _answers(result: Mapping[str, Any], software: str) -> dict[str, str]:
         "drives": "permutation of zones and channels" if closer["drives"]["permutation"] else "",
         "flow": f"{flow}; {reasons or 'none'} not judged; {seen} left out as seen",
         "groups": f"counted by {', '.join(groups)}" if groups else "",
-        "performance": area,
+        "performance": "" if overall["auc"] is None else f"AUC {auc_text(overall)}",
         "errors": "the worst errors are shown above",
         "thresholds": f"certified beforehand: {', '.join(certified)}" if certified else "",
         "confusion": "counted at three thresholds above",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from histcxr import __version__
 from histcxr.data.masks import read_mask
-from histcxr.data.radiograph import read_radiograph
+from histcxr.data.radiograph import WORKING_SIDE, read_radiograph
 from histcxr.decision.groups import GroupCertificates
 from histcxr.exceptions import UnjudgeableError
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
@@ -172,7 +172,7 @@ def _shown(error: Mapping[str, Any]) -> dict[str, Any]:
     """Return an error with its small picture, "" where the file cannot be read any more."""
     file = os.path.join(*Path(error["image"]).parts[-2:])
     try:
-        pixels = read_radiograph(error["image"]).pixels
+        pixels = read_radiograph(error["image"], side=WORKING_SIDE).pixels
     except UnjudgeableError:
         return {**error, "file": file, "picture": "", "outline": []}
     lungs = lungs_of(pixels, error["mask"], load_segmenter())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from histcxr.data.discovery import MANIFEST_NAME
 from histcxr.data.fingerprints import near_duplicates
 from histcxr.data.pairing import is_image_name, is_mask_folder
-from histcxr.exceptions import Reason
+from histcxr.exceptions import Reason, counted
 from histcxr.files.reading import Header
 
 _SIZE = re.compile(r"^\s*(\d+)\s*[x×*,]\s*(\d+)\s*$", re.IGNORECASE)
@@ -151,11 +151,6 @@ def repeated(
             "examples": [str(one) for one in several.index[:_EXAMPLES]],
         },
     }
-
-
-def counted(n: int, one: str, several: str) -> str:
-    """Write a number with its noun, and perhaps its verb, in the right form."""
-    return f"{n:,} {one if n == 1 else several}"
 
 
 def _columns(table: pd.DataFrame) -> dict[str, str]:

@@ -34,7 +34,18 @@ html_static_path = ["_static"]
 html_css_files = ["histcxr.css"]
 html_show_sourcelink = False
 html_sidebars = dict.fromkeys(
-    ("concepts", "benchmarks/**", "compare", "glossary", "security", "changelog", "contributing"), []
+    (
+        "concepts",
+        "promise",
+        "benchmarks/**",
+        "figures",
+        "compare",
+        "glossary",
+        "security",
+        "changelog",
+        "contributing",
+    ),
+    [],
 )
 html_theme_options = {
     "header_links_before_dropdown": 6,

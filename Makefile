@@ -5,8 +5,9 @@ OUTPUT ?= demo_output
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 NEURAL := $(VENV)/.neural
+DOCS   := $(VENV)/.docs
 
-.PHONY: model demo story test test-all lint types tests fix clean
+.PHONY: model demo story docs test test-all lint types tests fix clean
 
 demo: $(READY)
 	$(BIN)/histcxr demo --output "$(OUTPUT)"
@@ -16,6 +17,12 @@ story: $(READY)
 	rm -rf "$(OUTPUT)/story" && mkdir -p "$(OUTPUT)/story"
 	sed -n '/^```sh$$/,/^```$$/{/^```/d;p}' docs/new_hospital.md > "$(OUTPUT)/story/commands.sh"
 	cd "$(OUTPUT)/story" && PATH="$(abspath $(BIN)):$$PATH" bash -ex commands.sh
+
+# The site in docs/_build/html. Gallery scripts run, names and links are checked, and a warning is an error.
+docs: $(DOCS)
+	rm -rf docs/_generated
+	$(BIN)/python -m sphinx -W --keep-going -q -j 2 docs docs/_build/html
+	@echo "Look at docs/_build/html/index.html"
 
 test: lint types tests
 
@@ -32,7 +39,7 @@ tests: $(READY) $(NEURAL)
 # The architectures, too, that differ from those of `make test` in their size alone.
 test-all: lint types $(NEURAL)
 	$(BIN)/python -m pytest -n 2 -m "all_networks or not all_networks"
-	$(MAKE) story
+	$(MAKE) story docs
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .
@@ -49,10 +56,15 @@ $(NEURAL): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[neural-cpu]'
 	@touch $@
 
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 # Rebuilds the model in the box from DATA, a folder with radiography, covid_full and chest_xray.
 model: $(READY)
 	@test -n "$(DATA)" || { echo "name the data: make model DATA=FOLDER"; exit 2; }
 	$(BIN)/python tools/box_model.py --data "$(DATA)" --output histcxr/store/boxed.histcxr
 
 clean:
-	rm -rf $(VENV) $(OUTPUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(OUTPUT) docs/_build docs/_generated docs/auto_gallery docs/sg_execution_times.rst
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -24,7 +24,7 @@ _COLUMNS = 6
 
 
 def plot_trials(trials: pd.DataFrame, path: Path) -> Path:
-    """Draw the trials of a search (:attr:`histcxr.networks.search.TuningResult.trials`): score and cost of each."""
+    """Draw the trials of a search (of :class:`~histcxr.networks.search.TuningResult`): score and cost of each."""
     names = list(dict.fromkeys(trials["classifier"]))
     figure = new_figure(0.6 + 2.9 * len(names))
     axes = figure.subplots(len(names), 2, squeeze=False, width_ratios=(3, 2))

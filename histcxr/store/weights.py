@@ -100,7 +100,7 @@ _DAMAGE = (
 
 
 #: Dotted path under which a saved model may know a class, and the path of that class today. Whoever moves a class
-#: of the trust list (:data:`histcxr.store.weights.TRUSTED`) adds its old path here, and points older entries to the
+#: of the trust list (``TRUSTED``) adds its old path here, and points older entries to the
 #: new place, too: a path is looked up once.
 OLD_PATHS: dict[str, str] = {
     "histcxr.features.band_densities.BandDensities": "histcxr.features.band_features.BandDensities",

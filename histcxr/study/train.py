@@ -104,7 +104,7 @@ def train(
         How the lungs are divided; by default 6.
     bands : bool or str, optional
         Filtered images to count beside the intensity: none, ``"travel"`` (or True) or ``"full"``; see
-        :mod:`histcxr.features.bands`. By default ``"travel"``, and none where zones are given.
+        :mod:`histcxr.features.filters`. By default ``"travel"``, and none where zones are given.
     sensitivity, specificity, confidence : float in (0, 1)
         What rule_out and rule_in promise.
     by : sequence of str
@@ -113,8 +113,8 @@ def train(
         Settings to try for each classifier; 0 keeps its defaults; None takes its own usual number, which is 0
         with the bands that travel: a search at home finds what is best at home.
     tuned : mapping, optional
-        Classifier to parameters found before (:attr:`~histcxr.networks.search.TuningResult.parameters`), which take
-        the place of its defaults. It is not searched again.
+        Classifier to parameters found before (``parameters`` of :class:`~histcxr.networks.search.TuningResult`), which
+        take the place of its defaults. It is not searched again.
     undersample : bool or int
         Learn from equally many images of each class, or from so many, drawn patient by patient without replacement.
         What is familiar is learnt from all of them, and the other parts keep their mixture.

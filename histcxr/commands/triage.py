@@ -16,6 +16,11 @@ NAMED = 5  # files that the terminal names for each reason
 @options.data_argument()
 @options.model_option()
 @click.option(
+    "--then",
+    type=click.Path(exists=True),
+    help="A network that judges what the model leaves open, without a promise; with one: histcxr calibrate --then.",
+)
+@click.option(
     "-o",
     "--output",
     type=OutputPath("file"),
@@ -59,6 +64,7 @@ def triage(
     ctx: click.Context,
     data: str,
     model: str | None,
+    then: str | None,
     output: str | None,
     masks: str | None,
     no_segment: bool,
@@ -89,6 +95,7 @@ def triage(
     from histcxr.lungs.segmenter import load_segmenter
     from histcxr.reports.page import check_page, require_page
     from histcxr.reports.text import triage_report
+    from histcxr.store import Cascade
     from histcxr.worklist.engine import triage as sort_folder
     from histcxr.worklist.pages import write_triage_page
 
@@ -101,6 +108,8 @@ def triage(
         options.progress_bar("judging", lambda: sum(1 for _ in find_inputs(data, masks))) as show,
     ):
         loaded = options.read_model(model)
+        if then is not None:
+            loaded = Cascade.of(loaded, options.read_model(then))
         result = sort_folder(
             data,
             loaded,

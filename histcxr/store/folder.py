@@ -28,11 +28,12 @@ from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, ModelEr
 from histcxr.features.recipe import Recipe
 from histcxr.files.reading import parse_json
 from histcxr.files.writing import replacing
+from histcxr.store.cascade import Cascade
 from histcxr.store.model import Model, Origin, ReferenceModel, installed_versions, json_ready
 from histcxr.store.weights import ESTIMATOR_FILE, weights_from_bytes, weights_to_bytes
 
 if TYPE_CHECKING:
-    from histcxr.store.judges import Judge
+    from histcxr.store.judges import Judge, SavedModel
 
 __all__ = ["BOXED", "check_place", "load_model", "model_hash", "save_model"]
 
@@ -46,14 +47,17 @@ DIGEST_FILE = "manifest.sha256"
 MAX_MANIFEST = 16 << 20  # bytes
 MAX_WEIGHTS = 2 << 30  # bytes, all files together
 MAX_FILES = 64
+_NEEDED = {ESTIMATOR_FILE, f"first-{ESTIMATOR_FILE}"}
 
 # How far the scores of the probe may be from those at the time of saving, and the digits that are recorded: few enough
 # not to record which thread finished first. Rounding differs between processors, for networks also between Keras'
 # backends; a changed model differs by far more.
-_TOLERANCE = {Model.kind: 1e-6, ReferenceModel.kind: 1e-3}
-_DIGITS = {Model.kind: 12, ReferenceModel.kind: 4}
+_TOLERANCE = {Model.kind: 1e-6, ReferenceModel.kind: 1e-3, Cascade.kind: 1e-3}
+_DIGITS = {Model.kind: 12, ReferenceModel.kind: 4, Cascade.kind: 4}
 
 _WEIGHT_NAME = re.compile(r"estimator\.skops|booster-[0-9]{1,3}\.json\.gz")
+_PARTS = ("first-", "then-")
+_PART_NAME = re.compile(rf"({'|'.join(_PARTS)})({_WEIGHT_NAME.pattern}|manifest\.(json|sha256))")
 _GET_AGAIN = "get the model again from where it came"
 _TABLES = ("thresholds", "metrics", "training", "card", "versions", "files")
 _TYPES: dict[str, type] = {"name": str, "probe": list, **dict.fromkeys(_TABLES, dict)}
@@ -83,7 +87,7 @@ def save_model(model: Judge, path: str | os.PathLike[str], *, overwrite: bool = 
     return target
 
 
-def load_model(path: str | os.PathLike[str] = BOXED) -> Model | ReferenceModel:
+def load_model(path: str | os.PathLike[str] = BOXED) -> SavedModel:
     """Load a model of either kind from its folder, after checking everything that can be checked.
 
     In this order: format version; SHA-256 of the manifest; the folder holds exactly the files that the manifest lists,
@@ -108,7 +112,7 @@ def load_model(path: str | os.PathLike[str] = BOXED) -> Model | ReferenceModel:
 
 
 @functools.cache
-def _boxed() -> Model | ReferenceModel:
+def _boxed() -> SavedModel:
     with resources.as_file(resources.files("histcxr.store").joinpath("boxed.histcxr")) as folder:
         return load_model(folder)
 
@@ -142,9 +146,13 @@ def check_place(path: str | os.PathLike[str], overwrite: bool) -> Path:
 
 def _pack(model: Judge) -> dict[str, bytes]:
     """Turn a model into the content of its folder, file name to bytes."""
-    if not isinstance(model, Model | ReferenceModel):
-        raise InputError(f"model must be a Model or a ReferenceModel, got {type(model).__name__}")
-    files = weights_to_bytes(model.estimator if isinstance(model, Model) else model.classifier)
+    if not isinstance(model, Model | ReferenceModel | Cascade):
+        raise InputError(f"model must be a Model, a ReferenceModel or a Cascade, got {type(model).__name__}")
+    if isinstance(model, Cascade):
+        packed = zip(_PARTS, (_pack(model.first), _pack(model.then)), strict=True)
+        files = {f"{part}{name}": content for part, one in packed for name, content in one.items()}
+    else:
+        files = weights_to_bytes(model.estimator if isinstance(model, Model) else model.classifier)
     scores = model.score(model.probe())  # type: ignore[arg-type]  # each kind's own
     description = {
         **model.describe(),
@@ -168,7 +176,7 @@ def _pack(model: Judge) -> dict[str, bytes]:
     return {**files, MANIFEST_FILE: manifest, DIGEST_FILE: _digest_line(manifest)}
 
 
-def _unpack(files: dict[str, bytes]) -> Model | ReferenceModel:
+def _unpack(files: dict[str, bytes]) -> SavedModel:
     """Rebuild a model from the content of its folder, whose hashes are right."""
     raw = files[MANIFEST_FILE]
     weights = {name: content for name, content in files.items() if _WEIGHT_NAME.fullmatch(name)}
@@ -179,7 +187,7 @@ def _unpack(files: dict[str, bytes]) -> Model | ReferenceModel:
                 raise TypeError(f"{key} is a {type(manifest[key]).__name__}")
         if any(not isinstance(manifest["training"].get(key, {}), dict) for key in ("seen", "settings")):
             raise TypeError("what it was trained on is no table")
-        make = {kind.kind: kind for kind in (Model, ReferenceModel)}[manifest["kind"]]
+        make = {kind.kind: kind for kind in (Model, ReferenceModel, Cascade)}[manifest["kind"]]
         versions = {str(package): str(number) for package, number in manifest["versions"].items()}
         parts = {key: manifest[key] for key in ("metrics", "training", "card")}
         parts |= {
@@ -189,12 +197,13 @@ def _unpack(files: dict[str, bytes]) -> Model | ReferenceModel:
             parts |= {"name": manifest["name"], "recipe": _read_recipe(manifest["recipe"])}
             _check_versions(versions, ["scikit-learn", "xgboost"] if len(weights) > 1 else ["scikit-learn"])
             parts["estimator"] = weights_from_bytes(weights)
+        elif make is Cascade:
+            parts |= {key: float(manifest["cascade"][key]) for key in ("low", "high")}
+            parts |= {part[:-1]: _unpack(_part_of(files, part)) for part in _PARTS}
         else:
             parts |= {"classes": tuple(map(str, manifest["classes"])), "normal": str(manifest["normal"])}
             parts["classifier"] = weights_from_bytes(weights)
-        model: Model | ReferenceModel = make(
-            **parts, origin=Origin(hashlib.sha256(raw).hexdigest(), versions, parts)
-        )
+        model: SavedModel = make(**parts, origin=Origin(hashlib.sha256(raw).hexdigest(), versions, parts))
         if manifest != {**manifest, "name": model.name, **model.describe_input()}:
             raise ValueError("its name or input is not that of the weights")
         model.check_papers()
@@ -207,6 +216,15 @@ def _unpack(files: dict[str, bytes]) -> Model | ReferenceModel:
         raise ModelError(f"{MANIFEST_FILE} is not complete ({error}); {_GET_AGAIN}") from error
     _check_probe(model, probe)
     return model
+
+
+def _part_of(files: dict[str, bytes], part: str) -> dict[str, bytes]:
+    """Return the files of one of a cascade's models under their own names, checked as its own folder would be."""
+    found = {name.removeprefix(part): content for name, content in files.items() if name.startswith(part)}
+    listed = _listed_files(found[MANIFEST_FILE], found[DIGEST_FILE])
+    if set(found) != {*listed, MANIFEST_FILE, DIGEST_FILE} or any(map(_PART_NAME.fullmatch, listed)):
+        raise ModelError(f"{part}{MANIFEST_FILE}: lists other files than there are; {_GET_AGAIN}")
+    return found
 
 
 def _read_recipe(settings: dict[str, Any]) -> Recipe:
@@ -241,7 +259,7 @@ def _check_versions(saved: dict[str, str], packages: Sequence[str]) -> None:
             )
 
 
-def _check_probe(model: Model | ReferenceModel, expected: NDArray[np.float64]) -> None:
+def _check_probe(model: SavedModel, expected: NDArray[np.float64]) -> None:
     """Compare the scores of a made-up input with those at the time of saving."""
     try:
         scores = model.score(model.probe())  # type: ignore[arg-type]
@@ -321,10 +339,10 @@ def _listed_files(raw: bytes, line: bytes) -> dict[str, Any]:
     if line != _digest_line(raw):
         raise ModelError(edited)
     listed = manifest.get("files")
-    if not isinstance(listed, dict) or not 0 < len(listed) <= MAX_FILES or ESTIMATOR_FILE not in listed:
+    if not isinstance(listed, dict) or not 0 < len(listed) <= MAX_FILES or not listed.keys() & _NEEDED:
         raise ModelError(f"{MANIFEST_FILE}: lists no usable set of files; {_GET_AGAIN}")
     for name in listed:
-        if not _WEIGHT_NAME.fullmatch(name):
+        if not (_WEIGHT_NAME.fullmatch(name) or _PART_NAME.fullmatch(name)):
             raise ModelError(
                 f"{MANIFEST_FILE}: lists {name!r:.80}, which is no part of a model; do not use it"
             )

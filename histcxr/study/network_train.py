@@ -24,10 +24,10 @@ from histcxr.reference.augmentation import PUBLISHED, STRENGTHS
 from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.images import InputSettings
 from histcxr.store.model import ReferenceModel
-from histcxr.study.certify import ON_VAL, Promise, certified
+from histcxr.study.certify import Promise, certified
 from histcxr.study.cohort import Data, Reading, balanced_rows, check_columns, labelled_manifest
 from histcxr.study.evaluate import Judged, class_figures, class_numbers
-from histcxr.study.seen import remember
+from histcxr.study.seen import ON_VAL, remember
 from histcxr.study.train import Divided, divide
 
 __all__ = ["ReferenceResult", "ReferenceSettings", "train_reference"]

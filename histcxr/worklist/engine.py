@@ -125,7 +125,7 @@ def triage(
     used = load_model(model) if isinstance(model, str | os.PathLike) else model
     finder = _finder(segment, segmenter)
     header = _header(used, finder, inputs, masks, batch_size, uids)
-    label = f"{used.name} {header['model']['hash'][:12]}"
+    digest = header["model"]["hash"][:12]
     with (
         _quiet() as heard,
         AuditTrail(trail_path, header, overwrite=overwrite) as trail,
@@ -138,7 +138,7 @@ def triage(
         site = None if whole.result is None else whole.result.to_dict()
         places = order.by_urgency() if sort == "urgency" else order.by_input()
         limits = limits_of(used)
-        worklist.write(make_writer, (_row(trail.read(int(place)), label, limits) for place in places))
+        worklist.write(make_writer, (_row(trail.read(int(place)), used, digest, limits) for place in places))
         unjudged = sum(order.reasons.values())
         counts = {"unjudged": unjudged, "resumed": run.resumed, "site": site, "trust_site": trust_site}
         trail.finish({"rows": len(order), **order.drawers, **counts})
@@ -153,7 +153,7 @@ def triage(
         site=site,
         withheld=whole.withheld,
         resumed=run.resumed,
-        model=label,
+        model=f"{used.name} {digest}",
         output=target,
         audit=trail_path,
         seconds=seconds,
@@ -315,7 +315,7 @@ def _still_true(record: dict[str, Any], file: InputFile) -> bool:
     return bool(record["stat"] == signature(file.path) and record["mask_stat"] == mask_stat)
 
 
-def _row(record: dict[str, Any], label: str, limits: tuple[float, ...]) -> Row:
+def _row(record: dict[str, Any], model: Judge, digest: str, limits: tuple[float, ...]) -> Row:
     """One row of the worklist, from its line in the audit trail."""
     return Row(
         printable(record["file"]),
@@ -324,7 +324,7 @@ def _row(record: dict[str, Any], label: str, limits: tuple[float, ...]) -> Row:
         shown_score(record["score"], limits),
         printable(explanation_of(record)),
         record["reason"],
-        printable(label),
+        printable(f"{model.judged_by(record['score'])} {digest}"),
         *record.get("uids", ()),
     )
 

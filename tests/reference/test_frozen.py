@@ -192,7 +192,5 @@ def test_imagenet_weights_lie_in_the_folder_that_a_variable_names(start, monkeyp
     for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     (start.parent / "mobilenet-2.h5").write_bytes(b"")
-    with pytest.raises(
-        InputError, match="HISTCXR_WEIGHTS must be a folder with one file for MobileNet; got"
-    ):
+    with pytest.raises(InputError, match="HISTCXR_WEIGHTS must be a folder with one file for MobileNet; got"):
         build_architecture("mobilenet", size=SIDE, weights="imagenet")

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.quality.stack_of_both import logits, main, stack
@@ -9,7 +10,7 @@ from histcxr.exceptions import InputError
 def test_the_stack_weighs_what_each_knows():
     rng = np.random.default_rng(0)
     sick = np.arange(4000) % 2 == 1
-    found = 1 / (1 + np.exp(-rng.normal(np.where(sick, 1.0, -1.0)[:, None], [1.5, 3.0, 1e9], (4000, 3))))
+    found = expit(rng.normal(np.where(sick, 1.0, -1.0)[:, None], [1.5, 3.0, 1e9], (4000, 3)))
     weights = stack(found[:2000], sick[:2000])
     own = weights.coef_[0]
     assert own[0] > own[1] > 0

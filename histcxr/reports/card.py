@@ -131,7 +131,7 @@ def _input_text(description: Mapping[str, Any]) -> str:
     if "cascade" in description:
         first, then, low, high = (description["cascade"][name] for name in ("first", "then", "low", "high"))
         return (
-            f"two models as one: {first['name']} by histograms of zones {first['recipe']['zones']}, and where it scores "
+            f"two models as one: {first['name']} by histograms of zones {first['recipe']['zones']}, and where that is "
             f"from {low:.4f} to {high:.4f} {then['name']}, which sees {REGIONS[then['inputs']['region']]} at "
             f"{then['inputs']['size']} pixels."
         )

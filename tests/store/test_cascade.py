@@ -6,6 +6,7 @@ import pytest
 
 from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.exceptions import InputError, ModelError
+from histcxr.reports.card import model_card
 from histcxr.store import Cascade, load_model, model_hash, save_model
 from histcxr.store.cascade import PLACES
 
@@ -95,6 +96,8 @@ def test_saved_and_loaded_it_is_the_same(cascade, measured, tmp_path):
     assert loaded.hash == model_hash(loaded) == model_hash(certified)
     assert [one.hash for one in loaded.members] == [model_hash(one) for one in cascade.members]
     assert "linear then cnn3" in loaded._repr_html_()
+    card = model_card(loaded.describe())
+    assert "linear by histograms of zones 2, and where that is from 0.2000 to 0.7000 cnn3" in card
 
 
 @pytest.mark.parametrize(

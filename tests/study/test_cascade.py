@@ -69,7 +69,7 @@ def test_it_is_measured_like_any_model(pair, result, manifest):
     assert found["remembers"]
     both = compare([pair, result.models["svm"]], manifest)
     assert both["models"][0]["name"] == "svm then cnn3"
-    assert 0.5 < both["overall"]["auc"]["first"]["value"] <= 1
+    assert 0.5 < both["overall"]["auc"]["first"] <= 1
 
 
 def test_the_worklist_tells_who_judged(pair, manifest, tmp_path):

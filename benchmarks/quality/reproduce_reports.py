@@ -4,10 +4,12 @@
 
 Each finished row is one JSON file in the output folder and is not run again; a row that was broken off starts anew.
 With `--minutes` no row is started that will not fit: its time is estimated from a few steps of training. Rows without
-data or weights are listed with the reason. Networks stop by the validation part of the data (a fifth of the training
-patients where the data name none); the published test part is kept. `--epochs` and `--size` bound what a row may cost
-and are said in the table. Our splits keep patients together, which the reports' did not; the learning
-rate falls along a cosine, of which the reports say nothing; unfrozen backbones are trained in two stages.
+data or weights are listed with the reason; weights are looked for in the folder that HISTCXR_WEIGHTS names. With
+`--cache` the next row of the same backbone begins where its frozen layers end. Networks stop by the validation part of
+the data (a fifth of the training patients where the data name none); the published test part is kept. `--epochs` and
+`--size` bound what a row may cost and are said in the table. Our splits keep patients together, which the reports' did
+not; the learning rate falls along a cosine, of which the reports say nothing; unfrozen backbones are trained in two
+stages.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from benchmarks.common import make_parser, publish, run, write_json
 from benchmarks.quality.reference_rows import FOUR_CLASS, PAEDIATRIC, ROWS, Row
 from histcxr.data.manifest import read_manifest
 from histcxr.exceptions import HistcxrError, InputError, MissingDependencyError
 from histcxr.reference.architectures import HeadOptions, build_architecture, find_architecture
+from histcxr.reference.heads import frozen_features
 from histcxr.reports.tables import markdown_table
 from histcxr.study.cohort import Reading, select_rows
 from histcxr.study.network_train import ReferenceSettings, train_reference
@@ -94,7 +98,16 @@ def estimate_seconds(settings: ReferenceSettings, images: int) -> float:
     seconds = classifier.history_["seconds"]
     # The last stage is the dearer one, and stands for both.
     epochs = settings.epochs or architecture.epochs
-    return SLACK * stages * epochs * images / count * min(seconds[-2:])
+    return SLACK * images / count * (stages * epochs * min(seconds[-2:]) + frozen_seconds(settings, noise))
+
+
+def frozen_seconds(settings: ReferenceSettings, noise: NDArray[np.uint8]) -> float:
+    """Return how long the frozen layers of a backbone take, once for each stage, as if all of it were frozen."""
+    if not find_architecture(settings.architecture).transfer:
+        return 0.0
+    started = time.perf_counter()
+    frozen_features(settings.classifier(0), noise)
+    return time.perf_counter() - started
 
 
 def why_not(row: Row, manifests: Mapping[str, pd.DataFrame]) -> str | None:
@@ -111,9 +124,11 @@ def why_not(row: Row, manifests: Mapping[str, pd.DataFrame]) -> str | None:
     return f"the data have no {', '.join(sorted(missing))}" if missing else None
 
 
-def run_network(row: Row, manifest: pd.DataFrame, settings: ReferenceSettings, jobs: int) -> dict[str, Any]:
+def run_network(
+    row: Row, manifest: pd.DataFrame, settings: ReferenceSettings, reading: Reading
+) -> dict[str, Any]:
     """Train a row's network; return its report."""
-    return train_reference(_rows_of(row, manifest), settings, reading=Reading(n_jobs=jobs)).report
+    return train_reference(_rows_of(row, manifest), settings, reading=reading).report
 
 
 def run_histogram(row: Row, classifier: str, manifest: pd.DataFrame, jobs: int) -> dict[str, Any]:
@@ -226,7 +241,7 @@ def run_row(
         estimate = estimate_seconds(settings, images)
         if left is not None and estimate > left - (time.monotonic() - started):
             raise NotRunError(f"takes up to {estimate / 60:.1f} minutes, {max(0.0, left) / 60:.1f} were left")
-        return run_network(row, manifest, settings, options.jobs)
+        return run_network(row, manifest, settings, Reading(cache=options.cache, n_jobs=options.jobs))
     except (InputError, MissingDependencyError) as error:
         raise NotRunError(str(error)) from error
 
@@ -236,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, data="folder or CSV; repeatable", many=True, seed=False)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of finished rows")
     parser.add_argument("--rows", action="append", help="names, * and ? allowed; repeatable; default: all")
+    parser.add_argument("--cache", help="folder that keeps what frozen layers make of the images")
     parser.add_argument("--minutes", type=float, help="start no row that will not fit")
     parser.add_argument("--epochs", type=int, help="at most, for every row")
     parser.add_argument("--size", type=int, help="side of the images at most, for every row")

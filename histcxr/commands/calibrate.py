@@ -13,6 +13,12 @@ from histcxr.commands import options
 @options.config_option()
 @options.manifest_options()
 @options.model_option()
+@click.option(
+    "--then",
+    type=click.Path(exists=True),
+    help="A network that judges what the model leaves open; both are certified as one. A quarter of the patients says "
+    "what that is.",
+)
 @options.output_option("Save the certified model here (NAME.histcxr).", "model", required=True)
 @options.certificate_options
 @options.certified_by_option()
@@ -28,7 +34,9 @@ from histcxr.commands import options
 @options.reading_options(lungs="either")
 @options.overwrite_option()
 @options.json_option()
-def command(model: str | None, output: str, overwrite: bool, json_file: str | None, **how: Any) -> None:
+def command(
+    model: str | None, then: str | None, output: str, overwrite: bool, json_file: str | None, **how: Any
+) -> None:
     """Certify a saved model's thresholds anew on DATA: labelled radiographs of your own patients.
 
     A threshold is a promise about patients like those it was certified on. Do this before a model, of histograms or a
@@ -36,13 +44,15 @@ def command(model: str | None, output: str, overwrite: bool, json_file: str | No
 
     \b
     Example:  histcxr calibrate our_patients -o ours.histcxr --sensitivity 0.98
+              histcxr calibrate our_patients -m cheap.histcxr --then network.histcxr -o cascade.histcxr
     """
     from histcxr.files.decoding import muted_decoders
     from histcxr.reports.tables import certified_lines, seen_lines, thresholds_report
     from histcxr.study.certify import calibrate
 
     with muted_decoders():
-        calibrated = calibrate(options.read_model(model), **how)
+        network: Any = None if then is None else options.read_model(then)
+        calibrated = calibrate(options.read_model(model), then=network, **how)
     thresholds = {"rule_out": calibrated.rule_out.to_dict(), "rule_in": calibrated.rule_in.to_dict()}
     training = calibrated.training
     certified, groups, left_out = training["certified"], training.get("groups"), training["val"]["left_out"]

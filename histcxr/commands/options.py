@@ -272,7 +272,9 @@ def normal_option(default: str | None = "Normal") -> Any:
 def cache_option() -> Any:
     """Where counts are kept."""
     return click.option(
-        "--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder."
+        "--cache",
+        type=click.Path(file_okay=False),
+        help="Keep in this folder what is computed of an image: histograms, what a frozen backbone gives.",
     )
 
 

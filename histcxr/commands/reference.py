@@ -66,7 +66,14 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
 @options.config_option()
 @options.manifest_options()
 @options.output_option("Save the network here (NAME.histcxr), with its curves.", "model", beside=(".plots",))
-@click.option("--architecture", default="resnet-small", show_default=True, help="See histcxr reference list.")
+@click.option(
+    "--architecture",
+    "--network",
+    "architecture",
+    default="resnet-small",
+    show_default=True,
+    help="See histcxr reference list.",
+)
 @click.option(
     "--region",
     type=click.Choice(["lungs", "hidden", "full"]),
@@ -92,12 +99,17 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
 )
 @click.option(
     "--unfrozen",
+    "--unfreeze",
     default="0",
     show_default=True,
     callback=_layers,
     help="Layers of a backbone that are trained, from its end, or all.",
 )
-@click.option("--weights", help="Where a backbone starts: imagenet, or a file.  [default: at random]")
+@click.option(
+    "--weights",
+    help="Where a backbone starts: a file, or imagenet (from the folder that HISTCXR_WEIGHTS names, else fetched).  "
+    "[default: at random]",
+)
 @click.option(
     "--augment",
     type=click.Choice(["published", "none", "mild", "strong"]),
@@ -137,7 +149,7 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
 )
 @options.certificate_options
 @options.certified_by_option()
-@options.reading_options(normal="Normal", squares=True)
+@options.reading_options(normal="Normal")
 @options.overwrite_option()
 @options.seed_option()
 @options.json_option()

@@ -26,6 +26,11 @@ def default_worklist(data: str) -> str:
 @click.command()
 @options.data_argument()
 @options.model_option()
+@click.option(
+    "--then",
+    type=click.Path(exists=True),
+    help="A network that judges what the model leaves open, without a promise; with one: histcxr calibrate --then.",
+)
 @options.output_option(
     "The worklist: .csv, .jsonl or .parquet by its name.  [default: worklist-NAME.csv, NAME being DATA's]",
     "worklist",
@@ -84,6 +89,7 @@ def triage(
     ctx: click.Context,
     data: str,
     model: str | None,
+    then: str | None,
     output: str,
     masks: str | None,
     no_segment: bool,
@@ -118,6 +124,7 @@ def triage(
     from histcxr.lungs.segmenter import load_segmenter
     from histcxr.reports.page import check_page, require_page
     from histcxr.reports.text import triage_report
+    from histcxr.store import Cascade
     from histcxr.worklist.engine import triage as sort_folder
     from histcxr.worklist.pages import write_triage_page
 
@@ -137,6 +144,8 @@ def triage(
         stages() as seconds,
     ):
         loaded = options.read_model(model, require_signature)
+        if then is not None:
+            loaded = Cascade.of(loaded, options.read_model(then, require_signature))
         result = sort_folder(
             data,
             loaded,

@@ -31,6 +31,9 @@ from histcxr.commands import options
     help="What a reference network sees.  [default: lungs]",
 )
 @click.option("--weights", help="Where a reference network's backbone starts: imagenet, or a file.")
+@click.option(
+    "--size", type=click.IntRange(8, 2048), help="Side of its image in pixels.  [default: the network's]"
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="A reference network's, at most.")
 @click.option("--trials", "n_trials", type=click.IntRange(min=0), help="Settings to try; by default a few.")
 @click.option(
@@ -47,7 +50,7 @@ from histcxr.commands import options
 @options.lungs_option("given", "found", "either")
 @options.normal_option()
 @options.where_option()
-@click.option("--cache", type=click.Path(file_okay=False), help="Keep extracted histograms in this folder.")
+@options.cache_option()
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For XGBoost."
 )
@@ -62,6 +65,7 @@ def command(
     bands: str,
     region: str | None,
     weights: str | None,
+    size: int | None,
     epochs: int | None,
     lungs: str | None,
     normal: str,
@@ -103,7 +107,7 @@ def command(
         n_jobs=jobs,
         **search,
     )
-    given = {"region": region, "weights": weights, "epochs": epochs}
+    given = {"region": region, "weights": weights, "size": size, "epochs": epochs}
     own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if own and classifier not in ARCHITECTURES:
         raise click.UsageError(f"--{' and --'.join(own)}: for reference networks only")

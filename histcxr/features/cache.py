@@ -1,8 +1,7 @@
-"""Counts kept on disk, so that images are decoded once.
+"""What was read of images kept on disk, so that it is computed once: counts, or what a frozen network makes of them.
 
-A count is known by the content of image and mask, not by their names: moved files are found again, changed
-ones are not mistaken. The folder holds one subfolder for each recipe and version of the program, and in it
-parts in Parquet::
+An image is known by content, not by name: moved files are found again, changed ones are not mistaken. The folder
+holds one subfolder for each recipe and version of the program, and in it parts in Parquet, for counts::
 
     CACHE/3f1c…/part-8a91….parquet   columns: key (binary, 32 bytes), counts (list of rows * 256 uint32),
                                      fingerprint (binary, 72 bytes)
@@ -19,9 +18,9 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
 import cv2
 import numpy as np
@@ -39,12 +38,12 @@ from histcxr.files.writing import replacing
 # A part is written when it has so many images, or when so much time went by: what a killed run can lose.
 _PART_IMAGES: Final = 1024
 _PART_SECONDS: Final = 30.0
+_PART_BYTES: Final = 1 << 27
 # Half-written files of runs that were killed are removed when they are this old.
 _STALE_SECONDS: Final = 24 * 3600.0
 _KEY_BYTES: Final = 32
-# Of what is kept for an image; another layout is another folder.
+# Of what is kept of an image's counts; another layout is another folder.
 _VERSION: Final = 2
-_COLUMNS: Final = ("key", "counts", "fingerprint")
 
 
 def content_key(image: bytes, mask: bytes) -> bytes:
@@ -52,25 +51,24 @@ def content_key(image: bytes, mask: bytes) -> bytes:
     return hashlib.sha256(hashlib.sha256(image).digest() + hashlib.sha256(mask).digest()).digest()
 
 
-class CountsCache:
-    """The counts of one recipe on disk; a context manager that writes what is left when it is closed.
+class ArrayCache:
+    """Rows of arrays on disk; a context manager that writes what is left when it is closed.
 
-    The folder is made where there is none, or InputError raised. Several recipes and several processes may share it.
-    A part that is damaged is removed with a HistcxrWarning.
+    ``identity``: all that the values depend on beside the image, ready for JSON; ``columns``: of each array the name,
+    and the type and length of a row. The folder is made where there is none, or InputError raised. Several identities
+    and several processes may share it. A part that is damaged is removed with a HistcxrWarning.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], recipe: Recipe) -> None:
-        self._rows = len(recipe.names)
-        # Decoders differ in the last bit between versions, so theirs belongs to the identity of the counts.
-        self._identity = json.dumps(
-            {
-                **recipe.to_dict(),
-                "histcxr": histcxr.__version__,
-                "opencv": cv2.__version__,
-                "layout": _VERSION,
-            },
-            sort_keys=True,
-        )
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        columns: Mapping[str, tuple[Any, int]],
+    ) -> None:
+        self._columns = {name: (np.dtype(kind), length) for name, (kind, length) in columns.items()}
+        row = sum(kind.itemsize * length for kind, length in self._columns.values())
+        self._part_images = max(1, min(_PART_IMAGES, _PART_BYTES // row))
+        self._identity = json.dumps({**identity, "histcxr": histcxr.__version__}, sort_keys=True)
         self._folder = Path(folder) / hashlib.sha256(self._identity.encode()).hexdigest()[:16]
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -87,10 +85,10 @@ class CountsCache:
             table = self._read(part, ["key"])
             if table is not None:
                 self._part_of.update(dict.fromkeys(table["key"].to_pylist(), part))
-        self._new: dict[bytes, tuple[NDArray[np.uint32], bytes]] = {}
+        self._new: dict[bytes, tuple[NDArray[Any], ...]] = {}
         self._written = time.monotonic()
 
-    def __enter__(self) -> CountsCache:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -100,20 +98,18 @@ class CountsCache:
         return len(self._part_of) + len(self._new)
 
     def keys(self) -> frozenset[bytes]:
-        """Return the keys of all counts on disk."""
+        """Return the keys of all rows on disk."""
         return frozenset(self._part_of)
 
-    def add(
-        self,
-        keys: Sequence[bytes],
-        counts: Sequence[NDArray[np.int64]],
-        fingerprints: Sequence[NDArray[np.uint8]],
-    ) -> None:
-        """Keep counts (rows, 256) and fingerprints (72,), to be written in parts; empty keys are skipped."""
-        for key, rows, known in zip(keys, counts, fingerprints, strict=True):
+    def add(self, keys: Sequence[bytes], *arrays: Sequence[NDArray[Any]]) -> None:
+        """Keep rows of the arrays, in the order of the columns, to be written in parts; empty keys are skipped."""
+        kinds = [kind for kind, _ in self._columns.values()]
+        for key, *rows in zip(keys, *arrays, strict=True):
             if key and key not in self._part_of:
-                self._new[key] = rows.astype(np.uint32).reshape(-1), known.tobytes()
-        if len(self._new) >= _PART_IMAGES or time.monotonic() - self._written >= _PART_SECONDS:
+                self._new[key] = tuple(
+                    row.astype(kind).reshape(-1) for row, kind in zip(rows, kinds, strict=True)
+                )
+        if len(self._new) >= self._part_images or time.monotonic() - self._written >= _PART_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -121,12 +117,16 @@ class CountsCache:
         self._written = time.monotonic()
         if not self._new:
             return
-        keys = pa.array(list(self._new), pa.binary(_KEY_BYTES))
-        rows, known = zip(*self._new.values(), strict=True)
-        counts = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(rows)), self._rows * BINS)
-        columns = [keys, counts, pa.array(known, pa.binary(FINGERPRINT_BYTES))]
+        columns = [pa.array(list(self._new), pa.binary(_KEY_BYTES))]
+        for (kind, length), rows in zip(
+            self._columns.values(), zip(*self._new.values(), strict=True), strict=True
+        ):
+            if kind == np.uint8:
+                columns.append(pa.array([row.tobytes() for row in rows], pa.binary(length)))
+            else:
+                columns.append(pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(rows)), length))
         schema = pa.schema(
-            [(name, column.type) for name, column in zip(_COLUMNS, columns, strict=True)],
+            [(name, column.type) for name, column in zip(("key", *self._columns), columns, strict=True)],
             metadata={b"identity": self._identity.encode()},
         )
         buffer = pa.BufferOutputStream()
@@ -138,13 +138,8 @@ class CountsCache:
         self._part_of.update(dict.fromkeys(self._new, part))
         self._new = {}
 
-    def fill(
-        self,
-        counts: NDArray[np.int64],
-        fingerprints: NDArray[np.uint8],
-        wanted: Sequence[tuple[int, bytes]],
-    ) -> list[int]:
-        """Copy what is kept into arrays ``(n, rows, 256)`` and ``(n, 72)``, given as row and key, part by part.
+    def fill(self, wanted: Sequence[tuple[int, bytes]], *arrays: NDArray[Any]) -> list[int]:
+        """Copy what is kept into arrays ``(n, ...)``, one a column, given as row and key, part by part.
 
         The rows are returned that could not be filled, because their part is gone or damaged by now.
         """
@@ -157,17 +152,19 @@ class CountsCache:
             else:
                 by_part.setdefault(part, []).append((row, key))
         for part, rows in by_part.items():
-            table = self._read(part, list(_COLUMNS))
+            table = self._read(part, ["key", *self._columns])
             if table is None:
                 lost += [row for row, _ in rows]
                 self._part_of = {key: path for key, path in self._part_of.items() if path != part}
                 continue
             place = {key: index for index, key in enumerate(table["key"].to_pylist())}
-            flat = table["counts"].combine_chunks().flatten().to_numpy().reshape(len(table), self._rows, BINS)
-            known = np.frombuffer(b"".join(table["fingerprint"].to_pylist()), np.uint8)
             into, of = [row for row, _ in rows], [place[key] for _, key in rows]
-            counts[into] = flat[of]
-            fingerprints[into] = known.reshape(-1, FINGERPRINT_BYTES)[of]
+            for array, (name, (kind, length)) in zip(arrays, self._columns.items(), strict=True):
+                if kind == np.uint8:
+                    flat = np.frombuffer(b"".join(table[name].to_pylist()), np.uint8)
+                else:
+                    flat = table[name].combine_chunks().flatten().to_numpy()
+                array[into] = flat.reshape(len(table), length)[of].reshape(-1, *array.shape[1:])
         return sorted(lost)
 
     def _read(self, part: Path, columns: list[str]) -> pa.Table | None:
@@ -182,10 +179,23 @@ class CountsCache:
                 if (table.schema.metadata or {}).get(b"identity") == self._identity.encode():
                     return table
         warnings.warn(
-            f"{part} is damaged; it is removed, and its images are counted again",
+            f"{part} is damaged; it is removed, and its images are read again",
             HistcxrWarning,
             stacklevel=3,
         )
         with contextlib.suppress(OSError):
             part.unlink()
         return None
+
+
+class CountsCache(ArrayCache):
+    """The counts of one recipe, (rows, 256), and fingerprints, (72,)."""
+
+    def __init__(self, folder: str | os.PathLike[str], recipe: Recipe) -> None:
+        # Decoders differ in the last bit between versions, so theirs belongs to the identity of the counts.
+        identity = {**recipe.to_dict(), "opencv": cv2.__version__, "layout": _VERSION}
+        columns = {
+            "counts": (np.uint32, len(recipe.names) * BINS),
+            "fingerprint": (np.uint8, FINGERPRINT_BYTES),
+        }
+        super().__init__(folder, identity, columns)

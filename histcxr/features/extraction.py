@@ -127,7 +127,7 @@ def extract_features(
                 found += done.known
                 count(len(done.rows) - len(done.known))
             # What the cache lost in the meantime is counted in a second round.
-            rows = () if kept is None else kept.fill(counts, fingerprints, found)
+            rows = () if kept is None else kept.fill(found, counts, fingerprints)
             count(len(found) - len(rows))
     return Features(counts, manifest.assign(reason=reasons, detail=details), recipe, fingerprints)
 

@@ -179,6 +179,12 @@ def check_size(width: int, height: int, path: str, pixel_bytes: int = 1) -> None
         refuse(Reason.TOO_LARGE, path, detail)
 
 
+def check_end(end: int, size: int, path: str) -> None:
+    """Refuse a file that is shorter than it says."""
+    if end > size:
+        refuse(Reason.TRUNCATED, path, f"{size:,} bytes, at least {end:,} expected")
+
+
 def check_parts(parts: int, path: str) -> int:
     """Return a number of parts; refuse a file of more than any radiograph has."""
     if parts > BUDGET.parts:

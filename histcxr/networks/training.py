@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -54,7 +55,7 @@ def train_classes(
     stages: Sequence[FitOptions],
     *,
     seed: int,
-    thaw: Callable[[], Any] | None = None,
+    thaw: Callable[[], tuple[Any, TrainingData]] | None = None,
     entry: Any = None,
     label_smoothing: float = 0.0,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
@@ -64,17 +65,12 @@ def train_classes(
     Each of the ``stages`` starts from the best weights so far, which stay unless it improves on them. The history also
     has ``stage`` (from 1), ``accuracy`` and what :func:`judge_scores` gives. ``model``: from inputs to ``(n, classes)``
     probabilities, or ``(n, 1)`` of the second of two; ``seed``: of the order of rows, no global generator is touched;
-    ``thaw``: called before every stage but the first; ``entry``: layer that inputs go through first in training;
-    ``label_smoothing``: share of each label moved to one half (two classes, one probability); ``on_epoch``: called with
-    each epoch's values.
+    ``thaw``: called before every stage but the first, gives its model and data; ``entry``: layer that inputs go through
+    first in training; ``label_smoothing``: share of each label moved to one half (two classes, one probability);
+    ``on_epoch``: called with each epoch's values.
     """
     keras = import_neural("keras", "to train a network")
-    # Without the last activation, with the same weights: losses of logits do not saturate.
-    trained, ops = keras.Model(model.inputs[0], model.layers[-1].input, name="logits"), keras.ops
-    single = trained.output_shape[-1] == 1
-    if entry is not None:
-        inputs = keras.Input(model.input_shape[1:])
-        trained = keras.Model(inputs, trained(entry(inputs)))
+    ops, single = keras.ops, model.output_shape[-1] == 1
 
     def accuracy(truth: Any, logits: Any) -> Any:
         found = logits > 0 if single else ops.argmax(logits, axis=-1, keepdims=True)
@@ -85,10 +81,16 @@ def train_classes(
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     history: dict[str, list[float]] = {}
-    best, kept = Fitted({}, 0), None
+    best = Fitted({}, 0)
     for number, options in enumerate(stages, start=1):
         if thaw is not None and number > 1:
-            thaw()
+            model, data = thaw()
+        before = model.get_weights()
+        # Without the last activation, with the same weights: losses of logits do not saturate.
+        trained = keras.Model(model.inputs[0], model.layers[-1].input, name="logits")
+        if entry is not None:
+            inputs = keras.Input(model.input_shape[1:])
+            trained = keras.Model(inputs, trained(entry(inputs)))
 
         def note(values: dict[str, float], number: int = number) -> None:
             if on_epoch is not None:
@@ -102,7 +104,7 @@ def train_classes(
             options,
             loss=loss,
             metrics=[accuracy],
-            judge=None if data.held_out is None else lambda: data.judge(model),
+            judge=None if data.held_out is None else partial(data.judge, model),
             on_epoch=note,
             first_epoch=done,
         )
@@ -110,9 +112,9 @@ def train_classes(
         for name, values in {"stage": numbers, **fitted.history}.items():
             history.setdefault(name, []).extend(values)
         if data.held_out is None or fitted.best_loss < best.best_loss:
-            best, kept = fitted, model.get_weights()
+            best = fitted
         else:
-            model.set_weights(kept)
+            model.set_weights(before)
     return Fitted(history, best.best_epoch)
 
 

@@ -10,6 +10,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +28,7 @@ from histcxr.reference.backbones import (
     load_backbone,
     neutralise_normalisation,
     unfreeze,
+    weights_at_hand,
 )
 from histcxr.reference.small_networks import (
     ACTIVATIONS,
@@ -179,11 +181,11 @@ def build_architecture(
     sum to 1; of two classes, those with :attr:`Architecture.sigmoid` give ``(n, 1)``, the probability of class 1. Its
     layer ``logits`` gives the scores before softmax or sigmoid.
 
-    ``weights``: None for random ones, ``"imagenet"`` for those that Keras publishes for a backbone (fetched once, into
-    ``~/.keras/models``), or a file as in :func:`load_weights`. ``unfrozen``: trained layers of a backbone, as in
-    :func:`unfreeze`; with ``"all"`` and no weights its batch normalisation is trained, too. ``head``: dense layers of
-    backbones and of lenet5-tuned; ``options``: layers of a small network, None for its own. ``seed``: of weights and
-    dropout; the global generators are left as they were.
+    ``weights``: None for random ones, ``"imagenet"`` for those that Keras publishes for a backbone (from the folder
+    that HISTCXR_WEIGHTS names, or fetched once, into ``~/.keras/models``), or a file as in :func:`load_weights`.
+    ``unfrozen``: trained layers of a backbone, as in :func:`unfreeze`; with ``"all"`` and no weights its batch
+    normalisation is trained, too. ``head``: dense layers of backbones and of lenet5-tuned; ``options``: layers of a
+    small network, None for its own. ``seed``: of weights and dropout; the global generators are left as they were.
 
     InputError: an argument does not fit, or the weights cannot be had. MissingDependencyError: no Keras or backend.
     """
@@ -197,6 +199,8 @@ def build_architecture(
         raise InputError(
             "Keras must have image_data_format 'channels_last' in ~/.keras/keras.json; it has 'channels_first'"
         )
+    if weights == "imagenet":
+        weights = weights_at_hand(BACKBONES[name]) or weights
     with seeded(seed):
         inputs = keras.Input((side, side, 1), name="grey")
         trunk = options or architecture.options
@@ -207,11 +211,12 @@ def build_architecture(
         else:
             x = keras.layers.Rescaling(architecture.scale, name=PREPROCESSED)(inputs)
             x = add_trunk(keras, x, trunk)
-        if architecture.head:
-            x = _add_head(keras, x, head)
-        model = keras.Model(
-            inputs, _add_output(keras, x, int(n_classes), sigmoid=architecture.sigmoid), name=name
-        )
+        # A head by itself starts with the same weights as on its backbone.
+        with seeded(seed) if trunk is None else nullcontext():
+            if architecture.head:
+                x = add_head(keras, x, head)
+            x = add_output(keras, x, int(n_classes), sigmoid=architecture.sigmoid)
+        model = keras.Model(inputs, x, name=name)
     if weights is not None and weights != "imagenet":
         load_weights(model, weights)
     # Without weights there are no means and variances worth keeping, if everything is trained.
@@ -258,7 +263,7 @@ def _check_options(
         raise InputError(f"unfrozen must be 0 or 'all' for {name}, which has no backbone; got {unfrozen!r}")
 
 
-def _add_head(keras: Any, x: Any, options: HeadOptions) -> Any:
+def add_head(keras: Any, x: Any, options: HeadOptions) -> Any:
     """Put dense layers on top of ``x``, shape ``(n, features)``."""
     layers = keras.layers
     if options.entry_dropout:
@@ -270,7 +275,7 @@ def _add_head(keras: Any, x: Any, options: HeadOptions) -> Any:
     return x
 
 
-def _add_output(keras: Any, x: Any, n_classes: int, *, sigmoid: bool) -> Any:
+def add_output(keras: Any, x: Any, n_classes: int, *, sigmoid: bool) -> Any:
     """Put the classes on top of ``x``, behind logits: gradients of a saturated probability vanish."""
     single = sigmoid and n_classes == 2
     logits = keras.layers.Dense(1 if single else n_classes, name="logits")(x)

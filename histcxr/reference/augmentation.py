@@ -64,6 +64,11 @@ class Augmentation:
         if self.fill not in FILLS:
             raise InputError(f"fill must be one of {', '.join(FILLS)}; got {self.fill!r}")
 
+    @property
+    def only_mirrors(self) -> bool:
+        """Whether pictures stay as they are but for :attr:`flip`."""
+        return not any((self.translation, self.rotation, self.zoom, self.stretch, self.intensity, self.gamma))
+
     def apply(self, image: _Bytes, rng: np.random.Generator) -> _Bytes:
         """Return the picture, uint8 (height, width), changed at random; any settings draw as many numbers."""
         height, width = image.shape
@@ -108,6 +113,15 @@ def augmented_batch(
     for place, row in enumerate(rows):
         batch[place] = augmentation.apply(images[row], np.random.default_rng([seed, epoch, int(row)]))
     return batch
+
+
+def mirrored_rows(
+    rows: Sequence[int] | NDArray[np.integer], augmentation: Augmentation, *, seed: int, epoch: int
+) -> NDArray[np.intp]:
+    """Return 1 for the rows that :func:`augmented_batch` mirrors, 0 for the others, of one that only mirrors."""
+    pixel = np.array([[0, 1]], np.uint8)
+    turned = (augmentation.apply(pixel, np.random.default_rng([seed, epoch, int(row)]))[0, 0] for row in rows)
+    return np.fromiter(turned, np.intp, len(rows))
 
 
 def seen_again(images: _Bytes, view: int) -> _Bytes:

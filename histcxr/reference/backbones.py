@@ -22,6 +22,9 @@ from histcxr.networks.backend import import_neural
 #: How much of a backbone is trained: 0 (nothing), its last N layers, or all of it.
 Unfrozen = int | Literal["all"]
 
+#: The variable that names a folder where published weights lie; Keras' own folder is the other place.
+WEIGHTS_FOLDER: Final = "HISTCXR_WEIGHTS"
+
 #: The layer whose output enters the backbone.
 PREPROCESSED: Final = "preprocessed"
 
@@ -110,6 +113,23 @@ def load_backbone(backbone: Backbone, size: int, *, imagenet: bool) -> Any:
     return network
 
 
+def weights_at_hand(backbone: Backbone) -> Path | None:
+    """Return the file with a backbone's ImageNet weights in the folder that HISTCXR_WEIGHTS names, None without one.
+
+    Its name begins with the application's and goes on with anything but a letter or figure:
+    ``MobileNet_imagenet_notop.weights.h5``. InputError: there is more than one.
+    """
+    folder = os.environ.get(WEIGHTS_FOLDER)
+    begins = re.compile(rf"{backbone.application}(?![a-z0-9]).*\.(h5|keras)", re.IGNORECASE)
+    found = sorted(file for file in Path(folder).glob("*") if begins.fullmatch(file.name)) if folder else []
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise InputError(
+            f"{WEIGHTS_FOLDER} must be a folder with one file for {backbone.application}; got {names}"
+        )
+    return found[0] if found else None
+
+
 def _fetch(make: Any, shape: tuple[int, int, int], name: str) -> Any:
     try:
         return make(include_top=False, weights="imagenet", input_shape=shape)
@@ -124,7 +144,8 @@ def _fetch(make: Any, shape: tuple[int, int, int], name: str) -> Any:
         )
         raise InputError(
             f"weights='imagenet' for {name} are not on this computer and cannot be fetched: {what} elsewhere and "
-            f"put it into {folder}, or use weights=None or a file of your own"
+            f"put it into {folder}, or into the folder that {WEIGHTS_FOLDER} names, or use weights=None or a file of "
+            "your own"
         ) from error
 
 

@@ -31,6 +31,7 @@ from histcxr.reference.architectures import (
 )
 from histcxr.reference.augmentation import PUBLISHED, Augmentation, augmented_batch, seen_again
 from histcxr.reference.backbones import unfreeze
+from histcxr.reference.frozen import on_kept_maps
 from histcxr.reference.images import InputSettings
 from histcxr.reference.small_networks import SmallOptions
 
@@ -113,7 +114,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     def check(self) -> None:
         """Refuse what :meth:`fit` would refuse, without images: InputError, or MissingDependencyError without Keras."""
         architecture = find_architecture(self.architecture)
-        self._augmentation(architecture)
+        self.augmentation_of(architecture)
         whole_number(self.views, "views", least=1)
         start: Any = 0 if len(self._stages(architecture)) > 1 else self.unfrozen
         size = self.size if self.inputs is None else self.inputs.size
@@ -134,21 +135,23 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         *,
         groups: ArrayLike | None = None,
         validation: ArrayLike | None = None,
+        cache: str | PathLike[str] | None = None,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
     ) -> ReferenceClassifier:
         """Train on uint8 images (n, side, side), as ``read_images`` gives them; they are not copied.
 
         ``y``, shape (n,), has two classes or more. ``groups``, (n,): patients, each on one side of the held-out part
         (None: each image is its own). ``validation``, bool (n,): images to hold out (None: ``validation_fraction`` of
-        the patients). ``on_epoch`` is called with each epoch's values.
+        the patients). ``cache``: a folder that keeps what a backbone's frozen layers make of ``X`` for other trainings
+        (:mod:`~histcxr.reference.frozen`); equal with it and without. ``on_epoch`` is called with each epoch's values.
 
         InputError: a parameter or the data do not fit, or too few patients. HistcxrError: the loss is no longer a
         number. MissingDependencyError: no Keras or backend.
         """
         architecture = find_architecture(self.architecture)
-        stages, augmentation = self._stages(architecture), self._augmentation(architecture)
+        stages, augmentation = self._stages(architecture), self.augmentation_of(architecture)
         whole_number(self.views, "views", least=1)
-        images = check_images(X)
+        images = self._checked(X)
         targets = self._learn_classes(images, y)
         self._check_size(images)
         entropy = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -172,23 +175,24 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
             "options": self.options,
         }
         start: Any = 0 if len(stages) > 1 else self.unfrozen
-        model = build_architecture(**graph, weights=self.weights, unfrozen=start, seed=entropy)
+        model = self._build(graph, weights=self.weights, unfrozen=start, seed=entropy)
 
         def augment(rows: NDArray[np.intp], epoch: int) -> NDArray[np.uint8]:
             # Bytes, a quarter of the copying: the network turns them into float32 itself.
             return augmented_batch(images, rows, augmentation, seed=entropy, epoch=epoch)[..., None]
 
-        data = TrainingData(images[..., None], targets, rows, held_out, weights, augment)
-        training = train_classes(
-            model,
-            data,
-            stages,
-            seed=entropy,
-            thaw=lambda: unfreeze(model, self.unfrozen),  # type: ignore[arg-type]  # which refuses other text
-            on_epoch=on_epoch,
-        )
-        self.n_features_in_ = images.shape[1] * images.shape[2]
-        self.image_shape_ = (images.shape[1], images.shape[2])
+        whole = TrainingData(images[..., None], targets, rows, held_out, weights, augment)
+
+        def stage() -> tuple[Any, TrainingData]:
+            return on_kept_maps(model, whole, augmentation, seed=entropy, cache=cache)
+
+        def thaw() -> tuple[Any, TrainingData]:
+            unfreeze(model, self.unfrozen)  # type: ignore[arg-type]  # which refuses other text
+            return stage()
+
+        training = train_classes(*stage(), stages, seed=entropy, thaw=thaw, on_epoch=on_epoch)
+        self.n_features_in_ = int(np.prod(images.shape[1:]))
+        self.image_shape_ = images.shape[1:]
         self.graph_ = graph
         self.weights_ = get_weights(model)
         self.history_ = training.history
@@ -201,7 +205,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class, (n, k) in the order of ``classes_``, for ``X`` as in :meth:`fit`."""
         check_is_fitted(self, "weights_")
-        images = check_images(X)
+        images = self._checked(X)
         if images.shape[1:] != self.image_shape_:
             raise InputError(
                 f"X must have images of {self.image_shape_[0]} x {self.image_shape_[1]} pixels, as in fit; got "
@@ -224,7 +228,8 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "weights_")
         return _rebuilt(self)
 
-    def _augmentation(self, architecture: Architecture) -> Augmentation | None:
+    def augmentation_of(self, architecture: Architecture) -> Augmentation | None:
+        """Return how its pictures are changed in training, None for not at all; InputError where it is none."""
         given = self.augmentation
         if isinstance(given, str) and given == PUBLISHED:
             published: Any = architecture.augmentation
@@ -264,6 +269,13 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(f"y must hold two classes or more; got one class: {classes[0]!r}")
         self.classes_ = classes
         return targets.astype(np.int64)
+
+    def _build(self, graph: Mapping[str, Any], **how: Any) -> Any:
+        return build_architecture(**graph, **how)
+
+    def _checked(self, X: ArrayLike) -> NDArray[Any]:
+        """Return what is trained on or scored, as an array; InputError where it is not of this classifier's kind."""
+        return check_images(X)
 
     def _check_size(self, images: NDArray[np.uint8]) -> None:
         asked = {"size": self.size}
@@ -309,7 +321,7 @@ def get_weights(model: Any) -> dict[str, NDArray[Any]]:
 
 
 def _rebuilt(classifier: ReferenceClassifier) -> Any:
-    model = build_architecture(**classifier.graph_)
+    model = classifier._build(classifier.graph_)
     model.set_weights(list(classifier.weights_.values()))
     return model
 

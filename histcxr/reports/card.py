@@ -206,6 +206,13 @@ def _input_text(description: Mapping[str, Any]) -> str:
             f"input: {REGIONS[inputs['region']]} at {inputs['size']} x {inputs['size']} pixels; classes "
             f"{', '.join(description['classes'])}."
         )
+    if "cascade" in description:
+        first, then, low, high = (description["cascade"][name] for name in ("first", "then", "low", "high"))
+        return (
+            f"two models as one: {first['name']} by histograms of zones {first['recipe']['zones']}, and where that is "
+            f"from {low:.4f} to {high:.4f} {then['name']}, which sees {REGIONS[then['inputs']['region']]} at "
+            f"{then['inputs']['size']} pixels."
+        )
     recipe = description["recipe"]
     bands = f", bands {', '.join(recipe['bands'])}." if recipe.get("bands") else "."
     return f"input: {recipe['input']}, {recipe['bins']} bins, zones {recipe['zones']}{bands}"

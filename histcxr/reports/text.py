@@ -291,18 +291,16 @@ def triage_report(summary: Mapping[str, Any]) -> str:
     lines += skipped_lines(summary["skipped"])
     if summary["resumed"]:
         lines.append(f"{counted(summary['resumed'], 'row')} already there from an earlier run")
-    lines += [str(note) for note in summary.get("notes", ())]
-    return _closed([*lines, f"Audit trail: {summary['audit']}"])
+    return _closed([*lines, *map(str, summary.get("notes", ())), f"Audit trail: {summary['audit']}"])
 
 
 def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
     """Say how many files were passed over, by extension or by what they are."""
+    said = "{} file, which is no image", "{} files, which are not images"
     return [
-        f"Skipped: {n} {ext}"
-        if " " in ext
-        else f"Skipped: {counted(n, f'{kind} file, which is no image', f'{kind} files, which are not images')}"
+        "Skipped: "
+        + (f"{n} {ext}" if " " in ext else counted(n, *(one.format(ext or "other") for one in said)))
         for ext, n in skipped.items()
-        for kind in [ext or "other"]
     ]
 
 

@@ -41,7 +41,7 @@ from histcxr.models.adapted import (
     mean_of,
 )
 from histcxr.site.adapt_report import not_shown
-from histcxr.store import Model, ReferenceModel, SavedModel
+from histcxr.store import Cascade, Model, ReferenceModel, SavedModel
 from histcxr.study.certify import Promise, card_of_other_thresholds, certified, unseen
 from histcxr.study.cohort import Cohort, Data, Reading, check_columns, labelled_manifest
 from histcxr.study.seen import remember
@@ -199,6 +199,10 @@ def adapt(
     """
     if certificate not in (OUT_OF_FOLD, SPLIT):
         raise InputError(f"certificate must be {OUT_OF_FOLD!r} or {SPLIT!r}, got {certificate!r}")
+    if isinstance(model, Cascade):
+        raise InputError(
+            f"{model.name} is two models as one: adapt each, then certify both: histcxr calibrate --then"
+        )
     promise = Promise(sensitivity, specificity, confidence)
     manifest = labelled_manifest(data)
     own = manifest.loc[(manifest["split"].astype(str) != "test").to_numpy()].reset_index(drop=True)
@@ -268,7 +272,7 @@ def _inputs(
     return None, logit(np.clip(model.score(cohort.values), _EDGE, 1 - _EDGE)), None
 
 
-def _with(model: SavedModel, wrapped: AdaptedClassifier | None, choice: Choice) -> SavedModel:
+def _with(model: Model | ReferenceModel, wrapped: AdaptedClassifier | None, choice: Choice) -> SavedModel:
     """Return the model with what was chosen on top."""
     if choice.part is None:
         return model

@@ -26,10 +26,10 @@ from histcxr.decision.site import LEAST_IMAGES, SiteReference
 from histcxr.decision.thresholds import RULE_IN, RULE_OUT, Kind, patients_needed
 from histcxr.exceptions import InputError, counted
 from histcxr.store.judges import SavedModel
-from histcxr.study.certify import ON_VAL, Promise
+from histcxr.study.certify import Promise
 from histcxr.study.cohort import Data, Reading, labelled_manifest, only_split, read_cohort
 from histcxr.study.evaluate import Judged
-from histcxr.study.seen import REMEMBERS_NOBODY, leave_out_seen, remembers
+from histcxr.study.seen import REMEMBERS_NOBODY, fitted_on, leave_out_seen, remembers
 
 __all__ = ["Aim", "DrawerPlan", "Plan", "plan", "plan_auc", "plan_scores"]
 
@@ -155,8 +155,7 @@ def plan(
         One class only, nobody that the model has not seen, or numbers out of range.
     """
     cohort = read_cohort(only_split(labelled_manifest(data), split), model, reading or Reading("either"))
-    on_val = model.training.get("settings", {}).get("held_out") == ON_VAL
-    cohort, seen = leave_out_seen(cohort, model, ("train", "val") if on_val else ("train",))
+    cohort, seen = leave_out_seen(cohort, model, fitted_on(model))
     judged = Judged.of(model, cohort)
     cohort = judged.cohort
     cohort.require_both_classes("the patients to plan from")

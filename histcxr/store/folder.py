@@ -15,8 +15,7 @@ import json
 import os
 import re
 import stat
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,16 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.decision.thresholds import ThresholdChoice
-from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError, ModelError, NoModelError
+from histcxr.exceptions import HistcxrError, InputError, ModelError, NoModelError
 from histcxr.features.recipe import Recipe
 from histcxr.files.reading import parse_json
 from histcxr.files.writing import replacing
+from histcxr.store.cascade import Cascade
 from histcxr.store.model import Model, Origin, ReferenceModel, installed_versions, json_ready
 from histcxr.store.signing import SIGNATURE_FILE, check_signature, make_signature
+from histcxr.store.structure import check_versions
 from histcxr.store.weights import ESTIMATOR_FILE, weights_from_bytes, weights_to_bytes
 
 if TYPE_CHECKING:
-    from histcxr.store.judges import Judge
+    from histcxr.store.judges import Judge, SavedModel
 
 __all__ = ["BOXED", "check_place", "load_model", "model_hash", "save_model", "sign_model", "verify_model"]
 
@@ -50,14 +51,17 @@ DIGEST_FILE = "manifest.sha256"
 MAX_MANIFEST = 16 << 20  # bytes
 MAX_WEIGHTS = 2 << 30  # bytes, all files together
 MAX_FILES = 64
+_NEEDED = {ESTIMATOR_FILE, f"first-{ESTIMATOR_FILE}"}
 
 # How far the scores of the probe may be from those at the time of saving, and the digits that are recorded: few enough
 # not to record which thread finished first. Rounding differs between processors, for networks also between Keras'
 # backends; a changed model differs by far more.
-_TOLERANCE = {Model.kind: 1e-6, ReferenceModel.kind: 1e-3}
-_DIGITS = {Model.kind: 12, ReferenceModel.kind: 4}
+_TOLERANCE = {Model.kind: 1e-6, ReferenceModel.kind: 1e-3, Cascade.kind: 1e-3}
+_DIGITS = {Model.kind: 12, ReferenceModel.kind: 4, Cascade.kind: 4}
 
 _WEIGHT_NAME = re.compile(r"estimator\.skops|booster-[0-9]{1,3}\.json\.gz")
+_PARTS = ("first-", "then-")
+_PART_NAME = re.compile(rf"({'|'.join(_PARTS)})({_WEIGHT_NAME.pattern}|manifest\.(json|sha256))")
 _GET_AGAIN = "get the model again from where it came"
 _TABLES = ("thresholds", "metrics", "training", "card", "versions", "files")
 _TYPES: dict[str, type] = {"name": str, "probe": list, **dict.fromkeys(_TABLES, dict)}
@@ -87,7 +91,7 @@ def save_model(model: Judge, path: _Path, *, overwrite: bool = False) -> Path:
     return target
 
 
-def load_model(path: _Path = BOXED, *, signed_by: _Path | None = None) -> Model | ReferenceModel:
+def load_model(path: _Path = BOXED, *, signed_by: _Path | None = None) -> SavedModel:
     """Load a model of either kind from its folder, after checking everything that can be checked.
 
     In this order: signature, where one is asked for; format version; SHA-256 of the manifest; the folder holds exactly
@@ -111,7 +115,7 @@ def load_model(path: _Path = BOXED, *, signed_by: _Path | None = None) -> Model 
 
 
 @functools.cache
-def _boxed() -> Model | ReferenceModel:
+def _boxed() -> SavedModel:
     with _opened(BOXED) as folder:
         return unpack_model(_read_folder(folder))
 
@@ -182,9 +186,13 @@ def check_place(path: _Path, overwrite: bool) -> Path:
 
 def pack_model(model: Judge) -> dict[str, bytes]:
     """Turn a model into the content of its folder, file name to bytes."""
-    if not isinstance(model, Model | ReferenceModel):
-        raise InputError(f"model must be a Model or a ReferenceModel, got {type(model).__name__}")
-    files = weights_to_bytes(model.estimator if isinstance(model, Model) else model.classifier)
+    if not isinstance(model, Model | ReferenceModel | Cascade):
+        raise InputError(f"model must be a Model, a ReferenceModel or a Cascade, got {type(model).__name__}")
+    if isinstance(model, Cascade):
+        packed = zip(_PARTS, (pack_model(model.first), pack_model(model.then)), strict=True)
+        files = {f"{part}{name}": content for part, one in packed for name, content in one.items()}
+    else:
+        files = weights_to_bytes(model.estimator if isinstance(model, Model) else model.classifier)
     scores = model.score(model.probe())  # type: ignore[arg-type]  # each kind's own
     description = {
         **model.describe(),
@@ -208,7 +216,7 @@ def pack_model(model: Judge) -> dict[str, bytes]:
     return {**files, MANIFEST_FILE: manifest, DIGEST_FILE: _digest_line(manifest)}
 
 
-def unpack_model(files: dict[str, bytes]) -> Model | ReferenceModel:
+def unpack_model(files: dict[str, bytes]) -> SavedModel:
     """Rebuild a model from the content of its folder, whose hashes are right."""
     raw = files[MANIFEST_FILE]
     weights = {name: content for name, content in files.items() if _WEIGHT_NAME.fullmatch(name)}
@@ -219,7 +227,7 @@ def unpack_model(files: dict[str, bytes]) -> Model | ReferenceModel:
                 raise TypeError(f"{key} is a {type(manifest[key]).__name__}")
         if any(not isinstance(manifest["training"].get(key, {}), dict) for key in ("seen", "settings")):
             raise TypeError("what it was trained on is no table")
-        make = {kind.kind: kind for kind in (Model, ReferenceModel)}[manifest["kind"]]
+        make = {kind.kind: kind for kind in (Model, ReferenceModel, Cascade)}[manifest["kind"]]
         versions = {str(package): str(number) for package, number in manifest["versions"].items()}
         parts = {key: manifest[key] for key in ("metrics", "training", "card")}
         parts |= {
@@ -227,14 +235,15 @@ def unpack_model(files: dict[str, bytes]) -> Model | ReferenceModel:
         }
         if make is Model:
             parts |= {"name": manifest["name"], "recipe": _read_recipe(manifest["recipe"])}
-            _check_versions(versions, ["scikit-learn", "xgboost"] if len(weights) > 1 else ["scikit-learn"])
+            check_versions(versions, ["scikit-learn", "xgboost"] if len(weights) > 1 else ["scikit-learn"])
             parts["estimator"] = weights_from_bytes(weights)
+        elif make is Cascade:
+            parts |= {key: float(manifest["cascade"][key]) for key in ("low", "high")}
+            parts |= {part[:-1]: unpack_model(_part_of(files, part)) for part in _PARTS}
         else:
             parts |= {"classes": tuple(map(str, manifest["classes"])), "normal": str(manifest["normal"])}
             parts["classifier"] = weights_from_bytes(weights)
-        model: Model | ReferenceModel = make(
-            **parts, origin=Origin(hashlib.sha256(raw).hexdigest(), versions, parts)
-        )
+        model: SavedModel = make(**parts, origin=Origin(hashlib.sha256(raw).hexdigest(), versions, parts))
         if manifest != {**manifest, "name": model.name, **model.describe_input()}:
             raise ValueError("its name or input is not that of the weights")
         model.check_papers()
@@ -249,6 +258,15 @@ def unpack_model(files: dict[str, bytes]) -> Model | ReferenceModel:
     return model
 
 
+def _part_of(files: dict[str, bytes], part: str) -> dict[str, bytes]:
+    """Return the files of one of a cascade's models under their own names, checked as its own folder would be."""
+    found = {name.removeprefix(part): content for name, content in files.items() if name.startswith(part)}
+    listed = _listed_files(found[MANIFEST_FILE], found[DIGEST_FILE])
+    if set(found) != {*listed, MANIFEST_FILE, DIGEST_FILE} or any(map(_PART_NAME.fullmatch, listed)):
+        raise ModelError(f"{part}{MANIFEST_FILE}: lists other files than there are; {_GET_AGAIN}")
+    return found
+
+
 def _read_recipe(settings: dict[str, Any]) -> Recipe:
     try:
         return Recipe.from_dict(settings)
@@ -259,29 +277,7 @@ def _read_recipe(settings: dict[str, Any]) -> Recipe:
         ) from error
 
 
-def _check_versions(saved: dict[str, str], packages: Sequence[str]) -> None:
-    """Refuse another major version of the packages whose objects the model holds; warn of a minor one.
-
-    Not of XGBoost's: boosters are kept in its own JSON, which later versions read alike, and the probe compares.
-    """
-    here = installed_versions(packages)
-    for package in packages:
-        then, now = saved[package], here.get(package, "none")
-        if then.split(".")[0] != now.split(".")[0]:
-            raise ModelError(
-                f"was saved with {package} {then}, here is {now}; install {package} {then.split('.')[0]}.x "
-                "or train the model anew"
-            )
-        if package != "xgboost" and then.split(".")[:2] != now.split(".")[:2]:
-            warnings.warn(
-                f"the model was saved with {package} {then}, here is {now}; its scores on the probe are "
-                "compared, but only the saving version is certain to agree everywhere",
-                HistcxrWarning,
-                stacklevel=4,
-            )
-
-
-def _check_probe(model: Model | ReferenceModel, expected: NDArray[np.float64]) -> None:
+def _check_probe(model: SavedModel, expected: NDArray[np.float64]) -> None:
     """Compare the scores of a made-up input with those at the time of saving."""
     try:
         scores = model.score(model.probe())  # type: ignore[arg-type]
@@ -364,10 +360,10 @@ def _listed_files(raw: bytes, line: bytes) -> dict[str, Any]:
     if line != _digest_line(raw):
         raise ModelError(edited)
     listed = manifest.get("files")
-    if not isinstance(listed, dict) or not 0 < len(listed) <= MAX_FILES or ESTIMATOR_FILE not in listed:
+    if not isinstance(listed, dict) or not 0 < len(listed) <= MAX_FILES or not listed.keys() & _NEEDED:
         raise ModelError(f"{MANIFEST_FILE}: lists no usable set of files; {_GET_AGAIN}")
     for name in listed:
-        if not _WEIGHT_NAME.fullmatch(name):
+        if not (_WEIGHT_NAME.fullmatch(name) or _PART_NAME.fullmatch(name)):
             raise ModelError(
                 f"{MANIFEST_FILE}: lists {name!r:.80}, which is no part of a model; do not use it"
             )

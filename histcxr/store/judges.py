@@ -13,24 +13,26 @@ from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.features.measuring import Lungs, Pixels
 
 if TYPE_CHECKING:
+    from histcxr.store.cascade import Cascade
     from histcxr.store.model import Model, ReferenceModel
 
 __all__ = ["Judge", "SavedModel"]
 
-#: What can be trained, certified, measured and saved: :class:`Judge` says what triage needs of either.
-SavedModel: TypeAlias = "Model | ReferenceModel"
+#: What can be trained, certified, measured and saved: :class:`Judge` says what triage needs of any.
+SavedModel: TypeAlias = "Model | ReferenceModel | Cascade"
 
 
 class Judge(Protocol):
     """A model as triage sees it.
 
     :class:`~histcxr.store.model.Model` judges by the histograms of the lungs,
-    :class:`~histcxr.store.model.ReferenceModel` by the image itself.
+    :class:`~histcxr.store.model.ReferenceModel` by the image itself, and :class:`~histcxr.store.cascade.Cascade` by the
+    one and then the other.
     """
 
     @property
     def name(self) -> str:
-        """The classifier or the architecture; it appears in every row of a worklist."""
+        """The classifier or the architecture."""
 
     @property
     def rule_out(self) -> ThresholdChoice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class _Common(AtHand):
+class Common(AtHand):
     """What both kinds share. A copy that ``dataclasses.replace`` changed never keeps the hash of its original."""
 
     kind: ClassVar[str]
@@ -59,6 +60,8 @@ class _Common(AtHand):
     training: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin | None = field(default=None, repr=False)
+    #: The models that it is made of, where it is made of several.
+    members: ClassVar[tuple[Any, ...]] = ()
 
     @property
     def _saved_as(self) -> Origin | None:
@@ -126,6 +129,18 @@ class _Common(AtHand):
                 raise InputError(f"joint_confidence must be {joint!r} by the thresholds, got {said!r}")
         _ = self.site, self._repr_html_()  # shows what it is made of, or fails to
 
+    def _other_masks(self, found: int, segmenter: str | None) -> tuple[str, ...]:
+        known = self.training.get("segmenter")
+        if known is None and found and self.training.get("lungs") == "found":
+            known = load_segmenter().digest  # by the network of this version
+        if not found or known == segmenter:
+            return ()
+        made = "other masks" if known is None else "the masks of another network"
+        return (
+            f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were certified "
+            f"with {made}: certify them anew with histcxr calibrate --lungs found",
+        )
+
     def _papers(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
@@ -139,7 +154,7 @@ class _Common(AtHand):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Model(_Common):
+class Model(Common):
     """A classifier of histograms with everything it takes to use it and to judge it.
 
     ``name`` is the classifier's, e.g. ``"xgboost"``; it appears in every row of a worklist. ``estimator`` is fitted on
@@ -149,6 +164,7 @@ class Model(_Common):
     is set by the loader.
     """
 
+    side: ClassVar[int] = WORKING_SIDE
     kind: ClassVar[str] = "histogram"
     packages: ClassVar[tuple[str, ...]] = ("scikit-learn", "xgboost")
     saved_with: ClassVar[tuple[str, ...]] = ("numpy", "scikit-learn", "xgboost", "skops")
@@ -222,8 +238,6 @@ class Model(_Common):
             )
         return probabilities[:, 1]
 
-    side: ClassVar[int] = WORKING_SIDE
-
     def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.int64]:
         """Count one image's lungs, int64 (rows, 256); see :func:`~histcxr.features.measuring.count_lungs`."""
         return count_lungs(pixels, lungs, name, recipe=self.recipe)
@@ -234,23 +248,12 @@ class Model(_Common):
 
     def caveats(self, found: int, segmenter: str | None) -> tuple[str, ...]:
         """Say what a reader of its scores must know; see :class:`~histcxr.store.judges.Judge`."""
-        known = self.training.get("segmenter")
-        if not found or known == segmenter:
-            return ()
-        made = "other masks" if known is None else "the masks of another network"
-        return (
-            f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were certified "
-            f"with {made}: certify them anew with histcxr calibrate --lungs found",
-        )
+        return self._other_masks(found, segmenter)
 
     def describe(self) -> dict[str, Any]:
         """Return everything but the weights, ready for JSON."""
-        recipe = {
-            **self.recipe.to_dict(),
-            "input": "pixels of the lung mask, counted by grey level",
-            "bins": BINS,
-        }
-        return {"name": self.name, "recipe": recipe, **self._papers()}
+        counted = {"input": "pixels of the lung mask, counted by grey level", "bins": BINS}
+        return {"name": self.name, "recipe": {**self.recipe.to_dict(), **counted}, **self._papers()}
 
     def probe(self) -> NDArray[np.int64]:
         """Make counts (8, rows, 256) that belong to nobody, to compare scores before saving and after loading."""
@@ -267,7 +270,7 @@ class Model(_Common):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ReferenceModel(_Common):
+class ReferenceModel(Common):
     """A network that sees the image itself, with everything it takes to use it and to judge it.
 
     ``classifier`` is fitted on the numbers of the ``classes``, the normal one first, with its ``inputs``; ``normal``
@@ -344,17 +347,11 @@ class ReferenceModel(_Common):
 
     def caveats(self, found: int, segmenter: str | None) -> tuple[str, ...]:
         """Say what a reader of its scores must know; see :class:`~histcxr.store.judges.Judge`."""
-        notes = [
+        note = (
             f"{self.name} is a network and has no check of what it was trained on: lungs unlike all of its training "
             "images get a score like any others"
-        ]
-        certified = load_segmenter().digest if self.training.get("lungs") == "found" else None
-        if self.inputs.region != "full" and found and segmenter != certified:
-            notes.append(
-                f"the lungs of {counted(found, 'image')} were found by a network, and the thresholds were "
-                "certified with other masks: certify them anew with histcxr calibrate --lungs found"
-            )
-        return tuple(notes)
+        )
+        return note, *self._other_masks(0 if self.inputs.region == "full" else found, segmenter)
 
     def describe(self) -> dict[str, Any]:
         """Return everything but the network itself, ready for JSON."""
@@ -379,13 +376,9 @@ def installed_versions(packages: Sequence[str] = Model.saved_with) -> dict[str, 
     """Return the versions of histcxr, Python and those of the packages that are installed."""
     found = {"histcxr": __version__, "python": platform.python_version()}
     for package in packages:
-        for name in (
-            ("xgboost", "xgboost-cpu") if package == "xgboost" else (package,)
-        ):  # one without GPU code
-            try:
+        for name in (package, "xgboost-cpu") if package == "xgboost" else (package,):  # one without GPU code
+            with contextlib.suppress(PackageNotFoundError):
                 found.setdefault(package, version(name))
-            except PackageNotFoundError:
-                continue
     return found
 
 

@@ -7,7 +7,8 @@ prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any, NoReturn
 
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.checks import whole_number
-from histcxr.exceptions import InputError, ModelError
+from histcxr.exceptions import HistcxrWarning, InputError, ModelError
+from histcxr.store.model import installed_versions
 
 
 def walk_objects(root: object) -> Iterator[Any]:
@@ -331,3 +333,25 @@ def _refuse(part: str, problem: str) -> NoReturn:
     raise ModelError(
         f"{part} {problem}: the weights are damaged or were built to do harm; get the model again"
     )
+
+
+def check_versions(saved: dict[str, str], packages: Sequence[str]) -> None:
+    """Refuse another major version of the packages whose objects the model holds; warn of a minor one.
+
+    Not of XGBoost's: boosters are kept in its own JSON, which later versions read alike, and the probe compares.
+    """
+    here = installed_versions(packages)
+    for package in packages:
+        then, now = saved[package], here.get(package, "none")
+        if then.split(".")[0] != now.split(".")[0]:
+            raise ModelError(
+                f"was saved with {package} {then}, here is {now}; install {package} {then.split('.')[0]}.x "
+                "or train the model anew"
+            )
+        if package != "xgboost" and then.split(".")[:2] != now.split(".")[:2]:
+            warnings.warn(
+                f"the model was saved with {package} {then}, here is {now}; its scores on the probe are "
+                "compared, but only the saving version is certain to agree everywhere",
+                HistcxrWarning,
+                stacklevel=4,
+            )

@@ -12,12 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histcxr.data.progress import Progress
+from histcxr.data.splits import split_patients
 from histcxr.decision.drawers import evaluate_decisions
 from histcxr.decision.groups import certify_groups
 from histcxr.decision.site import LEAST_IMAGES, fit_site
-from histcxr.decision.thresholds import Certificates, certify, joint_confidence
+from histcxr.decision.thresholds import Certificates, certify, errors_allowed, joint_confidence
 from histcxr.exceptions import InputError
-from histcxr.store import Model
+from histcxr.store import Cascade, ReferenceModel
 from histcxr.store.judges import SavedModel
 from histcxr.study.cohort import (
     Cohort,
@@ -30,10 +31,7 @@ from histcxr.study.cohort import (
     only_split,
     read_cohort,
 )
-from histcxr.study.seen import REMEMBERS_NOBODY, leave_out_seen, remember, remembers
-
-#: Value of a network's ``held_out``: the validation part itself says when to stop, and can then certify nothing.
-ON_VAL: Final = "val"
+from histcxr.study.seen import REMEMBERS_NOBODY, fitted_on, leave_out_seen, remember, remembers
 
 #: Value of a labelling list's column ``drawn``: the patient is there for his score, so he can train but not certify.
 BY_SCORE: Final = "by_score"
@@ -146,6 +144,7 @@ def calibrate(
     model: SavedModel,
     data: Data,
     *,
+    then: ReferenceModel | None = None,
     sensitivity: float = 0.95,
     specificity: float = 0.95,
     confidence: float = 0.95,
@@ -165,6 +164,9 @@ def calibrate(
     model : Model or ReferenceModel
     data : path or DataFrame
         Labelled radiographs. Images that the model was trained on are left out, with their patients.
+    then : ReferenceModel, optional
+        A network that judges what ``model``, then one of histograms, leaves open: both are certified as one
+        (:mod:`histcxr.store.cascade`). A quarter of the patients says what is left open, and certifies nothing.
     sensitivity, specificity, confidence : float in (0, 1)
         What rule_out and rule_in promise.
     split : str, optional
@@ -188,9 +190,11 @@ def calibrate(
         No such part, nobody that the model has not seen, one class only, too few patients for any certificate (the
         message says how many), or views of a histogram model.
     """
+    if then is not None:
+        model = Cascade.of(model, then)
     training = dict(model.training)
     if views is not None:
-        if isinstance(model, Model):
+        if not isinstance(model, ReferenceModel):
             raise InputError(f"views are for networks; {model.name} counts each image once")
         classifier = copy.copy(model.classifier)
         classifier.set_params(views=views)
@@ -204,6 +208,11 @@ def calibrate(
     cohort.require_both_classes(f"the calibration patients (split {split})")
     promise = Promise(sensitivity, specificity, confidence)
     training["val"] = about
+    if isinstance(model, Cascade):
+        training["lungs"] = cohort.lungs
+        if then is not None:
+            model, used, cohort = _placed(model, cohort, promise)
+            training = remember({**training, "fingerprint": used.digest()}, {"train": used})
     training = remember(training, {"val": cohort})
     found = certified(
         replace(model, training=training, card=card_of_other_thresholds(model.card)), cohort, promise, by
@@ -211,6 +220,26 @@ def calibrate(
     if not found.rule_out.certified and not found.rule_in.certified:
         raise InputError(f"{found.rule_out.message}; {found.rule_in.message}")
     return found
+
+
+def _placed(model: Cascade, cohort: Cohort, promise: Promise) -> tuple[Cascade, Cohort, Cohort]:
+    """Let a quarter of the patients say what the first model leaves open; return them, and the others, who certify.
+
+    The first model may make half of the errors that those who certify may show, the network has the other half. (On
+    one data set's validation patients a tenth to a half gave the best specificity, a half the fewest images to see.)
+    """
+    mine = split_patients(cohort.table, (0.25, 0.75, 0.0)) == "train"
+    placing, rest = cohort.part(mine), cohort.part(~mine)
+    rest.require_both_classes("the calibration patients without the quarter that places the network")
+    placing.require_both_classes("the quarter of the calibration patients that places the network")
+    counts, _ = model.unpack(placing.values)
+    scores = model.first.score(counts)
+    sick, normal = (len(set(rest.patients[which])) for which in (rest.sick, ~rest.sick))
+    missed = max(0, errors_allowed(sick, promise.sensitivity, promise.confidence)) / sick / 2
+    alarmed = max(0, errors_allowed(normal, promise.specificity, promise.confidence)) / normal / 2
+    low = np.quantile(scores[placing.sick], missed, method="lower")
+    high = np.quantile(scores[~placing.sick], 1 - alarmed, method="higher")
+    return replace(model, low=float(min(low, high)), high=float(max(low, high))), placing, rest
 
 
 def unseen(model: SavedModel, data: Data, reading: Reading) -> tuple[Cohort, dict[str, Any]]:
@@ -222,10 +251,7 @@ def unseen(model: SavedModel, data: Data, reading: Reading) -> tuple[Cohort, dic
         raise InputError(
             f"{REMEMBERS_NOBODY}, so none of them could be left out, and nothing can be certified: train it anew"
         )
-    on_val = model.training.get("settings", {}).get("held_out") == ON_VAL
-    cohort, seen = leave_out_seen(
-        read_cohort(data, model, reading), model, ("train", "val") if on_val else ("train",)
-    )
+    cohort, seen = leave_out_seen(read_cohort(data, model, reading), model, fitted_on(model))
     return cohort, {**cohort.describe(), "left_out": seen, "fingerprint": cohort.digest()}
 
 

@@ -20,7 +20,7 @@ from histcxr.exceptions import InputError, Reason, counted, did_you_mean
 from histcxr.features.extraction import Features, extract_features
 from histcxr.features.recipe import Recipe
 from histcxr.reference.images import InputSettings, ReferenceImages, read_images
-from histcxr.store import Model
+from histcxr.store import Cascade, Model, ReferenceModel
 from histcxr.store.judges import SavedModel
 
 #: Labelled radiographs: a folder, a CSV, or a manifest.
@@ -201,6 +201,8 @@ def read_cohort(
     """
     how = reading or Reading()
     given = how.normal
+    if isinstance(what, Cascade):
+        return _read_both(data, what, replace(how, normal=how.normal or normal_label(what)))
     if not isinstance(what, Recipe | InputSettings):
         how = replace(how, normal=how.normal or normal_label(what))
         what = model_input(what)
@@ -218,6 +220,15 @@ def read_cohort(
     sick, patients = is_sick(table["label"], normal), patient_groups(table)
     cohort = Cohort(table, sick, patients, measured, unusable, lungs, normal, known)
     return cohort if usable.all() else cohort.part(usable)
+
+
+def _read_both(data: Data, cascade: Cascade, how: Reading) -> Cohort:
+    """Read what both models of a cascade need, of the images that both can use."""
+    first, then = (read_cohort(data, one, how) for one in cascade.members)
+    common = first.table.index.intersection(then.table.index)
+    lost = max(first, then, key=lambda cohort: sum(cohort.unusable.values())).unusable
+    first, then = (one.part(one.table.index.isin(common)) for one in (first, then))
+    return replace(first, measured=cascade.pack(first.values, then.values), unusable=lost)
 
 
 def read_measured(
@@ -307,13 +318,17 @@ def balanced_rows(cohort: Cohort, classes: NDArray[Any], wanted: bool | int, see
 
 
 def model_input(model: SavedModel) -> Recipe | InputSettings:
-    """Return what a model of either kind reads of an image."""
+    """Return what a model of either kind reads of an image; InputError of a cascade, which reads both."""
+    if isinstance(model, Cascade):
+        raise InputError(
+            f"{model.name} is two models as one, which cannot be had here: name the one that is meant"
+        )
     return model.recipe if isinstance(model, Model) else model.inputs
 
 
 def normal_label(model: SavedModel) -> str:
     """Return the label that meant normal when the model was trained."""
-    return str(model.training.get("normal", "Normal")) if isinstance(model, Model) else model.normal
+    return model.normal if isinstance(model, ReferenceModel) else str(model.training.get("normal", "Normal"))
 
 
 def check_columns(by: Sequence[str], table: pd.DataFrame) -> None:

@@ -17,7 +17,7 @@ from histcxr.data.progress import Progress
 from histcxr.data.splits import patient_groups
 from histcxr.decision.auc import compare as compare_scores
 from histcxr.exceptions import InputError, Reason
-from histcxr.store import Model
+from histcxr.store import ReferenceModel
 from histcxr.store.judges import SavedModel
 from histcxr.store.model import sick_score
 from histcxr.study.certify import contradicted
@@ -82,7 +82,7 @@ class Judged:
             raise InputError(
                 f"not one of {len(strange)} images has lungs like those that the model was trained on"
             )
-        if isinstance(model, Model):
+        if not isinstance(model, ReferenceModel):
             scores = model.score(cohort.values)
             return cls(model, cohort, np.column_stack([1 - scores, scores]), seen or {}, rest)
         return cls(model, cohort, model.probabilities(cohort.values), seen or {}, rest)
@@ -132,7 +132,7 @@ class Judged:
             prevalence=prevalence,
             rest=self.rest,
         )
-        if not isinstance(model, Model):
+        if isinstance(model, ReferenceModel):
             targets = class_numbers(cohort.table["label"], model.classes, cohort.normal)
             found["classes"] = class_figures(targets, self.probabilities, model.classes)
         return found

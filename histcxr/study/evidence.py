@@ -166,7 +166,8 @@ def drivers(judged: Judged, *, seed: int = 0) -> dict[str, Any]:
     empty: dict[str, Any] = {"permutation": None, "contributions": None, "images": 0, "note": ""}
     model, sick = judged.model, judged.cohort.sick
     if not isinstance(model, Model):
-        return {**empty, "note": "A network sees the image itself: histcxr explain draws where it looks."}
+        whose = "A network sees" if not model.members else "Its network sees"
+        return {**empty, "note": f"{whose} the image itself: histcxr explain draws where a network looks."}
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(sick == own) for own in (True, False)]
     if min(map(len, members)) < MIN_CLASS:

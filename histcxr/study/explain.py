@@ -24,7 +24,7 @@ from histcxr.reference.images import read_images, read_lung_squares
 from histcxr.reports.drawing import new_figure, save_figure
 from histcxr.reports.image_displays import GradCamDisplay
 from histcxr.reports.plots import plot_map_grid
-from histcxr.store import Model
+from histcxr.store import Model, ReferenceModel
 from histcxr.store.judges import SavedModel
 from histcxr.store.model import sick_score
 from histcxr.study.cohort import only_split, select_rows
@@ -143,9 +143,10 @@ def explain_images(
 
     InputError: a histogram model, no such layer or class, or not one usable image.
     """
-    if isinstance(model, Model):
+    if not isinstance(model, ReferenceModel):
+        kind = "a histogram model" if isinstance(model, Model) else "a cascade (name its network)"
         raise InputError(
-            f"{model.name} is a histogram model, of which there is nothing to explain yet but its card: histcxr models"
+            f"{model.name} is {kind}, of which there is nothing to explain yet but its card: histcxr models"
         )
     if target is not None and target not in model.classes:
         raise InputError(f"target must be one of {', '.join(model.classes)}; got {target!r}")

@@ -24,10 +24,10 @@ from histcxr.reference.augmentation import PUBLISHED, STRENGTHS
 from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.images import InputSettings
 from histcxr.store.model import ReferenceModel
-from histcxr.study.certify import ON_VAL, Promise, certified
+from histcxr.study.certify import Promise, certified
 from histcxr.study.cohort import Data, Reading, balanced_rows, check_columns, labelled_manifest
 from histcxr.study.evaluate import Judged, class_figures, class_numbers
-from histcxr.study.seen import remember
+from histcxr.study.seen import ON_VAL, remember
 from histcxr.study.train import Divided, divide
 
 __all__ = ["ReferenceResult", "ReferenceSettings", "train_reference"]
@@ -146,7 +146,9 @@ def train_reference(
     targets, names = _targets(divided, settings)
     rows = balanced_rows(train, np.array(names, object)[targets["train"]], settings.undersample, seed)
     started = time.perf_counter()
-    classifier = _fit(divided, targets, rows, settings, seed, on_epoch)
+    classifier = _fit(
+        divided, targets, rows, settings, seed, cache=reading and reading.cache, on_epoch=on_epoch
+    )
     seconds = round(time.perf_counter() - started, 2)
     probabilities = classifier.predict_proba(val.values)
     kept = np.full(len(val), settings.held_out != ON_VAL)
@@ -234,7 +236,7 @@ def _fit(
     rows: NDArray[np.intp],
     settings: ReferenceSettings,
     seed: int,
-    on_epoch: Callable[[dict[str, float]], None] | None,
+    **how: Any,
 ) -> ReferenceClassifier:
     train, val = divided.parts["train"], divided.parts["val"]
     pixels = train.values if len(rows) == len(train) else train.values[rows]
@@ -244,9 +246,7 @@ def _fit(
         truth = np.concatenate([truth, targets["val"]])
         patients = np.concatenate([patients, val.patients])
         validation = np.arange(len(truth)) >= len(rows)
-    return settings.classifier(seed).fit(
-        pixels, truth, groups=patients, validation=validation, on_epoch=on_epoch
-    )
+    return settings.classifier(seed).fit(pixels, truth, groups=patients, validation=validation, **how)
 
 
 def _finite(history: Mapping[str, list[float]]) -> dict[str, list[float | None]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from histcxr.data.fingerprints import FINGERPRINT_BYTES, equal_pixels, keyed_pat
 from histcxr.exceptions import InputError
 from histcxr.store.judges import SavedModel
 from histcxr.study.cohort import Cohort
+
+#: Value of a network's ``held_out``: the validation part itself says when to stop, and can then certify nothing.
+ON_VAL: Final = "val"
 
 #: What is said of a model that cannot recognise anybody.
 REMEMBERS_NOBODY = (
@@ -39,7 +43,13 @@ def remember(training: Mapping[str, Any], parts: Mapping[str, Cohort]) -> dict[s
 
 def remembers(model: SavedModel) -> bool:
     """Tell whether a model can recognise the images that it was trained on."""
-    return isinstance(model.training.get("seen", {}).get("train"), str)
+    return all(isinstance(one.training.get("seen", {}).get("train"), str) for one in (model, *model.members))
+
+
+def fitted_on(model: SavedModel) -> tuple[str, ...]:
+    """Return the parts of the data that made a model's scores what they are."""
+    on_val = model.training.get("settings", {}).get("held_out") == ON_VAL
+    return ("train", "val") if on_val else ("train",)
 
 
 def known_prints(model: SavedModel, parts: Sequence[str] = ("train", "val")) -> NDArray[np.uint8]:
@@ -53,12 +63,17 @@ def leave_out_seen(
 ) -> tuple[Cohort, dict[str, int]]:
     """Leave out every patient whom a model has seen in ``parts``: by any image of theirs, or by identity.
 
-    Masks, file formats, sizes and names do not matter: images are recognised by decoded pixels, or as near-duplicates.
-    The counts are of images left out: ``images`` in all; of them ``equal_pixels``, ``near_duplicates`` and
-    ``same_patient`` (not recognised themselves). InputError: nothing is left, or what the model remembers is damaged.
+    Of a cascade, too, whom its two models were fitted to. Masks, file formats, sizes and names do not matter: images
+    are recognised by decoded pixels, or as near-duplicates. The counts are of images left out: ``images`` in all; of
+    them ``equal_pixels``, ``near_duplicates`` and ``same_patient`` (not recognised themselves). InputError: nothing is
+    left, or what the model remembers is damaged.
     """
     if not remembers(model):
         return cohort, _counts(np.zeros((3, len(cohort)), np.bool_))
+    before: Counter[str] = Counter()
+    for member in model.members:
+        cohort, left = leave_out_seen(cohort, member, fitted_on(member))
+        before.update(left)
     patients, known = model.training.get("seen_patients", {}), known_prints(model, parts)
     equal = equal_pixels(cohort.prints, known)
     near = recognised(cohort.prints, known) & ~equal
@@ -66,7 +81,8 @@ def leave_out_seen(
     own = keyed_patients(cohort.patients, str(patients.get("key", "")))
     identified = np.isin(own, list(names)) & (cohort.table["patient_id"].astype(str) != "").to_numpy()
     out = np.isin(cohort.patients, cohort.patients[equal | near | identified])
-    counts = _counts(np.stack([equal, near, out & ~equal & ~near]))
+    before.update(_counts(np.stack([equal, near, out & ~equal & ~near])))
+    counts = dict(before)
     if out.all():
         raise InputError(
             f"data must hold radiographs that the model has not seen, got none ({counts['images']} were left out: "

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 
 from histcxr.checks import whole_number
 from histcxr.data.progress import Progress
@@ -24,6 +25,7 @@ from histcxr.models.tuning import TuningOptions, prepare, tune
 from histcxr.networks.backend import import_neural
 from histcxr.networks.search import METHODS, TuningResult, check_method, search_networks
 from histcxr.reference.architectures import ARCHITECTURES, HeadOptions
+from histcxr.reference.heads import HeadClassifier, frozen_features, stays_frozen
 from histcxr.reference.images import InputSettings
 from histcxr.store.model import json_ready
 from histcxr.study.cohort import Reading, read_cohort, split_cohort
@@ -54,7 +56,8 @@ def search_settings(
 
     ``what`` is a classifier of the registry except the stack, or a network that sees images, of which head and
     learning rate are searched. A network is judged on a fifth of the training patients; its ``options`` are by default
-    20 trials, and their device and space have no meaning. Without options, what is counted is what
+    20 trials, and their device and space have no meaning. A backbone that stays frozen sees each image once, and heads
+    are tried on what it gave; ``cache`` keeps that, too. Without options, what is counted is what
     :func:`histcxr.train` counts by default. ``data, lungs, normal, cache, progress``: as in
     :func:`histcxr.train`.
 
@@ -90,7 +93,12 @@ def search_settings(
         return tune(name, part.values, sick, patients, options, refit=False)
     held_out = patient_folds(sick, patients, 5, options.random_state)[0][1]
     space = head_space if ARCHITECTURES[name].head else rate_space
-    return search_networks(name, base, space, part.values, sick, patients, held_out, options)
+    values, tried = part.values, base
+    if stays_frozen(base):
+        values = frozen_features(base, part.values, cache=cache, progress=progress is True)
+        tried = HeadClassifier.of(base)
+    found = search_networks(name, tried, space, values, sick, patients, held_out, options)
+    return replace(found, estimator=clone(base).set_params(**found.parameters))
 
 
 def rate_space(values: Any) -> dict[str, Any]:

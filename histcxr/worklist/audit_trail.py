@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import InputError, OutputError, Reason, UnjudgeableError
 from histcxr.files.cells import printable
+from histcxr.store.cascade import judged_by
 from histcxr.worklist.locks import open_locked, write_all, write_error
 from histcxr.worklist.rows import Row, shown_score
 from histcxr.worklist.trail_lines import (
@@ -40,7 +41,7 @@ AUDIT_SUFFIX = ".audit.jsonl"
 # A run goes on only where all of these are the same; anything else would mix two runs in one worklist.
 _SAME = (
     *("histcxr", "model", "recipe", "inputs", "thresholds", "groups", "site"),
-    *("segmenter", "input", "masks", "uids", "key", "budget"),
+    *("segmenter", "input", "masks", "uids", "key", "budget", "cascade"),
 )
 
 
@@ -243,8 +244,8 @@ def explanation_of(record: Mapping[str, Any]) -> str:
     return UnjudgeableError(Reason(code), "", record["detail"]).explanation if code else ""
 
 
-def row_of(record: Mapping[str, Any], label: str, thresholds: Iterable[float]) -> Row:
-    """Return the row of the worklist that a line gives; ``label`` names the model."""
+def row_of(record: Mapping[str, Any], header: Mapping[str, Any], thresholds: Iterable[float]) -> Row:
+    """Return the row of the worklist that a line of the run with this header gives."""
     return Row(
         printable(record["file"]),
         printable(record["patient"]),
@@ -252,14 +253,17 @@ def row_of(record: Mapping[str, Any], label: str, thresholds: Iterable[float]) -
         shown_score(record["score"], thresholds),
         printable(explanation_of(record)),
         record["reason"],
-        printable(label),
+        printable(label_of(header, record["score"])),
         *record.get("uids", ()),
     )
 
 
-def label_of(header: Mapping[str, Any]) -> str:
-    """Return how the model of a run is named in rows: name and short hash."""
-    return f"{header['model']['name']} {header['model']['hash'][:12]}"
+def label_of(header: Mapping[str, Any], score: float | None = None) -> str:
+    """Return how the model of a run is named in rows, name and short hash; of a cascade, the one that gave a score."""
+    name = header["model"]["name"]
+    if score is not None and (parts := header.get("cascade")):
+        name = parts[judged_by(score)]["name"]
+    return f"{name} {header['model']['hash'][:12]}"
 
 
 def _foreign(path: str, what: str) -> str:

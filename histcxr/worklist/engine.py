@@ -132,7 +132,6 @@ def triage(
     used = load_model(model) if isinstance(model, str | os.PathLike) else model
     finder = _finder(segment, segmenter)
     header = _header(used, finder, inputs, masks, batch_size, uids)
-    label = label_of(header)
     with (
         _quiet() as heard,
         AuditTrail(trail_path, header, overwrite=overwrite) as trail,
@@ -147,7 +146,7 @@ def triage(
         places = order.by_urgency() if sort == "urgency" else order.by_input()
         limits = limits_of(used)
         with stage("write"):
-            worklist.write(make_writer, (row_of(trail.read(int(place)), label, limits) for place in places))
+            worklist.write(make_writer, (row_of(trail.read(int(place)), header, limits) for place in places))
         unjudged = sum(order.reasons.values())
         counts = {"unjudged": unjudged, "resumed": run.resumed, "site": site, "trust_site": trust_site}
         trail.finish({"rows": len(order), **order.drawers, **counts})
@@ -163,7 +162,7 @@ def triage(
         site=site,
         withheld=whole.withheld,
         resumed=run.resumed,
-        model=label,
+        model=label_of(header),
         output=target,
         audit=trail_path,
         audit_head=head,

@@ -17,7 +17,7 @@ from histcxr.decision.thresholds import DRAWERS, REVIEW
 from histcxr.exceptions import InputError, Reason
 from histcxr.files.cells import printable, unguarded
 from histcxr.files.reading import parse_json
-from histcxr.worklist.audit_trail import Offsets, key_of, label_of, row_of
+from histcxr.worklist.audit_trail import Offsets, key_of, row_of
 from histcxr.worklist.rows import COLUMNS, SUFFIXES, Row, csv_cells
 from histcxr.worklist.trail_lines import Chain, DamagedTrailError, ForeignTrailError, cut_off, whole_lines
 from histcxr.worklist.whole import WholeFolder
@@ -130,12 +130,12 @@ class FinishedTriage:
 
     def _places(self, known: Offsets) -> Iterator[int]:
         """Yield where the line of each row is; InputError where a row is not the one that its line gives."""
-        label, thresholds = label_of(self.header), self._rules.thresholds
+        thresholds = self._rules.thresholds
         columns = Row._fields if self._rules.uids else COLUMNS
         as_text = self._worklist.lower().endswith(".csv")
         for number, (outcome, cells) in enumerate(_rows(self._worklist, columns), start=1):
             offset = known.find(_digest(outcome))
-            due = None if offset is None else row_of(self._read(offset), label, thresholds)
+            due = None if offset is None else row_of(self._read(offset), self.header, thresholds)
             if due is None or cells != list(csv_cells(due) if as_text else due)[: len(columns)]:
                 raise InputError(
                     f"{self._worklist}: row {number}, {outcome[0]!r}, is not what {self._audit} says of it; give the "

@@ -296,7 +296,7 @@ def test_two_runs_may_share_a_cache(study, tmp_path):
     both = CountsCache(tmp_path, Recipe())
     assert len(both) == len(study)
     found, known = np.zeros_like(plain.counts), np.zeros_like(plain.fingerprints)
-    assert both.fill(found, known, list(enumerate(keys))) == []
+    assert both.fill(list(enumerate(keys)), found, known) == []
     np.testing.assert_array_equal(found, plain.counts)
     np.testing.assert_array_equal(known, plain.fingerprints)
 
@@ -304,7 +304,7 @@ def test_two_runs_may_share_a_cache(study, tmp_path):
 def test_unknown_keys_are_lost_rows(tmp_path):
     with CountsCache(tmp_path, Recipe()) as kept:
         arrays = np.zeros((2, 1, 256), np.int64), np.zeros((2, 72), np.uint8)
-        assert kept.fill(*arrays, [(1, b"k" * 32), (0, b"l" * 32)]) == [0, 1]
+        assert kept.fill([(1, b"k" * 32), (0, b"l" * 32)], *arrays) == [0, 1]
 
 
 def test_counts_without_a_key_are_not_kept(tmp_path):

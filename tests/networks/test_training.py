@@ -43,12 +43,13 @@ def run(monkeypatch, losses, *stages, thaw=None, **settings):
         assert values["epoch"] == len(kept)
 
     options = {"epochs": 6, "batch_size": 16, "patience": 2} | settings
+    data = TrainingData(x, y, np.arange(40), np.arange(40, 48))
     trained = train_classes(
         model,
-        TrainingData(x, y, np.arange(40), np.arange(40, 48)),
+        data,
         [FitOptions(**options, learning_rate=rate) for rate in stages or (0.01,)],
         seed=0,
-        thaw=None if thaw is None else lambda: thaw(model, kept),
+        thaw=None if thaw is None else lambda: (thaw(model, kept), (model, data))[1],
         on_epoch=keep,
     )
     for ours, best in zip(model.get_weights(), kept[trained.best_epoch], strict=True):

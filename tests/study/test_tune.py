@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -235,3 +236,26 @@ def test_reference_train_uses_what_was_found(folder, tmp_path, monkeypatch):
     assert given == [0.5, 0.1]
     told = CliRunner().invoke(main, [*arguments, "cnn4-raw"])
     assert "--tuned holds settings of cnn4, not of cnn4-raw" in told.output
+
+
+def test_heads_of_a_frozen_backbone_are_tried_on_what_it_gave_once(
+    manifest, untrained, monkeypatch, tmp_path
+):
+    seen = []
+
+    def features(network, images, *, cache, progress):
+        seen.append((network.architecture, images.shape[1:], cache))
+        return np.zeros((len(images), 4), np.float16)
+
+    monkeypatch.setattr("histcxr.study.tune.frozen_features", features)
+    monkeypatch.setattr(ReferenceClassifier, "check", lambda self: None)
+    settings = ReferenceSettings("mobilenet", region="full", size=32, weights="published.h5")
+    found = search_settings(manifest, settings, TuningOptions(n_trials=3), cache=tmp_path)
+    assert seen == [("mobilenet", (32, 32), tmp_path)]
+    assert len(untrained) == 4
+    assert type(found.estimator) is ReferenceClassifier
+    assert found.estimator.weights == "published.h5"
+    assert {name: found.estimator.get_params()[name] for name in found.parameters} == found.parameters
+    seen.clear()
+    search_settings(manifest, replace(settings, augment="mild"), TuningOptions(n_trials=1))
+    assert not seen  # pictures that change are no use to keep

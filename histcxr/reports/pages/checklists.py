@@ -66,7 +66,7 @@ def _answers(result: Mapping[str, Any], software: str) -> dict[str, str]:
     overall, model, closer = result["overall"], result["model"], result["closer"]
     decisions = overall["decisions"]
     reasons = ", ".join(f"{count} {code}" for code, count in result["unusable"].items())
-    inputs = "recipe" if "recipe" in model else "inputs"
+    inputs = next(name for name in ("recipe", "inputs", "cascade") if name in model)
     seen = result["seen"]["images"]
     flow = f"{counted(decisions['n_patients'], 'patient')}, {counted(decisions['n_images'], 'image')} judged"
     groups = dict.fromkeys(row["column"] for row in closer["subgroups"])

@@ -328,15 +328,12 @@ def explanation_report(result: Mapping[str, Any]) -> str:
         }
         for row in result["shares"]
     ]
-    lines = [
+    head = (
         f"Grad-CAM of {result['model']['name']}, layer {result['layer']}, on "
-        f"{REGIONS[result['model']['inputs']['region']]}; for {result['target'] or 'the predicted class'}",
-        "",
-        markdown_table(rows),
-        "",
-        f"Pictures in {result['output']}: {', '.join(result['pictures'])}.",
-    ]
-    return _closed(lines)
+        f"{REGIONS[result['model']['inputs']['region']]}; for {result['target'] or 'the predicted class'}"
+    )
+    pictures = f"Pictures in {result['output']}: {', '.join(result['pictures'])}."
+    return _closed([head, "", markdown_table(rows), "", pictures])
 
 
 def _gap_text(gap: Mapping[str, Any]) -> str:

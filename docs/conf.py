@@ -100,7 +100,7 @@ PLOTS = """Plots
 
 ``histcxr.plots`` has displays with scikit-learn's habits: ``from_predictions`` and its like compute and draw,
 ``plot(ax)`` draws what is computed, ``ax_`` and ``figure_`` are what was drawn into. They need matplotlib:
-``pip install 'histcxr[report]'``.
+``pip install '.[report]'``.
 
 .. autosummary::
    :toctree: api

@@ -3,7 +3,7 @@ Tutorial: from a folder to a worklist
 =====================================
 
 Ten minutes, on made-up radiographs, with every step that a real study has. Whoever prefers the command line finds the
-equal command under each step. You need ``pip install 'histcxr[report]'`` and nothing else: no images, no GPU.
+equal command under each step. You need ``pip install '.[report]'`` and nothing else: no images, no GPU.
 
 Words in this tutorial: a *worklist* is a table with one row for each image; each row is in one of three *drawers*,
 ``rule_out`` (normal), ``rule_in`` (sick) or ``review`` (a person decides). The :doc:`/glossary` has all others.

@@ -2,7 +2,8 @@
 
 CLAIM 2024: Tejani and others, Radiology: Artificial Intelligence 6, e240300 (2024). TRIPOD+AI: Collins and others, BMJ
 385, e078378 (2024). STARD-AI: Sounderajah and others, Nature Medicine 31, 3283-3289 (2025), Table 2. Numbers were
-compared with two public copies of each checklist, for the journals' own pages were not at hand.
+compared with public copies, two of each checklist but for a third of CLAIM's items: the journals' own pages were not at
+hand.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def command(
 
     \b
     Example:  histcxr calibrate our_patients -o ours.histcxr --sensitivity 0.98
-              histcxr calibrate our_patients -m cheap.histcxr --then network.histcxr -o cascade.histcxr
+              histcxr calibrate ours -m a.histcxr --then net.histcxr -o c.histcxr
     """
     from histcxr.files.decoding import muted_decoders
     from histcxr.reports.tables import certified_lines, seen_lines, thresholds_report

@@ -36,6 +36,7 @@ NEEDS = {
     "audit": ["STUDY"],
     "segment": ["STUDY"],
     "segment-train": ["STUDY"],
+    "app": [],
     "models show": ["boxed"],
     "models sign": ["boxed", "--key", "list.csv"],
     "models verify": ["boxed", "--key", "list.csv"],

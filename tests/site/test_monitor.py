@@ -28,7 +28,7 @@ from histcxr.site.monitor import monitor, watch_promise
 from histcxr.site.worklists import Batch, Day
 from histcxr.store import Model, save_model
 from histcxr.worklist import audit_trail
-from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, label_of, row_of
+from histcxr.worklist.audit_trail import AUDIT_SUFFIX, AuditTrail, row_of
 from histcxr.worklist.rows import write_rows, writer_for
 
 D = 24
@@ -105,7 +105,7 @@ def write_day(folder, number, records, digest):
         trail.append(records)
         counts = {"unjudged": unjudged, "resumed": 0, "site": None, "trust_site": False}
         trail.finish({"rows": len(records), **drawers, **counts})
-    rows = [row_of(one, label_of(header), [0.3]) for one in records]
+    rows = [row_of(one, header, [0.3]) for one in records]
     with open(path, "wb") as file:
         write_rows(file, writer_for(str(path)), rows)
     return path

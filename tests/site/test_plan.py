@@ -123,7 +123,10 @@ def test_the_command_plans_from_data(model, phantoms, tmp_path):
         (["--auc", "0.9", "-o", "x"], "--output needs --draw"),
         ([".", "--draw", "5", "--within", "0.1"], "--within does not go with --draw"),
         ([".", "--draw", "5"], "--draw needs --output"),
-        ([".", "--draw", "5", "-o", "x", "-m", "."], "--model goes with --draw only where --by-score does"),
+        (
+            [".", "--draw", "5", "-o", "../x", "-m", "."],
+            "--model goes with --draw only where --by-score does",
+        ),
         ([".", "--auc", "0.9"], "give DATA or --auc, not both"),
         (["--auc", "0.9", "--plot", "x.gif"], "must end in .png, .pdf or .svg, got 'x.gif'"),
     ],

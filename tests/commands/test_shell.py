@@ -233,6 +233,8 @@ def interrupted(arguments, folder):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell lets what it runs in the background ignore Ctrl-C, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # -X importtime tells when the heavy packages are there, so when the work begins
     for line in run.stderr:

@@ -98,7 +98,7 @@ def extract_features(
     masks: ``"given"`` those of the manifest, ``"found"`` the segmenter's for every image, ``"either"`` the segmenter's
     where the manifest has none; the default segmenter comes with histcxr. ``n_jobs`` counts threads, -1 for one a
     core. The folder ``cache`` keeps counts, so a killed run goes on where it was; ``progress``:
-    :data:`~histcxr.data.progress.Progress`.
+    ``Progress`` (:mod:`histcxr.data.progress`).
 
     InputError: no such columns, unknown zones or lungs, or a cache that cannot be used.
     """

@@ -36,7 +36,7 @@ class Reading:
     data have none at all: never a mixture, because masks of two makers tell the images apart. ``normal`` is the label
     that means normal, by default that of the model that reads, or "Normal"; every other one is sick. ``cache`` is a
     folder that keeps counts of histograms; squares for networks are not kept. ``n_jobs`` threads; ``progress``:
-    :data:`~histcxr.data.progress.Progress`.
+    ``Progress`` (:mod:`histcxr.data.progress`).
     """
 
     lungs: str | None = None

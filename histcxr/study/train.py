@@ -130,7 +130,7 @@ def train(
     device : {"cpu", "cuda"}
         For XGBoost.
     seed, n_jobs, progress
-        Random seed, parallel workers, and :data:`~histcxr.data.progress.Progress`.
+        Random seed, parallel workers, and ``Progress`` (:mod:`histcxr.data.progress`).
 
     Raises
     ------

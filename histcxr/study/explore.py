@@ -7,31 +7,29 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from histcxr.data.manifest import is_sick, read_manifest
-from histcxr.data.progress import Progress, counting
+from histcxr.data.progress import Progress
 from histcxr.exceptions import InputError, counted
 from histcxr.features.histograms import BINS, zone_names
 from histcxr.files.writing import replacing, write_error, write_image
-from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reports.image_displays import histogram_band
 from histcxr.reports.pages.exploration import Example, draw_pictures, write_exploration
-from histcxr.study.cohort import Data, groups_of
+from histcxr.study.cohort import Data, groups_of, whose_lungs
 from histcxr.study.exploring.checkup import disagreements, repeated
-from histcxr.study.exploring.looking import ZONES, Job, Seen, look
+from histcxr.study.exploring.looking import ZONES, Seen, declared, look, read_once
 
 #: What an exploration leaves in its folder beside the pictures.
 PAGE, FIGURES = "index.html", "figures.json"
 
 _TEXT: Final = ("image", "mask", "label", "patient_id", "source", "split")
-_CHUNK: Final = 32
 _NO_LABEL: Final = "no label"
 _SHARE_EDGES: Final = np.linspace(0, 0.7, 36)
 
@@ -111,35 +109,26 @@ def explore(
     table = table.assign(**{name: groups_of(table, name) if name in table else "" for name in _TEXT})
     labels = table["label"].where(table["label"] != "", _NO_LABEL).to_numpy(object)
     classes = _ordered(labels, normal)
-    lungs = lungs or ("given" if (table["mask"] != "").any() else "found")
-    masks = [""] * len(table) if lungs == "found" else table["mask"].tolist()
-    segmenter = load_segmenter() if lungs == "found" or (lungs == "either" and "" in masks) else None
+    lungs = whose_lungs(table, lungs)
     wanted = _drawn(labels, classes, examples, seed)
-    seen = Seen(len(table), classes)
-    jobs = [
-        Job(rows, [table["image"].iloc[r] for r in rows], [masks[r] for r in rows], labels[rows], wanted)
-        for rows in np.array_split(np.arange(len(table)), max(1, len(table) // _CHUNK))
-        if len(rows)
-    ]
-    run = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    with counting(len(table), progress, "looking") as count:
-        for found in run(delayed(look)(job, segmenter) for job in jobs):
-            seen.take(found)
-            count(len(found.rows))
+    seen = Seen(labels)
+    chosen = partial(look, wanted=frozenset(table["image"].iloc[sorted(wanted)]))
+    how: dict[str, Any] = {"n_jobs": n_jobs, "progress": progress, "what": "looking"}
+    for found in read_once(table, lungs, chosen, declared, **how):
+        seen.take(*found)
     usable = seen.counts[:, 0].sum(axis=1) > 0
+    unusable = dict(Counter(reason for reason in seen.reasons if reason).most_common())
     if not usable.any():
-        reasons = dict(Counter(reason for reason in seen.reasons if reason))
         raise InputError(
-            f"data must hold at least one usable radiograph, got none of {len(table)}: {reasons}"
+            f"data must hold at least one usable radiograph, got none of {len(table)}: {unusable}"
         )
     shown = _examples(wanted, seen, labels, table["image"].tolist(), classes, examples)
-    unusable = Counter(reason for reason in seen.reasons if reason)
     measures, sources = _measures(seen.counts), sorted(set(table["source"]))
     figures: dict[str, Any] = {
         "data": "a table" if isinstance(data, pd.DataFrame) else os.path.basename(os.path.abspath(data)),
         "images": len(table),
         "usable": int(usable.sum()),
-        "unusable": dict(unusable.most_common()),
+        "unusable": unusable,
         "patients": table["patient_id"].replace("", np.nan).nunique(),
         "no_patient": int((table["patient_id"] == "").sum()),
         "normal": normal,
@@ -166,7 +155,7 @@ def explore(
         **repeated(seen.fingerprints, seen.copies, usable, table, labels),
     }
     figures["notes"] = _notes(figures)
-    return Exploration(figures, seen.mean_images(), tuple(shown))
+    return Exploration(figures, seen.mean_images(classes), tuple(shown))
 
 
 def _ordered(labels: NDArray[np.object_], normal: str) -> list[str]:

@@ -13,6 +13,7 @@ here.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.optimize import brentq
 
 from histcxr.checks import open_unit, positive_number, scores_and_sick, whole_number
 from histcxr.decision.intervals import Record, patient_labels, patient_scores
@@ -121,17 +123,10 @@ def patients_for(errors: int, target: float, confidence: float) -> int:
 
     Between these, a further patient gains nothing.
     """
-    wanted = whole_number(errors, "errors")
-    low, high = patients_needed(target, confidence) - 1, 2 * patients_needed(target, confidence) + wanted
+    wanted, high = whole_number(errors, "errors"), 2 * patients_needed(target, confidence)
     while errors_allowed(high, target, confidence) < wanted:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if errors_allowed(middle, target, confidence) < wanted:
-            low = middle
-        else:
-            high = middle
-    return high
+        high *= 2
+    return bisect_left(range(high), wanted, key=lambda n: errors_allowed(n, target, confidence))
 
 
 def expected_worth(worths: Sequence[Worth], n: int, target: float, confidence: float) -> Expected:
@@ -164,13 +159,8 @@ def advised_patients(worths: Sequence[Worth], target: float, confidence: float, 
         n = patients_for(errors, target, confidence)
         return expected_worth(worths, n, target, confidence).lost <= within
 
-    if not enough(_MOST_ERRORS):
-        return None
-    low, high = -1, _MOST_ERRORS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return patients_for(high, target, confidence)
+    fewest = bisect_left(range(_MOST_ERRORS + 1), True, key=enough)
+    return patients_for(fewest, target, confidence) if fewest <= _MOST_ERRORS else None
 
 
 def readings_needed(n: int, prevalence: float, confidence: float = 0.95) -> int:
@@ -217,10 +207,8 @@ def external_validation_images(
         spread = 1 + (n / 2 - 1) * ((1 - area) / (2 - area) + area / (1 + area))
         return area * (1 - area) * spread / (n**2 * share * (1 - share))
 
-    low, high = 2.0, 1e9
-    while high - low > 1e-3:
-        middle = (low + high) / 2
-        low, high = (low, middle) if variance(middle) <= (_WIDTH / (2 * _NORMAL_95)) ** 2 else (middle, high)
+    aimed = (_WIDTH / (2 * _NORMAL_95)) ** 2
+    ranking = float(brentq(lambda n: variance(n) - aimed, 2, 1e9, xtol=1e-3))
     threshold = centre + gap / 2 + math.sqrt(gap) * float(stats.norm.ppf(1 - sens))  # log odds of the risk
     weight = (1 - share) / share * math.exp(threshold)
     benefit = (
@@ -228,5 +216,5 @@ def external_validation_images(
         + weight**2 * spec * (1 - spec) / (1 - share)
         + weight**2 * (1 - spec) ** 2 / (share * (1 - share))
     ) / wide
-    found = {"O/E": events, "calibration slope": slope, "C-statistic": high, "net benefit": benefit}
+    found = {"O/E": events, "calibration slope": slope, "C-statistic": ranking, "net benefit": benefit}
     return {name: math.ceil(number) for name, number in found.items()}

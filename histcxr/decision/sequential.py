@@ -147,11 +147,6 @@ class ChangeTest:
         return float(np.mean(found))
 
     @property
-    def blocks(self) -> int:
-        """How many comparisons have been made."""
-        return sum(int(np.isfinite(scale.p_values).sum()) for scale in self._scales)
-
-    @property
     def distance(self) -> float | None:
         """Squared distance of the last block from the past; None before any was compared."""
         return next((scale.distance for scale in reversed(self._scales) if scale.distance is not None), None)

@@ -7,14 +7,16 @@ apart; curves differ by their line, too. Matplotlib is an extra: it is imported 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from histcxr.decision import plotted
+from histcxr.decision.curves import reliability_table
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.reports.drawing import (
     BLUE,
@@ -54,6 +56,19 @@ __all__ = [
     "RocDisplay",
     "ScoreDisplay",
 ]
+
+
+@dataclass
+class _FiguresDisplay(Display):
+    """A display of what one function computes from truth and scores: its ``figures``."""
+
+    figures: Any
+    compute: ClassVar[Callable[..., Any]]
+
+    @classmethod
+    def from_predictions(cls, sick: ArrayLike, scores: ArrayLike, *, ax: Any = None, **how: Any) -> Self:
+        """Compute and draw from truth and scores (or calls, bool), both (n,); ``how`` goes to what computes."""
+        return cls(cls.compute(scores, sick, **how)).plot(ax)
 
 
 @dataclass
@@ -141,25 +156,15 @@ class ScoreDisplay(Display):
 
 
 @dataclass
-class CalibrationDisplay(Display):
-    """Predicted against observed shares of sick: fields of :func:`~histcxr.decision.plotted.calibration`."""
+class CalibrationDisplay(_FiguresDisplay):
+    """Predicted against observed shares of sick: :func:`~histcxr.decision.curves.reliability_table`."""
 
-    figures: Mapping[str, Any]
-
-    @classmethod
-    def from_predictions(
-        cls, sick: ArrayLike, scores: ArrayLike, *, bins: int = 10, ax: Any = None
-    ) -> CalibrationDisplay:
-        """Compute and draw from truth and probabilities, both (n,)."""
-        return cls(plotted.calibration(scores, sick, bins=bins)).plot(ax)
+    compute = staticmethod(reliability_table)
 
     def draw(self, ax: Any) -> None:
         """Draw into ``ax``."""
-        rows = self.figures["bins"]
-        x, y, low, high = (
-            np.array([row[key] for row in rows])
-            for key in ("predicted", "observed", "observed_low", "observed_high")
-        )
+        rows = pd.DataFrame(self.figures)
+        x, y, low, high = (rows[key] for key in ("predicted", "observed", "observed_low", "observed_high"))
         ax.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1, label="perfect")
         errors = np.maximum(0, [y - low, high - y])
         ax.errorbar(
@@ -171,17 +176,10 @@ class CalibrationDisplay(Display):
 
 
 @dataclass
-class DecisionCurveDisplay(Display):
-    """Net benefit over the threshold probability: fields of :func:`~histcxr.decision.plotted.decision_curve`."""
+class DecisionCurveDisplay(_FiguresDisplay):
+    """Net benefit over the threshold probability: :func:`~histcxr.decision.plotted.decision_curve`."""
 
-    figures: Mapping[str, Any]
-
-    @classmethod
-    def from_predictions(
-        cls, sick: ArrayLike, scores: ArrayLike, *, prevalence: float | None = None, ax: Any = None
-    ) -> DecisionCurveDisplay:
-        """Compute and draw from truth and probabilities, both (n,)."""
-        return cls(plotted.decision_curve(scores, sick, prevalence=prevalence)).plot(ax)
+    compute = staticmethod(plotted.decision_curve)
 
     def draw(self, ax: Any) -> None:
         """Draw into ``ax``."""
@@ -198,17 +196,10 @@ class DecisionCurveDisplay(Display):
 
 
 @dataclass
-class PredictiveValueDisplay(Display):
-    """NPV or PPV over the share of sick: fields of :func:`~histcxr.decision.plotted.predictive_values`."""
+class PredictiveValueDisplay(_FiguresDisplay):
+    """NPV or PPV of calls over the share of sick: :func:`~histcxr.decision.plotted.predictive_values`."""
 
-    figures: Mapping[str, Any]
-
-    @classmethod
-    def from_predictions(
-        cls, sick: ArrayLike, positive: ArrayLike, *, kind: str = "npv", ax: Any = None
-    ) -> PredictiveValueDisplay:
-        """Compute and draw from truth and calls (called sick or not), both bool (n,)."""
-        return cls(plotted.predictive_values(positive, sick, kind=kind)).plot(ax)
+    compute = staticmethod(plotted.predictive_values)
 
     def draw(self, ax: Any) -> None:
         """Draw into ``ax``."""

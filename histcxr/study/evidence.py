@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline
 
 from histcxr.decision import plotted
 from histcxr.decision.auc import auc
+from histcxr.decision.curves import reliability_table
 from histcxr.decision.drawers import Confusion, confusion, patient_drawers
 from histcxr.decision.intervals import patient_labels, patient_scores, proportion
 from histcxr.decision.thresholds import RULE_IN, RULE_OUT
@@ -55,7 +56,7 @@ def closer_look(
     return {
         "roc": plotted.roc(scores, sick, patient_ids=patients, seed=seed) if enough(cohort) else None,
         "scores": plotted.score_spread(scores, sick),
-        "calibration": plotted.calibration(scores, sick),
+        "calibration": reliability_table(scores, sick).to_dict("records"),
         "decision_curve": plotted.decision_curve(scores, sick, prevalence=prevalence) if both else None,
         **{
             kind: plotted.predictive_values(calls[kind], truth, kind=kind)

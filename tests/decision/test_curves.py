@@ -85,7 +85,7 @@ def test_scores_are_scikit_learn_s():
 
 def test_reliability_table_is_scikit_learn_s_curve_with_exact_intervals():
     p, sick = probabilities(1)
-    table = reliability_table(p, sick, bins=8, confidence=0.9)
+    table = reliability_table(p, sick, bins=8)
     observed, predicted = calibration_curve(sick, p, n_bins=8)
     np.testing.assert_allclose(table["observed"], observed)
     np.testing.assert_allclose(table["predicted"], predicted)
@@ -93,7 +93,7 @@ def test_reliability_table_is_scikit_learn_s_curve_with_exact_intervals():
     for row in table.itertuples():
         inside = (p >= row.low) & (p < row.high)
         assert row.n == inside.sum()
-        expected = binomtest(int(sick[inside].sum()), int(row.n)).proportion_ci(0.9)
+        expected = binomtest(int(sick[inside].sum()), int(row.n)).proportion_ci(0.95)
         assert (row.observed_low, row.observed_high) == pytest.approx((expected.low, expected.high))
 
 

@@ -21,7 +21,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from scipy.optimize import brentq
 
 from histcxr.checks import open_unit, positive_number, scores_and_sick, whole_number
 from histcxr.decision.intervals import Record, patient_labels, patient_scores
@@ -34,7 +33,6 @@ __all__ = [
     "binormal_worth",
     "chance_of_enough",
     "expected_worth",
-    "external_validation_images",
     "patients_for",
     "readings_needed",
     "worths_of_scores",
@@ -48,7 +46,6 @@ RANGE: Final = (0.05, 0.95)
 
 _LEVELS: Final = 200  # points of a Beta distribution, where several curves are joined
 _MOST_ERRORS: Final = 400  # advice ends at so many errors allowed: about 8,900 patients at 95 %
-_WIDTH, _WIDE, _NORMAL_95 = 0.1, 0.2, float(stats.norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
@@ -173,48 +170,3 @@ def chance_of_enough(drawn: int, needed: int, share: float) -> float:
     """Return how probably ``drawn`` patients at random hold at least ``needed`` of those who are ``share`` of all."""
     trials, least = whole_number(drawn, "drawn"), whole_number(needed, "needed")
     return float(stats.binom.sf(least - 1, trials, open_unit(share, "share")))
-
-
-def external_validation_images(
-    auc: float, prevalence: float, sensitivity: float, specificity: float
-) -> dict[str, int]:
-    """Return how many images, sick and normal together, an external validation takes (Riley et al., 2021).
-
-    The criteria of Riley et al., Stat Med 40, 4230, as in the package pmvalsampsize: a 95 % interval no wider than 0.2
-    of observed over expected events (O/E) and of the calibration slope, 0.1 of the C-statistic (AUC), 0.2 of the
-    standardised net benefit at the risk where ``sensitivity`` and ``specificity`` hold. The model is taken for
-    perfectly calibrated, its log odds for normal within each class. None of this is a certificate: it is what
-    describing a model takes.
-    """
-    area, share = open_unit(auc, "auc"), open_unit(prevalence, "prevalence")
-    if area <= 0.5:
-        raise InputError(f"auc must lie above 0.5, got {auc!r}")
-    sens, spec = open_unit(sensitivity, "sensitivity"), open_unit(specificity, "specificity")
-    events = (1 - share) / (share * (math.asinh(_WIDE / 2) / _NORMAL_95) ** 2)
-    wide = (_WIDE / (2 * _NORMAL_95)) ** 2
-    # Log odds are N(centre -+ half, 2 half): so far apart that Bayes' rule gives them back.
-    gap = 2 * float(stats.norm.ppf(area)) ** 2
-    centre = math.log(share / (1 - share))
-    grid = np.linspace(-9, 9, 4001)
-    means, parts = (centre - gap / 2, centre + gap / 2), (1 - share, share)
-    odds = np.concatenate([mean + math.sqrt(gap) * grid for mean in means])
-    mass = np.concatenate([part * stats.norm.pdf(grid) * (grid[1] - grid[0]) for part in parts])
-    risk = 1 / (1 + np.exp(-odds))
-    zero, one, two = (float((mass * risk * (1 - risk) * odds**power).sum()) for power in range(3))
-    slope = zero / (wide * (zero * two - one**2))
-
-    def variance(n: float) -> float:  # of the AUC (Newcombe, 2006)
-        spread = 1 + (n / 2 - 1) * ((1 - area) / (2 - area) + area / (1 + area))
-        return area * (1 - area) * spread / (n**2 * share * (1 - share))
-
-    aimed = (_WIDTH / (2 * _NORMAL_95)) ** 2
-    ranking = float(brentq(lambda n: variance(n) - aimed, 2, 1e9, xtol=1e-3))
-    threshold = centre + gap / 2 + math.sqrt(gap) * float(stats.norm.ppf(1 - sens))  # log odds of the risk
-    weight = (1 - share) / share * math.exp(threshold)
-    benefit = (
-        sens * (1 - sens) / share
-        + weight**2 * spec * (1 - spec) / (1 - share)
-        + weight**2 * (1 - spec) ** 2 / (share * (1 - share))
-    ) / wide
-    found = {"O/E": events, "calibration slope": slope, "C-statistic": ranking, "net benefit": benefit}
-    return {name: math.ceil(number) for name, number in found.items()}

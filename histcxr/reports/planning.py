@@ -38,19 +38,6 @@ def plan_report(plan: Mapping[str, Any]) -> str:
         lines += ["", f"{about} (other hospitals lay at 5 and more):", "", markdown_table(rows)]
     else:
         lines += ["", f"{about}. What more images gain depends on the model's reference."]
-    if plan["validation"] is not None:
-        share = plan["prevalence"]
-        wanted = [
-            {"criterion": name, "images": n, "of them sick": round(n * share)}
-            for name, n in plan["validation"].items()
-        ]
-        lines += [
-            "",
-            f"Beside it, what describing the model takes where {100 * share:.3g} % are sick (Riley et al., 2021, as in "
-            "pmvalsampsize; no certificate needs it):",
-            "",
-            markdown_table(wanted),
-        ]
     return "\n".join([*lines, DISCLAIMER])
 
 

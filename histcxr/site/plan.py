@@ -18,7 +18,6 @@ from histcxr.decision.planning import (
     advised_patients,
     binormal_worth,
     expected_worth,
-    external_validation_images,
     readings_needed,
     worths_of_scores,
 )
@@ -88,8 +87,7 @@ class Plan(Record):
 
     ``basis`` says what it rests on, ``auc`` is the model's there. ``site_test`` has the fewest images (no labels
     needed) that the site test judges at all, and by squared distance of the site how many find it in 80 % and 95 % of
-    all folders. ``validation`` are the images that Riley's criteria ask for, sick and normal together; None where the
-    prevalence is unknown.
+    all folders.
     """
 
     basis: str
@@ -99,7 +97,6 @@ class Plan(Record):
     rule_out: DrawerPlan
     rule_in: DrawerPlan
     site_test: Mapping[str, Any]
-    validation: Mapping[str, int] | None
 
 
 def plan_auc(auc: float, aim: Aim | None = None, *, spread: float = 1.0) -> Plan:
@@ -212,10 +209,6 @@ def _plan(
             (RULE_IN, aim.promise.specificity, None if prevalence is None else 1 - prevalence),
         )
     }
-    limit = min(max(drawers[RULE_OUT].limit, 1e-6), 1 - 1e-6)
-    validation = None
-    if prevalence is not None and 0.5 < area < 1:
-        validation = external_validation_images(area, prevalence, aim.promise.sensitivity, limit)
     return Plan(
         basis,
         area,
@@ -224,7 +217,6 @@ def _plan(
         drawers[RULE_OUT],
         drawers[RULE_IN],
         {"least": LEAST_IMAGES, "distances": [] if site is None else _site_rows(site)},
-        validation,
     )
 
 

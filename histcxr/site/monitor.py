@@ -128,10 +128,6 @@ def monitor(
     normal : str, optional
         The label that means normal, by default the model's; every other one is sick.
 
-    Returns
-    -------
-    MonitorResult
-
     Raises
     ------
     InputError

@@ -142,10 +142,6 @@ def plan(
         How often what so few patients leave open is drawn; 0 takes them for the whole population.
     seed : int
 
-    Returns
-    -------
-    Plan
-
     Raises
     ------
     InputError

@@ -35,8 +35,6 @@ from histcxr.decision.thresholds import (
 )
 from histcxr.exceptions import InputError
 
-__all__ = ["GroupCertificates", "GroupThresholds", "certify_groups"]
-
 #: Most groups that one certificate is shared among.
 MOST_GROUPS: Final = 64
 

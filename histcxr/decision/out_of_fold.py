@@ -34,8 +34,6 @@ from histcxr.decision.intervals import Estimate, patient_codes, patient_labels, 
 from histcxr.decision.thresholds import Certificates, certify
 from histcxr.exceptions import InputError
 
-__all__ = ["FOLDS", "Offer", "log_losses", "mixture_weights", "offer", "within_standard_error"]
-
 #: Folds: with more of them the margin of the out-of-fold certificate shrinks.
 FOLDS: Final = 5
 

@@ -27,17 +27,6 @@ from histcxr.decision.intervals import Record, patient_labels, patient_scores
 from histcxr.decision.thresholds import RULE_OUT, Kind, errors_allowed, patients_needed
 from histcxr.exceptions import InputError
 
-__all__ = [
-    "Expected",
-    "advised_patients",
-    "binormal_worth",
-    "chance_of_enough",
-    "expected_worth",
-    "patients_for",
-    "readings_needed",
-    "worths_of_scores",
-]
-
 #: What a threshold is worth, float (m,), by the shares u of its own class that lie under it, float (m,).
 Worth = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 

@@ -24,8 +24,6 @@ from numpy.typing import ArrayLike, NDArray
 from histcxr.checks import open_unit
 from histcxr.exceptions import InputError
 
-__all__ = ["LEVEL", "LIMIT", "TESTS", "ChangeTest", "betting", "p_value_evidence", "promise_evidence"]
-
 #: Largest chance that any test ever gives a false alarm.
 LEVEL: Final = 0.05
 

@@ -97,8 +97,7 @@ class RocDisplay(Display):
         """Compute and draw from truth and scores, both (n,); see :func:`~histcxr.decision.plotted.roc`."""
         return cls(plotted.roc(scores, sick, patient_ids=patient_ids), name).plot(ax)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         found, style = self.figures, class_style(self.number)
         area = f"AUC {found['auc']:.3f}"
         if "low" in found:
@@ -140,8 +139,7 @@ class ScoreDisplay(Display):
         limits = {kind: one.threshold for kind, one in given.items() if one is not None and one.certified}
         return cls(plotted.score_spread(scores, sick), limits).plot(ax)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         edges = np.asarray(self.figures["edges"])
         for number, name in enumerate(name for name in self.figures if name != "edges"):
             ax.stairs(self.figures[name], edges, label=name, lw=1.6, **class_style(number))
@@ -161,8 +159,7 @@ class CalibrationDisplay(_FiguresDisplay):
 
     compute = staticmethod(reliability_table)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         rows = pd.DataFrame(self.figures)
         x, y, low, high = (rows[key] for key in ("predicted", "observed", "observed_low", "observed_high"))
         ax.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1, label="perfect")
@@ -181,8 +178,7 @@ class DecisionCurveDisplay(_FiguresDisplay):
 
     compute = staticmethod(plotted.decision_curve)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         found = self.figures
         at = found["at"]
         ax.plot(at, found["treat_all"], color=ORANGE, ls="--", lw=1.2, label="work up everybody")
@@ -201,8 +197,7 @@ class PredictiveValueDisplay(_FiguresDisplay):
 
     compute = staticmethod(plotted.predictive_values)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         found, name = self.figures, self.figures["kind"].upper()
         colour = BLUE if name == "NPV" else RED
         ax.fill_between(found["prevalence"], found["low"], found["high"], color=colour, alpha=0.2, lw=0)
@@ -232,8 +227,7 @@ class ConfusionDisplay(Display):
         counts = confusion_matrix(truth, calls, labels=given)
         return cls(counts.tolist(), names or [str(one) for one in given]).plot(ax)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         matrix, called = np.asarray(self.matrix), self.called or self.names
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -256,8 +250,7 @@ class GroupsDisplay(Display):
     label: str
     target: float | None = None
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         for place, row in enumerate(reversed(self.rows)):
             errors = np.maximum(0, [[row["value"] - row["low"]], [row["high"] - row["value"]]])
             ax.errorbar([row["value"]], [place], xerr=errors, fmt="o", ms=4, capsize=2, color=BLUE)
@@ -280,8 +273,7 @@ class HistoryDisplay(Display):
     name: str
     best: int | None = None
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         for key, colour, label in ((self.name, BLUE, "training"), (f"val_{self.name}", RED, "held out")):
             values = [np.nan if value is None else value for value in self.history.get(key, ())]
             if values:
@@ -300,8 +292,7 @@ class ImportanceDisplay(Display):
     rows: Sequence[Mapping[str, Any]]
     label: str
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         rows = list(reversed(self.rows))
         values = [row["value"] for row in rows]
         spread = [row.get("spread", 0.0) for row in rows]

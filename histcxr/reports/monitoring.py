@@ -24,8 +24,6 @@ from histcxr.reports.drawing import (
 from histcxr.reports.tables import counts_text, markdown_table
 from histcxr.reports.text import DISCLAIMER
 
-__all__ = ["monitor_report", "plot_monitor"]
-
 _SHOWN = 14  # worklists that the table names
 _ASKS = {
     "site": "Are the images of the certified population?",

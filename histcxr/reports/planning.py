@@ -12,8 +12,6 @@ from histcxr.reports.drawing import BLUE, GREY, RED, check_picture, label_axes, 
 from histcxr.reports.tables import counts_text, markdown_table
 from histcxr.reports.text import DISCLAIMER
 
-__all__ = ["labelling_report", "plan_report", "plot_plan"]
-
 _OWN = {"rule_out": "sick", "rule_in": "normal"}
 _PROMISED = {"rule_out": "sensitivity", "rule_in": "specificity"}
 _WORTH = {"rule_out": "specificity", "rule_in": "sensitivity"}

@@ -30,8 +30,6 @@ from histcxr.study.cohort import Data, Reading, labelled_manifest, only_split, r
 from histcxr.study.evaluate import Judged
 from histcxr.study.seen import REMEMBERS_NOBODY, fitted_on, leave_out_seen, remembers
 
-__all__ = ["Aim", "DrawerPlan", "Plan", "plan", "plan_auc", "plan_scores"]
-
 #: Squared distances of the site test that are told: other hospitals differ by 5 and more.
 DISTANCES: Final = (2.5, 3.0, 5.0)
 

@@ -30,8 +30,6 @@ from histcxr.study.evaluate import class_figures, class_numbers
 from histcxr.study.seen import ON_VAL, remember
 from histcxr.study.train import Divided, certified_and_measured, divide, told
 
-__all__ = ["ReferenceResult", "ReferenceSettings", "train_reference"]
-
 # Settings that the classifier takes as they are.
 _HANDED_ON = ("epochs", "batch_size", "learning_rate", "second_stage_learning_rate", "unfrozen", "weights", "head",
               "views", "patience", "class_weight")  # fmt: skip

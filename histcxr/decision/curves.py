@@ -87,12 +87,6 @@ def checked_probabilities(probabilities: ArrayLike, sick: ArrayLike) -> tuple[Fl
     return values, bool_vector(sick, length=values.size)
 
 
-def brier_score(probabilities: ArrayLike, sick: ArrayLike) -> float:
-    """Return the mean squared distance of probabilities from the truth; errors as :func:`reliability_table`."""
-    values, truth = checked_probabilities(probabilities, sick)
-    return float(((values - truth) ** 2).mean())
-
-
 def reliability_table(probabilities: ArrayLike, sick: ArrayLike, *, bins: int = 10) -> pd.DataFrame:
     """Compare predicted (in [0, 1], shape (n,)) with observed shares of sick in bins of equal width; no empty ones.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,7 @@ def monitor_report(result: Mapping[str, Any]) -> str:
         for day in days[-_SHOWN:]
     ]
     before = [f"({counted(len(days) - _SHOWN, 'worklist')} before these)"] if len(days) > _SHOWN else []
-    reasons: dict[str, int] = {}
-    for day in days:
-        for code, count in day["reasons"].items():
-            reasons[code] = reasons.get(code, 0) + count
+    reasons = sum((Counter(day["reasons"]) for day in days), Counter())
     tests = [
         {
             "": _ASKS[watch["name"]],

@@ -1,94 +1,284 @@
-"""Which histograms, written down how, for which classifier? How many radiographs does it take, and what breaks it?
+"""Which histograms, written down how, for which classifier?
 
     python -m benchmarks.studies.histogram_study --data DATA --json study.json > tables.md
 
-Four parts on one split by patients (the data's own), fitted on ``train``, thresholds on ``val``, figures on ``test``:
+Regions x representations x classifiers on one split by patients (the data's own), fitted on ``train``, thresholds on
+``val``, figures on ``test``. Each classifier has one set of plain settings for all regions and representations, fixed
+beforehand, so that a cell tells what region and representation are worth and not how long somebody searched.
 
-- ``grid``: regions x representations x classifiers, with settings fixed beforehand (histogram_study_cells.py);
-- ``learning``: the AUC over the number of training images, in nested subsets of whole patients;
-- ``robustness``: histcxr's own XGBoost and SVM, trained on radiographs as they are, tested on altered ones;
-- ``rivals``, only with ``--rivals``: aeon's MultiRocket-Hydra (histogram_study_rivals.py).
-
-``--only 'grid/zones/*'`` takes a part of the keys ``grid/REGION/REPRESENTATION/CLASSIFIER``,
-``learning/REGION/CLASSIFIER/IMAGES/REPEAT``, ``robustness/REGION/CLASSIFIER/ALTERATION`` and
-``rivals/REGION/REPRESENTATION/NAME``. The LeNet takes the extra ``neural``; without it its cells stay empty.
+``--only 'zones/*'`` takes a part of the keys ``REGION/REPRESENTATION/CLASSIFIER``. The LeNet takes the extra
+``neural``; without it its cells stay empty.
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from itertools import chain, product
-from pathlib import Path
+from itertools import combinations, product
+from statistics import median
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from xgboost import XGBClassifier
 
 from benchmarks.common import make_parser, publish, run
-from benchmarks.studies import histogram_study_cells as cells
-from benchmarks.studies import histogram_study_report as report
-from benchmarks.studies.altered import ALTERATIONS, count_altered
-from benchmarks.studies.histogram_study_cells import Effort, Sample
-from histcxr.decision.auc import compare_auc
+from histcxr.decision.auc import auc
+from histcxr.decision.curves import specificity_at_sensitivity
 from histcxr.exceptions import InputError, MissingDependencyError
-from histcxr.models.registry import make_classifier
+from histcxr.features import curves
+from histcxr.features.histograms import BINS, Zones, zone_names
+from histcxr.features.recipe import Recipe
+from histcxr.features.transformers import HistogramFeatures
+from histcxr.models.lenet import LeNetClassifier
+from histcxr.models.out_of_fold import StackedClassifier
 from histcxr.networks.backend import import_neural
+from histcxr.reports.tables import interval_text, markdown_table
 from histcxr.study.cohort import Reading, read_cohort, split_cohort
 
-GRID_REGIONS = ("whole", "lungs", "zones", "whole+zones", "whole+zones+bands")
-LEARNING_REGIONS, LEARNERS = ("zones", "whole"), ("xgboost", "svm", "lenet", cells.AUGMENTED)
-SIZES, REPEATS = (500, 1000, 2000, 3500), 3
-ROBUST_REGIONS, ROBUST_CLASSIFIERS = ("zones", "zones+bands"), ("xgboost", "svm")
-RIVAL = "multirocket-hydra"
-RIVALS_SCRIPT = Path(__file__).with_name("histogram_study_rivals.py")
-_REPRESENTATION = "sqrt"  # of learning curves and rivals
+CELL = ("region", "representation", "classifier")
+
+#: What is counted once; every region is a slice of it.
+RECIPE = Recipe("1+6", "travel")
+SIGMA = 2.0  # bins; the window of "smoothed"
+REPRESENTATIONS = ("raw", "density", "cumulative", "sqrt", "smoothed", "quantile")
+MEMBERS = ("knn", "svm", "random-forest", "xgboost")
+CLASSIFIERS = (*MEMBERS, "lenet", "stack")
+# What LeNetClassifier computes by itself, and with how wide a window; the others are handed over as signals.
+_LENET = {"density": ("density", 0.0), "cumulative": ("cumulative", 0.0), "sqrt": ("sqrt", 0.0)}
+_LENET["smoothed"] = ("density", SIGMA)
 
 
 @dataclass(frozen=True)
-class Study:
-    """What every part works on: samples with the counts of the whole recipe, and the test part's manifest."""
+class Region:
+    """Where is counted: the zones, and whether bands are counted beside the intensity."""
 
-    train: Sample
-    val: Sample
-    test: Sample
-    table: pd.DataFrame
-    effort: Effort
-    seed: int
-    n_jobs: int
-
-    def region(self, name: str) -> tuple[Sample, Sample, Sample]:
-        """Return train, val and test with the counts of one region."""
-        region = cells.REGIONS[name]
-        return self.train.region(region), self.val.region(region), self.test.region(region)
+    zones: Zones
+    bands: bool = False
 
 
-Records = Iterator[tuple[str, dict[str, Any]]]
+REGIONS = {
+    "whole": Region(1),
+    "lungs": Region(2),
+    "zones": Region(6),
+    "whole+zones": Region("1+6"),
+    "whole+zones+bands": Region("1+6", bands=True),
+}
 
 
-def plan(n_train: int, rivals: bool) -> list[str]:
-    """Return the keys of everything there is to do, in order."""
-    sizes = [size for size in SIZES if size < n_train] + [n_train]
-    keys = [
-        f"grid/{'/'.join(cell)}" for cell in product(GRID_REGIONS, cells.REPRESENTATIONS, cells.CLASSIFIERS)
+@dataclass(frozen=True)
+class Effort:
+    """How long the classifiers may work: the same for every cell."""
+
+    trees: int = 200
+    rounds: int = 300
+    components: int = 60
+    folds: int = 2
+    epochs: int = 12
+    patience: int = 5
+
+
+FULL = Effort()
+QUICK = Effort(trees=20, rounds=20, components=8, folds=2, epochs=2, patience=2)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Radiographs with their truth: counts (n, rows, 256), ``sick`` and ``patients`` (n,)."""
+
+    counts: NDArray[Any]
+    sick: NDArray[np.bool_]
+    patients: NDArray[np.object_]
+
+    def region(self, region: Region) -> Sample:
+        """Return the counts of one region, from those of :data:`RECIPE`."""
+        return Sample(slice_region(self.counts, region), self.sick, self.patients)
+
+
+def slice_region(counts: NDArray[Any], region: Region) -> NDArray[Any]:
+    """Return what extraction would give for a region, from the counts of :data:`RECIPE`, (n, 28, 256)."""
+    channels = counts.reshape(len(counts), -1, len(zone_names(RECIPE.zones)), BINS)
+    if not region.bands:
+        channels = channels[:, :1]
+    whole, sixths = channels[:, :, :1], channels[:, :, 1:]
+    if region.zones == 1:
+        channels = whole
+    elif region.zones == 2:
+        channels = sixths.reshape(*sixths.shape[:2], 2, 3, BINS).sum(axis=3, dtype=counts.dtype)
+    elif region.zones == 6:
+        channels = sixths
+    return channels.reshape(len(counts), -1, BINS)
+
+
+def signals(counts: NDArray[Any], region: Region, representation: str) -> NDArray[np.float32]:
+    """Write a region's counts (n, rows, 256) down in a representation, (n, rows, 256), or 32 for ``"quantile"``.
+
+    ``"raw"`` is the counts themselves: they also tell how large the mask is.
+    """
+    if representation == "raw":
+        return counts.astype(np.float32)
+    features = HistogramFeatures(
+        representation, zones=region.zones, sigma=SIGMA, n_quantiles=32, dtype="float32"
+    )
+    rows = len(zone_names(region.zones))
+    # Channel by channel: a zone that is missing takes the whole lungs' distribution of the same channel.
+    found = [
+        features.fit_transform(counts[:, start : start + rows]).reshape(len(counts), rows, -1)
+        for start in range(0, counts.shape[1], rows)
     ]
-    for region, learner, size in product(LEARNING_REGIONS, LEARNERS, sizes):
-        repeats = 1 if size == n_train else REPEATS
-        keys += [f"learning/{region}/{learner}/{size}/{repeat}" for repeat in range(repeats)]
-    robust = product(ALTERATIONS, ROBUST_REGIONS, ROBUST_CLASSIFIERS)
-    keys += [f"robustness/{region}/{classifier}/{alteration}" for alteration, region, classifier in robust]
-    if rivals:
-        keys += [f"rivals/{region}/{_REPRESENTATION}/{RIVAL}" for region in LEARNING_REGIONS]
-    return keys
+    return np.concatenate(found, axis=1)
 
 
-def chosen(keys: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """Keep the keys that match one of the patterns, each of which must match one; no pattern: all."""
+def filled(counts: NDArray[Any], region: Region) -> NDArray[np.float64]:
+    """Return counts in which a zone without a pixel has the whole lungs' counts of its channel."""
+    channels = counts.reshape(len(counts), -1, len(zone_names(region.zones)), BINS)
+    whole = channels[:, :, 0] if isinstance(region.zones, str) else channels.sum(axis=2)
+    done = [curves.fill_empty(channels[:, i], whole[:, i]) for i in range(channels.shape[1])]
+    return np.concatenate(done, axis=1).astype(np.float64)
+
+
+class SignalNetwork(LeNetClassifier):
+    """The LeNet on signals of any kind, where its parent wants counts.
+
+    They are standardised by one mean and one standard deviation over all values of the training set.
+    """
+
+    def fit(self, X: Any, y: Any, *, groups: Any = None) -> SignalNetwork:
+        """Train on signals (n, rows, length), not negative."""
+        self.mean_, self.spread_ = float(X.mean(dtype=np.float64)), float(X.std(dtype=np.float64))
+        super().fit(X, y, groups=groups)
+        return self
+
+    def _tensor(self, flat: NDArray[Any]) -> NDArray[np.float32]:
+        cube = flat.reshape(len(flat), self.n_zones_, -1)
+        return ((cube - self.mean_) / self.spread_).astype(np.float32)
+
+
+def make_members(effort: Effort, shape: tuple[int, int], seed: int, n_jobs: int) -> dict[str, Any]:
+    """Build the :data:`MEMBERS`, unfitted, for flat features of a shape: training images and features.
+
+    Nearest neighbours take the representation's own Euclidean distance (Hellinger's for ``sqrt``); trees need no
+    scale; the support vector machine gets standardised features, reduced to their main components.
+    """
+    quarter = shape[0] // 4  # folds of the stack hold half of the rows at least
+    components = min(effort.components, quarter, shape[1])
+    return {
+        "knn": KNeighborsClassifier(min(25, quarter), weights="distance", algorithm="brute", n_jobs=n_jobs),
+        "svm": make_pipeline(StandardScaler(), PCA(components, random_state=seed), SVC()),
+        "random-forest": RandomForestClassifier(
+            effort.trees, min_samples_leaf=2, max_samples=0.5, random_state=seed, n_jobs=n_jobs
+        ),
+        "xgboost": XGBClassifier(
+            n_estimators=effort.rounds,
+            max_depth=4,
+            learning_rate=0.1,
+            subsample=0.8,
+            colsample_bytree=0.1,
+            max_bin=64,
+            tree_method="hist",
+            random_state=seed,
+            n_jobs=n_jobs,
+        ),
+    }
+
+
+def probability(model: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+    """Return a score in [0, 1]; a decision function enters the logistic curve, so that its zero is 0.5."""
+    if hasattr(model, "predict_proba"):
+        return np.asarray(model.predict_proba(X), dtype=np.float64)[:, 1]
+    return np.asarray(expit(model.decision_function(X)), dtype=np.float64)
+
+
+def fit_scores(
+    classifiers: Sequence[str],
+    region: Region,
+    representation: str,
+    samples: Sequence[Sample],
+    effort: Effort,
+    seed: int,
+    n_jobs: int,
+) -> dict[str, list[NDArray[np.float64]]]:
+    """Fit classifiers on the first sample of the region's counts; return their scores of each of the others.
+
+    The stack fits its members on everything anyway, so where it is wanted they are taken from it.
+    """
+    train = samples[0]
+    scores = {}
+    if "lenet" in classifiers:
+        scores["lenet"] = _lenet_scores(region, representation, samples, effort, seed)
+    classical = [name for name in classifiers if name != "lenet"]
+    if classical:
+        flat = [signals(one.counts, region, representation).reshape(len(one.sick), -1) for one in samples]
+        fitted = make_members(effort, flat[0].shape, seed, n_jobs)
+        if "stack" in classical:
+            stack = StackedClassifier(list(fitted.items()), cv=effort.folds, random_state=seed)
+            stack.fit(flat[0], train.sick, groups=train.patients)
+            fitted = dict(zip(fitted, stack.estimators_, strict=True)) | {"stack": stack}
+        else:
+            for name in classical:
+                fitted[name].fit(flat[0], train.sick.astype(int))
+        scores |= {name: [probability(fitted[name], X) for X in flat[1:]] for name in classical}
+    return scores
+
+
+def _lenet_scores(
+    region: Region, representation: str, samples: Sequence[Sample], effort: Effort, seed: int
+) -> list[NDArray[np.float64]]:
+    """Fit the LeNet without augmentation, which only means something for densities of intensities."""
+    options: dict[str, Any] = {
+        "epochs": effort.epochs,
+        "patience": effort.patience,
+        "random_state": seed,
+        "validation_fraction": 0.2,
+        **dict.fromkeys(("shift", "gamma", "contrast"), 0.0),
+    }
+    if representation in _LENET:
+        kind, smoothing = _LENET[representation]
+        network = LeNetClassifier(representation=kind, smoothing=smoothing, **options)
+        inputs = [filled(sample.counts, region) for sample in samples]
+    else:
+        network = SignalNetwork(**options)
+        inputs = [signals(sample.counts, region, representation) for sample in samples]
+    network.fit(inputs[0], samples[0].sick, groups=samples[0].patients)
+    return [probability(network, X) for X in inputs[1:]]
+
+
+def figures(
+    val: Sample, val_scores: NDArray[np.float64], test: Sample, test_scores: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Return what is reported of a fitted classifier, ready for JSON.
+
+    The threshold is the highest that reaches 95 % sensitivity on the validation part; sensitivity and specificity
+    are those of the test part under it. The AUC's interval keeps the images of a patient together.
+    """
+    area = auc(test_scores, test.sick, patient_ids=test.patients)
+    threshold = specificity_at_sensitivity(val_scores, val.sick, sensitivity=0.95, draws=100).threshold
+    called = test_scores >= threshold
+    return {
+        "auc": area.value,
+        "auc_low": area.low,
+        "auc_high": area.high,
+        "val_auc": auc(val_scores, val.sick, patient_ids=val.patients).value,
+        "accuracy": float(((test_scores >= 0.5) == test.sick).mean()),
+        "threshold": threshold,
+        "sensitivity": float(called[test.sick].mean()),
+        "specificity": float((~called[~test.sick]).mean()),
+    }
+
+
+def chosen(patterns: Sequence[str]) -> list[str]:
+    """Return the keys that match one of the patterns, each of which must match one; no pattern: all."""
+    keys = ["/".join(cell) for cell in product(REGIONS, REPRESENTATIONS, CLASSIFIERS)]
     for pattern in patterns:
         if not any(fnmatchcase(key, pattern) for key in keys):
             raise InputError(
@@ -97,128 +287,87 @@ def chosen(keys: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [key for key in keys if not patterns or any(fnmatchcase(key, pattern) for pattern in patterns)]
 
 
-def nested_subset(patients: NDArray[np.object_], size: int, seed: int) -> NDArray[np.intp]:
-    """Draw rows of whole patients, at least ``size`` images; a larger size holds the smaller ones of its seed."""
-    names, codes = np.unique(patients.astype(str), return_inverse=True)
-    place = np.random.default_rng(seed).permutation(len(names))[codes]
-    order = np.argsort(place, kind="stable")
-    last_of_patient = np.flatnonzero(np.diff(place[order], append=-1))
-    end = last_of_patient[np.searchsorted(last_of_patient, size - 1)]
-    return np.sort(order[: end + 1])
-
-
-def run_grid(study: Study, keys: Sequence[str]) -> Records:
-    """Fill cells; the classical ones of a region and representation share their features and members."""
+def fill(
+    keys: Sequence[str], samples: Sequence[Sample], effort: Effort, seed: int, n_jobs: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Fill cells from train, val and test; the classical ones of a region and representation share their features."""
     groups: dict[tuple[str, str, bool], list[str]] = {}
     for key in keys:
-        _, name, representation, classifier = key.split("/")
+        name, representation, classifier = key.split("/")
         groups.setdefault((name, representation, classifier == "lenet"), []).append(classifier)
     for (name, representation, _), classifiers in groups.items():
-        train, val, test = study.region(name)
-        how = (
-            cells.REGIONS[name],
-            representation,
-            train,
-            (val, test),
-            study.effort,
-            study.seed,
-            study.n_jobs,
-        )
-        for classifier, (on_val, on_test) in cells.fit_scores(classifiers, *how).items():
-            yield f"grid/{name}/{representation}/{classifier}", cells.figures(val, on_val, test, on_test)
+        region = REGIONS[name]
+        parts = [sample.region(region) for sample in samples]
+        found = fit_scores(classifiers, region, representation, parts, effort, seed, n_jobs)
+        for classifier, (on_val, on_test) in found.items():
+            yield f"{name}/{representation}/{classifier}", figures(parts[1], on_val, parts[2], on_test)
 
 
-def run_learning(study: Study, keys: Sequence[str]) -> Records:
-    """Fit on subsets of the training part."""
-    for key in keys:
-        _, name, learner, size, repeat = key.split("/")
-        train, val, test = study.region(name)
-        seed = study.seed + int(repeat)
-        subset = train.take(nested_subset(train.patients, int(size), seed))
-        how = (cells.REGIONS[name], _REPRESENTATION, subset, (val, test), study.effort, seed, study.n_jobs)
-        on_val, on_test = cells.fit_scores([learner], *how)[learner]
-        yield key, {"images": len(subset.sick), **cells.figures(val, on_val, test, on_test)}
-
-
-def run_robustness(study: Study, keys: Sequence[str]) -> Records:
-    """Train histcxr's own classifiers once, then alter the test images and score them."""
-    wanted = [key.split("/")[1:] for key in keys]
-    trained = {}
-    for name, classifier in dict.fromkeys((where, what) for where, what, _ in wanted):
-        region = cells.REGIONS[name]
-        train, val, test = study.region(name)
-        bands = cells.RECIPE.bands if region.bands else ()
-        model = make_classifier(
-            classifier, zones=region.zones, bands=bands, random_state=study.seed, n_jobs=study.n_jobs
-        )
-        model.fit(train.counts, train.sick, classifier__groups=train.patients)
-        clean = cells.probability(model, test.counts)
-        threshold = cells.figures(val, cells.probability(model, val.counts), test, clean)["threshold"]
-        trained[name, classifier] = (model, clean, threshold)
-    for alteration in dict.fromkeys(alteration for _, _, alteration in wanted):
-        counts, reasons = count_altered(study.table, ALTERATIONS[alteration], cells.RECIPE, study.n_jobs)
-        usable = np.array([not reason for reason in reasons])
-        everything = Sample(counts.astype(np.int32), study.test.sick, study.test.patients).take(usable)
-        for name, classifier in (pair[:2] for pair in wanted if pair[2] == alteration):
-            model, clean, threshold = trained[name, classifier]
-            test = everything.region(cells.REGIONS[name])
-            found = losses(clean[usable], cells.probability(model, test.counts), test, threshold)
-            yield f"robustness/{name}/{classifier}/{alteration}", found | {"refused": int((~usable).sum())}
-
-
-def losses(
-    clean: NDArray[np.float64], altered: NDArray[np.float64], test: Sample, threshold: float
-) -> dict[str, Any]:
-    """Compare the scores of altered images with those of the same images as they were.
-
-    ``auc_lost`` has a paired interval that keeps patients together; ``lost_method`` says how it was made. Sensitivity
-    and specificity are those of altered images at a threshold from clean ones.
-    """
-    compared = compare_auc(clean, altered, test.sick, patient_ids=test.patients)
-    called = altered >= threshold
-    return {
-        "images": len(test.sick),
-        "auc": compared.second,
-        "auc_lost": compared.difference.value,
-        "lost_low": compared.difference.low,
-        "lost_high": compared.difference.high,
-        "lost_method": compared.difference.method,
-        "sensitivity": float(called[test.sick].mean()),
-        "specificity": float((~called[~test.sick]).mean()),
-    }
-
-
-def run_rivals(study: Study, keys: Sequence[str], python: str) -> Records:
-    """Have another interpreter fit aeon's classifier; MissingDependencyError says why it cannot."""
-    for key in keys:
-        name = key.split("/")[1]
-        train, val, test = study.region(name)
-        with tempfile.TemporaryDirectory() as folder:
-            given, made = Path(folder, "signals.npz"), Path(folder, "scores.npz")
-            arrays: dict[str, Any] = {
-                label: cells.signals(part.counts, cells.REGIONS[name], _REPRESENTATION)
-                for label, part in {"train": train, "val": val, "test": test}.items()
-            }
-            np.savez(given, sick=train.sick, **arrays)
-            groups = 4 if study.effort == cells.QUICK else 64
-            command = [python, RIVALS_SCRIPT, given, made, study.seed, groups]
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise MissingDependencyError(done.stderr.strip() or f"{RIVAL} failed without a word")
-            with np.load(made) as scores:
-                yield key, cells.figures(val, scores["val"], test, scores["test"])
-
-
-def read_study(data: str, cache: str | None, effort: Effort, seed: int, n_jobs: int) -> Study:
-    """Count the radiographs and split them."""
-    cohort = read_cohort(data, cells.RECIPE, Reading(cache=cache, n_jobs=n_jobs))
-    parts, _ = split_cohort(cohort, seed=seed)
-    samples = []
-    for name in ("train", "val", "test"):
-        part = parts[name]
+def read_samples(data: str, cache: str | None, seed: int, n_jobs: int) -> dict[str, Sample]:
+    """Count the radiographs by the whole recipe, and split them: train, val and test."""
+    cohort = read_cohort(data, RECIPE, Reading(cache=cache, n_jobs=n_jobs))
+    samples = {}
+    for name, part in split_cohort(cohort, seed=seed)[0].items():
         part.require_both_classes(f"the {name} part of {data}")
-        samples.append(Sample(part.values.astype(np.int32), part.sick, part.patients))
-    return Study(*samples, parts["test"].table, effort, seed, n_jobs)
+        samples[name] = Sample(part.values.astype(np.int32), part.sick, part.patients)
+    return samples
+
+
+def markdown(records: dict[str, dict[str, Any]]) -> str:
+    """Lay out the cells, key to figures."""
+    found = pd.DataFrame(
+        [{**dict(zip(CELL, key.split("/"), strict=True)), **record} for key, record in records.items()]
+    )
+    return "\n\n".join(
+        [
+            "## Regions, representations, classifiers",
+            *_grid(found),
+            "## What each choice is worth",
+            *_means(found),
+            "## Chosen on the validation part",
+            *_chosen(found),
+        ]
+    )
+
+
+def _grid(found: pd.DataFrame) -> list[str]:
+    widths = (found["auc_high"] - found["auc_low"]) / 2
+    parts = [
+        f"Test AUC. Half-width of the intervals: {median(widths):.3f} (median), {max(widths):.3f} (largest)."
+    ]
+    for region, own in found.groupby("region", sort=False):
+        rows = [
+            {"representation": name, **dict(zip(cells["classifier"], cells["auc"], strict=True))}
+            for name, cells in own.groupby("representation", sort=False)
+        ]
+        parts += [f"### {region}", markdown_table(rows)]
+    return parts
+
+
+def _means(found: pd.DataFrame) -> list[str]:
+    """Mean AUC by region, representation and classifier, over the cells that all values of the axis share."""
+    parts = []
+    for others in reversed(list(combinations(CELL, 2))):
+        [axis] = set(CELL) - set(others)
+        shared = found.pivot(index=others, columns=axis, values="auc").dropna()
+        if len(shared):
+            rows = [{axis: value, "mean AUC": float(shared[value].mean())} for value in found[axis].unique()]
+            parts += [markdown_table(rows), f"Over {len(shared)} cells each."]
+    return parts
+
+
+def _chosen(found: pd.DataFrame) -> list[str]:
+    best = found.loc[found.groupby("classifier", sort=False)["val_auc"].idxmax()]
+    rows = [
+        {
+            **{name: getattr(row, name) for name in ("classifier", "region", "representation")},
+            "AUC on val": row.val_auc,
+            "AUC on test": interval_text(row.auc, row.auc_low, row.auc_high),
+            **{name: getattr(row, name) for name in ("accuracy", "sensitivity", "specificity")},
+        }
+        for row in best.itertuples()
+    ]
+    return ["For each classifier the cell with the highest AUC on val.", markdown_table(rows)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -226,41 +375,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__, data="folder or CSV with labels, masks and patients", jobs=1)
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="repeatable")
     parser.add_argument("--quick", action="store_true", help="little effort, to try the benchmark out")
-    parser.add_argument(
-        "--rivals",
-        nargs="?",
-        const=sys.executable,
-        metavar="PYTHON",
-        help="run aeon by that interpreter, too",
-    )
     parser.add_argument("--cache", help="folder that keeps the counts of images")
     options = parser.parse_args(arguments)
-    effort = cells.QUICK if options.quick else cells.FULL
-    study = read_study(options.data, options.cache, effort, options.seed, options.jobs)
-    keys = chosen(plan(len(study.train.sick), options.rivals is not None), options.only)
+    effort, keys = QUICK if options.quick else FULL, chosen(options.only)
     if any("lenet" in key for key in keys):
         try:
             import_neural("keras", "for the LeNet's cells")
         except MissingDependencyError as error:
             print(f"the LeNet's cells stay empty: {error}", file=sys.stderr)
             keys = [key for key in keys if "lenet" not in key]
-    grid, learning, robustness, rivals = (
-        [key for key in keys if key.startswith(part)]
-        for part in ("grid/", "learning/", "robustness/", "rivals/")
-    )
+    samples = read_samples(options.data, options.cache, options.seed, options.jobs)
     records = {}
-    for key, record in chain(
-        run_grid(study, grid),
-        run_learning(study, learning),
-        run_robustness(study, robustness),
-        run_rivals(study, rivals, str(options.rivals)),
-    ):
+    for key, record in fill(keys, list(samples.values()), effort, options.seed, options.jobs):
         records[key] = record
         print(f"{key}: {record['auc']:.4f}", file=sys.stderr, flush=True)
-    parts = {"train": study.train, "val": study.val, "test": study.test}
-    data = {name: {"images": len(part.sick), "sick": int(part.sick.sum())} for name, part in parts.items()}
+    data = {name: {"images": len(one.sick), "sick": int(one.sick.sum())} for name, one in samples.items()}
     content = {"data": data, "effort": asdict(effort), "seed": options.seed, "results": records}
-    publish(report.markdown(records), content, options.json)
+    publish(markdown(records), content, options.json)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -31,12 +32,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from benchmarks.common import make_parser, publish, run
-from benchmarks.studies.altered import Lungs, Pixels, count_altered
 from histcxr.data.manifest import is_sick, read_manifest
+from histcxr.data.masks import check_mask, read_mask
+from histcxr.data.radiograph import read_radiograph
 from histcxr.data.splits import patient_groups, split_patients
 from histcxr.decision.auc import auc, compare_auc
-from histcxr.exceptions import InputError, RadiographError, Reason
+from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.histograms import BINS
+from histcxr.features.measuring import count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.models.registry import make_classifier
@@ -49,6 +52,8 @@ RING = (0.01, 0.08)  # the tissue around the lungs lies between these distances,
 RING_CENTRE, RING_SPREAD = 192.0, 32.0  # where its median goes, and grey levels to its quartile range
 MIN_TISSUE = 0.5  # share of the ring that must be brighter than 0
 
+Pixels = NDArray[np.uint8]
+Lungs = NDArray[np.bool_]
 Rows = NDArray[np.bool_]
 Scores = NDArray[np.float64]
 Standardise = Callable[[Pixels, Lungs], Pixels]
@@ -204,7 +209,22 @@ def make_folds(table: pd.DataFrame) -> list[Fold]:
 
 def count(table: pd.DataFrame, standardise: Standardise, n_jobs: int) -> tuple[NDArray[Any], list[str]]:
     """Standardise every image and count it; return counts (n, rows, 256) and per row why there are none."""
-    return count_altered(table, lambda pixels, mask: (standardise(pixels, mask), mask), RECIPE, n_jobs)
+
+    def one(image: str, mask: str) -> NDArray[Any] | str:
+        try:
+            pixels = read_radiograph(image).pixels
+            lungs = read_mask(mask, (pixels.shape[0], pixels.shape[1]))
+            check_mask(lungs, image)
+            counts = count_lungs(standardise(pixels, lungs), lungs, image, recipe=RECIPE)
+        except UnjudgeableError as error:
+            return error.detail or error.reason.value
+        return counts.astype(np.uint16 if counts.max() < 1 << 16 else np.uint32)  # thousands are held at once
+
+    pairs = zip(table["image"], table["mask"], strict=True)
+    found = Parallel(n_jobs, prefer="threads")(delayed(one)(image, mask) for image, mask in pairs)
+    empty = np.zeros((len(RECIPE.names), BINS), np.uint16)
+    counts = np.array([empty if isinstance(item, str) else item for item in found])
+    return counts, [item if isinstance(item, str) else "" for item in found]
 
 
 def feature_sets() -> dict[str, tuple[int, Any]]:

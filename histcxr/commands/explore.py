@@ -32,13 +32,7 @@ if TYPE_CHECKING:
 @options.seed_option()
 @options.jobs_option()
 @options.json_option()
-def explore(
-    data: str,
-    output: str,
-    jobs: int,
-    json_file: str | None,
-    **how: Any,
-) -> None:
+def explore(data: str, output: str, jobs: int, json_file: str | None, **how: Any) -> None:
     """Look at DATA, a folder or CSV of radiographs, before anything is learnt from it.
 
     Writes a page to look at (index.html, one file), the same figures as numbers (figures.json) and the pictures:

@@ -54,16 +54,15 @@ def specificity_at_sensitivity(
     *,
     sensitivity: float = 0.95,
     patient_ids: ArrayLike | None = None,
-    confidence: float = 0.95,
     draws: int = 1000,
     seed: int = 0,
 ) -> OperatingPoint:
     """Return the specificity at the highest threshold that reaches a sensitivity on these very data.
 
     For comparing models on one test set; it certifies nothing (see :mod:`histcxr.decision.thresholds`). Arrays have
-    shape (n,). The specificity's interval is the span of two: the patient bootstrap, which picks the threshold anew in
-    each draw, and Clopper-Pearson, which keeps its width when no draw holds an error. InputError: wrong shapes or
-    types, a score that is not finite, a missing class, or a number out of range (at least 100 draws).
+    shape (n,). The specificity's 95 % interval is the span of two: the patient bootstrap, which picks the threshold
+    anew in each draw, and Clopper-Pearson, which keeps its width when no draw holds an error. InputError: wrong shapes
+    or types, a score that is not finite, a missing class, or a number out of range (at least 100 draws).
     """
     values, truth = scores_and_sick(scores, sick)
     wanted = Fraction(repr(open_unit(sensitivity, "sensitivity")))
@@ -72,11 +71,11 @@ def specificity_at_sensitivity(
     def negatives(drawn: FloatArray, labels: BoolArray) -> float:
         return float((drawn[~labels] < threshold_at_sensitivity(drawn[labels], wanted)).mean())
 
-    fixed = proportion(int((values[~truth] < threshold).sum()), int((~truth).sum()), confidence=confidence)
+    fixed = proportion(int((values[~truth] < threshold).sum()), int((~truth).sum()))
     drawn = draw_statistic(negatives, [values, truth], truth, patient_ids, draws=draws, seed=seed)
-    low, high = percentiles(drawn, confidence)
+    low, high = percentiles(drawn, fixed.confidence)
     method = "patient bootstrap with Clopper-Pearson"
-    span = Estimate(fixed.value, min(low, fixed.low), max(high, fixed.high), confidence, method)
+    span = Estimate(fixed.value, min(low, fixed.low), max(high, fixed.high), method=method)
     return OperatingPoint(threshold, float((values[truth] >= threshold).mean()), span)
 
 
@@ -88,52 +87,30 @@ def checked_probabilities(probabilities: ArrayLike, sick: ArrayLike) -> tuple[Fl
     return values, bool_vector(sick, length=values.size)
 
 
-def brier_score(probabilities: ArrayLike, sick: ArrayLike) -> float:
-    """Return the mean squared distance of probabilities from the truth; errors as :func:`reliability_table`."""
-    values, truth = checked_probabilities(probabilities, sick)
-    return float(((values - truth) ** 2).mean())
-
-
-def reliability_table(
-    probabilities: ArrayLike,
-    sick: ArrayLike,
-    *,
-    bins: int = 10,
-    confidence: float = 0.95,
-) -> pd.DataFrame:
+def reliability_table(probabilities: ArrayLike, sick: ArrayLike, *, bins: int = 10) -> pd.DataFrame:
     """Compare predicted (in [0, 1], shape (n,)) with observed shares of sick in bins of equal width; no empty ones.
 
     Columns are ``low``, ``high`` (the bin is low <= p < high, the last one closed), ``n``, ``predicted`` (mean),
-    ``observed``, ``observed_low``, ``observed_high`` (Clopper-Pearson; they want independent patients). InputError:
-    wrong shapes, types or values.
+    ``observed``, ``observed_low``, ``observed_high`` (95 %, Clopper-Pearson; they want independent patients).
+    InputError: wrong shapes, types or values.
     """
     values, truth = checked_probabilities(probabilities, sick)
     edges = np.linspace(0, 1, whole_number(bins, "bins", least=1) + 1)
     place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, edges.size - 2)
-    n = np.bincount(place, minlength=edges.size - 1)
-    hits = np.bincount(place[truth], minlength=edges.size - 1)
-    total = np.bincount(place, values, minlength=edges.size - 1)
-    full = n > 0
-    low, high = clopper_pearson(hits[full], n[full], confidence)
-    return pd.DataFrame(
-        {
-            "low": edges[:-1][full],
-            "high": edges[1:][full],
-            "n": n[full],
-            "predicted": total[full] / n[full],
-            "observed": hits[full] / n[full],
-            "observed_low": low,
-            "observed_high": high,
-        }
-    )
+    rows = pd.DataFrame({"low": edges[place], "high": edges[place + 1], "p": values, "sick": truth})
+    table = rows.groupby(["low", "high"]).agg(n=("p", "size"), predicted=("p", "mean"), hits=("sick", "sum"))
+    table = table.reset_index()
+    hits = table.pop("hits")
+    low, high = clopper_pearson(hits, table["n"])
+    return table.assign(observed=hits / table["n"], observed_low=low, observed_high=high)
 
 
-def expected_calibration_error(probabilities: ArrayLike, sick: ArrayLike, *, bins: int = 10) -> float:
-    """Return the mean distance between predicted and observed shares over the bins, weighted by counts.
+def expected_calibration_error(probabilities: ArrayLike, sick: ArrayLike) -> float:
+    """Return the mean distance between predicted and observed shares over ten bins, weighted by counts.
 
     Above 0 even for perfect probabilities of few patients (Naeini et al., 2015). Errors as :func:`reliability_table`.
     """
-    table = reliability_table(probabilities, sick, bins=bins)
+    table = reliability_table(probabilities, sick)
     return float(np.average((table["predicted"] - table["observed"]).abs(), weights=table["n"]))
 
 

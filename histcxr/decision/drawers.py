@@ -35,6 +35,8 @@ from histcxr.decision.thresholds import (
 )
 from histcxr.exceptions import InputError
 
+_CONFIDENCE = 0.95  # of all intervals here
+
 
 def patient_drawers(drawers: NDArray[np.str_], patient_ids: ArrayLike | None) -> NDArray[np.str_]:
     """Reduce the drawers of images to one a patient, in the order in which patients first appear.
@@ -56,44 +58,43 @@ class Confusion(Record):
     fn: int
     tn: int
 
-    def ppv(self, prevalence: float | None = None, confidence: float = 0.95) -> Estimate:
+    def ppv(self, prevalence: float | None = None) -> Estimate:
         """Return the positive predictive value: the share of those called sick who are sick.
 
         ``prevalence`` is the share of sick where the model is used (interval: see the module); None takes the data as
         they are. InputError: nobody is called sick, or a class that the prevalence needs is missing.
         """
-        if prevalence is None:
-            return proportion(self.tp, self.tp + self.fp, confidence=confidence, of="PPV")
-        return self._at_prevalence("PPV", prevalence, confidence)
+        return _predictive("PPV", (self.tp, self.tp + self.fn), (self.fp, self.fp + self.tn), prevalence)
 
-    def npv(self, prevalence: float | None = None, confidence: float = 0.95) -> Estimate:
+    def npv(self, prevalence: float | None = None) -> Estimate:
         """Return the negative predictive value, the share of normal among those not called sick; as :meth:`ppv`."""
-        if prevalence is None:
-            return proportion(self.tn, self.tn + self.fn, confidence=confidence, of="NPV")
-        return self._at_prevalence("NPV", prevalence, confidence)
+        return _predictive("NPV", (self.tn, self.tn + self.fp), (self.fn, self.fn + self.tp), prevalence)
 
-    def _at_prevalence(self, name: str, prevalence: float, confidence: float) -> Estimate:
-        weight = open_unit(prevalence, "prevalence")
-        n_sick, n_normal = self.tp + self.fn, self.tn + self.fp
-        if n_sick == 0 or n_normal == 0:
-            raise InputError(f"sick must hold both classes for the {name} at a stated prevalence")
-        right, of_right, wrong, of_wrong = self.tp, n_sick, self.fp, n_normal
-        if name == "NPV":
-            right, of_right, wrong, of_wrong = self.tn, n_normal, self.fn, n_sick
-            weight = 1 - weight
-        if right + wrong == 0:
-            raise InputError(f"the {name} is undefined: there is nobody to count")
-        each = math.sqrt(open_unit(confidence, "confidence"))
-        right_low, right_high = (float(end) for end in clopper_pearson(right, of_right, each))
-        wrong_low, wrong_high = (float(end) for end in clopper_pearson(wrong, of_wrong, each))
-        method = f"Bayes at prevalence {prevalence:g}, Clopper-Pearson ends"
-        return Estimate(
-            _bayes(right / of_right, wrong / of_wrong, weight),
-            _bayes(right_low, wrong_high, weight),
-            _bayes(right_high, wrong_low, weight),
-            confidence,
-            method,
-        )
+
+def _predictive(
+    name: str, right: tuple[int, int], wrong: tuple[int, int], prevalence: float | None
+) -> Estimate:
+    """Return the share of right calls among all of one kind; ``right`` and ``wrong``: how many of how many members."""
+    if prevalence is None:
+        return proportion(right[0], right[0] + wrong[0], of=name)
+    weight = open_unit(prevalence, "prevalence")
+    weight = 1 - weight if name == "NPV" else weight
+    if right[1] == 0 or wrong[1] == 0:
+        raise InputError(f"sick must hold both classes for the {name} at a stated prevalence")
+    if right[0] + wrong[0] == 0:
+        raise InputError(f"the {name} is undefined: there is nobody to count")
+    (right_low, wrong_low), (right_high, wrong_high) = (
+        ends.tolist()
+        for ends in clopper_pearson((right[0], wrong[0]), (right[1], wrong[1]), math.sqrt(_CONFIDENCE))
+    )
+    method = f"Bayes at prevalence {prevalence:g}, Clopper-Pearson ends"
+    return Estimate(
+        _bayes(right[0] / right[1], wrong[0] / wrong[1], weight),
+        _bayes(right_low, wrong_high, weight),
+        _bayes(right_high, wrong_low, weight),
+        _CONFIDENCE,
+        method,
+    )
 
 
 def _bayes(right: float, wrong: float, weight: float) -> float:
@@ -151,14 +152,13 @@ def evaluate_decisions(
     *,
     drawers: ArrayLike | None = None,
     prevalence: float | None = None,
-    confidence: float = 0.95,
 ) -> DrawerReport:
     """Decide on every image, reduce to patients, and count against the truth; arrays have shape (n,).
 
     A score that is not finite sends its image to review; a patient is sick as soon as one image is. ``drawers`` are
     those of each image where groups have thresholds of their own (None: by the two thresholds), ``prevalence`` is for
-    NPV and PPV (None: the patients as they are). Intervals are Clopper's and Pearson's, over patients. InputError: no
-    image, or wrong shapes, types or numbers.
+    NPV and PPV (None: the patients as they are). Intervals are Clopper's and Pearson's at 95 %, over patients.
+    InputError: no image, or wrong shapes, types or numbers.
     """
     values = real_vector(scores, finite=False)
     labels = bool_vector(sick, length=values.size)
@@ -172,7 +172,7 @@ def evaluate_decisions(
     n_sick, n_normal = int(truth.sum()), int((~truth).sum())
 
     def share(count: int, n: int) -> Estimate | None:
-        return proportion(count, n, confidence=confidence) if n else None
+        return proportion(count, n) if n else None
 
     missed, spared = int((out & truth).sum()), int((out & ~truth).sum())
     caught, alarms = int((taken & truth).sum()), int((taken & ~truth).sum())
@@ -192,13 +192,10 @@ def evaluate_decisions(
         specificity=share(spared, n_normal),
         rule_in_specificity=share(n_normal - alarms, n_normal),
         rule_in_sensitivity=share(caught, n_sick),
-        npv=first.npv(prevalence, confidence) if missed + spared and both_classes else None,
-        ppv=second.ppv(prevalence, confidence) if caught + alarms and both_classes else None,
+        npv=first.npv(prevalence) if missed + spared and both_classes else None,
+        ppv=second.ppv(prevalence) if caught + alarms and both_classes else None,
         missed=missed,
         false_alarms=alarms,
-        shares={
-            name: proportion(int((by_patient == name).sum()), truth.size, confidence=confidence)
-            for name in DRAWERS
-        },
+        shares={name: proportion(int((by_patient == name).sum()), truth.size) for name in DRAWERS},
         images={name: int((by_image == name).sum()) for name in DRAWERS},
     )

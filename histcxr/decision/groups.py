@@ -27,15 +27,13 @@ from histcxr.decision.intervals import patient_codes, patient_labels, patient_sc
 from histcxr.decision.thresholds import (
     RULE_IN,
     RULE_OUT,
+    Kind,
     ThresholdChoice,
+    certified_threshold,
     drawers_between,
     patients_needed,
-    rule_in_threshold,
-    rule_out_threshold,
 )
 from histcxr.exceptions import InputError
-
-__all__ = ["GroupCertificates", "GroupThresholds", "certify_groups"]
 
 #: Most groups that one certificate is shared among.
 MOST_GROUPS: Final = 64
@@ -181,7 +179,7 @@ def certify_groups(
         raise InputError(f"by must make at most {MOST_GROUPS} groups, got {counted}")
     sick_patient = patient_labels(truth, ids)[patient_codes(ids, len(ids))]  # of each image
 
-    def one(kind: str, target: float) -> GroupThresholds:
+    def one(kind: Kind, target: float) -> GroupThresholds:
         mine = sick_patient if kind == RULE_OUT else ~sick_patient
         images = {("", ""): mine}
         for column, found in members.items():
@@ -189,12 +187,7 @@ def certify_groups(
         # Groups of the same images are one pool: who belongs to a group decides, never a score.
         pools = {rows.tobytes(): patient_scores(values[rows], ids[rows]) for rows in images.values()}
         shared = _shared_confidence([len(pool) for pool in pools.values()], target, confidence)
-        choices = {
-            key: rule_out_threshold(pool, sensitivity=target, confidence=shared)
-            if kind == RULE_OUT
-            else rule_in_threshold(pool, specificity=target, confidence=shared)
-            for key, pool in pools.items()
-        }
+        choices = {key: certified_threshold(kind, pool, target, shared) for key, pool in pools.items()}
         made = {group: choices[rows.tobytes()] for group, rows in images.items()}
         return GroupThresholds(
             made.pop(("", "")),

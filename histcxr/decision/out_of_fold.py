@@ -34,8 +34,6 @@ from histcxr.decision.intervals import Estimate, patient_codes, patient_labels, 
 from histcxr.decision.thresholds import Certificates, certify
 from histcxr.exceptions import InputError
 
-__all__ = ["FOLDS", "Offer", "log_losses", "mixture_weights", "offer", "within_standard_error"]
-
 #: Folds: with more of them the margin of the out-of-fold certificate shrinks.
 FOLDS: Final = 5
 
@@ -58,8 +56,7 @@ class Offer:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
         return {
-            "rule_out": self.certificates.rule_out.to_dict(),
-            "rule_in": self.certificates.rule_in.to_dict(),
+            **{kind: choice.to_dict() for kind, choice in self.certificates._asdict().items()},
             "specificity": self.specificity.to_dict() if self.specificity else None,
             "sensitivity": self.sensitivity.to_dict() if self.sensitivity else None,
             "patients": self.patients,

@@ -13,6 +13,7 @@ here.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,18 +27,6 @@ from histcxr.decision.intervals import Record, patient_labels, patient_scores
 from histcxr.decision.thresholds import RULE_OUT, Kind, errors_allowed, patients_needed
 from histcxr.exceptions import InputError
 
-__all__ = [
-    "Expected",
-    "advised_patients",
-    "binormal_worth",
-    "chance_of_enough",
-    "expected_worth",
-    "external_validation_images",
-    "patients_for",
-    "readings_needed",
-    "worths_of_scores",
-]
-
 #: What a threshold is worth, float (m,), by the shares u of its own class that lie under it, float (m,).
 Worth = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -46,7 +35,6 @@ RANGE: Final = (0.05, 0.95)
 
 _LEVELS: Final = 200  # points of a Beta distribution, where several curves are joined
 _MOST_ERRORS: Final = 400  # advice ends at so many errors allowed: about 8,900 patients at 95 %
-_WIDTH, _WIDE, _NORMAL_95 = 0.1, 0.2, float(stats.norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
@@ -121,17 +109,10 @@ def patients_for(errors: int, target: float, confidence: float) -> int:
 
     Between these, a further patient gains nothing.
     """
-    wanted = whole_number(errors, "errors")
-    low, high = patients_needed(target, confidence) - 1, 2 * patients_needed(target, confidence) + wanted
+    wanted, high = whole_number(errors, "errors"), 2 * patients_needed(target, confidence)
     while errors_allowed(high, target, confidence) < wanted:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if errors_allowed(middle, target, confidence) < wanted:
-            low = middle
-        else:
-            high = middle
-    return high
+        high *= 2
+    return bisect_left(range(high), wanted, key=lambda n: errors_allowed(n, target, confidence))
 
 
 def expected_worth(worths: Sequence[Worth], n: int, target: float, confidence: float) -> Expected:
@@ -164,13 +145,8 @@ def advised_patients(worths: Sequence[Worth], target: float, confidence: float, 
         n = patients_for(errors, target, confidence)
         return expected_worth(worths, n, target, confidence).lost <= within
 
-    if not enough(_MOST_ERRORS):
-        return None
-    low, high = -1, _MOST_ERRORS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return patients_for(high, target, confidence)
+    fewest = bisect_left(range(_MOST_ERRORS + 1), True, key=enough)
+    return patients_for(fewest, target, confidence) if fewest <= _MOST_ERRORS else None
 
 
 def readings_needed(n: int, prevalence: float, confidence: float = 0.95) -> int:
@@ -183,50 +159,3 @@ def chance_of_enough(drawn: int, needed: int, share: float) -> float:
     """Return how probably ``drawn`` patients at random hold at least ``needed`` of those who are ``share`` of all."""
     trials, least = whole_number(drawn, "drawn"), whole_number(needed, "needed")
     return float(stats.binom.sf(least - 1, trials, open_unit(share, "share")))
-
-
-def external_validation_images(
-    auc: float, prevalence: float, sensitivity: float, specificity: float
-) -> dict[str, int]:
-    """Return how many images, sick and normal together, an external validation takes (Riley et al., 2021).
-
-    The criteria of Riley et al., Stat Med 40, 4230, as in the package pmvalsampsize: a 95 % interval no wider than 0.2
-    of observed over expected events (O/E) and of the calibration slope, 0.1 of the C-statistic (AUC), 0.2 of the
-    standardised net benefit at the risk where ``sensitivity`` and ``specificity`` hold. The model is taken for
-    perfectly calibrated, its log odds for normal within each class. None of this is a certificate: it is what
-    describing a model takes.
-    """
-    area, share = open_unit(auc, "auc"), open_unit(prevalence, "prevalence")
-    if area <= 0.5:
-        raise InputError(f"auc must lie above 0.5, got {auc!r}")
-    sens, spec = open_unit(sensitivity, "sensitivity"), open_unit(specificity, "specificity")
-    events = (1 - share) / (share * (math.asinh(_WIDE / 2) / _NORMAL_95) ** 2)
-    wide = (_WIDE / (2 * _NORMAL_95)) ** 2
-    # Log odds are N(centre -+ half, 2 half): so far apart that Bayes' rule gives them back.
-    gap = 2 * float(stats.norm.ppf(area)) ** 2
-    centre = math.log(share / (1 - share))
-    grid = np.linspace(-9, 9, 4001)
-    means, parts = (centre - gap / 2, centre + gap / 2), (1 - share, share)
-    odds = np.concatenate([mean + math.sqrt(gap) * grid for mean in means])
-    mass = np.concatenate([part * stats.norm.pdf(grid) * (grid[1] - grid[0]) for part in parts])
-    risk = 1 / (1 + np.exp(-odds))
-    zero, one, two = (float((mass * risk * (1 - risk) * odds**power).sum()) for power in range(3))
-    slope = zero / (wide * (zero * two - one**2))
-
-    def variance(n: float) -> float:  # of the AUC (Newcombe, 2006)
-        spread = 1 + (n / 2 - 1) * ((1 - area) / (2 - area) + area / (1 + area))
-        return area * (1 - area) * spread / (n**2 * share * (1 - share))
-
-    low, high = 2.0, 1e9
-    while high - low > 1e-3:
-        middle = (low + high) / 2
-        low, high = (low, middle) if variance(middle) <= (_WIDTH / (2 * _NORMAL_95)) ** 2 else (middle, high)
-    threshold = centre + gap / 2 + math.sqrt(gap) * float(stats.norm.ppf(1 - sens))  # log odds of the risk
-    weight = (1 - share) / share * math.exp(threshold)
-    benefit = (
-        sens * (1 - sens) / share
-        + weight**2 * spec * (1 - spec) / (1 - share)
-        + weight**2 * (1 - spec) ** 2 / (share * (1 - share))
-    ) / wide
-    found = {"O/E": events, "calibration slope": slope, "C-statistic": high, "net benefit": benefit}
-    return {name: math.ceil(number) for name, number in found.items()}

@@ -7,87 +7,52 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from histcxr.checks import BoolArray, FloatArray, open_unit, scores_and_sick, whole_number
+from histcxr.checks import BoolArray, FloatArray, open_unit, scores_and_sick
 from histcxr.decision.auc import auc
-from histcxr.decision.curves import (
-    brier_score,
-    checked_probabilities,
-    expected_calibration_error,
-    recalibration,
-    reliability_table,
-)
+from histcxr.decision.curves import checked_probabilities
 from histcxr.decision.drawers import confusion
 from histcxr.decision.intervals import draw_statistic
 from histcxr.exceptions import InputError
 
 # Where curves are told, from 0 to 1.
 _GRID: Final = np.linspace(0, 1, 101)
+_DRAWS: Final = 300  # of patients, for the band of a ROC curve
 
 
 def roc(
-    scores: ArrayLike,
-    sick: ArrayLike,
-    *,
-    patient_ids: ArrayLike | None = None,
-    confidence: float = 0.95,
-    draws: int = 300,
-    seed: int = 0,
+    scores: ArrayLike, sick: ArrayLike, *, patient_ids: ArrayLike | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Return the ROC curve of scores (n,), by image, ready for JSON; InputError: as :func:`~histcxr.decision.auc.auc`.
 
     ``tpr`` (sensitivity) at ``fpr`` (1 - specificity) for ``thresholds``, from strict to lenient, of which the first,
-    infinity, is left out; ``low`` and ``high``, the ends of the sensitivity's interval at each 1 - specificity of the
-    ``grid`` (pointwise, patient bootstrap); ``auc``, ``auc_low`` and ``auc_high``.
+    infinity, is left out; ``low`` and ``high``, the ends of the sensitivity's 95 % interval at each 1 - specificity of
+    the ``grid`` (pointwise, patient bootstrap); ``auc``, ``auc_low`` and ``auc_high``.
     """
     from sklearn.metrics import roc_curve
 
     values, truth = scores_and_sick(scores, sick)
     fpr, tpr, thresholds = roc_curve(truth, values)
-    area = auc(values, truth, patient_ids=patient_ids, confidence=confidence)
+    area = auc(values, truth, patient_ids=patient_ids)
 
     def at_grid(drawn: FloatArray, labels: BoolArray) -> tuple[float, ...]:
         x, y, _ = roc_curve(labels, drawn)
         return tuple(np.interp(_GRID, x, y).tolist())
 
-    drawn = draw_statistic(at_grid, [values, truth], truth, patient_ids, draws=draws, seed=seed)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    drawn = draw_statistic(at_grid, [values, truth], truth, patient_ids, draws=_DRAWS, seed=seed)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     lists = {"fpr": fpr, "tpr": tpr, "thresholds": thresholds[1:], "grid": _GRID, "low": low, "high": high}
     limits = {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
     return {**{name: values.tolist() for name, values in lists.items()}, **limits}
 
 
-def score_spread(scores: ArrayLike, sick: ArrayLike, *, bins: int = 40) -> dict[str, Any]:
-    """Count scores in [0, 1], shape (n,), in equal bins: ``edges``, and images of the ``normal`` and the ``sick``."""
+def score_spread(scores: ArrayLike, sick: ArrayLike) -> dict[str, Any]:
+    """Count scores in [0, 1], shape (n,), in 40 bins: ``edges``, and images of the ``normal`` and the ``sick``."""
     values, truth = checked_probabilities(scores, sick)
-    edges = np.linspace(0, 1, whole_number(bins, "bins", least=1) + 1)
+    edges = np.linspace(0, 1, 41)
     counts = {
         name: np.histogram(values[truth == own], edges)[0] for name, own in (("normal", 0), ("sick", 1))
     }
     return {"edges": edges.round(6).tolist(), **{name: count.tolist() for name, count in counts.items()}}
-
-
-def calibration(scores: ArrayLike, sick: ArrayLike, *, bins: int = 10) -> dict[str, Any]:
-    """Say how probabilities of being sick, shape (n,), meet the truth, ready for JSON.
-
-    ``bins`` as :func:`~histcxr.decision.curves.reliability_table`; ``brier``; ``error``, the expected calibration
-    error; and what :func:`~histcxr.decision.curves.recalibration` returns, of which ``in_the_large`` and ``slope`` are
-    None where a class is missing.
-    """
-    values, truth = checked_probabilities(scores, sick)
-    both = truth.any() and not truth.all()
-    lone = {
-        "predicted": float(values.mean()),
-        "observed": float(truth.mean()),
-        "in_the_large": None,
-        "slope": None,
-    }
-    return {
-        "bins": reliability_table(values, truth, bins=bins).to_dict("records"),
-        "brier": brier_score(values, truth),
-        "error": expected_calibration_error(values, truth, bins=bins),
-        **(recalibration(values, truth) if both else lone),
-    }
 
 
 def decision_curve(scores: ArrayLike, sick: ArrayLike, *, prevalence: float | None = None) -> dict[str, Any]:

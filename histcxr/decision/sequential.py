@@ -24,8 +24,6 @@ from numpy.typing import ArrayLike, NDArray
 from histcxr.checks import open_unit
 from histcxr.exceptions import InputError
 
-__all__ = ["LEVEL", "LIMIT", "TESTS", "ChangeTest", "betting", "p_value_evidence", "promise_evidence"]
-
 #: Largest chance that any test ever gives a false alarm.
 LEVEL: Final = 0.05
 
@@ -145,11 +143,6 @@ class ChangeTest:
         facts = np.column_stack([np.ones(len(rows)), logit, logit**2, rows @ self._between])
         found = [scale.add(facts, rows @ self._others, values) for scale in self._scales]
         return float(np.mean(found))
-
-    @property
-    def blocks(self) -> int:
-        """How many comparisons have been made."""
-        return sum(int(np.isfinite(scale.p_values).sum()) for scale in self._scales)
 
     @property
     def distance(self) -> float | None:

@@ -21,8 +21,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from histcxr.exceptions import InputError
 
-__all__ = ["LEAST_IMAGES", "LEVEL", "TOLERANCE", "SiteReference", "SiteSketch", "SiteTest", "fit_site"]
-
 #: Fewest judged images that are tested.
 LEAST_IMAGES: Final = 40
 

@@ -195,7 +195,8 @@ def joint_confidence(choices: Iterable[Mapping[str, Any]]) -> float | None:
     return max(0.0, 1 - sum(wrong)) if wrong else None
 
 
-def _certified(kind: Kind, scores: ArrayLike, target: float, confidence: float) -> ThresholdChoice:
+def certified_threshold(kind: Kind, scores: ArrayLike, target: float, confidence: float) -> ThresholdChoice:
+    """Certify the threshold of either kind, as :func:`rule_out_threshold` and :func:`rule_in_threshold` say."""
     values, sign = real_vector(scores), 1.0 if kind == RULE_OUT else -1.0
     target, confidence = open_unit(target, _NAMES[kind][0]), open_unit(confidence, "confidence")
     k = errors_allowed(values.size, target, confidence)
@@ -214,7 +215,7 @@ def rule_out_threshold(
     nothing is certified and the threshold is -inf. InputError: scores not 1-D or not finite (leaving out a patient
     would void the promise), or a number outside (0, 1).
     """
-    return _certified(RULE_OUT, scores, sensitivity, confidence)
+    return certified_threshold(RULE_OUT, scores, sensitivity, confidence)
 
 
 def rule_in_threshold(
@@ -226,7 +227,7 @@ def rule_in_threshold(
     P(true specificity >= ``specificity``) >= ``confidence`` over calibration sets. Uncertified, it is +inf. Errors as
     there.
     """
-    return _certified(RULE_IN, scores, specificity, confidence)
+    return certified_threshold(RULE_IN, scores, specificity, confidence)
 
 
 class Certificates(NamedTuple):

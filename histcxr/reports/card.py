@@ -72,7 +72,7 @@ def _card(description: Mapping[str, Any]) -> str:
         thresholds_report(description["thresholds"], training.get("groups"), kept),
         *(["", "Measured on the test patients, each judged by the image alone."] if kept else []),
         *(f"- {note}" for note in card.get("taken_back", ())),
-        *_who_certified(training),
+        *(["", *certified_lines(training["certified"])] if "certified" in training else []),
         "",
         "## Data",
         markdown_table(rows, list(dict.fromkeys(key for row in rows for key in row)))
@@ -185,18 +185,6 @@ def _measured(promises: Mapping[str, Mapping[str, Any]]) -> Measured:
         return Kept(figures[whose], figures[figure], figures.get(f"{figure}_of_all"))
 
     return find
-
-
-def _who_certified(training: Mapping[str, Any]) -> list[str]:
-    if "certified" in training:
-        return ["", *certified_lines(training["certified"])]
-    if val := training.get("val"):
-        return [
-            "",
-            f"Certified on {counted(val['images'], 'image')} of {counted(val['patients'], 'patient')} "
-            f"({counted(val['sick'], 'sick image')}): the part val below.",
-        ]
-    return []
 
 
 def _input_text(description: Mapping[str, Any]) -> str:

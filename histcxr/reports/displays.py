@@ -7,14 +7,16 @@ apart; curves differ by their line, too. Matplotlib is an extra: it is imported 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from histcxr.decision import plotted
+from histcxr.decision.curves import reliability_table
 from histcxr.decision.thresholds import ThresholdChoice
 from histcxr.reports.drawing import (
     BLUE,
@@ -57,6 +59,19 @@ __all__ = [
 
 
 @dataclass
+class _FiguresDisplay(Display):
+    """A display of what one function computes from truth and scores: its ``figures``."""
+
+    figures: Any
+    compute: ClassVar[Callable[..., Any]]
+
+    @classmethod
+    def from_predictions(cls, sick: ArrayLike, scores: ArrayLike, *, ax: Any = None, **how: Any) -> Self:
+        """Compute and draw from truth and scores (or calls, bool), both (n,); ``how`` goes to what computes."""
+        return cls(cls.compute(scores, sick, **how)).plot(ax)
+
+
+@dataclass
 class RocDisplay(Display):
     """The ROC curve with its band: as :func:`~histcxr.decision.plotted.roc` returns it.
 
@@ -82,8 +97,7 @@ class RocDisplay(Display):
         """Compute and draw from truth and scores, both (n,); see :func:`~histcxr.decision.plotted.roc`."""
         return cls(plotted.roc(scores, sick, patient_ids=patient_ids), name).plot(ax)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         found, style = self.figures, class_style(self.number)
         area = f"AUC {found['auc']:.3f}"
         if "low" in found:
@@ -125,8 +139,7 @@ class ScoreDisplay(Display):
         limits = {kind: one.threshold for kind, one in given.items() if one is not None and one.certified}
         return cls(plotted.score_spread(scores, sick), limits).plot(ax)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         edges = np.asarray(self.figures["edges"])
         for number, name in enumerate(name for name in self.figures if name != "edges"):
             ax.stairs(self.figures[name], edges, label=name, lw=1.6, **class_style(number))
@@ -141,25 +154,14 @@ class ScoreDisplay(Display):
 
 
 @dataclass
-class CalibrationDisplay(Display):
-    """Predicted against observed shares of sick: fields of :func:`~histcxr.decision.plotted.calibration`."""
+class CalibrationDisplay(_FiguresDisplay):
+    """Predicted against observed shares of sick: :func:`~histcxr.decision.curves.reliability_table`."""
 
-    figures: Mapping[str, Any]
+    compute = staticmethod(reliability_table)
 
-    @classmethod
-    def from_predictions(
-        cls, sick: ArrayLike, scores: ArrayLike, *, bins: int = 10, ax: Any = None
-    ) -> CalibrationDisplay:
-        """Compute and draw from truth and probabilities, both (n,)."""
-        return cls(plotted.calibration(scores, sick, bins=bins)).plot(ax)
-
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
-        rows = self.figures["bins"]
-        x, y, low, high = (
-            np.array([row[key] for row in rows])
-            for key in ("predicted", "observed", "observed_low", "observed_high")
-        )
+    def _draw(self, ax: Any) -> None:
+        rows = pd.DataFrame(self.figures)
+        x, y, low, high = (rows[key] for key in ("predicted", "observed", "observed_low", "observed_high"))
         ax.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1, label="perfect")
         errors = np.maximum(0, [y - low, high - y])
         ax.errorbar(
@@ -171,20 +173,12 @@ class CalibrationDisplay(Display):
 
 
 @dataclass
-class DecisionCurveDisplay(Display):
-    """Net benefit over the threshold probability: fields of :func:`~histcxr.decision.plotted.decision_curve`."""
+class DecisionCurveDisplay(_FiguresDisplay):
+    """Net benefit over the threshold probability: :func:`~histcxr.decision.plotted.decision_curve`."""
 
-    figures: Mapping[str, Any]
+    compute = staticmethod(plotted.decision_curve)
 
-    @classmethod
-    def from_predictions(
-        cls, sick: ArrayLike, scores: ArrayLike, *, prevalence: float | None = None, ax: Any = None
-    ) -> DecisionCurveDisplay:
-        """Compute and draw from truth and probabilities, both (n,)."""
-        return cls(plotted.decision_curve(scores, sick, prevalence=prevalence)).plot(ax)
-
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         found = self.figures
         at = found["at"]
         ax.plot(at, found["treat_all"], color=ORANGE, ls="--", lw=1.2, label="work up everybody")
@@ -198,20 +192,12 @@ class DecisionCurveDisplay(Display):
 
 
 @dataclass
-class PredictiveValueDisplay(Display):
-    """NPV or PPV over the share of sick: fields of :func:`~histcxr.decision.plotted.predictive_values`."""
+class PredictiveValueDisplay(_FiguresDisplay):
+    """NPV or PPV of calls over the share of sick: :func:`~histcxr.decision.plotted.predictive_values`."""
 
-    figures: Mapping[str, Any]
+    compute = staticmethod(plotted.predictive_values)
 
-    @classmethod
-    def from_predictions(
-        cls, sick: ArrayLike, positive: ArrayLike, *, kind: str = "npv", ax: Any = None
-    ) -> PredictiveValueDisplay:
-        """Compute and draw from truth and calls (called sick or not), both bool (n,)."""
-        return cls(plotted.predictive_values(positive, sick, kind=kind)).plot(ax)
-
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         found, name = self.figures, self.figures["kind"].upper()
         colour = BLUE if name == "NPV" else RED
         ax.fill_between(found["prevalence"], found["low"], found["high"], color=colour, alpha=0.2, lw=0)
@@ -241,8 +227,7 @@ class ConfusionDisplay(Display):
         counts = confusion_matrix(truth, calls, labels=given)
         return cls(counts.tolist(), names or [str(one) for one in given]).plot(ax)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         matrix, called = np.asarray(self.matrix), self.called or self.names
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -265,8 +250,7 @@ class GroupsDisplay(Display):
     label: str
     target: float | None = None
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         for place, row in enumerate(reversed(self.rows)):
             errors = np.maximum(0, [[row["value"] - row["low"]], [row["high"] - row["value"]]])
             ax.errorbar([row["value"]], [place], xerr=errors, fmt="o", ms=4, capsize=2, color=BLUE)
@@ -289,8 +273,7 @@ class HistoryDisplay(Display):
     name: str
     best: int | None = None
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         for key, colour, label in ((self.name, BLUE, "training"), (f"val_{self.name}", RED, "held out")):
             values = [np.nan if value is None else value for value in self.history.get(key, ())]
             if values:
@@ -309,8 +292,7 @@ class ImportanceDisplay(Display):
     rows: Sequence[Mapping[str, Any]]
     label: str
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         rows = list(reversed(self.rows))
         values = [row["value"] for row in rows]
         spread = [row.get("spread", 0.0) for row in rows]

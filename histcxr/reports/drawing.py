@@ -95,11 +95,10 @@ class Display:
 
             ax = pyplot.subplots(layout="constrained")[1]
         self.ax_, self.figure_ = ax, ax.figure
-        self.draw(ax)
+        self._draw(ax)
         return self
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         raise NotImplementedError
 
 

@@ -30,8 +30,7 @@ class ClassBalanceDisplay(Display):
     counts: Mapping[str, Mapping[str, int]]
     part: str = "source"
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         names = list(self.counts)[::-1]
         parts = sorted({part for row in self.counts.values() for part in row})
         left = np.zeros(len(names))
@@ -63,8 +62,7 @@ class DistributionDisplay(Display):
     shares: Mapping[str, Sequence[float]]
     label: str
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         for number, (name, values) in enumerate(self.shares.items()):
             ax.stairs(np.asarray(values) * 100, self.edges, label=short(name), lw=1.5, **class_style(number))
         label_axes(ax, self.label, "% of the class's images")
@@ -92,8 +90,7 @@ class HistogramDisplay(Display):
         found = {name: histogram_band(counts[names == name]) for name in dict.fromkeys(names.tolist())}
         return cls(found, title).plot(ax)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         for number, (name, band) in enumerate(self.histograms.items()):
             style = class_style(number)
             centres = (np.arange(len(band["mean"])) + 0.5) * 256 / len(band["mean"])
@@ -139,8 +136,7 @@ class LevelsDisplay(Display):
     counts: NDArray[np.integer]
     band: Mapping[str, Sequence[float]] | None = None
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         wide, below = grey_levels(self.counts)
         edges = np.linspace(0, 256, len(below))
         if self.band is not None:
@@ -187,8 +183,7 @@ class LungsDisplay(Display):
         """Divide the lungs of a mask, bool (height, width), and draw."""
         return cls(pixels, zone_labels(mask, zones), name).plot(ax)
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``."""
+    def _draw(self, ax: Any) -> None:
         ax.imshow(self.pixels, cmap="gray", vmin=0, vmax=255)
         for zone in np.unique(self.zones[self.zones > 0]):
             ax.contour(self.zones == zone, [0.5], colors=[ORANGE], linewidths=0.8)
@@ -202,7 +197,7 @@ class GradCamDisplay(Display):
     """A Grad-CAM map, float (height, width) from 0 to 1, over its radiograph, with colour key, class and score.
 
     The stronger the response, the more colour and the less of the radiograph shows. The ``key`` can be left out where
-    several pictures share one.
+    several pictures share one, made of ``shown_``, the map as drawn.
     """
 
     pixels: NDArray[np.uint8]
@@ -212,8 +207,7 @@ class GradCamDisplay(Display):
     name: str = ""
     key: bool = True
 
-    def draw(self, ax: Any) -> None:
-        """Draw into ``ax``; ``shown_`` is the map, for a key of its own."""
+    def _draw(self, ax: Any) -> None:
         ax.imshow(self.pixels, cmap="gray", vmin=0, vmax=255)
         self.shown_ = ax.imshow(self.cam, cmap="viridis", vmin=0, vmax=1, alpha=0.6 * np.asarray(self.cam))
         if self.key:

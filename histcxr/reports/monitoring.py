@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,6 @@ from histcxr.reports.drawing import (
 )
 from histcxr.reports.tables import counts_text, markdown_table
 from histcxr.reports.text import DISCLAIMER
-
-__all__ = ["monitor_report", "plot_monitor"]
 
 _SHOWN = 14  # worklists that the table names
 _ASKS = {
@@ -61,10 +60,7 @@ def monitor_report(result: Mapping[str, Any]) -> str:
         for day in days[-_SHOWN:]
     ]
     before = [f"({counted(len(days) - _SHOWN, 'worklist')} before these)"] if len(days) > _SHOWN else []
-    reasons: dict[str, int] = {}
-    for day in days:
-        for code, count in day["reasons"].items():
-            reasons[code] = reasons.get(code, 0) + count
+    reasons = sum((Counter(day["reasons"]) for day in days), Counter())
     tests = [
         {
             "": _ASKS[watch["name"]],

@@ -12,8 +12,6 @@ from histcxr.reports.drawing import BLUE, GREY, RED, check_picture, label_axes, 
 from histcxr.reports.tables import counts_text, markdown_table
 from histcxr.reports.text import DISCLAIMER
 
-__all__ = ["labelling_report", "plan_report", "plot_plan"]
-
 _OWN = {"rule_out": "sick", "rule_in": "normal"}
 _PROMISED = {"rule_out": "sensitivity", "rule_in": "specificity"}
 _WORTH = {"rule_out": "specificity", "rule_in": "sensitivity"}
@@ -38,19 +36,6 @@ def plan_report(plan: Mapping[str, Any]) -> str:
         lines += ["", f"{about} (other hospitals lay at 5 and more):", "", markdown_table(rows)]
     else:
         lines += ["", f"{about}. What more images gain depends on the model's reference."]
-    if plan["validation"] is not None:
-        share = plan["prevalence"]
-        wanted = [
-            {"criterion": name, "images": n, "of them sick": round(n * share)}
-            for name, n in plan["validation"].items()
-        ]
-        lines += [
-            "",
-            f"Beside it, what describing the model takes where {100 * share:.3g} % are sick (Riley et al., 2021, as in "
-            "pmvalsampsize; no certificate needs it):",
-            "",
-            markdown_table(wanted),
-        ]
     return "\n".join([*lines, DISCLAIMER])
 
 

@@ -18,8 +18,6 @@ from histcxr.reports.displays import ConfusionDisplay, HistoryDisplay, RocDispla
 from histcxr.reports.drawing import BLUE, GREY, RED, label_axes, legend_above, new_figure, save_figure, short
 from histcxr.reports.image_displays import GradCamDisplay, colour_key
 
-__all__ = ["plot_calls", "plot_evaluation", "plot_history", "plot_map_grid", "plot_trials"]
-
 _COLUMNS = 6
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from histcxr.decision.groups import GroupCertificates
@@ -94,9 +94,8 @@ def thresholds_report(
     """Say what the two thresholds promise, what is promised within groups, and what was measured of it."""
     limits = {kind: choice["threshold"] for kind, choice in thresholds.items() if choice["certified"]}
     where, further = "", []
+    thresholds = _overall(thresholds, groups)
     if groups is not None:
-        # Its own thresholds over all patients, at their share of the confidence, are those that decide.
-        thresholds = {kind: drawer["overall"] for kind, drawer in groups.items()}
         certificates = GroupCertificates.from_dict(groups)
         further = certificates.further_promises()
         strictest = {one.overall.kind: float(one.limits({}, 1)[0]) for one in certificates}
@@ -116,18 +115,33 @@ def thresholds_report(
             f"The thresholds cross (rule_in alone would begin above {limits['rule_in']:.4f}): what lies between them "
             "is ruled out, and nothing goes to review for its score."
         )
-    promises = list(_promises(thresholds, groups))
     together = joint_confidence([*thresholds.values(), *further])
     if together is not None and (len(limits) == 2 or groups is not None):
         lines.append(
             f"All certified promises hold together with a confidence of at least {100 * together:.4g} %."
         )
-    rows = [_promise_row(*promise, measured) for promise in promises if promise[0] or measured is not None]
-    if rows:
+    if rows := promise_rows(thresholds, groups, measured):
         lines += ["", markdown_table(rows), ""]
     if groups is not None:
         lines.append(_GROUPS_MEAN)
-    return "\n".join([*lines, *_missed_lines(promises, measured)])
+    return "\n".join([*lines, *_missed_lines(_promises(thresholds, groups), measured)])
+
+
+def promise_rows(
+    thresholds: Mapping[str, Mapping[str, Any]],
+    groups: Mapping[str, Any] | None = None,
+    measured: Measured | None = None,
+) -> list[dict[str, object]]:
+    """Return a row for each promise within groups, and over all patients where it was measured what became of it."""
+    promises = _promises(_overall(thresholds, groups), groups)
+    return [_promise_row(*promise, measured) for promise in promises if promise[0] or measured is not None]
+
+
+def _overall(
+    thresholds: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Any] | None
+) -> Mapping[str, Mapping[str, Any]]:
+    """Return the thresholds over all patients: with groups those at their share of the confidence, which decide."""
+    return thresholds if groups is None else {kind: one["overall"] for kind, one in groups.items()}
 
 
 def _promises(
@@ -175,7 +189,7 @@ def _promise_row(
 
 
 def _missed_lines(
-    promises: Sequence[tuple[str, str, str, Mapping[str, Any]]], measured: Measured | None
+    promises: Iterable[tuple[str, str, str, Mapping[str, Any]]], measured: Measured | None
 ) -> list[str]:
     """Say in words where a promise was not reached, also where chance may be why."""
     lines: list[str] = []
@@ -194,12 +208,8 @@ def _missed_lines(
             continue
         if found.judged["high"] < choice["target"]:
             about = {"promise": kind, "column": column, "value": value, "figure": figure}
-            limits = {
-                "measured": found.judged["value"],
-                "low": found.judged["low"],
-                "high": found.judged["high"],
-            }
-            lines += contradiction_lines([{**about, "target": choice["target"], **limits}])
+            judged = {**found.judged, "measured": found.judged["value"], "target": choice["target"]}
+            lines += contradiction_lines([{**judged, **about}])
             continue
         lines.append(
             f"NOT REACHED: {kind} promises a {name} of {100 * choice['target']:g} %{_within(column, value)}, and it is "
@@ -266,9 +276,16 @@ def seen_lines(result: Mapping[str, Any]) -> list[str]:
         return ["Nobody was recognised as seen in training or certification."]
     return [
         f"Left out: {counted(seen['images'], 'image')}, because the model was trained or certified on their patients "
-        f"({seen['equal_pixels']} by equal pixels, {seen['near_duplicates']} as near-duplicates, "
-        f"{seen['same_patient']} because their patient is known)."
+        f"({seen_text(seen)})."
     ]
+
+
+def seen_text(counts: Mapping[str, int]) -> str:
+    """Say by what images were recognised."""
+    return (
+        f"{counts['equal_pixels']} by equal pixels, {counts['near_duplicates']} as near-duplicates, "
+        f"{counts['same_patient']} because their patient is known"
+    )
 
 
 def site_lines(site: Mapping[str, Any] | None) -> list[str]:

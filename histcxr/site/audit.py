@@ -45,8 +45,6 @@ from histcxr.site.audit_result import EXPLAINED, SICK, Audit, Copies
 from histcxr.study.cohort import Data, Reading, check_normal, groups_of, labelled_manifest
 from histcxr.study.train import usual_recipe
 
-__all__ = ["Answer", "Audit", "Copies", "audit"]
-
 _FACTS: Final = ("source", "view", "laterality", "modality", "sex", "age_group", "age")
 _TECHNIQUE: Final = ("source", "view")  # what should not be seen in lungs
 _MOST_VALUES: Final = 6  # of a column: the commonest

@@ -8,31 +8,27 @@ The number of bytes is left out, because it tells how much the lungs compress. E
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from histcxr.data.fingerprints import fine_copy, fingerprint, near_duplicates
-from histcxr.data.progress import counting
-from histcxr.data.radiograph import read_any_header
-from histcxr.exceptions import InputError, RadiographError, UnjudgeableError
+from histcxr.exceptions import InputError, UnjudgeableError
 from histcxr.features.curves import site_names, site_numbers
-from histcxr.features.measuring import count_lungs, measure_batch
+from histcxr.features.measuring import count_lungs
 from histcxr.features.recipe import Recipe
-from histcxr.files.reading import Header, read_file
-from histcxr.lungs.segmenter import Segmenter, load_segmenter
-from histcxr.study.cohort import Reading
+from histcxr.files.reading import Header
+from histcxr.study.cohort import Reading, whose_lungs
+from histcxr.study.exploring.looking import declared, read_once
 
 _Numbers = dict[str, float]
 _Pixels = NDArray[np.uint8]
 
-_CHUNK: Final = 8  # files held at a time by a thread
 _MARGIN: Final = 0.04  # of the longer side, around the hull of the lungs
 _CORNER: Final = 0.15  # of each side: markers lie there, lungs do not
 _BLUR: Final = 1.5  # pixels: what is finer is sharpness or noise
@@ -61,69 +57,35 @@ class Probes:
 
 def read_probes(manifest: pd.DataFrame, recipe: Recipe, reading: Reading) -> Probes:
     """Read each radiograph of a manifest once. InputError: not one is usable."""
-    named = manifest["mask"].fillna("").astype(str).tolist() if "mask" in manifest else [""] * len(manifest)
-    lungs = reading.lungs or ("given" if any(named) else "found")
-    masks = [""] * len(named) if lungs == "found" else named
-    segmenter = load_segmenter() if lungs != "given" and "" in masks else None
-    images = manifest["image"].tolist()
-    chunks = [slice(start, start + _CHUNK) for start in range(0, len(images), _CHUNK)]
-    jobs = (delayed(_read)(images[one], masks[one], segmenter, recipe) for one in chunks)
-    found: list[Any] = []
-    with counting(len(images), reading.progress) as count:
-        for part in Parallel(n_jobs=reading.n_jobs, prefer="threads", return_as="generator")(jobs):
-            found += part
-            count(len(part))
-    usable = np.array([not isinstance(one, UnjudgeableError) for one in found], bool)
-    reasons = pd.Series([one.reason.value for one in found if isinstance(one, UnjudgeableError)], dtype=str)
-    unusable = {str(code): int(count) for code, count in reasons.value_counts().items()}
-    read = list(itertools.compress(found, usable))
-    if not read:
-        raise InputError(
-            f"data must hold at least one usable radiograph, got none of {len(found)}: {unusable}"
-        )
-    prints, copies, probes = zip(*read, strict=True)
-    numbers = {name: pd.DataFrame([one[name] for one in probes]) for name in probes[0]}
-    table = manifest.loc[usable].reset_index(drop=True)
-    return Probes(table, numbers, near_duplicates(np.stack(prints), np.stack(copies)), unusable)
-
-
-def _read(
-    images: Sequence[str], masks: Sequence[str], segmenter: Segmenter | None, recipe: Recipe
-) -> list[Any]:
-    """Return (fingerprint, fine copy, numbers of each probe) of images, or the errors instead."""
-    held = [_content(path) for path in images]
-    outlines = [_content(path) if path else "" for path in masks]
 
     def measure(pixels: _Pixels, lungs: NDArray[np.bool_], name: str) -> Any:
         counts = count_lungs(pixels, lungs, name, recipe=recipe)[None]
         inside = dict(zip(site_names(recipe), site_numbers(counts, recipe)[0].tolist(), strict=True))
         return fingerprint(pixels), fine_copy(pixels), {"lungs": inside, **around_lungs(pixels, lungs)}
 
-    results: list[Any] = []
-    measured = measure_batch(held, outlines, measure, segmenter=segmenter, paths=images)
-    for image, mask, one in zip(held, outlines, measured, strict=True):
-        if isinstance(one, UnjudgeableError):
-            results.append(one)
-            continue
-        (*known, numbers), _ = one
-        files = {"file properties": _file_numbers(image), "mask files": _file_numbers(mask)}
-        results.append((*known, {**files, **numbers}))
-    return results
+    whose = whose_lungs(manifest, reading.lungs)
+    how: dict[str, Any] = {"n_jobs": reading.n_jobs, "progress": reading.progress}
+    images, masks, found = zip(*read_once(manifest, whose, measure, _file_numbers, **how), strict=True)
+    usable = np.array([not isinstance(one, UnjudgeableError) for one in found], bool)
+    reasons = pd.Series([one.reason.value for one in found if isinstance(one, UnjudgeableError)], dtype=str)
+    unusable = {str(code): int(count) for code, count in reasons.value_counts().items()}
+    if not usable.any():
+        raise InputError(
+            f"data must hold at least one usable radiograph, got none of {len(found)}: {unusable}"
+        )
+    prints, copies, probes = zip(*itertools.compress(found, usable), strict=True)
+    files = {"file properties": images, "mask files": masks}
+    numbers = {name: pd.DataFrame(list(itertools.compress(rows, usable))) for name, rows in files.items()}
+    numbers |= {name: pd.DataFrame([one[name] for one in probes]) for name in probes[0]}
+    table = manifest.loc[usable].reset_index(drop=True)
+    return Probes(table, numbers, near_duplicates(np.stack(prints), np.stack(copies)), unusable)
 
 
-def _content(path: str) -> bytes | str:
-    """Return the content of a file, or its name where it cannot be read: the reader then says why."""
-    try:
-        return read_file(path)
-    except RadiographError:
-        return path
-
-
-def _file_numbers(data: bytes | str) -> _Numbers:
+def _file_numbers(content: bytes | None) -> _Numbers:
     """Return what a file is, whatever it shows; of no file zeros."""
-    header = read_any_header(data) if isinstance(data, bytes) else Header("", 0, 0, 0, 0)
+    header = declared(content) or Header("", 0, 0, 0, 0)
     numbers = {f"{name} files": float(header.format == name) for name in _FORMATS}
-    quantisation, notes = _annexes(data, header.format) if isinstance(data, bytes) else (0, 0)
+    quantisation, notes = _annexes(content or b"", header.format)
     return {
         **numbers,
         "width": header.width,

@@ -31,8 +31,6 @@ from histcxr.store.judges import SavedModel
 from histcxr.study.certify import BY_SCORE
 from histcxr.study.cohort import Reading, model_input, read_measured
 
-__all__ = ["BY_SCORE", "RANDOM", "LabellingList", "draw_labelling_list", "draw_patients"]
-
 #: How a patient came into the list, if not by score.
 RANDOM: Final = "random"
 

@@ -42,8 +42,6 @@ from histcxr.store import load_model, model_hash
 from histcxr.store.judges import SavedModel
 from histcxr.study.cohort import normal_label
 
-__all__ = ["ImageTests", "MonitorResult", "Watch", "monitor", "watch_promise"]
-
 _FINEST: Final = 1 / 4000  # what the site test's draws can tell from 0
 _LEAST_COMPARED: Final = 100  # images on either side of "before" and "lately"
 _STRANGE: Final = 0.001  # p-value under which shares and scores are worth a note
@@ -127,10 +125,6 @@ def monitor(
         and the labels of a worklist come together: the bound is exact where none is added to an earlier one afterwards.
     normal : str, optional
         The label that means normal, by default the model's; every other one is sick.
-
-    Returns
-    -------
-    MonitorResult
 
     Raises
     ------

@@ -18,7 +18,6 @@ from histcxr.decision.planning import (
     advised_patients,
     binormal_worth,
     expected_worth,
-    external_validation_images,
     readings_needed,
     worths_of_scores,
 )
@@ -30,8 +29,6 @@ from histcxr.study.certify import Promise
 from histcxr.study.cohort import Data, Reading, labelled_manifest, only_split, read_cohort
 from histcxr.study.evaluate import Judged
 from histcxr.study.seen import REMEMBERS_NOBODY, fitted_on, leave_out_seen, remembers
-
-__all__ = ["Aim", "DrawerPlan", "Plan", "plan", "plan_auc", "plan_scores"]
 
 #: Squared distances of the site test that are told: other hospitals differ by 5 and more.
 DISTANCES: Final = (2.5, 3.0, 5.0)
@@ -88,8 +85,7 @@ class Plan(Record):
 
     ``basis`` says what it rests on, ``auc`` is the model's there. ``site_test`` has the fewest images (no labels
     needed) that the site test judges at all, and by squared distance of the site how many find it in 80 % and 95 % of
-    all folders. ``validation`` are the images that Riley's criteria ask for, sick and normal together; None where the
-    prevalence is unknown.
+    all folders.
     """
 
     basis: str
@@ -99,7 +95,6 @@ class Plan(Record):
     rule_out: DrawerPlan
     rule_in: DrawerPlan
     site_test: Mapping[str, Any]
-    validation: Mapping[str, int] | None
 
 
 def plan_auc(auc: float, aim: Aim | None = None, *, spread: float = 1.0) -> Plan:
@@ -144,10 +139,6 @@ def plan(
     draws : int
         How often what so few patients leave open is drawn; 0 takes them for the whole population.
     seed : int
-
-    Returns
-    -------
-    Plan
 
     Raises
     ------
@@ -212,10 +203,6 @@ def _plan(
             (RULE_IN, aim.promise.specificity, None if prevalence is None else 1 - prevalence),
         )
     }
-    limit = min(max(drawers[RULE_OUT].limit, 1e-6), 1 - 1e-6)
-    validation = None
-    if prevalence is not None and 0.5 < area < 1:
-        validation = external_validation_images(area, prevalence, aim.promise.sensitivity, limit)
     return Plan(
         basis,
         area,
@@ -224,7 +211,6 @@ def _plan(
         drawers[RULE_OUT],
         drawers[RULE_IN],
         {"least": LEAST_IMAGES, "distances": [] if site is None else _site_rows(site)},
-        validation,
     )
 
 

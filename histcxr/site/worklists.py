@@ -18,8 +18,6 @@ from histcxr.worklist.audit_trail import AUDIT_SUFFIX
 from histcxr.worklist.reading import FinishedTriage
 from histcxr.worklist.whole import unpack_site
 
-__all__ = ["Batch", "Day", "Worklists"]
-
 
 @dataclass(frozen=True)
 class Day:

@@ -235,8 +235,7 @@ def read_measured(
     manifest: pd.DataFrame, what: Recipe | InputSettings, how: Reading
 ) -> tuple[NDArray[Any], Features | ReferenceImages, str]:
     """Read what a model sees of each image, labelled or not, used or not: the values, all else, and whose lungs."""
-    masks = "mask" in manifest and (manifest["mask"].astype(str) != "").any()
-    lungs = how.lungs or ("given" if masks else "found")
+    lungs = whose_lungs(manifest, how.lungs)
     if isinstance(what, InputSettings):
         lungs = "given" if what.region == "full" else lungs  # which uses none
         images = read_images(manifest, what, lungs=lungs, n_jobs=how.n_jobs, progress=how.progress)
@@ -245,6 +244,12 @@ def read_measured(
         manifest, what, how.n_jobs, lungs=lungs, cache=how.cache, progress=how.progress
     )
     return features.counts, features, lungs
+
+
+def whose_lungs(manifest: pd.DataFrame, lungs: str | None) -> str:
+    """Return whose lung masks are taken: by default the data's, the segmenter's where the data have none at all."""
+    masks = "mask" in manifest and (groups_of(manifest, "mask") != "").any()
+    return lungs or ("given" if masks else "found")
 
 
 def split_cohort(cohort: Cohort, *, seed: int = 0) -> tuple[dict[str, Cohort], list[str]]:

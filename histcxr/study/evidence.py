@@ -16,9 +16,11 @@ from sklearn.pipeline import Pipeline
 
 from histcxr.decision import plotted
 from histcxr.decision.auc import auc
+from histcxr.decision.curves import reliability_table
 from histcxr.decision.drawers import Confusion, confusion, patient_drawers
 from histcxr.decision.intervals import patient_labels, patient_scores, proportion
 from histcxr.decision.thresholds import RULE_IN, RULE_OUT
+from histcxr.exceptions import counted
 from histcxr.features.histograms import zone_names
 from histcxr.features.recipe import Recipe
 from histcxr.store import Model
@@ -55,7 +57,7 @@ def closer_look(
     return {
         "roc": plotted.roc(scores, sick, patient_ids=patients, seed=seed) if enough(cohort) else None,
         "scores": plotted.score_spread(scores, sick),
-        "calibration": plotted.calibration(scores, sick),
+        "calibration": reliability_table(scores, sick).to_dict("records"),
         "decision_curve": plotted.decision_curve(scores, sick, prevalence=prevalence) if both else None,
         **{
             kind: plotted.predictive_values(calls[kind], truth, kind=kind)
@@ -119,19 +121,14 @@ def subgroups(judged: Judged, drawers: NDArray[np.str_], columns: Sequence[str])
 
 
 def _too_few(sick: int, normal: int) -> str:
-    """Say in a sentence what a group is too small for."""
-    if not sick:
-        return "Nobody here is sick: there is no sensitivity and no AUC." + (_small("specificity", normal))
-    if not normal:
-        return "Nobody here is normal: there is no specificity and no AUC." + (_small("sensitivity", sick))
-    parts = [_small("sensitivity", sick), _small("specificity", normal)]
-    return "".join(parts).strip()
-
-
-def _small(figure: str, patients: int) -> str:
-    if patients >= MIN_CLASS:
-        return ""
-    return f" {patients} {'patient is' if patients == 1 else 'patients are'} too few to tell the {figure}."
+    """Say in sentences what a group is too small for."""
+    said = []
+    for n, who, figure in ((sick, "sick", "sensitivity"), (normal, "normal", "specificity")):
+        if not n:
+            said.append(f"Nobody here is {who}: there is no {figure} and no AUC.")
+        elif n < MIN_CLASS:
+            said.append(f"{counted(n, 'patient is', 'patients are')} too few to tell the {figure}.")
+    return " ".join(said)
 
 
 def _errors(judged: Judged, drawers: NDArray[np.str_]) -> dict[str, list[dict[str, Any]]]:

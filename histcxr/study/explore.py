@@ -7,31 +7,29 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from histcxr.data.manifest import is_sick, read_manifest
-from histcxr.data.progress import Progress, counting
+from histcxr.data.progress import Progress
 from histcxr.exceptions import InputError, counted
 from histcxr.features.histograms import BINS, zone_names
 from histcxr.files.writing import replacing, write_error, write_image
-from histcxr.lungs.segmenter import load_segmenter
 from histcxr.reports.image_displays import histogram_band
 from histcxr.reports.pages.exploration import Example, draw_pictures, write_exploration
-from histcxr.study.cohort import Data, groups_of
+from histcxr.study.cohort import Data, groups_of, whose_lungs
 from histcxr.study.exploring.checkup import disagreements, repeated
-from histcxr.study.exploring.looking import ZONES, Job, Seen, look
+from histcxr.study.exploring.looking import ZONES, Seen, declared, look, read_once
 
 #: What an exploration leaves in its folder beside the pictures.
 PAGE, FIGURES = "index.html", "figures.json"
 
 _TEXT: Final = ("image", "mask", "label", "patient_id", "source", "split")
-_CHUNK: Final = 32
 _NO_LABEL: Final = "no label"
 _SHARE_EDGES: Final = np.linspace(0, 0.7, 36)
 
@@ -111,35 +109,27 @@ def explore(
     table = table.assign(**{name: groups_of(table, name) if name in table else "" for name in _TEXT})
     labels = table["label"].where(table["label"] != "", _NO_LABEL).to_numpy(object)
     classes = _ordered(labels, normal)
-    lungs = lungs or ("given" if (table["mask"] != "").any() else "found")
-    masks = [""] * len(table) if lungs == "found" else table["mask"].tolist()
-    segmenter = load_segmenter() if lungs == "found" or (lungs == "either" and "" in masks) else None
+    lungs = whose_lungs(table, lungs)
     wanted = _drawn(labels, classes, examples, seed)
-    seen = Seen(len(table), classes)
-    jobs = [
-        Job(rows, [table["image"].iloc[r] for r in rows], [masks[r] for r in rows], labels[rows], wanted)
-        for rows in np.array_split(np.arange(len(table)), max(1, len(table) // _CHUNK))
-        if len(rows)
-    ]
-    run = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    with counting(len(table), progress, "looking") as count:
-        for found in run(delayed(look)(job, segmenter) for job in jobs):
-            seen.take(found)
-            count(len(found.rows))
+    seen = Seen(labels)
+    chosen = partial(look, wanted=frozenset(table["image"].iloc[sorted(wanted)]))
+    how: dict[str, Any] = {"n_jobs": n_jobs, "progress": progress, "what": "looking"}
+    for found in read_once(table, lungs, chosen, declared, **how):
+        seen.take(*found)
     usable = seen.counts[:, 0].sum(axis=1) > 0
+    unusable = dict(Counter(reason for reason in seen.reasons if reason).most_common())
     if not usable.any():
-        reasons = dict(Counter(reason for reason in seen.reasons if reason))
         raise InputError(
-            f"data must hold at least one usable radiograph, got none of {len(table)}: {reasons}"
+            f"data must hold at least one usable radiograph, got none of {len(table)}: {unusable}"
         )
     shown = _examples(wanted, seen, labels, table["image"].tolist(), classes, examples)
-    unusable = Counter(reason for reason in seen.reasons if reason)
-    measures, sources = _measures(seen.counts), sorted(set(table["source"]))
+    read = table.assign(label=labels, share=seen.shares, **_measures(seen.counts))[usable]
+    sources = sorted(set(table["source"]))
     figures: dict[str, Any] = {
         "data": "a table" if isinstance(data, pd.DataFrame) else os.path.basename(os.path.abspath(data)),
         "images": len(table),
         "usable": int(usable.sum()),
-        "unusable": dict(unusable.most_common()),
+        "unusable": unusable,
         "patients": table["patient_id"].replace("", np.nan).nunique(),
         "no_patient": int((table["patient_id"] == "").sum()),
         "normal": normal,
@@ -148,12 +138,12 @@ def explore(
         "splits": _crossed(labels, table["split"], classes),
         "files": seen.files(),
         "disagreements": disagreements(data, table, seen.headers, seen.masks, seen.reasons),
-        "mask_share": _mask_share(seen.shares, usable, labels, classes),
-        "intensity": _intensity(measures, usable, labels, classes),
+        "mask_share": _mask_share(read, classes),
+        "intensity": _intensity(read, classes),
         "intensity_by_source": [
             {"source": source or "not said", **row}
             for source in (sources if len(sources) > 1 else ())
-            for row in _intensity(measures, usable & (table["source"] == source).to_numpy(), labels, classes)
+            for row in _intensity(read[read["source"] == source], classes)
         ],
         "histograms": {
             zone: {
@@ -166,7 +156,7 @@ def explore(
         **repeated(seen.fingerprints, seen.copies, usable, table, labels),
     }
     figures["notes"] = _notes(figures)
-    return Exploration(figures, seen.mean_images(), tuple(shown))
+    return Exploration(figures, seen.mean_images(classes), tuple(shown))
 
 
 def _ordered(labels: NDArray[np.object_], normal: str) -> list[str]:
@@ -210,55 +200,46 @@ def _crossed(
     }
 
 
-def _measures(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return mean and standard deviation of the lungs' grey levels: float64 (n, 2), NaN without a pixel."""
+def _measures(counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Return mean and standard deviation of the lungs' grey levels, each float64 (n,), NaN without a pixel."""
     grey = np.arange(BINS, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         n = counts[:, 0].sum(axis=1)
         mean = counts[:, 0] @ grey / n
         square = counts[:, 0] @ grey**2 / n
-    return np.column_stack([mean, np.sqrt(np.maximum(square - mean**2, 0))])
+    return {"mean": mean, "deviation": np.sqrt(np.maximum(square - mean**2, 0))}
 
 
-def _intensity(
-    measures: NDArray[np.float64],
-    usable: NDArray[np.bool_],
-    labels: NDArray[np.object_],
-    classes: Sequence[str],
-) -> list[dict[str, Any]]:
-    names = ("mean", "deviation", "mean_spread", "deviation_spread")
-    rows = []
-    for name in classes:
-        own = measures[usable & (labels == name)]
-        if len(own):
-            numbers = [*own.mean(axis=0).tolist(), *own.std(axis=0).tolist()]
-            rows.append({"class": name, "images": len(own), **dict(zip(names, numbers, strict=True))})
-    return rows
+def _by_class(read: pd.DataFrame, classes: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    parts = ((name, read[read["label"] == name]) for name in classes)
+    return ((name, part) for name, part in parts if len(part))
 
 
-def _mask_share(
-    shares: NDArray[np.float64],
-    usable: NDArray[np.bool_],
-    labels: NDArray[np.object_],
-    classes: Sequence[str],
-) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "mean": float(shares[usable].mean()),
-        "edges": _SHARE_EDGES.round(4).tolist(),
-        "classes": {},
-    }
-    for name in classes:
-        own = shares[usable & (labels == name)]
-        if len(own):
-            low, middle, high = np.quantile(own, [0.05, 0.5, 0.95])
-            found["classes"][name] = {
-                "images": len(own),
-                "mean": float(own.mean()),
-                "spread": float(own.std()),
-                **{"p05": float(low), "median": float(middle), "p95": float(high)},
-                "shares": (np.histogram(own, _SHARE_EDGES)[0] / len(own)).round(6).tolist(),
-            }
-    return found
+def _intensity(read: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "class": name,
+            "images": len(own),
+            **{one: float(own[one].mean()) for one in ("mean", "deviation")},
+            **{f"{one}_spread": float(own[one].std(ddof=0)) for one in ("mean", "deviation")},
+        }
+        for name, own in _by_class(read, classes)
+    ]
+
+
+def _mask_share(read: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
+    found = {}
+    for name, part in _by_class(read, classes):
+        own = part["share"]
+        found[name] = {
+            "images": len(own),
+            "mean": float(own.mean()),
+            "spread": float(own.std(ddof=0)),
+            **{key: float(own.quantile(at)) for key, at in (("p05", 0.05), ("median", 0.5), ("p95", 0.95))},
+            "shares": (np.histogram(own, _SHARE_EDGES)[0] / len(own)).round(6).tolist(),
+        }
+    edges = _SHARE_EDGES.round(4).tolist()
+    return {"mean": float(read["share"].mean()), "edges": edges, "classes": found}
 
 
 def _notes(figures: Mapping[str, Any]) -> list[str]:

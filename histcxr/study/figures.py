@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import (
+    brier_score_loss,
     confusion_matrix,
     log_loss,
     precision_recall_fscore_support,
@@ -20,7 +21,6 @@ from sklearn.metrics import (
 from histcxr.data.manifest import is_sick
 from histcxr.decision.auc import areas, auc
 from histcxr.decision.curves import (
-    brier_score,
     expected_calibration_error,
     recalibration,
     specificity_at_sensitivity,
@@ -94,7 +94,7 @@ def measure(
         "specificity_at_95": point,
         "confusion": confusion(scores >= 0.5, sick).to_dict(),
         "confusion_at_rule_out": called,
-        "brier": brier_score(scores, sick),
+        "brier": float(brier_score_loss(sick, scores)),
         "calibration_error": expected_calibration_error(scores, sick),
         "calibration": recalibration(scores, sick) if enough(cohort) else None,
         "decisions": decisions.to_dict(),

@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,11 @@ from histcxr.reference.augmentation import PUBLISHED, STRENGTHS
 from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.images import InputSettings
 from histcxr.store.model import ReferenceModel
-from histcxr.study.certify import Promise, certified
+from histcxr.study.certify import Promise
 from histcxr.study.cohort import Data, Reading, balanced_rows, check_columns, labelled_manifest
-from histcxr.study.evaluate import Judged, class_figures, class_numbers
+from histcxr.study.evaluate import class_figures, class_numbers
 from histcxr.study.seen import ON_VAL, remember
-from histcxr.study.train import Divided, divide
-
-__all__ = ["ReferenceResult", "ReferenceSettings", "train_reference"]
+from histcxr.study.train import Divided, certified_and_measured, divide, told
 
 # Settings that the classifier takes as they are.
 _HANDED_ON = ("epochs", "batch_size", "learning_rate", "second_stage_learning_rate", "unfrozen", "weights", "head",
@@ -142,7 +140,7 @@ def train_reference(
     settings.classifier(seed).check()  # before minutes of reading
     divided = divide(manifest, settings.inputs(), reading or Reading(), seed)
     check_columns(by, divided.cohort.table)
-    train, val, test = divided.parts.values()
+    train, val = divided.parts["train"], divided.parts["val"]
     targets, names = _targets(divided, settings)
     rows = balanced_rows(train, np.array(names, object)[targets["train"]], settings.undersample, seed)
     started = time.perf_counter()
@@ -176,17 +174,12 @@ def train_reference(
         *promise.nothing(),
         training=remember({**training, **divided.about}, {"train": train, "val": val}),
     )
-    model = certified(model, val.part(kept), promise, by, also=[train])
-    model = replace(model, metrics={"test": Judged.of(model, test).figures()})
+    model = certified_and_measured(model, val.part(kept), divided.parts, promise, by)
     report = {
         "architecture": settings.architecture,
         "inputs": settings.inputs().to_dict(),
-        "test": model.metrics["test"],
+        **told(model),
         "val": {"classes": class_figures(targets["val"], probabilities, names)},
-        "threshold": model.rule_out.to_dict(),
-        "rule_in_threshold": model.rule_in.to_dict(),
-        "groups": model.training.get("groups"),
-        "certified": model.training["certified"],
         "fit_seconds": seconds,
         "history": _finite(classifier.history_),
         **training,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from histcxr.data.fingerprints import FINGERPRINT_BYTES, equal_pixels, keyed_patients, recognised
 from histcxr.exceptions import InputError
+from histcxr.reports.tables import seen_text
 from histcxr.store.judges import SavedModel
 from histcxr.study.cohort import Cohort
 
@@ -89,14 +90,6 @@ def leave_out_seen(
             f"{seen_text(counts)})"
         )
     return cohort.part(~out), counts
-
-
-def seen_text(counts: Mapping[str, int]) -> str:
-    """Say by what images were recognised."""
-    return (
-        f"{counts['equal_pixels']} by equal pixels, {counts['near_duplicates']} as near-duplicates, "
-        f"{counts['same_patient']} because their patient or patient_id is known"
-    )
 
 
 def _counts(found: NDArray[np.bool_]) -> dict[str, int]:

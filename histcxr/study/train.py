@@ -27,7 +27,7 @@ from histcxr.models.registry import CLASSIFIERS, stack_members
 from histcxr.models.tuning import TuningOptions, TuningResult, tune
 from histcxr.networks.backend import neural_problem
 from histcxr.reference.images import InputSettings
-from histcxr.store import Model
+from histcxr.store import Model, SavedModel
 from histcxr.study.certify import Promise, certified
 from histcxr.study.cohort import (
     Cohort,
@@ -315,18 +315,34 @@ def _finish(
     }
     training = remember(training, {part: parts[part] for part in ("train", "val")})
     bare = Model(tuned.name, tuned.estimator, recipe, *promise.nothing(), training=training)
-    model: Any = certified(bare, parts["val"], promise, by, also=[parts["train"]])
-    # What triage would refuse is not measured, as it would not be judged; the report counts it.
+    return certified_and_measured(bare, parts["val"], parts, promise, by)
+
+
+def certified_and_measured(
+    bare: Any, val: Cohort, parts: Mapping[str, Cohort], promise: Promise, by: Sequence[str]
+) -> Any:
+    """Certify a fitted model of either kind on ``val``, and measure it on the test part.
+
+    What triage would refuse is not measured, as it would not be judged; the report counts it.
+    """
+    model: Any = certified(bare, val, promise, by, also=[parts["train"]])
     return replace(model, metrics={"test": Judged.of(model, parts["test"]).figures()})
 
 
-def _figures(model: Model, tuned: TuningResult) -> dict[str, Any]:
+def told(model: SavedModel) -> dict[str, Any]:
+    """Return what a report says of any trained model: test figures, thresholds and who certified them."""
     return {
         "test": model.metrics["test"],
         "threshold": model.rule_out.to_dict(),
         "rule_in_threshold": model.rule_in.to_dict(),
         "groups": model.training.get("groups"),
         "certified": model.training["certified"],
+    }
+
+
+def _figures(model: Model, tuned: TuningResult) -> dict[str, Any]:
+    return {
+        **told(model),
         "fit_seconds": round(tuned.seconds, 2),
         "cross_validated_auc": tuned.score,
         "parameters": model.training["parameters"],

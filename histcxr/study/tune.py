@@ -32,8 +32,6 @@ from histcxr.study.cohort import Reading, read_cohort, split_cohort
 from histcxr.study.network_train import ReferenceSettings
 from histcxr.study.train import usual_recipe
 
-__all__ = ["describe_search", "read_tuned", "search_settings", "write_search"]
-
 SETTINGS_FILE = "best.json"
 
 

@@ -18,10 +18,8 @@ PARTS = {
     "reference_pairs",
     "reference_rows",
     "first_order_peers",
-    "altered",
     "hostile_files",
 }
-PARTS |= {"histogram_study_cells", "histogram_study_report", "histogram_study_rivals"}
 WITHOUT_DATA = {
     "certificate",
     "mutated_files",

@@ -60,13 +60,13 @@ def test_counts_and_shares_by_hand():
 
 
 def test_a_stated_prevalence_reaches_npv_and_ppv():
-    report = evaluate_decisions(SCORES, SICK, IDS, 0.3, 0.8, prevalence=0.1, confidence=0.9)
+    report = evaluate_decisions(SCORES, SICK, IDS, 0.3, 0.8, prevalence=0.1)
     assert report.npv.value == pytest.approx(0.5 * 0.9 / (0.5 * 0.9 + 0.25 * 0.1))
     assert report.ppv.value == pytest.approx(0.25 * 0.1 / (0.25 * 0.1 + 0.25 * 0.9))
     # patients in the order n1, n2, n3, s1, s2, s3, s4, n4; "positive" is not ruled out
     positive = [False, True, True, False, True, True, True, False]
     truth = [False, False, False, True, True, True, True, False]
-    assert report.npv == confusion(positive, truth).npv(prevalence=0.1, confidence=0.9)
+    assert report.npv == confusion(positive, truth).npv(prevalence=0.1)
 
 
 def test_the_report_is_safe_for_json():

@@ -9,7 +9,6 @@ from histcxr.decision.planning import (
     binormal_worth,
     chance_of_enough,
     expected_worth,
-    external_validation_images,
     patients_for,
     readings_needed,
     worths_of_scores,
@@ -110,22 +109,3 @@ def test_readings():
     n = readings_needed(59, 0.1)
     assert chance_of_enough(n, 59, 0.1) >= 0.95 > chance_of_enough(n - 1, 59, 0.1)
     assert readings_needed(59, 0.999) in (59, 60)
-
-
-# pmvalsampsize 0.2.1 (which simulates the slope and the net benefit from 10^6 patients and steps through the errors):
-# AUC, prevalence, risk threshold, then images by criterion.
-PACKAGE = [
-    (0.80, 0.1, 0.1, (3461, 4190, 836, 1174)),
-    (0.90, 0.3, 0.2, (898, 1628, 188, 213)),
-    (0.95, 0.5, 0.3, (385, 1517, 80, 82)),
-]
-
-
-@pytest.mark.parametrize(("area", "prevalence", "risk", "wanted"), PACKAGE)
-def test_riley_s_criteria_are_those_of_the_package(area, prevalence, risk, wanted):
-    gap, centre = 2 * stats.norm.ppf(area) ** 2, np.log(prevalence / (1 - prevalence))
-    odds, wide = np.log(risk / (1 - risk)), np.sqrt(2) * stats.norm.ppf(area)
-    sensitivity = float(stats.norm.sf((odds - centre - gap / 2) / wide))
-    specificity = float(stats.norm.cdf((odds - centre + gap / 2) / wide))
-    found = external_validation_images(area, prevalence, sensitivity, specificity)
-    assert list(found.values()) == pytest.approx(wanted, rel=0.006)

@@ -2,7 +2,9 @@
 
 import pytest
 
-from histcxr.reports.pages.checklists import _ANSWERED, _ITEMS, checklist
+from histcxr.reports.pages.checklists import checklist, read_items
+
+ITEMS, ASKED = read_items()
 
 
 def result(auc=0.9, columns=("view",)):
@@ -27,22 +29,22 @@ def result(auc=0.9, columns=("view",)):
 
 
 def test_the_guidelines_have_as_many_items_as_their_papers_say():
-    main = {name: {item.rstrip("abcdefg") for item in items} for name, items in _ITEMS.items()}
+    main = {name: {item.rstrip("abcdefg") for item in items} for name, items in ITEMS.items()}
     assert {name: len(items) for name, items in main.items()} == {
         "CLAIM 2024": 44,
         "TRIPOD+AI": 27,
         "STARD-AI": 40,
     }
-    assert len(_ITEMS["TRIPOD+AI"]) == 52
-    for _, _, *items in _ANSWERED:
-        for name, own in zip(_ITEMS, items, strict=True):
-            assert set(own.split()) <= set(_ITEMS[name])
+    assert len(ITEMS["TRIPOD+AI"]) == 52
+    for row in ASKED:
+        for name in ITEMS:
+            assert set(row[name].split()) <= set(ITEMS[name])
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_each_item_is_answered_or_open(known):
     found = checklist(result() if known else result(auc=None, columns=()), "histcxr 9")
-    for name, items in _ITEMS.items():
+    for name, items in ITEMS.items():
         answered = {one for row in found["rows"] for one in row[name].split()}
         left = found["open"][name].split(", ")
         assert answered.isdisjoint(left)

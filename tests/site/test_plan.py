@@ -61,8 +61,6 @@ def test_an_assumed_auc():
     assert [row.n for row in found.rule_out.rows] == sorted({59, 100, 200, 500, 1000, found.rule_out.advice})
     assert found.rule_out.limit == pytest.approx(0.5665, abs=1e-3)
     assert found.rule_out.readings[0] > 590 > found.rule_in.readings[0]
-    assert found.validation["C-statistic"] < found.validation["calibration slope"]
-    assert plan_auc(0.9).validation is None
     assert plan_auc(0.9).rule_out.readings == ()
     # Scores of sick that spread more have a longer lower tail.
     assert (
@@ -103,7 +101,6 @@ def test_the_command_says_and_draws_what_the_plan_holds(tmp_path):
         assert f"| {row['median']:.2f} " in done.output
         assert f"{row['low']:.2f}-{row['high']:.2f}" in done.output
     assert "takes at least 59 sick patients" in done.output
-    assert str(found["validation"]["O/E"]) in done.output
 
 
 def test_the_command_plans_from_data(model, phantoms, tmp_path):

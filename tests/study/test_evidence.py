@@ -61,10 +61,8 @@ def test_roc_and_calibration_are_scikit_learns(evaluated, worklist):
     assert closer["roc"]["auc"] == pytest.approx(roc_auc_score(sick, scores))
     assert evaluated["overall"]["auc"] == closer["roc"]["auc"]
     observed, predicted = calibration_curve(sick, scores, n_bins=10)
-    assert [row["observed"] for row in closer["calibration"]["bins"]] == pytest.approx(observed.tolist())
-    assert [row["predicted"] for row in closer["calibration"]["bins"]] == pytest.approx(
-        predicted.tolist(), abs=1e-5
-    )
+    assert [row["observed"] for row in closer["calibration"]] == pytest.approx(observed.tolist())
+    assert [row["predicted"] for row in closer["calibration"]] == pytest.approx(predicted.tolist(), abs=1e-5)
     assert sum(closer["scores"]["sick"]) == sick.sum()
 
 

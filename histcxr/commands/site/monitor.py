@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from histcxr.commands import options
@@ -18,15 +20,8 @@ from histcxr.commands import options
 @options.normal_option(None)
 @options.plot_option("Draw the days into this picture, e.g. days.png.")
 @options.json_option()
-@click.pass_context
 def command(
-    ctx: click.Context,
-    worklists: tuple[str, ...],
-    model: str | None,
-    labels: str | None,
-    normal: str | None,
-    plot: str | None,
-    json_file: str | None,
+    worklists: tuple[str, ...], model: str | None, plot: str | None, json_file: str | None, **truth: Any
 ) -> None:
     """Watch over the WORKLISTS that `histcxr triage` wrote, given in the order of time, and all of them every time.
 
@@ -42,9 +37,9 @@ def command(
     from histcxr.reports.monitoring import monitor_report, plot_monitor
     from histcxr.site.monitor import monitor
 
-    result = monitor(worklists, options.read_model(model), labels=labels, normal=normal).to_dict()
+    result = monitor(worklists, options.read_model(model), **truth).to_dict()
     options.say(monitor_report(result))
     options.write_json(json_file, result)
     if plot is not None:
         options.say(f"\nDrew {plot_monitor(result, plot)}")
-    ctx.exit(result["exit_code"])
+    click.get_current_context().exit(result["exit_code"])

@@ -9,7 +9,7 @@ import click
 from histcxr.commands import options
 
 if TYPE_CHECKING:
-    from histcxr.site.plan import Aim, Plan
+    from histcxr.site.plan import Aim
     from histcxr.study.cohort import Reading
 
 # Options that belong to one of the two uses alone, by their names here.
@@ -85,12 +85,26 @@ def command(
               histcxr plan study -m model.histcxr --plot plan.png
               histcxr plan --draw 300 incoming -o list.csv
     """
+    from histcxr.data.manifest import read_manifest
     from histcxr.files.decoding import muted_decoders
+    from histcxr.site.plan import Aim
+    from histcxr.study.certify import Promise
+    from histcxr.study.cohort import select_rows
 
     _check(ctx, data, draw, how)
-    how["reading"] = options.take_reading(how)
+    promise = Promise(*(how[name] for name in ("sensitivity", "specificity", "confidence")))
+    aim = Aim(promise, how["prevalence"], how["within"], how["sizes"])
+    reading = options.take_reading(how)
     with muted_decoders():
-        text, result = _plan(data, **how) if draw is None else _list(str(data), draw, **how)
+        manifest = None
+        if data is not None:
+            facts = {name: how[name] for name in ("dicom_tags", "salt")}
+            manifest = select_rows(read_manifest(data, require_labels=draw is None, **facts), how["where"])
+        text, result = (
+            _plan(manifest, aim, reading, **how)
+            if draw is None
+            else _list(manifest, draw, aim, reading, **how)
+        )
     options.say(text)
     options.write_json(json_file, result)
 
@@ -114,13 +128,22 @@ def _check(ctx: click.Context, data: str | None, draw: int | None, how: dict[str
 
 
 def _plan(
-    data: str | None, model: str | None, auc: float | None, spread: float, plot: str | None, **how: Any
+    manifest: Any,
+    aim: Aim,
+    reading: Reading,
+    model: str | None,
+    auc: float | None,
+    plot: str | None,
+    **how: Any,
 ) -> tuple[str, dict[str, Any]]:
     from histcxr.reports.planning import plan_report, plot_plan
-    from histcxr.site.plan import plan_auc
+    from histcxr.site.plan import plan, plan_auc
 
-    aim = _aim(how)
-    found = plan_auc(auc, aim, spread=spread) if auc is not None else _of_data(str(data), model, aim, how)
+    if auc is not None:
+        found = plan_auc(auc, aim, spread=how["spread"])
+    else:
+        loaded = options.read_model(model)
+        found = plan(loaded, manifest, aim, split=how["split"], reading=reading, seed=how["seed"])
     result = found.to_dict()
     text = plan_report(result)
     if plot is not None:
@@ -128,45 +151,14 @@ def _plan(
     return text, result
 
 
-def _aim(how: dict[str, Any]) -> Aim:
-    from histcxr.site.plan import Aim
-    from histcxr.study.certify import Promise
-
-    promise = Promise(*(how[name] for name in ("sensitivity", "specificity", "confidence")))
-    return Aim(promise, how["prevalence"], how["within"], how["sizes"])
-
-
-def _of_data(data: str, model: str | None, aim: Aim, how: dict[str, Any]) -> Plan:
-    from histcxr.site.plan import plan
-
-    manifest = _manifest(data, how, labels=True)
-    reading: Reading = how["reading"]
-    return plan(
-        options.read_model(model), manifest, aim, split=how["split"], reading=reading, seed=how["seed"]
-    )
-
-
-def _list(data: str, draw: int, **how: Any) -> tuple[str, dict[str, Any]]:
+def _list(
+    manifest: Any, draw: int, aim: Aim, reading: Reading, output: str, **how: Any
+) -> tuple[str, dict[str, Any]]:
     from histcxr.reports.planning import labelling_report
     from histcxr.site.labelling import draw_labelling_list
 
     model = options.read_model(how["model"]) if how["by_score"] else None
-    drawn = draw_labelling_list(
-        _manifest(data, how, labels=False),
-        draw,
-        by_score=model,
-        aim=_aim(how),
-        reading=how["reading"],
-        seed=how["seed"],
-    )
-    drawn.write(how["output"])
+    drawn = draw_labelling_list(manifest, draw, by_score=model, aim=aim, reading=reading, seed=how["seed"])
+    drawn.write(output)
     result = drawn.to_dict()
-    return labelling_report(result, how["output"]), result
-
-
-def _manifest(data: str, how: dict[str, Any], *, labels: bool) -> Any:
-    from histcxr.data.manifest import read_manifest
-    from histcxr.study.cohort import select_rows
-
-    found = read_manifest(data, require_labels=labels, dicom_tags=how["dicom_tags"], salt=how["salt"])
-    return select_rows(found, how["where"])
+    return labelling_report(result, output), result

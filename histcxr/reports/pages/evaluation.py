@@ -31,7 +31,7 @@ from histcxr.reports.displays import (
 from histcxr.reports.drawing import Display
 from histcxr.reports.page import embedded, svg, write_page
 from histcxr.reports.pages.checklists import checklist
-from histcxr.reports.tables import auc_text, seen_lines, thresholds_report
+from histcxr.reports.tables import auc_text, promise_rows, seen_lines, thresholds_report
 from histcxr.reports.text import calibration_lines, measured_promises, within_lines
 
 _POINTS = {
@@ -106,7 +106,8 @@ def write_evaluation(result: Mapping[str, Any], path: str | os.PathLike[str], da
     """Write the page of an evaluation that has ``closer``. OutputError: it cannot be written."""
     closer, overall, decisions = result["closer"], result["overall"], result["overall"]["decisions"]
     software = f"histcxr {__version__}"
-    told = thresholds_report(result["thresholds"], result.get("certificates"), measured_promises(result))
+    groups, measured = result.get("certificates"), measured_promises(result)
+    told = thresholds_report(result["thresholds"], groups, measured)
     promises = [line for line in told.splitlines() if line and not line.startswith("|")]
     warnings = [line for line in promises if line.startswith(_LOUD)] + within_lines(result["within"], overall)
     content = {
@@ -117,7 +118,7 @@ def write_evaluation(result: Mapping[str, Any], path: str | os.PathLike[str], da
         "points": {kind: title for kind, (title, _) in _POINTS.items()},
         "promises": [line for line in promises if not line.startswith(_LOUD)],
         "calibration": calibration_lines(result),
-        "within": _within(result.get("certificates")),
+        "within": promise_rows(result["thresholds"], groups, measured) if groups else [],
         "warnings": warnings,
         "seen": seen_lines(result),
         "npv": decisions["npv"],
@@ -137,24 +138,6 @@ def deciding_limits(
         return {kind: choice["threshold"] for kind, choice in thresholds.items() if choice["certified"]}
     found = GroupCertificates.from_dict(groups)
     return {one.overall.kind: float(one.limits({}, 1)[0]) for one in found if one.overall.certified}
-
-
-def _within(certificates: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """List what is promised within groups."""
-    return [
-        {
-            "group": f"{column}: {value}",
-            "drawer": kind,
-            "patients": choice["n"],
-            "threshold": choice["threshold"] if choice["certified"] else None,
-            "promise": f"{100 * choice['target']:g} %"
-            if choice["certified"]
-            else f"none: takes {choice['needed']}",
-        }
-        for kind, drawer in (certificates or {}).items()
-        for column, values in drawer["groups"].items()
-        for value, choice in values.items()
-    ]
 
 
 def _subgroup(row: Mapping[str, Any]) -> dict[str, Any]:

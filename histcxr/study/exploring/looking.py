@@ -1,94 +1,116 @@
-"""Reading the files of a folder once each: what they declare, what their lungs hold, small pictures of them."""
+"""Reading the files of a data set once each: what they declare, what their lungs hold, small pictures of them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from histcxr.data.fingerprints import FINGERPRINT_BYTES, fine_copy, fingerprint
+from histcxr.data.progress import Progress, counting
 from histcxr.data.radiograph import read_any_header
 from histcxr.exceptions import RadiographError, UnjudgeableError
 from histcxr.features.histograms import BINS, zone_names
-from histcxr.features.measuring import checked_histogram, measure_batch
+from histcxr.features.measuring import Measure, checked_histogram, measure_batch
 from histcxr.files.reading import Header, read_file
-from histcxr.lungs.segmenter import Segmenter
+from histcxr.lungs.segmenter import load_segmenter
+from histcxr.study.cohort import groups_of
 
 #: The zones that are counted: both lungs, then each in thirds.
 ZONES: Final = "1+6"
 
+_CHUNK: Final = 16  # files held at a time by a thread
 _MEAN_SIDE: Final = 128  # pixels of the mean images
 _SHOWN_SIDE: Final = 224  # longer side of the examples
 
 
-@dataclass(frozen=True)
-class Job:
-    """Rows of a manifest for one worker; ``wanted`` are those whose pictures are kept."""
+def read_once(
+    table: pd.DataFrame,
+    lungs: str,
+    measure: Measure[Any],
+    about: Callable[[bytes | None], Any],
+    *,
+    n_jobs: int = 1,
+    progress: Progress = False,
+    what: str = "reading",
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Read each image of a manifest, and its mask, once, in threads; yield in order what there is to know.
 
-    rows: NDArray[np.intp]
-    images: Sequence[str]
-    masks: Sequence[str]
-    labels: NDArray[np.object_]
-    wanted: frozenset[int]
+    That is ``about`` the image's content, ``about`` the mask's (None: there is none, or it cannot be read), and what
+    ``measure`` gave, or the :class:`UnjudgeableError` instead. ``lungs`` is as of
+    :class:`~histcxr.study.cohort.Reading`.
+    """
+    images = table["image"].tolist()
+    given = lungs != "found" and "mask" in table
+    masks = groups_of(table, "mask").tolist() if given else [""] * len(table)
+    segmenter = load_segmenter() if lungs != "given" and "" in masks else None
+
+    def read(rows: slice) -> list[tuple[Any, Any, Any]]:
+        places = list(zip(images[rows], masks[rows], strict=True))
+        files = [(_content(image), _content(mask)) for image, mask in places]
+        held = [(one[0] or path[0], one[1] or path[1]) for one, path in zip(files, places, strict=True)]
+        found = measure_batch(
+            [image for image, _ in held],
+            [mask for _, mask in held],
+            measure,
+            segmenter=segmenter,
+            paths=images[rows],
+        )
+        return [
+            (about(image), about(mask), one if isinstance(one, UnjudgeableError) else one[0])
+            for (image, mask), one in zip(files, found, strict=True)
+        ]
+
+    jobs = (delayed(read)(slice(start, start + _CHUNK)) for start in range(0, len(images), _CHUNK))
+    with counting(len(images), progress, what) as count:
+        for part in Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs):
+            yield from part
+            count(len(part))
 
 
-@dataclass
-class Found:
-    """What a worker hands back about its rows."""
-
-    rows: NDArray[np.intp]
-    headers: list[Header | None] = field(default_factory=list)
-    masks: list[tuple[int, int] | None] = field(default_factory=list)
-    results: list[Any] = field(default_factory=list)
-    sums: dict[str, tuple[NDArray[np.float64], int]] = field(default_factory=dict)
-    pictures: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = field(default_factory=dict)
+def _content(path: str) -> bytes | None:
+    try:
+        return read_file(path) if path else None
+    except RadiographError:
+        return None  # the one who measures says why
 
 
-def look(job: Job, segmenter: Segmenter | None) -> Found:
-    """Read the files of some rows once, and note what there is to know."""
-    found = Found(job.rows)
-    images: list[Any] = []
-    masks: list[Any] = []
-    for image, mask in zip(job.images, job.masks, strict=True):
-        content, header = _read(image)
-        found.headers.append(header)
-        images.append(image if content is None else content)
-        content, header = _read(mask) if mask else (None, None)
-        found.masks.append(None if header is None else (header.width, header.height))
-        masks.append(mask if content is None else content)
+def declared(content: bytes | None) -> Header | None:
+    """Return what a file declares, None where that cannot be had."""
+    try:
+        return None if content is None else read_any_header(content)._replace(stream=None, dicom=None)
+    except RadiographError:
+        return None
 
-    def measure(pixels: NDArray[np.uint8], lungs: NDArray[np.bool_], name: str) -> tuple[Any, ...]:
-        counts = checked_histogram(pixels, lungs, ZONES, name)
-        row = int(name)
-        label = job.labels[row - job.rows[0]]
-        small = cv2.resize(pixels, (_MEAN_SIDE, _MEAN_SIDE), interpolation=cv2.INTER_AREA)
-        total, number = found.sums.get(label, (np.zeros((_MEAN_SIDE, _MEAN_SIDE)), 0))
-        found.sums[label] = total + small, number + 1
-        if row in job.wanted:
-            found.pictures[row] = _smaller(pixels), _smaller(np.where(lungs, pixels, 0).astype(np.uint8))
-        return counts, fingerprint(pixels), np.count_nonzero(lungs) / lungs.size, fine_copy(pixels)
 
-    found.results = list(
-        measure_batch(images, masks, measure, segmenter=segmenter, paths=[str(row) for row in job.rows])
+class Look(NamedTuple):
+    """What is noted of an image: counts, how to know it again, the lungs' share, and pictures (of the wanted ones)."""
+
+    counts: NDArray[np.int64]
+    fingerprint: NDArray[np.uint8]
+    share: float
+    copy: NDArray[np.float32]
+    small: NDArray[np.uint8]
+    pictures: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None
+
+
+def look(pixels: NDArray[np.uint8], lungs: NDArray[np.bool_], name: str, *, wanted: frozenset[str]) -> Look:
+    """Note what there is to know of an image, and keep pictures of it where it is among the ``wanted``."""
+    masked = np.where(lungs, pixels, 0).astype(np.uint8)
+    return Look(
+        checked_histogram(pixels, lungs, ZONES, name),
+        fingerprint(pixels),
+        np.count_nonzero(lungs) / lungs.size,
+        fine_copy(pixels),
+        np.asarray(cv2.resize(pixels, (_MEAN_SIDE, _MEAN_SIDE), interpolation=cv2.INTER_AREA), np.uint8),
+        (_smaller(pixels), _smaller(masked)) if name in wanted else None,
     )
-    return found
-
-
-def _read(path: str) -> tuple[bytes | None, Header | None]:
-    """Return a file's content and what it declares, each None where it cannot be had."""
-    try:
-        content = read_file(path)
-    except RadiographError:
-        return None, None
-    try:
-        return content, read_any_header(content, path)._replace(stream=None, dicom=None)
-    except RadiographError:
-        return content, None
 
 
 def _smaller(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -98,39 +120,42 @@ def _smaller(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class Seen:
-    """What is gathered of all rows."""
+    """What is gathered of all rows, whose classes are ``labels`` (n,)."""
 
-    def __init__(self, n: int, classes: Sequence[str]) -> None:
+    def __init__(self, labels: NDArray[np.object_]) -> None:
+        n = len(labels)
         self.counts = np.zeros((n, len(zone_names(ZONES)), BINS), np.int64)
         self.fingerprints = np.zeros((n, FINGERPRINT_BYTES), np.uint8)
         self.shares = np.zeros(n)
         self.copies = np.zeros((n, 1024), np.float32)
         self.reasons = [""] * n
-        self.headers: list[Header | None] = [None] * n
-        self.masks: list[tuple[int, int] | None] = [None] * n
+        self.headers: list[Header | None] = []
+        self.masks: list[tuple[int, int] | None] = []
         self.pictures: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
-        self._sums = {name: np.zeros((_MEAN_SIDE, _MEAN_SIDE)) for name in classes}
+        self._labels = labels
+        self._sums: dict[str, Any] = {}
         self._numbers: Counter[str] = Counter()
 
-    def take(self, found: Found) -> None:
-        """Take in what a worker handed back."""
-        for place, row in enumerate(found.rows):
-            self.headers[row], self.masks[row] = found.headers[place], found.masks[place]
-            result = found.results[place]
-            if isinstance(result, UnjudgeableError):
-                self.reasons[row] = result.reason.value
-            else:
-                (self.counts[row], self.fingerprints[row], self.shares[row], self.copies[row]) = result[0]
-        self.pictures |= found.pictures
-        for label, (total, number) in found.sums.items():
-            self._sums[label] += total
-            self._numbers[label] += number
+    def take(self, header: Header | None, mask: Header | None, found: Look | UnjudgeableError) -> None:
+        """Take in the next row."""
+        row = len(self.headers)
+        self.headers.append(header)
+        self.masks.append(None if mask is None else (mask.width, mask.height))
+        if isinstance(found, UnjudgeableError):
+            self.reasons[row] = found.reason.value
+            return
+        self.counts[row], self.fingerprints[row], self.shares[row], self.copies[row] = found[:4]
+        label = self._labels[row]
+        self._sums[label] = self._sums.get(label, 0.0) + found.small
+        self._numbers[label] += 1
+        if found.pictures is not None:
+            self.pictures[row] = found.pictures
 
-    def mean_images(self) -> dict[str, NDArray[np.uint8]]:
+    def mean_images(self, classes: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
         """Return the mean image of each class that has any: uint8 (128, 128)."""
         return {
-            name: np.asarray(np.round(total / self._numbers[name]), np.uint8)
-            for name, total in self._sums.items()
+            name: np.asarray(np.round(self._sums[name] / self._numbers[name]), np.uint8)
+            for name in classes
             if self._numbers[name]
         }
 

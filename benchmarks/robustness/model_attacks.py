@@ -174,10 +174,17 @@ def _json(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def many_lists(files: Files, rng: Rng) -> None:
+def change_booster(files: Files, change: Callable[[Any], Any], name: str = "booster-0.json.gz") -> None:
+    """Do something to the document of a booster."""
+    document = json.loads(gzip.decompress(files[name]))
+    change(document)
+    files[name] = gzip.compress(_json(document), 1)
+
+
+def many_lists(files: Files, rng: Rng, where: str = "") -> None:
     """Small lists by the million: bytes that Python's objects make thirty times larger."""
     bomb = b"[" + b"[]," * (10 * 10**6) + b"[]]"
-    where = rng.choice(list(files))
+    where = where or rng.choice(list(files))
     if where.startswith("booster"):
         files[where] = gzip.compress(bomb, 1)
     elif where == "estimator.skops":

@@ -78,7 +78,7 @@ COMMANDS = (
     "tune LIST --classifier svm --trials 2 -o OUT/search",
     "calibrate LIST -m OUT/m.histcxr -o OUT/c.histcxr --split all --sensitivity .8 --specificity .8 --json OUT/c.json",
     "adapt LIST -o OUT/a.histcxr --json OUT/a.json",
-    "evaluate LIST -m OUT/m.histcxr --by source --report OUT/e.html -o OUT/plots --json OUT/e.json",
+    "evaluate LIST -m OUT/m.histcxr --by source --report OUT/e.html --json OUT/e.json",
     "models OUT/m.histcxr --json OUT/card.json",
     "report OUT/w.csv -o OUT/reports --json OUT/reports.json",
 )

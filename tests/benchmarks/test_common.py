@@ -13,14 +13,8 @@ from histcxr.exceptions import InputError, MissingDependencyError
 
 ROOT = Path(__file__).parents[2]
 #: Run by another benchmark, or imported by one.
-PARTS = {
-    "reference_costs",
-    "reference_pairs",
-    "reference_rows",
-    "first_order_peers",
-    "altered",
-    "hostile_files",
-}
+PARTS = {"reference_costs", "reference_pairs", "reference_rows", "first_order_peers", "altered"}
+PARTS |= {"hostile_files", "hostile_models", "hostile_places", "model_attacks", "triaged"}
 PARTS |= {"histogram_study_cells", "histogram_study_report", "histogram_study_rivals"}
 WITHOUT_DATA = {
     "certificate",

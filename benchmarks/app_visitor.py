@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
 
 from histcxr.exceptions import HistcxrError
 
@@ -62,7 +61,6 @@ class Visitor:
         from websockets.sync.client import connect
 
         self._url, self._patience = url, patience
-        self._origin = f"http://{urlsplit(url).netloc}"
         self._cookie = ""
         self.received: list[bytes] = []
         self._media: set[bytes] = set()
@@ -76,7 +74,7 @@ class Visitor:
                 time.sleep(0.1)
         self._get(f"{url}_stcore/health")  # brings the cookie that uploads need
         place = f"{url.replace('http', 'ws', 1)}_stcore/stream"
-        self._socket = connect(place, origin=self._origin, max_size=None, proxy=None)
+        self._socket = connect(place, max_size=None, proxy=None)
         self._socket.__enter__()
 
     def __enter__(self) -> Visitor:

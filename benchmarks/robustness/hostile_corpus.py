@@ -1,32 +1,35 @@
-"""Nothing gets in, nothing gets lost: every attack on the reading of files, made from scratch and triaged.
+"""Nothing gets in, nothing gets lost: every attack that is known to us, made from scratch, run, and told in one table.
 
-Small files that ask for much (:mod:`benchmarks.robustness.hostile_files`), what is no plain file, a file that grows,
-and radiographs of the sick whose damage decoders pass over. A process triages each alone, so that its seconds and its
-memory are known, that of decoding processes included; what ends the process costs one row, and another goes on. Then
-one triage sorts all of them at once.
+Numbers say what is attacked: 1 the pixels (damage of radiographs of the sick that decoders pass over), 2 the budget
+(small files that ask for much, :mod:`benchmarks.robustness.hostile_files`; what is no plain file; a file that grows),
+4 the right patient and safe tables, 7 what is there already, 8 what is there to read, 9 names
+(:mod:`benchmarks.robustness.hostile_places`), 5 model folders, 6 trust (:mod:`benchmarks.robustness.hostile_models`).
+3, the network, takes a tracer: ``tests/commands/test_offline.py``.
+
+A process runs each attack alone, so that its seconds and its memory are known, that of decoding processes included;
+what ends the process costs one row, and another goes on. Then one triage sorts all files at once.
 
     python -m benchmarks.robustness.hostile_corpus --json hostile.json
 
-Prints a Markdown table. Exit status 1 when a damaged file is ruled out, a process crashes or hangs, an error is
-unforeseen, a file takes more than 5 seconds of processor or 1 GiB over what the process held before, or rows are not
-files.
+Prints a Markdown table. Exit status 1 when an attack comes to something else than it must (a damaged file is ruled out,
+an error is unforeseen, something is overwritten), a process crashes or hangs, an attack takes more than 5 seconds of
+processor or 1 GiB over what the process held before, or rows are not files.
 """
 
 from __future__ import annotations
 
-import csv
-import os
+import re
 import signal
-import subprocess
-import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import last_line, make_parser, publish, run
-from benchmarks.one_by_one import one_by_one, watch
+from benchmarks.common import make_parser, publish, run
+from benchmarks.one_by_one import Row, one_by_one, watch
+from benchmarks.robustness.fuzzed_models import make_models
 from benchmarks.robustness.hostile_files import (
     COSTLY,
     damaged_files,
@@ -34,30 +37,29 @@ from benchmarks.robustness.hostile_files import (
     radiograph,
     write_special_files,
 )
+from benchmarks.robustness.hostile_models import ATTACKS
+from benchmarks.robustness.hostile_places import Place
+from benchmarks.robustness.triaged import WAITING, all_at_once, each_alone
 from benchmarks.speed.triage_memory import phantom_model
 from histcxr.files.writing import encode_image
 from histcxr.reports.tables import markdown_table
 
-SECONDS, WAITING = 5, 120  # that a file may take; after which it counts as a hang
-BYTES = 2**30  # over what the process held
-WORKER = "import sys; from benchmarks.robustness.hostile_corpus import work; work(*sys.argv[1:])"
+SECONDS, BYTES = 5, 2**30  # of processor, and over what the process held, that an attack may take
+ATTACKER = "import sys; from benchmarks.robustness.hostile_corpus import attack; attack(*sys.argv[1:])"
 GROWING = "grows.png"
+_PARTS = {"damaged": 1, "costly": 2, "no plain file": 2}
 
 
 def write_corpus(folder: Path, seed: int, copies: int, names: Sequence[str] = ()) -> dict[str, str]:
     """Write all files, or those whose names hold one of ``names``; return the kind of each."""
     folder.mkdir()
     kinds: dict[str, str] = {}
-
-    def wanted(name: str) -> bool:
-        return not names or any(part in name for part in names)
-
     for name, make in COSTLY.items():
-        if wanted(name):
+        if wanted(name, names):
             (folder / name).write_bytes(make())
             kinds[name] = "costly"
     for name, data in damaged_files(seed, copies):
-        if wanted(name):
+        if wanted(name, names):
             (folder / name).write_bytes(data)
             kinds[name] = "damaged"
     if not names:
@@ -68,89 +70,91 @@ def write_corpus(folder: Path, seed: int, copies: int, names: Sequence[str] = ()
     return kinds
 
 
-def work(folder: str, model: str, first: str, last: str) -> None:
-    """Triage files one after the other; what each became is its detail."""
-    from histcxr.files.decoding import muted_decoders
-    from histcxr.lungs.segmenter import load_segmenter
-    from histcxr.store import load_model
-    from histcxr.worklist.engine import triage
-
-    loaded, finder = load_model(model), load_segmenter()
-    names = sorted(os.listdir(folder))
-    output = Path(folder).parent / "single.csv"
-    with tempfile.TemporaryDirectory() as place:  # imports and caches, before anything is measured
-        sound = Path(place) / "sound.png"
-        sound.write_bytes(encode_image(radiograph(0)))
-        triage(sound, loaded, Path(place) / "sound.csv", segmenter=finder)
-
-    def use(name: str) -> tuple[str, str]:
-        with muted_decoders():
-            triage(Path(folder) / name, loaded, output, segmenter=finder, overwrite=True)
-        (row,) = read_rows(output)
-        return "judged", f"{row['decision']} {row['reason_code']}"
-
-    watch(range(int(first), int(last)), names.__getitem__, use, waiting=WAITING)
+def wanted(name: str, names: Sequence[str]) -> bool:
+    """Tell whether a name holds one of ``names``, or all are wanted."""
+    return not names or any(part in name for part in names)
 
 
-def read_rows(worklist: Path) -> list[dict[str, str]]:
-    """Return the rows of a worklist."""
-    with worklist.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def triage_all(folder: Path, model: Path, output: Path, jobs: int) -> tuple[list[dict[str, str]], str]:
-    """Triage the folder by the command, while a file in it grows; return its rows, and how it ended if not well."""
+def triage_all(
+    folder: Path, model: Path, output: Path, jobs: int
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Triage the folder while a file in it grows; return what :func:`all_at_once` does."""
     growing = growing_file(folder / GROWING)
-    command = [
-        sys.executable,
-        "-m",
-        "histcxr",
-        "triage",
-        folder,
-        "-m",
-        model,
-        "-o",
-        output,
-        "--jobs",
-        str(jobs),
-    ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60 * WAITING, check=False)
-    except subprocess.TimeoutExpired:
-        return [], "no end"
+        return all_at_once(folder, model, output, jobs=jobs, patience=60 * WAITING)
     finally:
         growing.send_signal(signal.SIGKILL)
         growing.wait()
         (folder / GROWING).unlink()
-    if done.returncode not in (0, 3):
-        return [], f"status {done.returncode}: {last_line(done.stderr)}"
-    return read_rows(output), ""
 
 
-def table_of(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Count the files of each kind."""
-    table = []
-    for kind in sorted({one["kind"] for one in found}):
-        rows = [one for one in found if one["kind"] == kind]
-        reasons = Counter(one["reason"] or "judged" for one in rows)
-        table.append(
-            {
-                "kind": kind,
-                "files": len(rows),
-                "rule_out": sum(one["decision"] == "rule_out" for one in rows),
-                "review": sum(one["decision"] == "review" for one in rows),
-                "reasons": ", ".join(f"{name} {n}" for name, n in reasons.most_common()),
-                "slowest (s of processor)": f"{max(one['processor'] for one in rows):.1f}",
-                "most memory (MiB)": f"{max(one['bytes'] for one in rows) / 2**20:.0f}",
-            }
-        )
-    return table
+def attack_all(names: Sequence[str], scratch: Path) -> list[Row]:
+    """Run attacks one after the other; return a row of each, with its outcome in words."""
+    if not names:
+        return []
+    models = scratch / "models"
+    models.mkdir()
+    make_models(models, ("svm", "xgboost"), 0)
+    rows = one_by_one(ATTACKER, (models, "|".join(names)), len(names), WAITING)
+    return [{**row, "attack": name} for row, name in zip(rows, names, strict=True)]
 
 
-def problems_of(found: Sequence[dict[str, Any]]) -> list[str]:
-    """Name what must not be."""
-    said = []
+def attack(models: str, names: str, first: str, last: str) -> None:
+    """Run attacks; what each came to is its detail."""
+
+    def use(name: str) -> tuple[str, str]:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return "came to", ATTACKS[name].run(Place(Path(folder), Path(models)))
+
+    watch(range(int(first), int(last)), names.split("|").__getitem__, use, waiting=WAITING)
+
+
+def table_of(found: Sequence[Row], attacks: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return a row for each attack; copies of one kind of damage, special and sound files are one row each."""
+    groups: dict[tuple[int | str, str], list[Row]] = {}
     for one in found:
+        kind = one["kind"]
+        name = (
+            one["file"] if kind == "costly" else kind if kind != "damaged" else one["file"].split(" ", 1)[1]
+        )
+        groups.setdefault((_PARTS.get(kind, ""), name), []).append(one)
+    for one in attacks:
+        groups.setdefault((ATTACKS[one["attack"]].part, one["attack"]), []).append(one)
+    return [
+        {
+            "part": part,
+            "attack": name,
+            "files": len(rows) if "file" in rows[0] else "",
+            "comes to": _outcome(rows),
+            "as due": "yes" if not any(map(problems_of, rows)) else "NO",
+            "s of processor": f"{max(one['processor'] for one in rows):.1f}",
+            "by the clock": f"{max(one['seconds'] for one in rows):.1f}",
+            "MiB": f"{max(one['bytes'] for one in rows) / 2**20:.0f}",
+        }
+        for (part, name), rows in sorted(groups.items(), key=lambda item: str(item[0][0]))
+    ]
+
+
+def _outcome(rows: Sequence[Row]) -> str:
+    if "attack" in rows[0]:
+        words = str(rows[0]["detail"] if rows[0]["ended"] == "came to" else rows[0]["ended"])
+        return (words if len(words) <= 90 else f"{words[:50]} ... {words[-36:]}").replace("|", "and")
+    ends = Counter(
+        f"{one['decision']} {one['reason']}".strip() if one["ended"] == "judged" else one["ended"]
+        for one in rows
+    )
+    return ", ".join(f"{name} {n}" if len(rows) > 1 else name for name, n in ends.most_common())
+
+
+def problems_of(one: Row) -> list[str]:
+    """Name what must not be, of one attack."""
+    said = []
+    if "attack" in one:
+        name = one["attack"]
+        if one["ended"] != "came to" or not re.match(ATTACKS[name].expected, one["detail"]):
+            said.append(f"{name}: {one['ended']} {one['detail']}")
+    else:
         name = one["file"]
         if one["ended"] != "judged":
             said.append(f"{name}: {one['ended']}: {one['detail']}")
@@ -158,20 +162,20 @@ def problems_of(found: Sequence[dict[str, Any]]) -> list[str]:
             said.append(f"{name}: ruled out")
         if one["kind"] == "costly" and one["reason"] == "unexpected":
             said.append(f"{name}: an unforeseen error")
-        if one["processor"] > SECONDS:
-            said.append(f"{name}: {one['processor']:.1f} s")
-        if one["bytes"] > BYTES:
-            said.append(f"{name}: {one['bytes'] / 2**20:.0f} MiB")
+    if one["processor"] > SECONDS:
+        said.append(f"{name}: {one['processor']:.1f} s")
+    if one["bytes"] > BYTES:
+        said.append(f"{name}: {one['bytes'] / 2**20:.0f} MiB")
     return said
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write, triage, measure, print; say by the exit status whether every limit holds."""
+    """Write, run, measure, print; say by the exit status whether every attack comes to what it must."""
     parser = make_parser(__doc__)
     parser.add_argument(
         "--copies", type=int, default=20, help="damaged files of each kind (default: %(default)s)"
     )
-    parser.add_argument("--names", nargs="+", default=(), help="only files whose names hold one of these")
+    parser.add_argument("--names", nargs="+", default=(), help="only attacks whose names hold one of these")
     parser.add_argument("--model", type=Path, help="a saved model, instead of one trained on phantoms")
     parser.add_argument("--scratch", type=Path, help="where to write; by default the temporary folder")
     options = parser.parse_args(arguments)
@@ -179,27 +183,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scratch = Path(name)
         model = options.model or phantom_model(scratch)
         kinds = write_corpus(scratch / "corpus", options.seed, options.copies, options.names)
-        files = sorted(kinds)
-        found = one_by_one(WORKER, (scratch / "corpus", model), len(files), WAITING)
-        for row, file in zip(found, files, strict=True):
-            decision, _, reason = row["detail"].partition(" ") if row["ended"] == "judged" else ("", "", "")
-            row.update(file=file, kind=kinds[file], decision=decision, reason=reason)
-        problems = problems_of(found)
-        rows, ended = triage_all(scratch / "corpus", model, scratch / "all.csv", options.jobs)
-        if ended or sorted(row["file"] for row in rows) != sorted([*files, GROWING]):
-            problems.append(f"all at once: {len(files) + 1} files, {len(rows)} rows {ended}")
-    table = table_of(found)
-    costly = [
-        {"file": one["file"], "becomes": f"{one['decision']} {one['reason']}".strip() or one["ended"]}
-        | {"seconds of processor": f"{one['processor']:.2f}", "by the clock": f"{one['seconds']:.2f}"}
-        | {"MiB": f"{one['bytes'] / 2**20:.0f}"}
-        for one in found
-        if one["kind"] == "costly"
-    ]
-    text = "\n\n".join([markdown_table(table), markdown_table(costly)] if costly else [markdown_table(table)])
-    text += f"\n\n{len(files) + 1} files, {len(rows)} rows in one triage of all."
+        found = [{**row, "kind": kinds[row["file"]]} for row in each_alone(scratch / "corpus", model)]
+        attacks = attack_all([name for name in ATTACKS if wanted(name, options.names)], scratch)
+        rows, summary = triage_all(scratch / "corpus", model, scratch / "all.csv", options.jobs)
+    problems = [problem for one in (*found, *attacks) for problem in problems_of(one)]
+    if sorted(row["file"] for row in rows) != sorted([*kinds, GROWING]):
+        problems.append(f"all at once: {len(kinds) + 1} files, {len(rows)} rows {summary.get('problem', '')}")
+    table = table_of(found, attacks)
+    text = (
+        f"{markdown_table(table)}\n\n{len(found)} files and {len(attacks)} other attacks, {len(table)} kinds: "
+        f"{sum(row['as due'] == 'yes' for row in table)} come to what they must within {SECONDS} s of processor and "
+        f"{BYTES >> 20} MiB. {len(kinds) + 1} files, {len(rows)} rows in one triage of all."
+    )
     text += "".join(f"\n- broken: {problem}" for problem in problems)
-    publish(text, {"table": table, "found": found, "problems": problems}, options.json)
+    publish(text, {"table": table, "found": found, "attacks": attacks, "problems": problems}, options.json)
     return int(bool(problems))
 
 

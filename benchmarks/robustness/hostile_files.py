@@ -263,10 +263,10 @@ def _gzip() -> bytes:
 
 
 def damaged_files(seed: int = 0, copies: int = 4) -> Iterator[tuple[str, bytes]]:
-    """Yield radiographs of the sick with damage that decoders pass over or fill up, by name."""
+    """Yield radiographs of the surely sick with damage that decoders pass over or fill up, by name."""
     rng = random.Random(seed)
     for copy in range(copies):
-        image = make_phantom(seed + copy, sick=True, size=(256, 224)).image
+        image = make_phantom(seed + copy, sick=True, severity=0.9, size=(256, 224)).image
         deep = image.astype(np.uint16) << 4
         for name, data in {
             "corrupt.jpg": encode_image(image, ".jpg"),
@@ -290,10 +290,12 @@ def damaged_files(seed: int = 0, copies: int = 4) -> Iterator[tuple[str, bytes]]
 
 
 def _corrupted(data: bytes, rng: random.Random) -> bytes:
-    """Change bytes of the second and third quarter, keeping clear of markers, so that the image is visibly damaged."""
+    """Change a twentieth of the bytes of the second and third quarter, keeping clear of markers: what is decoded all
+    the same is visibly damaged.
+    """
     changed = bytearray(data)
     start, end = len(data) // 4, len(data) * 3 // 4
-    for _ in range(20):
+    for _ in range((end - start) // 20):
         place = rng.randrange(start, end)
         if 0xFF not in changed[place - 1 : place + 2]:
             changed[place] = rng.randrange(0xFF)

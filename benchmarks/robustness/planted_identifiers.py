@@ -6,11 +6,14 @@ names of files, folders and masks. Then the commands of a hospital run on them, 
 segment, extract, triage (in all formats, with a page), monitor, plan, audit, train (with its recipe), tune, calibrate,
 adapt, evaluate, report. All files that they write, and all that they say, are searched, also in compressed tables,
 archives and the pictures of pages; of ``report`` all but the reports themselves, which name the patients, as they say.
+Then a visitor of ``histcxr app`` names the folder on every page and drops files. All that the app answers, downloads
+and pictures included, what it keeps and what it logs is searched, too; the app has no other names than the user's, so
+names of files and folders, and these alone, may stand there.
 
     python -m benchmarks.robustness.planted_identifiers --files 1500 --json planted.json
 
 Prints Markdown tables. Exit status 1 when an identifier is found, a command fails, or the search finds nothing where
-the names must stand: in the reports, and in a worklist without ``--anonymous-names``; else 0.
+the names must stand: in the reports, in a worklist without ``--anonymous-names``, and in the app; else 0.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import re
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ import pandas as pd
 from click.testing import CliRunner
 from PIL import Image, PngImagePlugin
 
+from benchmarks.app_visitor import Visitor, app
 from benchmarks.common import make_parser, publish, run
 from histcxr.commands import main as histcxr
 from histcxr.phantoms.anatomy import make_phantom
@@ -78,6 +82,8 @@ COMMANDS = (
     "models OUT/m.histcxr --json OUT/card.json",
     "report OUT/w.csv -o OUT/reports --json OUT/reports.json",
 )
+#: Pages of the app that take a folder.
+PAGES = ("", "explore", "audit", "train")
 
 
 class Plants:
@@ -193,15 +199,54 @@ def contents(path: Path) -> Iterator[bytes]:
             yield base64.b64decode(found[1])
 
 
-def search(paths: Sequence[Path], top: Path) -> Counter[str]:
-    """Count what looks like a planted identifier, by file; names of files count, too."""
+def identifiers(content: bytes) -> list[bytes]:
+    """Return what looks like a planted identifier."""
+    return [word.upper() for word in FOUND.findall(content)]
+
+
+def search(paths: Sequence[Path], top: Path, known: Container[bytes] = ()) -> Counter[str]:
+    """Count identifiers by file, but for those that are ``known``; names of files count, too."""
     found: Counter[str] = Counter()
     for path in paths:
         name = str(path.relative_to(top))
-        found[name] += len(FOUND.findall(name.encode("utf-8", "surrogateescape")))
+        seen = [name.encode("utf-8", "surrogateescape")]
         if path.is_file() and not path.is_symlink():
-            found[name] += sum(len(FOUND.findall(content)) for content in contents(path))
+            seen += contents(path)
+        found[name] += sum(word not in known for content in seen for word in identifiers(content))
     return +found
+
+
+def visit(data: Path, scratch: Path, pages: Sequence[str], dropped: int = 40) -> dict[str, Any]:
+    """Ask the app for the folder on each of its pages, drop some of the files; return what was found beside names."""
+    paths = [path for path in sorted(data.rglob("*")) if path.is_file()]
+    known = {word for path in paths for word in identifiers(str(path).encode())}
+    files = [(path.name, path.read_bytes()) for path in paths if path.suffix != ".csv"][:dropped]
+    fields: dict[str, dict[str, str | Sequence[str]]] = {
+        "": {"Or a folder": str(data)},
+        "train": {"Labelled radiographs": str(data), "Classifiers": ["svm"]},
+        "explore": {"Radiographs": str(data)},
+        "audit": {"Radiographs": str(data)},
+    }
+    kept, log = scratch / "kept", scratch / "app.log"
+    kept.mkdir()
+    refused = []
+    with app(log, "--keep", kept) as url, Visitor(url, patience=3600) as visitor:
+        for page in pages:
+            said = visitor.do(page, fields[page], page.capitalize() or "Judge")
+            refused += [f"{page}: {said}"] if "This cannot be done:" in said else []
+        visitor.do("", {}, "Judge", files)
+    (scratch / "answers.html").write_bytes(b"\n".join(visitor.received))
+    written = sorted(path for path in kept.rglob("*") if "images" not in path.relative_to(kept).parts)
+    found = search([*written, scratch / "answers.html", log], scratch, known)
+    answered = identifiers((scratch / "answers.html").read_bytes())
+    return {
+        "answers": len(visitor.received),
+        "bytes": sum(map(len, visitor.received)),
+        "kept files": sum(path.is_file() for path in written),
+        "found": dict(found),
+        "names that the user gave": sum(word in known for word in answered),
+        "refused": refused,
+    }
 
 
 def call(line: str, words: dict[str, str]) -> tuple[int, str]:
@@ -213,7 +258,9 @@ def call(line: str, words: dict[str, str]) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def experiment(files: int, seed: int, scratch: Path, commands: Sequence[str] = COMMANDS) -> dict[str, Any]:
+def experiment(
+    files: int, seed: int, scratch: Path, commands: Sequence[str] = COMMANDS, pages: Sequence[str] = PAGES
+) -> dict[str, Any]:
     """Plant, run and search; the figures, ready for JSON."""
     plants, out = Plants(seed), scratch / "out"
     data = scratch / "data"
@@ -225,7 +272,7 @@ def experiment(files: int, seed: int, scratch: Path, commands: Sequence[str] = C
         words["LIST"] = next(map(str, sorted((scratch / "keys").glob("list-*.csv"))), "")
         code, said = call(line, words)
         rows.append(
-            {"command": line, "exit code": code, "found in what it said": len(FOUND.findall(said.encode()))}
+            {"command": line, "exit code": code, "found in what it said": len(identifiers(said.encode()))}
         )
         if code not in (0, 3):
             failed.append(f"{line}: exit code {code}: {said[-300:]}")
@@ -234,13 +281,16 @@ def experiment(files: int, seed: int, scratch: Path, commands: Sequence[str] = C
     # The search must find them where they stand.
     control = search(sorted(out.rglob("*.dcm")), out).total()
     call("triage DATA -o OUT/plain.csv --no-segment", words)
+    seen = visit(data, scratch, pages)
+    failed += [f"the app refused {one}" for one in seen.pop("refused")]
     return {
         "files": files,
         "planted": dict(plants.count),
         "commands": rows,
         "searched": sum(path.is_file() for path in written),
         "bytes": sum(path.stat().st_size for path in written if path.is_file()),
-        "found": dict(found),
+        "found": {**found, **seen.pop("found")},
+        "app": seen,
         "failed": failed,
         "in reports": control,
         "in a worklist with its own names": search([out / "plain.csv"], out).total(),
@@ -266,13 +316,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{planted:,} identifiers planted in {figures['files']:,} radiographs; {figures['searched']} files written "
         f"({figures['bytes'] / 1e6:.1f} MB) and searched: {sum(figures['found'].values())} found in them, {said} in "
         f"what the commands said.",
+        f"The app: {figures['app']['answers']:,} answers ({figures['app']['bytes'] / 1e6:.1f} MB), "
+        f"{figures['app']['kept files']} files kept, and its log.",
         f"To show that the search finds them: {figures['in reports']:,} in the reports, "
-        f"{figures['in a worklist with its own names']:,} in a worklist without --anonymous-names.",
+        f"{figures['in a worklist with its own names']:,} in a worklist without --anonymous-names, "
+        f"{figures['app']['names that the user gave']:,} of the user's names in the app.",
         *(f"- FOUND {count} in {name}" for name, count in figures["found"].items()),
         *(f"- FAILED {line}" for line in figures["failed"]),
     ]
     publish("\n".join(lines), figures, options.json)
-    blind = not figures["in reports"] or not figures["in a worklist with its own names"]
+    controls = ("in reports", "in a worklist with its own names")
+    blind = not all(figures[name] for name in controls) or not figures["app"]["names that the user gave"]
     return 1 if figures["found"] or said or figures["failed"] or blind else 0
 
 

@@ -103,7 +103,7 @@ def train(
     zones : {1, 2, 6, "1+2", "1+6"}, optional
         How the lungs are divided; by default 6.
     bands : bool or str, optional
-        Filtered images to count beside the intensity: none, ``"travel"`` (or True) or ``"full"``; see
+        Filtered images to count beside the intensity: ``"none"`` (or False), ``"travel"`` (or True), ``"full"``; see
         :mod:`histcxr.features.filters`. By default ``"travel"``, and none where zones are given.
     sensitivity, specificity, confidence : float in (0, 1)
         What rule_out and rule_in promise.
@@ -210,6 +210,8 @@ def usual_recipe(zones: Zones | None = None, bands: bool | str | None = None) ->
     """Return what is counted: by default the recipe that travels best; zones alone mean zones alone."""
     if bands is None:
         bands = "travel" if zones is None else False
+    elif bands == "none":  # as the command and its settings say
+        bands = False
     return 6 if zones is None else zones, bands
 
 

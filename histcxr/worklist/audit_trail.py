@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,11 @@ from histcxr.worklist.rows import Row, shown_score
 from histcxr.worklist.trail_lines import (
     FORMAT,
     FORMAT_VERSION,
+    MAX_LINE,
     Chain,
     DamagedTrailError,
     ForeignTrailError,
     beginning,
-    cut_off,
-    whole_lines,
 )
 
 AUDIT_SUFFIX = ".audit.jsonl"
@@ -88,11 +87,11 @@ class AuditTrail:
         self._chain = Chain()
         if overwrite:
             self._cut(0)
-        lines = whole_lines(self._file)
-        first = next(lines, b"")
+        start = beginning()
+        first = self._file.readline(MAX_LINE + 1)
         if not first.endswith(b"\n"):
             # Killed while the very first line was written; anything else that lacks a line end is not ours.
-            if not beginning().startswith(first[: len(beginning())]):
+            if not start.startswith(first[: len(start)]):
                 raise InputError(_foreign(self.path, "is another file"))
             self._cut(0)
             self.header = header
@@ -101,9 +100,13 @@ class AuditTrail:
             self._append({"record": "run", **about, "started": _now()})
             return
         try:
-            self.header = self._chain.take(first)
+            self._file.seek(0)
+            lines = self._chain.read(self._file)
+            _, self.header = next(lines)
             self._check_header(header)
-            self._scan(lines, len(first))
+            self._kept, last = last_lines(lines)
+            self.unfinished = last.get("record") != "finished"
+            self._cut(self._chain.size)
         except ForeignTrailError as error:
             raise InputError(_foreign(self.path, str(error))) from error
         except DamagedTrailError as error:
@@ -122,21 +125,6 @@ class AuditTrail:
                     "choose another output (-o), or overwrite it (--overwrite)"
                 )
 
-    def _scan(self, lines: Iterable[bytes], offset: int) -> None:
-        """Read the rest of the trail once: where each input's last line is, and whether the run ended."""
-        self._kept = Offsets()
-        self.unfinished = True
-        for line in lines:
-            if cut_off(line):
-                break
-            record = self._chain.take(line)
-            if record["record"] == "image":
-                self._kept.add(key_of(record).digest(), offset)
-            self.unfinished = record["record"] != "finished"
-            offset += len(line)
-        self._cut(offset)
-        self._kept.freeze()
-
     def _cut(self, size: int) -> None:
         try:
             os.ftruncate(self._descriptor, size)
@@ -152,9 +140,7 @@ class AuditTrail:
 
     def read(self, offset: int) -> dict[str, Any]:
         """Return the line at an offset."""
-        self._file.seek(offset)
-        record: dict[str, Any] = json.loads(self._file.readline())
-        return record
+        return line_at(self._file, offset)
 
     def append(self, records: Sequence[dict[str, Any]]) -> list[int]:
         """Append lines about inputs, and return the offset of each."""
@@ -231,6 +217,23 @@ class Offsets:
         if found < start or self._low[found] != low:
             return None
         return int(self._offset[found])
+
+
+def last_lines(lines: Iterable[tuple[int, dict[str, Any]]]) -> tuple[Offsets, dict[str, Any]]:
+    """Return where the last line of each input is, and what the last line of all says; ``{}`` where there is none."""
+    kept, record = Offsets(), dict[str, Any]()
+    for offset, record in lines:
+        if record["record"] == "image":
+            kept.add(key_of(record).digest(), offset)
+    kept.freeze()
+    return kept, record
+
+
+def line_at(file: BinaryIO, offset: int) -> dict[str, Any]:
+    """Return what the line at an offset says."""
+    file.seek(offset)
+    record: dict[str, Any] = json.loads(file.readline())
+    return record
 
 
 def key_of(record: dict[str, Any]) -> Key:

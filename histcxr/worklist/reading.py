@@ -17,9 +17,9 @@ from histcxr.decision.thresholds import DRAWERS, REVIEW
 from histcxr.exceptions import InputError, Reason
 from histcxr.files.cells import printable, unguarded
 from histcxr.files.reading import parse_json
-from histcxr.worklist.audit_trail import Offsets, key_of, row_of
+from histcxr.worklist.audit_trail import Offsets, last_lines, line_at, row_of
 from histcxr.worklist.rows import COLUMNS, SUFFIXES, Row, csv_cells
-from histcxr.worklist.trail_lines import Chain, DamagedTrailError, ForeignTrailError, cut_off, whole_lines
+from histcxr.worklist.trail_lines import Chain, DamagedTrailError, ForeignTrailError
 from histcxr.worklist.whole import WholeFolder
 
 _Outcome = tuple[str, str, str]  # file, decision, reason code: what a row and its line share
@@ -66,7 +66,7 @@ class FinishedTriage:
 
     def record(self, row: int) -> dict[str, Any]:
         """Return the trail's line of a row."""
-        return self._read(int(self._offsets[row]))
+        return line_at(self._file, int(self._offsets[row]))
 
     def path_of(self, record: dict[str, Any]) -> str:
         """Return where a file was when it was judged."""
@@ -85,19 +85,11 @@ class FinishedTriage:
 
     def _scan(self) -> tuple[Offsets, dict[str, Any]]:
         """Check every line; return where the line of each outcome is, the last of its input, and the last line."""
-        chain, last, offset = Chain(), Offsets(), 0
-        record: dict[str, Any] = {}
+        chain = Chain()
         try:
-            for line in whole_lines(self._file):
-                if offset and cut_off(line):
-                    record = {}
-                    break
-                record = chain.take(line)
-                if not offset:
-                    self.header = record
-                elif record["record"] == "image":
-                    last.add(key_of(record).digest(), offset)
-                offset += len(line)
+            lines = chain.read(self._file)
+            _, self.header = next(lines, (0, {}))
+            kept, record = last_lines(lines)
         except ForeignTrailError as error:
             raise InputError(
                 f"audit must be an audit trail of histcxr triage, but {self._audit} {error}"
@@ -111,22 +103,16 @@ class FinishedTriage:
                 f"audit must be an audit trail of histcxr triage, but {self._audit} is another file"
             )
         self._rules = chain.rules
-        if record.get("record") != "finished":
+        if record.get("record") != "finished" or chain.size != os.fstat(self._file.fileno()).st_size:
             raise InputError(
                 f"{self._audit} is of a run that has not ended; give the same triage command again, and it goes on"
             )
-        last.freeze()
         known = Offsets()
-        for place in last.last().tolist():
-            found = self._read(place)
+        for place in kept.last().tolist():
+            found = line_at(self._file, place)
             known.add(_digest((printable(found["file"]), found["decision"], found["reason"])), place)
         known.freeze()
         return known, record
-
-    def _read(self, offset: int) -> dict[str, Any]:
-        self._file.seek(offset)
-        found: dict[str, Any] = json.loads(self._file.readline())
-        return found
 
     def _places(self, known: Offsets) -> Iterator[int]:
         """Yield where the line of each row is; InputError where a row is not the one that its line gives."""
@@ -135,7 +121,7 @@ class FinishedTriage:
         as_text = self._worklist.lower().endswith(".csv")
         for number, (outcome, cells) in enumerate(_rows(self._worklist, columns), start=1):
             offset = known.find(_digest(outcome))
-            due = None if offset is None else row_of(self._read(offset), self.header, thresholds)
+            due = None if offset is None else row_of(line_at(self._file, offset), self.header, thresholds)
             if due is None or cells != list(csv_cells(due) if as_text else due)[: len(columns)]:
                 raise InputError(
                     f"{self._worklist}: row {number}, {outcome[0]!r}, is not what {self._audit} says of it; give the "

@@ -52,22 +52,13 @@ class Rules(NamedTuple):
         return tuple(limit for limit in every if limit is not None)
 
 
-def whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a trail, each at most a byte longer than is allowed; the last may lack its end."""
-    return iter(lambda: file.readline(MAX_LINE + 1), b"")
-
-
-def cut_off(line: bytes) -> bool:
-    """Tell whether a line is the last one of a run that was killed while writing it."""
-    return not line.endswith(b"\n") and len(line) <= MAX_LINE
-
-
 class Chain:
     """The place behind the last line: what the next one must hold."""
 
     def __init__(self) -> None:
         self.rules: Rules | None = None
         self.head = ""  # SHA-256 of the last line
+        self.size = 0  # bytes of all lines
         self._number = 0
 
     def link(self, record: dict[str, Any]) -> bytes:
@@ -75,6 +66,18 @@ class Chain:
         line = _line({**record, "before": self.head} if self.head else record)
         self._advance(line)
         return line
+
+    def read(self, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield where each line of a trail begins and what it says, all that follow from the start of the file.
+
+        A line behind the first that lacks its end, as a run that was killed leaves it, is left out. Errors are
+        :meth:`take`'s.
+        """
+        for line in iter(lambda: file.readline(MAX_LINE + 1), b""):
+            if self.size and _cut_off(line):
+                return
+            offset = self.size
+            yield offset, self.take(line)
 
     def take(self, line: bytes) -> dict[str, Any]:
         """Check the next line, return its record; :class:`DamagedTrailError` where it is not what a triage writes."""
@@ -95,6 +98,7 @@ class Chain:
 
     def _advance(self, line: bytes) -> None:
         self.head, self._number = hashlib.sha256(line).hexdigest(), self._number + 1
+        self.size += len(line)
 
     def _parse(self, line: bytes) -> dict[str, Any]:
         try:
@@ -104,7 +108,7 @@ class Chain:
         if self.rules is None:
             _check_format(record)
         if not line.endswith(b"\n"):
-            raise ValueError("is cut off" if cut_off(line) else f"has more than {MAX_LINE:,} bytes")
+            raise ValueError("is cut off" if _cut_off(line) else f"has more than {MAX_LINE:,} bytes")
         if not isinstance(record, dict):
             raise ValueError("is no record of a triage")
         if self.head and record.get("before") != self.head:
@@ -116,6 +120,10 @@ class Chain:
         if _line(record) != line:
             raise ValueError("is not written as a triage writes it")
         return record
+
+
+def _cut_off(line: bytes) -> bool:
+    return not line.endswith(b"\n") and len(line) <= MAX_LINE
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -55,12 +55,14 @@ def test_packets_are_counted_as_the_standard_does():
     assert _packets(style, 8192, 8192, 8192, 8192, 10) > BUDGET.packets
 
 
-def test_the_corpus_is_triaged_and_told(tmp_path, capsys):
-    names = ["corrupt", "nested sequences", "declares"]
+def test_attacks_are_run_and_told_in_one_table(tmp_path, capsys):
+    pytest.importorskip("highdicom")
+    names = ["corrupt", "nested sequences", "declares", "two files of one", "stray", "over a radiograph"]
     arguments = ["--copies", "1", "--scratch", str(tmp_path), "--json", str(tmp_path / "figures.json")]
     status = hostile_corpus.main([*arguments, "--names", *names])
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert [row["files"] for row in figures["table"]] == [4, 8]
+    assert {row["part"] for row in figures["table"]} == {1, 2, 4, 7, 8}
+    assert len(figures["table"]) == 8 + 4 + 3
     assert all(one["ended"] == "judged" and one["seconds"] > 0 for one in figures["found"])
     assert status == bool(figures["problems"])
     assert not [one for one in figures["problems"] if "ruled out" not in one]
@@ -68,21 +70,18 @@ def test_the_corpus_is_triaged_and_told(tmp_path, capsys):
 
 
 def test_what_must_not_be_is_told():
-    fine = {
-        "file": "x",
-        "kind": "damaged",
-        "ended": "judged",
-        "detail": "",
-        "decision": "review",
-        "reason": "damaged",
-    }
-    fine |= {"processor": 1.0, "seconds": 9.0, "bytes": 2**20}
-    assert hostile_corpus.problems_of([fine]) == []
-    for wrong in (
-        {"decision": "rule_out"},
-        {"processor": 5.1},
-        {"bytes": 2**31},
-        {"ended": "signal"},
-        {"kind": "costly", "reason": "unexpected"},
+    file = {"file": "x", "kind": "damaged", "ended": "judged", "decision": "review", "reason": "damaged"}
+    file |= {"processor": 1.0, "seconds": 9.0, "bytes": 2**20, "detail": ""}
+    fate = {"attack": "a stray manifest.csv", "ended": "came to", "detail": "1 rows: judged; told"}
+    fate |= {"processor": 1.0, "seconds": 9.0, "bytes": 2**20}
+    for fine, wrong in (
+        (file, {"decision": "rule_out"}),
+        (file, {"kind": "costly", "reason": "unexpected"}),
+        (fate, {"detail": "1 rows: judged; silence"}),
+        (fate, {"ended": "traceback"}),
+        *((one, {"processor": 5.1}) for one in (file, fate)),
+        *((one, {"bytes": 2**31}) for one in (file, fate)),
+        *((one, {"ended": "signal"}) for one in (file, fate)),
     ):
-        assert len(hostile_corpus.problems_of([fine | wrong])) == 1
+        assert hostile_corpus.problems_of(fine) == []
+        assert len(hostile_corpus.problems_of(fine | wrong)) == 1

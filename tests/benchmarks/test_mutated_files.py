@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.robustness import mutated_files
+from benchmarks.robustness import mutated_files, triaged
 
 pytest.importorskip("pydicom")
 pytest.importorskip("imagecodecs")
@@ -10,15 +10,8 @@ pytest.importorskip("imagecodecs")
 
 def test_every_damaged_file_has_a_row(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(mutated_files, "BOMBS", 0)  # slow, and they take much memory
-    arguments = [
-        "--files",
-        "60",
-        "--no-segment",
-        "--unmasked",
-        "0.2",
-        "--json",
-        str(tmp_path / "figures.json"),
-    ]
+    arguments = ["--files", "60", "--no-segment", "--unmasked", "0.2"]
+    arguments += ["--json", str(tmp_path / "figures.json")]
     assert mutated_files.main([*arguments, "--scratch", str(tmp_path)]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["files"] == figures["rows"] == 60
@@ -40,8 +33,8 @@ def test_broken_limits_are_told_and_fail(tmp_path, capsys, monkeypatch):
 
 
 def test_a_crash_and_a_hang_are_problems():
-    assert "status 3" in mutated_files.started("raise SystemExit(3)", [], 60)["problem"]
-    assert "no end after 1 seconds" in mutated_files.started("import time; time.sleep(30)", [], 1)["problem"]
+    assert "status 3" in triaged.started("raise SystemExit(3)", [], 60)["problem"]
+    assert "no end after 1 seconds" in triaged.started("import time; time.sleep(30)", [], 1)["problem"]
 
 
 def test_bombs_are_sound_files_of_the_largest_size():

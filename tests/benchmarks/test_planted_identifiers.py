@@ -16,14 +16,16 @@ LITTLE = [line for line in planted_identifiers.COMMANDS if line.split()[0] in ("
 
 def test_no_output_names_a_patient(tmp_path):
     pytest.importorskip("highdicom")
+    pytest.importorskip("streamlit")
     more = "extract DATA -o OUT/h.csv --anonymous-names KEYS --dicom-tags"
-    figures = planted_identifiers.experiment(16, 0, tmp_path, [*LITTLE, more])
+    figures = planted_identifiers.experiment(16, 0, tmp_path, [*LITTLE, more], [""])
     assert figures["failed"] == []
     assert figures["found"] == {}
     assert not any(row["found in what it said"] for row in figures["commands"])
     assert sum(figures["planted"].values()) > 500
     assert figures["in reports"] > 0
     assert figures["in a worklist with its own names"] > 0
+    assert figures["app"]["names that the user gave"] > 0
 
 
 def test_the_search_looks_into_everything(tmp_path):
@@ -41,3 +43,5 @@ def test_the_search_looks_into_everything(tmp_path):
     found = planted_identifiers.search(sorted(tmp_path.iterdir()), tmp_path)
     assert set(found) == {path.name for path in tmp_path.iterdir()} - {"clean.json"}
     assert found["a.json"] == 3
+    known = {word.upper().encode()}
+    assert planted_identifiers.search([tmp_path / "a.json"], tmp_path, known) == {"a.json": 2}

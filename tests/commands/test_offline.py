@@ -27,6 +27,23 @@ LONG = {
         "LeNetClassifier(epochs=1, validation_fraction=0).fit(x, np.arange(40) % 2); open('done', 'w')",
     ],
 }
+# Started, visited on the loopback of its network alone, asked to judge a folder and a file, ended by Ctrl-C.
+APP = """
+import fcntl, pathlib, socket, struct, sys
+from benchmarks.app_visitor import Visitor, app
+
+with socket.socket() as any_socket:  # lo is down in a new network: up, as interfaces(7) and netdevice(7) say
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh22x", b"lo", 0x41))
+study, *tracer = sys.argv[1:]
+image = next(pathlib.Path(study).rglob("*.png"))
+with app(pathlib.Path("app.log"), "--keep", "kept", before=tracer) as url, Visitor(url) as visitor:
+    for said in (
+        visitor.do("", {"Or a folder": study}, "Judge"),
+        visitor.do("", {}, "Judge", [("one.png", image.read_bytes())]),
+        visitor.do("explore", {"Radiographs": study}, "Explore"),
+    ):
+        assert "This cannot be done:" not in said, said
+"""
 # Semaphores are memory under a name, which is taken away at once.
 ELSEWHERE = (
     "/dev/shm/sem.",
@@ -50,24 +67,17 @@ def needed(name, *trial):
 
 
 @pytest.fixture(scope="module")
-def offline():
-    """What to put in front of a command: a network without any host, and a tracer that follows its processes."""
-    unshare, strace = needed("unshare", "-rn"), needed("strace", "-qq", "-o", "/dev/null")
+def alone():
+    """What to put in front of a command: a network without any host."""
+    return [needed("unshare", "-rn"), "-rn"]
+
+
+@pytest.fixture(scope="module")
+def traced():
+    """What to put in front of a command: a tracer that follows its processes."""
+    strace = needed("strace", "-qq", "-o", "/dev/null")
     calls = "trace=connect,sendto,sendmsg,sendmmsg,openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,unlink"
-    return lambda log: [
-        unshare,
-        "-rn",
-        strace,
-        "-f",
-        "-qq",
-        "-s",
-        "300",
-        "--seccomp-bpf",
-        "-e",
-        calls,
-        "-o",
-        str(log),
-    ]
+    return lambda log: [strace, *["-f", "-qq", "-s", "300", "--seccomp-bpf", "-e"], calls, "-o", str(log)]
 
 
 def hosts_asked(log):
@@ -86,11 +96,11 @@ def written(log, folder):
 
 
 @pytest.mark.parametrize(
-    "name", [*COMMANDS, *(pytest.param(name, marks=pytest.mark.all_networks) for name in LONG)]
+    "name", [*COMMANDS, "app", *(pytest.param(name, marks=pytest.mark.all_networks) for name in LONG)]
 )
-def test_commands_need_no_network_and_leave_only_their_outputs(name, offline, phantoms, tmp_path):
-    if name == "keras":
-        pytest.importorskip("keras")
+def test_commands_need_no_network_and_leave_only_their_outputs(name, alone, traced, phantoms, tmp_path):
+    for module in {"keras": ["keras"], "app": ["streamlit", "websockets"]}.get(name, []):
+        pytest.importorskip(module)
     places = {part: tmp_path / part for part in ("out", "home", "config", "cache", "data", "temporary")}
     for place in places.values():
         place.mkdir()
@@ -103,12 +113,17 @@ def test_commands_need_no_network_and_leave_only_their_outputs(name, offline, ph
     }
     clean |= {key: str(value) for key, value in named.items()}
     clean |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(Path(histcxr.__file__).parents[1])}
-    words = (COMMANDS | LONG)[name]
-    if isinstance(words, str):
-        words = ["-m", "histcxr", *words.format(study=phantoms.study()).split()]
     log = tmp_path / "log"
+    if name == "app":
+        few = phantoms.study(n_patients=4, layout="flat", masks=False)
+        command = [sys.executable, "-c", APP, str(few), *traced(log)]
+    else:
+        words = (COMMANDS | LONG)[name]
+        if isinstance(words, str):
+            words = ["-m", "histcxr", *words.format(study=phantoms.study()).split()]
+        command = [*traced(log), sys.executable, *words]
     done = subprocess.run(
-        [*offline(log), sys.executable, *words],
+        [*alone, *command],
         capture_output=True,
         text=True,
         env=clean,
@@ -124,7 +139,7 @@ def test_commands_need_no_network_and_leave_only_their_outputs(name, offline, ph
     assert list(places["out"].iterdir()) != []
 
 
-def test_the_tracer_sees_what_must_not_be(offline, tmp_path):
+def test_the_tracer_sees_what_must_not_be(alone, traced, tmp_path):
     code = (
         "import socket, pathlib; pathlib.Path('here').write_text(''); pathlib.Path('/tmp/../tmp').exists(); "
         f"pathlib.Path({str(tmp_path / 'elsewhere')!r}).write_text('')\n"
@@ -134,7 +149,7 @@ def test_the_tracer_sees_what_must_not_be(offline, tmp_path):
     )
     (tmp_path / "out").mkdir()
     log = tmp_path / "log"
-    subprocess.run([*offline(log), sys.executable, "-c", code], cwd=tmp_path / "out", check=True)
+    subprocess.run([*alone, *traced(log), sys.executable, "-c", code], cwd=tmp_path / "out", check=True)
     said = log.read_text(errors="replace")
     asked = hosts_asked(said)
     assert any("192.0.2.1" in line for line in asked)

@@ -49,12 +49,8 @@ def tiff(pixels=IMAGE, photometric=1, order="<", tags=(), pages=1, data=None):
     }
     entries.update({tag: rest for tag, *rest in tags})
     start = 8 + len(data) + len(data) % 2
-    out = (
-        (b"II*\0" if order == "<" else b"MM\0*")
-        + struct.pack(order + "I", start)
-        + data
-        + b"\0" * (len(data) % 2)
-    )
+    mark, padding = (b"II*\0" if order == "<" else b"MM\0*"), b"\0" * (len(data) % 2)
+    out = mark + struct.pack(order + "I", start) + data + padding
     for page in range(pages):
         size = 2 + 12 * len(entries) + 4
         out += struct.pack(order + "H", len(entries))
@@ -296,27 +292,21 @@ def test_kinds_that_the_second_decoder_does_not_know_are_read():
     assert (grey(tiff(deep, 0, ">", tags=[(259, 3, 1, 32773)], data=runs)) == 65535 - deep).all()
 
 
-def test_tiff_tags_on_top_of_each_other_cost_nothing():
-    tags = [(40_000 + k, 7, 10_000, 8) for k in range(1000)]
-    assert reason(tiff(tags=tags)) is Reason.DAMAGED
+TILES = ((322, 4, 1, 1), (323, 4, 1, 1), (324, 4, 1, 8), (325, 4, 1, 1))  # of one pixel
 
 
-def test_tiff_of_countless_values_costs_nothing():
-    assert reason(tiff(tags=[(273, 4, 2**31, 8)])) is Reason.TRUNCATED
-    data = bytes(2**23)
-    assert reason(tiff(tags=[(273, 4, 2**21, 8)], data=data)) is Reason.TRUNCATED
-
-
-def test_tiff_of_countless_tiles_costs_nothing():
-    tags = [
-        (256, 4, 1, 8000),
-        (257, 4, 1, 8000),
-        (322, 4, 1, 1),
-        (323, 4, 1, 1),
-        (324, 4, 1, 8),
-        (325, 4, 1, 1),
-    ]
-    assert reason(tiff(tags=tags)) is Reason.DAMAGED
+@pytest.mark.parametrize(
+    ("tags", "data", "expected"),
+    [
+        ([(40_000 + k, 7, 10_000, 8) for k in range(1000)], None, Reason.DAMAGED),  # on top of each other
+        ([(273, 4, 2**31, 8)], None, Reason.TRUNCATED),
+        ([(273, 4, 2**21, 8)], bytes(2**23), Reason.TRUNCATED),
+        ([*TILES, *((tag, 4, 1, 8000) for tag in (256, 257))], None, Reason.DAMAGED),
+    ],
+    ids=["tags", "values", "more values", "tiles"],
+)
+def test_tiff_of_countless_things_costs_nothing(tags, data, expected):
+    assert reason(tiff(tags=tags, data=data)) is expected
 
 
 @pytest.mark.parametrize("bits", [8, 24])

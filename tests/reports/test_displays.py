@@ -1,5 +1,6 @@
 """Displays as scikit-learn's: they draw what they hold, into the axes that they get, in colours of their own."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -28,6 +29,12 @@ def case():
 def test_plots_are_public():
     assert "plots" in dir(histcxr)
     assert histcxr.plots is plots
+    for spelling in (
+        "from histcxr.plots import RocDisplay",
+        "import histcxr.plots; histcxr.plots.RocDisplay",
+    ):
+        code = f"import sys; {spelling}; assert 'matplotlib' not in sys.modules"
+        subprocess.run([sys.executable, "-c", code], check=True)
     assert all(getattr(plots, name) for name in plots.__all__)
 
 

@@ -23,6 +23,7 @@ def test_without_arguments_it_is_the_command(tmp_path):
     assert usual_recipe() == (6, "travel")
     assert usual_recipe(1) == (1, False)
     assert usual_recipe("1+6", "full") == ("1+6", "full")
+    assert usual_recipe(6, "none") == (6, False)
     defaults = {name: one.default for name, one in inspect.signature(train).parameters.items()}
     options = command.make_context("train", [str(tmp_path)]).params
     assert options["classifiers"] == (defaults["classifiers"],) == ("stack",)

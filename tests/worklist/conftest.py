@@ -1,5 +1,6 @@
 """A small model and small study folders: real files, a few milliseconds each."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -85,3 +86,9 @@ def study(tmp_path_factory):
     for i in range(23):
         write_pair(folder, f"{'ab'[i % 2]}/image {i:02}.png", seed=i, sick=i % 3 == 0)
     return folder
+
+
+@pytest.fixture
+def mine(study, tmp_path):
+    """A copy of the study, to change."""
+    return Path(shutil.copytree(study, tmp_path / "mine"))

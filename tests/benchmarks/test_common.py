@@ -17,7 +17,7 @@ PARTS = {
     "reference_costs",
     "reference_pairs",
     "reference_rows",
-    "first_order_peers",
+    "ratio_worker",
     "altered",
     "hostile_files",
 }

@@ -8,6 +8,7 @@ masks).
 from __future__ import annotations
 
 import os
+import zlib
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from histcxr.exceptions import MaskError, RadiographError, Reason
 from histcxr.files.decoding import Pixels, decode_brightness
 from histcxr.files.formats import read_header
-from histcxr.files.reading import read_file, sniff
+from histcxr.files.reading import Header, read_file, sniff
 
 MIN_AREA = 0.01
 """Smallest share of the image that two lungs cover."""
@@ -71,7 +72,10 @@ def decode_mask(
     if sniff(data) == "DICOM":
         raise MaskError(Reason.MASK_UNREADABLE, name, "a DICOM file; a mask must be PNG, BMP, TIFF or JPEG")
     try:
-        marked = _binary(decode_brightness(data, read_header(data, name), name), name)
+        header = read_header(data, name)
+        marked = _one_bit(data, header)
+        if marked is None:
+            marked = _binary(decode_brightness(data, header, name), name)
     except RadiographError as error:
         raise MaskError(Reason.MASK_UNREADABLE, name, error.explanation) from error
     if marked.shape != shape and marked.shape == shape[::-1]:
@@ -84,6 +88,40 @@ def decode_mask(
     mask = marked.view(np.bool_)
     check_mask(mask, name)
     return mask
+
+
+def _one_bit(data: bytes, header: Header) -> Pixels | None:
+    """Unpack a PNG of one grey bit, not empty, with the plainest filters; None for any other, or a damaged one.
+
+    So most tools write masks. It takes a quarter of the time of OpenCV, which makes bytes of bits row by row.
+    """
+    content = header.stream or data
+    told = header.format, header.bits, header.channels, header.orientation, header.palette, header.alpha
+    if told != ("PNG", 1, 1, 1, False, False) or content[28]:  # the last: interlaced
+        return None
+    parts, place = [], 33
+    while content[place + 4 : place + 8] == b"IDAT":
+        length = int.from_bytes(content[place : place + 4], "big")
+        parts.append(content[place + 8 : place + 8 + length])
+        place += 12 + length
+    row, unpacking = 1 + (header.width + 7) // 8, zlib.decompressobj()
+    try:
+        raw = unpacking.decompress(b"".join(parts), header.height * row + 1)
+    except zlib.error:
+        return None
+    if len(raw) != header.height * row or not unpacking.eof:
+        return None
+    rows = np.frombuffer(raw, np.uint8).reshape(header.height, row)
+    filters, packed = rows[:, 0], rows[:, 1:]
+    if filters.any():
+        if filters.max() > 1:
+            return None
+        added = np.add.accumulate(
+            packed, axis=1, dtype=np.uint8
+        )  # filter 1: each byte as more than the one before
+        packed = np.where(filters[:, None] == 1, added, packed)
+    marked = np.unpackbits(packed, axis=1, count=header.width)
+    return marked if marked.any() else None
 
 
 def _binary(levels: Pixels, path: str) -> Pixels:

@@ -169,9 +169,9 @@ class Band:
 
 
 class Filtered(NamedTuple):
-    """Responses in the lungs' bounding box, shape (n_bands, height, width), and its mask.
+    """Responses inside the lungs, float32 (n_bands, n_pixels), row by row of the lungs' bounding box; its mask.
 
-    In grey levels; slopes in grey levels a pixel. 0 outside the mask.
+    In grey levels; slopes in grey levels a pixel.
     """
 
     values: _Floats
@@ -214,12 +214,14 @@ def filtered_images(
     check_pixels(pixels, mask)
     image, weight, unit = _working(pixels, mask)
     inside = weight > 0
-    values = np.empty((len(wanted), *image.shape), np.float32)
+    places = np.flatnonzero(inside)
+    values = np.empty((len(wanted), len(places)), np.float32)
     low = LowPasses(image, weight, unit)
     for place, band in zip(values, wanted, strict=True):
-        np.multiply(band.traits.respond(low, band.scale), inside, out=place)
+        # "clip" takes straight into the row; no place lies outside.
+        band.traits.respond(low, band.scale).take(places, out=place, mode="clip")
     # The margin of one pixel was there for the slopes only.
-    return Filtered(values[:, 1:-1, 1:-1], inside[1:-1, 1:-1])
+    return Filtered(values, inside[1:-1, 1:-1])
 
 
 def _working(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[_Floats, _Floats, float]:

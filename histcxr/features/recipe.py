@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,6 +45,10 @@ BINS_PER_SPREAD: Final = 32
 ZERO_BIN: Final = BINS // 2
 # Grey levels. The response to rounding alone is far below, that to any tissue far above.
 _LEAST_SPREAD: Final = 1e-3
+# A rank is looked for between two values of a sample of about so many, so many places below and above.
+_SAMPLE, _AROUND = 1024, 32
+# cv2.calcHist returns float32, which is exact up to this count.
+_EXACT_FLOAT32 = 1 << 24
 
 
 class _Settings(NamedTuple):
@@ -134,32 +139,52 @@ def band_histograms(
     if not wanted or not mask.any():
         return counts
     filtered = filtered_images(pixels, mask, wanted)
-    whole_first = int(isinstance(zones, str))
-    parts = counts.shape[1] - whole_first
-    # Labels of working pixels, from 0; offsets of their rows in one flat histogram.
-    offset = (zone_labels(filtered.mask, zones)[filtered.mask].astype(np.int32) - 1) * BINS
-    for row, band, image in zip(counts, wanted, filtered.values, strict=True):
-        bins = _bins(image[filtered.mask], band.traits)
-        found = np.bincount(offset + bins, minlength=parts * BINS).reshape(parts, BINS)
-        row[whole_first:] = found
-        if whole_first:
-            row[0] = found.sum(axis=0)
+    parts = counts.shape[1] - isinstance(zones, str)
+    labels = zone_labels(filtered.mask, zones)[filtered.mask]
+    for row, band, values in zip(counts, wanted, filtered.values, strict=True):
+        bins = _bins(values, band.traits)
+        for start in range(
+            0, bins.size, _EXACT_FLOAT32
+        ):  # what the kernel, which releases the lock, counts exactly
+            part = [labels[start : start + _EXACT_FLOAT32], bins[start : start + _EXACT_FLOAT32]]
+            row[-parts:] += cv2.calcHist(part, [0, 1], None, [parts, BINS], [1, parts + 1, 0, BINS]).astype(
+                np.int64
+            )
+        if len(row) > parts:
+            row[0] = row[1:].sum(axis=0)
     return counts
 
 
-def _bins(values: NDArray[np.float32], kind: BandKind) -> NDArray[np.int32]:
+def _bins(values: NDArray[np.float32], kind: BandKind) -> NDArray[np.uint8]:
     """Return the bin of every response, shape (n,): its code, or its place on the axis of their own spread."""
     n = values.size
-    if kind.codes:
-        scaled = values
-    elif kind.signed:
-        quarter, rest = n // 4, n - 1 - n // 4
-        ordered = np.partition(values, (quarter, rest))
-        spread = float(ordered[rest] - ordered[quarter])
-        scaled = values * np.float32(BINS_PER_SPREAD / max(spread, _LEAST_SPREAD))
-        scaled += np.float32(ZERO_BIN)
-    else:
-        spread = float(np.partition(values, n // 2)[n // 2])
-        scaled = values * np.float32(BINS_PER_SPREAD / max(spread, _LEAST_SPREAD))
+    scaled = values
+    if not kind.codes:
+        if kind.signed:
+            spread = _ordered(values, n - 1 - n // 4) - _ordered(values, n // 4)
+        else:
+            spread = _ordered(values, n // 2)
+        scaled = values * np.float32(BINS_PER_SPREAD / max(float(spread), _LEAST_SPREAD))
+        if kind.signed:
+            scaled += np.float32(ZERO_BIN)
     np.rint(scaled, out=scaled)
-    return np.clip(scaled, 0, BINS - 1, out=scaled).astype(np.int32)
+    return np.clip(scaled, 0, BINS - 1, out=scaled).astype(np.uint8)
+
+
+def _ordered(values: NDArray[np.float32], rank: int) -> np.float32:
+    """Return the value of a rank, counted from 0, in less than half of the time of ``np.partition``.
+
+    A sample tells between which two values it lies (Floyd and Rivest 1975); only those between are ordered.
+    """
+    n = values.size
+    sample = np.sort(values[:: max(1, n // _SAMPLE)])
+    around = rank * sample.size // n
+    low, high = sample[max(0, around - _AROUND)], sample[min(sample.size - 1, around + _AROUND)]
+    near = values >= low
+    place = rank - n + int(np.count_nonzero(near))
+    near &= values <= high
+    between = values[near]
+    if not 0 <= place < between.size:  # a sample that misleads
+        between, place = values.copy(), rank
+    between.partition(place)
+    return np.float32(between[place])

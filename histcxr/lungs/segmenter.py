@@ -42,9 +42,12 @@ _BATCH: Final = 32
 
 def network_input(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Bring a radiograph, uint8 ``(height, width)``, to the network's size and scale: float32 ``(SIZE, SIZE)``."""
+    return standardised(_small(pixels))
+
+
+def _small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     # By the square that training starts from: the same pixels come out a little sharper otherwise.
-    square = cv2.resize(squared(pixels), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    return standardised(square.astype(np.uint8, copy=False))
+    return np.asarray(cv2.resize(squared(pixels), (SIZE, SIZE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def squared(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -131,17 +134,21 @@ class Segmenter:
         """Return the mean of each of the deepest maps over each quarter of the picture, float32 ``(n, k)``."""
         return np.concatenate([context for _, context in self._run(images, "context")])
 
-    def _run(self, images: Sequence[NDArray[np.uint8]], *outputs: str) -> Iterator[list[NDArray[np.float32]]]:
-        """Yield, a few images at a time, what the network sees and says; outputs of one channel lose that axis."""
+    def _run(self, images: Sequence[NDArray[np.uint8]], *outputs: str) -> Iterator[list[Any]]:
+        """Yield, a few images at a time, their squares and what the network says of them.
+
+        Outputs of one channel lose that axis.
+        """
         for start in range(0, len(images), _BATCH):
-            squares = np.stack([network_input(pixels) for pixels in images[start : start + _BATCH]])
-            found = self._session.run(list(outputs), {"image": squares[:, None]})
+            squares = [_small(pixels) for pixels in images[start : start + _BATCH]]
+            seen = np.stack([standardised(square) for square in squares])
+            found = self._session.run(list(outputs), {"image": seen[:, None]})
             yield [squares, *(one[:, 0] if one.shape[1] == 1 else one for one in found)]
 
     def _judge(
         self,
         pixels: NDArray[np.uint8],
-        square: NDArray[np.float32],
+        square: NDArray[np.uint8],
         probabilities: NDArray[np.float32],
         distance: np.float32,
         above: np.float32,

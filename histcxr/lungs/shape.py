@@ -5,7 +5,7 @@ All is done at the network's size; the outline is then interpolated to the radio
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -64,11 +64,13 @@ def find_lungs(probabilities: NDArray[np.float32]) -> Lungs:
         )
     kept = 1 + np.flatnonzero(areas >= _SPECK * areas.max())
     kept = kept[np.argsort(-areas[kept - 1], kind="stable")][:2]
-    mask = np.isin(labels, kept).astype(np.uint8)
+    mask = binary.copy() if len(kept) == len(areas) else np.isin(labels, kept).astype(np.uint8)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(mask, outlines, -1, 1, cv2.FILLED)
-    cleaned = np.where(binary == mask, probabilities, mask).astype(np.float32)
-    cleaned[(labels > 0) & (mask == 0)] = 0
+    cleaned = probabilities
+    if (binary != mask).any():  # not so in most radiographs
+        cleaned = np.where(binary == mask, probabilities, mask).astype(np.float32)
+        cleaned[(labels > 0) & (mask == 0)] = 0
     reason, detail = _implausible(mask, centres[kept].astype(np.float64), areas[kept - 1].astype(np.int64))
     return Lungs(cleaned, mask, reason, detail)
 
@@ -81,32 +83,34 @@ def enlarged(lungs: Lungs, shape: tuple[int, int]) -> NDArray[np.bool_]:
         return levels > _LEVEL
 
 
-def polarity(picture: NDArray[Any], mask: NDArray[np.uint8]) -> float:
+def polarity(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:
     """Say how much brighter lungs (mask 1) are than what lies between them: below 0 in every proper radiograph.
 
-    Their median minus that of the rest of their convex hull, in the picture's units; 0 if that is missing or even.
+    Their median grey level minus that of the rest of their convex hull; 0 if that is missing or even.
     """
-    points = cv2.findNonZero(mask)
-    if points is None:
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if not outlines:
         return 0.0
     hull = np.zeros_like(mask)
-    cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
-    between = np.sort(picture[(hull == 1) & (mask == 0)])
-    n = len(between)
+    cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(outlines)), 1)
+    # How many pixels have at most each grey level: the first level with more than k is that of rank k.
+    between, lungs = (
+        cv2.calcHist([picture], [0], part, [256], [0, 256]).cumsum()
+        for part in (cv2.subtract(hull, mask), mask)
+    )
+    n, m = int(between[-1]), int(lungs[-1])
     if not n:
         return 0.0
-    lungs = picture[mask == 1]
-    spread = float(between[3 * n // 4]) - float(between[n // 4])
-    if spread <= _EVEN * (float(lungs.max()) - float(lungs.min())):
-        return 0.0
-    return float(np.median(lungs)) - float(between[n // 2])
+    low, middle, high = between.searchsorted((n // 4, n // 2, 3 * n // 4), "right").tolist()
+    first, below, above, last = lungs.searchsorted((0, (m - 1) // 2, m // 2, m - 1), "right").tolist()
+    return 0.0 if high - low <= _EVEN * (last - first) else (below + above) / 2 - middle
 
 
 def _implausible(
     mask: NDArray[np.uint8], centres: NDArray[np.float64], areas: NDArray[np.int64]
 ) -> tuple[Reason | None, str]:
     """Check area, symmetry, position and the picture's edges."""
-    share = float(mask.mean())
+    share = cv2.countNonZero(mask) / mask.size
     if share > MAX_AREA:
         return Reason.LUNGS_IMPLAUSIBLE, f"they cover {share:.0%} of the image"
     if len(centres) == 1:
@@ -125,9 +129,9 @@ def _implausible(
         if abs(x1 - x2) < abs(y1 - y2):
             return Reason.LUNGS_IMPLAUSIBLE, "they lie above each other instead of side by side"
     gradient = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    outline = (gradient > 0) & (mask > 0)
+    outline = cv2.countNonZero(cv2.min(gradient, mask))
     edges = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
-    on_edge = float(edges.sum() / max(1, int(outline.sum()) + int(edges.sum())))
+    on_edge = float(edges.sum() / max(1, outline + int(edges.sum())))
     if on_edge > MAX_ON_EDGE:
         return Reason.LUNGS_CUT_OFF, f"{on_edge:.0%} of their outline lies on the image's edge"
     return None, ""

@@ -34,7 +34,7 @@ from histcxr.worklist.whole import pack_site
 MAX_HELD = 1 << 24  # bytes of files that a thread holds before it decodes them
 MAX_DETAIL = 300  # characters of an unexpected error's message that are kept
 
-TASK_SIZE: Final = 16  # images that are measured together, the same for all workers, so that their rows are
+TASK_SIZE: Final = 8  # images that are measured together, the same for all workers, so that their rows are
 
 Signature = list[int] | None
 
@@ -202,16 +202,18 @@ def judge(model: Judge, batch: Sequence[Measured]) -> list[Verdict]:
         return verdicts
     scores = np.full(len(places), np.nan)
     failed: dict[int, str] = {}
+    together: Any = measured
     try:
-        scores[:] = model.score(np.stack(measured))
+        together = np.stack(measured)  # once: tens of megabytes with all bands
+        scores[:] = model.score(together)
     except Exception:  # noqa: BLE001 - whatever it was, it comes up again below, with its image
         for i, one in enumerate(measured):
             try:
                 scores[i] = model.score(one[np.newaxis])[0]
             except Exception as error:  # noqa: BLE001 - see the module's text
                 failed[i] = describe(error)
-    strange = _unfamiliar(model, measured)
-    sites = _sites(model, measured)
+    strange = _unfamiliar(model, together)
+    sites = _sites(model, together)
     known = {
         name: np.array([batch[place].facts.get(name, "") for place in places], object)
         for name in _names(batch)
@@ -238,21 +240,21 @@ def _limits(model: Judge, known: Mapping[str, NDArray[Any]], n: int) -> Sequence
     return [tuple(limit if math.isfinite(limit) else None for limit in one) for one in both.tolist()]
 
 
-def _unfamiliar(model: Judge, measured: Sequence[NDArray[Any]]) -> NDArray[np.bool_]:
+def _unfamiliar(model: Judge, measured: Any) -> NDArray[np.bool_]:
     """Which images the model does not know; all of them where that cannot be told."""
     try:
-        return model.unfamiliar(np.stack(measured))
+        return model.unfamiliar(measured)
     except Exception:  # noqa: BLE001 - see the module's text; what cannot be checked is not judged
         return np.ones(len(measured), bool)
 
 
-def _sites(model: Judge, measured: Sequence[NDArray[Any]]) -> list[str]:
+def _sites(model: Judge, measured: Any) -> list[str]:
     """What the test of the folder keeps of each image; nothing where the model tests none, or its numbers fail."""
     nothing = [""] * len(measured)
     if model.site is None:
         return nothing
     try:
-        found = model.site.project(model.site_numbers(np.stack(measured)))
+        found = model.site.project(model.site_numbers(measured))
     except Exception:  # noqa: BLE001 - see the module's text; whole.py withholds what cannot be tested
         return nothing
     return [pack_site(one) if np.isfinite(one).all() else "" for one in found]

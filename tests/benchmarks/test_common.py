@@ -13,7 +13,7 @@ from histcxr.exceptions import InputError, MissingDependencyError
 
 ROOT = Path(__file__).parents[2]
 #: Run by another benchmark, or imported by one.
-PARTS = {"reference_costs", "reference_pairs", "reference_rows", "first_order_peers"}
+PARTS = {"reference_costs", "reference_pairs", "reference_rows", "ratio_worker"}
 PARTS |= {"hostile_files", "hostile_models", "hostile_places", "model_attacks", "triaged"}
 WITHOUT_DATA = {
     "certificate",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histcxr.data.masks import MAX_AREA, MAX_BORDER, MIN_AREA, check_mask, decode_mask, read_mask
+from histcxr.data.masks import MAX_AREA, MAX_BORDER, MIN_AREA, _one_bit, check_mask, decode_mask, read_mask
 from histcxr.exceptions import MaskError, Reason
 from histcxr.files.formats import read_header
 from histcxr.files.writing import encode_image, write_mask
@@ -61,6 +61,7 @@ def test_one_bit_is_unpacked_as_opencv_does(tmp_path):
     write_mask(tmp_path / "mask.png", MASK)
     data = (tmp_path / "mask.png").read_bytes()
     assert read_header(data).bits == 1
+    assert (_one_bit(data, read_header(data)) == MASK).all()
     assert (read_mask(tmp_path / "mask.png", SHAPE) == MASK).all()
 
 

@@ -24,7 +24,7 @@ from histcxr.features.recipe import BINS_PER_SPREAD, ZERO_BIN, Recipe
 REPRESENTATIONS: Final[dict[str, float]] = {"density": 1.0, "sqrt": 0.5, "cumulative": 0.0}
 
 # Images worked on at a time: bounds the memory for what lies between counts and features, or tensor.
-_BLOCK, _TENSOR_BLOCK = 512, 1024
+_BLOCK, _TENSOR_BLOCK = 64, 1024
 
 # Pixels of a row that count as much as a density that sums to 1; the lungs of a small radiograph have about as many.
 _SIZE = 10_000.0

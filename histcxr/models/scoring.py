@@ -1,6 +1,6 @@
 """Scores of fitted classifiers by NumPy and ONNX Runtime alone: scikit-learn and XGBoost take seconds to import.
 
-A part is a fitted object of scikit-learn, XGBoost or histcxr, or a :class:`Plain` one with the same attributes, as a
+A part is a fitted object of scikit-learn, XGBoost or histcxr, or a plain one with the same attributes, as a
 saved model gives it (:mod:`histcxr.store.plain`). Both are scored by the same lines, so what was certified in memory
 and what a triage loads give the same scores to the last bit. A part of another type scores itself.
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -41,17 +40,6 @@ _BLOCK: Final = 64
 
 # Points to which distances are found at a time: bounds the copy in float64.
 _POINTS: Final = 1024
-
-
-class Plain:
-    """A part of a saved model as its attributes alone; its class has the name of the one that was saved."""
-
-
-@cache
-def plain_type(path: str) -> type[Plain]:
-    """Return the class of :class:`Plain` parts that stands for the class of a dotted path."""
-    module, _, name = path.rpartition(".")
-    return type(name, (Plain,), {"__module__": module})
 
 
 def covers(part: Any) -> bool:
@@ -398,3 +386,7 @@ _PROBABILITIES: dict[str, _Rule] = {
     "sklearn.ensemble._forest.RandomForestClassifier": _forest,
     "xgboost.sklearn.XGBClassifier": _boosted,
 }
+
+#: The classes, by dotted path, that are scored here: of histcxr's, scikit-learn's and XGBoost's those that a model of
+#: histograms is made of.
+SCORED: Final = frozenset({*_TRANSFORMS, *_DECISIONS, *_PROBABILITIES})

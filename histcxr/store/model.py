@@ -29,13 +29,13 @@ from histcxr.features.measuring import Lungs, Pixels, count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
 from histcxr.models.scoring import positive
-from histcxr.reference.images import InputSettings, lung_square
 from histcxr.store.at_hand import AtHand
 from histcxr.store.plain import EstimatorField, Saved
 from histcxr.store.versions import installed_versions
 
 if TYPE_CHECKING:
     from histcxr.reference.classifier import ReferenceClassifier
+    from histcxr.reference.images import InputSettings
 
 __all__ = ["Model", "Origin", "ReferenceModel", "json_ready", "sick_score"]
 
@@ -290,6 +290,8 @@ class ReferenceModel(Common):
     rule_in: ThresholdChoice
 
     def __post_init__(self) -> None:
+        from histcxr.reference.images import InputSettings
+
         self._check_thresholds()
         if not isinstance(self.classifier.inputs, InputSettings):
             raise InputError("classifier must say how its images were prepared; its inputs are None")
@@ -328,6 +330,8 @@ class ReferenceModel(Common):
 
         Lungs are needed for the region ``"full"``, too: the same images are refused as by histogram models.
         """
+        from histcxr.reference.images import lung_square
+
         return lung_square(pixels, lungs, name, settings=self.inputs)
 
     def unfamiliar(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:

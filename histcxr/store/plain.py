@@ -2,7 +2,7 @@
 
 What is read are the same files, checked by the same guards as for the estimator
 (:func:`histcxr.store.weights.rebuilt`): there is no second form of a model that could say something else. No class is
-looked up and no code of a package runs; an object becomes a :class:`~histcxr.models.scoring.Plain` one.
+looked up and no code of a package runs; an object becomes a :class:`Plain` one.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from histcxr.models.scoring import covers, plain_type, positive
+from histcxr.models.scoring import covers, positive
 from histcxr.models.trees import boosted_trees
 from histcxr.store.weights import rebuilt, weights_from_bytes
 
@@ -30,6 +30,17 @@ _SCALARS: Final[dict[str, Any]] = {
         for name in ("bool", "bool_", "float32", "float64", "int32", "int64")
     },
 }
+
+
+class Plain:
+    """A part of a saved model as its attributes alone; its class has the name of the one that was saved."""
+
+
+@cache
+def _plain_type(path: str) -> type[Plain]:
+    """Return the class of plain parts that stands for the class of a dotted path."""
+    module, _, name = path.rpartition(".")
+    return type(name, (Plain,), {"__module__": module})
 
 
 class Saved:
@@ -110,7 +121,7 @@ def _read(content: bytes) -> Any:
             attributes = build(content) if content else {}
             if loader == "TreeNode":
                 attributes = _tree(*build(node["__reduce__"]["args"]), **attributes)
-            part = plain_type(path)()
+            part = _plain_type(path)()
             vars(part).update(attributes)
             return part
 

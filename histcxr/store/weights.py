@@ -24,6 +24,7 @@ import numpy as np
 
 from histcxr.exceptions import MissingDependencyError, ModelError
 from histcxr.files.reading import parse_json
+from histcxr.models.scoring import SCORED
 from histcxr.store.structure import check_structure, read_booster, walk_objects
 
 ESTIMATOR_FILE = "estimator.skops"
@@ -35,17 +36,9 @@ MAX_BOOSTER = 64 << 20  # bytes of JSON, all boosters together; the model in the
 
 # What a skops file may name: of each kind of node, only these types. Functions, methods, partial calls and
 # constructors with arguments are no part of it, whatever skops itself would accept.
+# What scores histograms, :mod:`histcxr.models.scoring` knows by name.
 _OBJECTS = {
-    "histcxr.features.band_features.BandDensities",
-    "histcxr.features.band_features.BandFeatures",
-    "histcxr.features.band_features.BothSides",
-    "histcxr.features.transformers.HistogramFeatures",
-    "histcxr.features.transformers.LungIntensity",
-    "histcxr.models.adapted.AdaptedClassifier",
-    "histcxr.models.lenet.LeNetClassifier",
-    "histcxr.models.out_of_fold.CalibratedClassifier",
-    "histcxr.models.out_of_fold.StackedClassifier",
-    "histcxr.models.pipelines.GaussianSVC",
+    *SCORED,
     "histcxr.reference.augmentation.Augmentation",
     "histcxr.reference.classifier.ReferenceClassifier",
     "histcxr.reference.architectures.HeadOptions",
@@ -54,15 +47,8 @@ _OBJECTS = {
     "histcxr.reference.small_networks.LeNetOptions",
     "histcxr.reference.small_networks.RecurrentOptions",
     "histcxr.reference.small_networks.ResidualOptions",
-    "sklearn.decomposition._pca.PCA",
-    "sklearn.ensemble._forest.RandomForestClassifier",
     "sklearn.linear_model._logistic.LogisticRegression",
-    "sklearn.neighbors._classification.KNeighborsClassifier",
-    "sklearn.pipeline.FeatureUnion",
-    "sklearn.pipeline.Pipeline",
-    "sklearn.preprocessing._data.StandardScaler",
     "sklearn.tree._classes.DecisionTreeClassifier",
-    "xgboost.sklearn.XGBClassifier",
 }
 _SCALARS = {f"numpy.{name}" for name in ("bool", "bool_", "float32", "float64", "int32", "int64")}
 TRUSTED: dict[str, set[str]] = {

@@ -45,16 +45,19 @@ _POINTS: Final = 1024
 def covers(part: Any) -> bool:
     """Tell whether a part, and all that it is made of, is scored here rather than by its own methods."""
     path = _path(part)
-    if path not in _TRANSFORMS and path not in _DECISIONS and path not in _PROBABILITIES:
-        return path == _PIPELINE and all(covers(step) for _, step in part.steps)
-    inner = [
-        *getattr(part, "transformer_list", ()),
-        *((("", part.features_),) if hasattr(part, "features_") else ()),
-        *(("", member) for member in (part.estimators_ if path in _OUT_OF_FOLD else ())),
-    ]
-    if path == _ADAPTED:
-        inner += [("", one) for one in (part.estimator, part.features) if one is not None]
-    return all(covers(one) for _, one in inner) and (path != _NEIGHBOURS or _metric(part) is not None)
+    if path == _PIPELINE:
+        inner = [step for _, step in part.steps]
+    elif path == _UNION:
+        inner = [one for _, one in part.transformer_list]
+    elif path == _BOTH_SIDES:
+        inner = [part.features_]
+    elif path in _OUT_OF_FOLD:
+        inner = list(part.estimators_)
+    elif path == _ADAPTED:
+        inner = [one for one in (part.estimator, part.features) if one is not None]
+    else:
+        return path in SCORED and _is_usual(part)
+    return all(covers(one) for one in inner)
 
 
 def positive(part: Any, X: NDArray[Any]) -> _Floats:
@@ -109,9 +112,7 @@ def _path(part: Any) -> str:
 def _last(part: Any, X: NDArray[Any]) -> tuple[Any, NDArray[Any]]:
     """Take inputs through a pipeline as far as its last step."""
     while _path(part) == _PIPELINE:
-        for _, step in part.steps[:-1]:
-            X = transform(step, X)
-        part = part.steps[-1][1]
+        X, part = _through(part.steps[:-1], X), part.steps[-1][1]
     return part, X
 
 
@@ -125,6 +126,14 @@ def _once(part: Any, content: Any, make: Callable[[], Any]) -> Any:
         made = make()
         _prepared[part] = content, made
     return made
+
+
+def _is_usual(part: Any) -> bool:
+    """Tell whether a part has no setting that is unknown here."""
+    path = _path(part)
+    if path == _NEIGHBOURS:
+        return _metric(part) is not None
+    return path != _BOOSTED or math.isnan(part.missing)
 
 
 # ---- features
@@ -154,14 +163,10 @@ def _both_sides(part: Any, counts: NDArray[Any]) -> NDArray[Any]:
     return np.hstack([transform(part.features_, counts), transform(part.features_, mirrored)])
 
 
-def _steps(part: Any, X: NDArray[Any]) -> NDArray[Any]:
-    for _, step in part.steps:
+def _through(steps: Any, X: NDArray[Any]) -> NDArray[Any]:
+    for _, step in steps:
         X = transform(step, X)
     return X
-
-
-def _union(part: Any, X: NDArray[Any]) -> NDArray[Any]:
-    return np.hstack([transform(one, X) for _, one in part.transformer_list])
 
 
 def _scaled(part: Any, X: NDArray[Any]) -> NDArray[Any]:
@@ -186,9 +191,9 @@ def _components(part: Any, X: NDArray[Any]) -> NDArray[Any]:
 
 
 def _boosted(part: Any, X: NDArray[Any]) -> _Floats:
+    if not _is_usual(part):
+        return np.asarray(part.predict_proba(X)[:, 1], np.float64)
     booster = part._Booster
-    if not math.isnan(part.missing):
-        raise InputError(f"missing must be NaN for XGBoost, got {part.missing!r}")
     if not isinstance(booster, Trees):
         trees = _once(part, booster, lambda: boosted_trees(json.loads(bytes(booster.save_raw("json")))))
     else:
@@ -219,9 +224,9 @@ def _metric(part: Any) -> str | None:
 def _neighbours(part: Any, X: NDArray[Any]) -> _Floats:
     from scipy.spatial.distance import cdist
 
+    if not _is_usual(part):
+        return np.asarray(part.predict_proba(X)[:, 1], np.float64)
     metric, points, sick = _metric(part), part._fit_X, part._y == 1
-    if metric is None:
-        raise InputError(f"neighbours must be found by a known metric, got {part.metric!r:.80}")
     found = np.empty(len(X))
     for start in range(0, len(X), _BLOCK):
         block = X[start : start + _BLOCK]
@@ -354,6 +359,8 @@ def network_input(part: Any, X: NDArray[Any]) -> NDArray[np.float32]:
 
 
 _PIPELINE: Final = "sklearn.pipeline.Pipeline"
+_UNION: Final = "sklearn.pipeline.FeatureUnion"
+_BOOSTED: Final = "xgboost.sklearn.XGBClassifier"
 _NEIGHBOURS: Final = "sklearn.neighbors._classification.KNeighborsClassifier"
 _BOTH_SIDES: Final = "histcxr.features.band_features.BothSides"
 _ADAPTED: Final = "histcxr.models.adapted.AdaptedClassifier"
@@ -365,14 +372,14 @@ _OUT_OF_FOLD: Final = (
 _Rule = Callable[[Any, NDArray[Any]], NDArray[Any]]
 
 _TRANSFORMS: dict[str, _Rule] = {
-    _PIPELINE: _steps,
+    _PIPELINE: lambda part, X: _through(part.steps, X),
     _BOTH_SIDES: _from_counts(_both_sides, None),
     "histcxr.features.band_features.BandDensities": _from_counts(formulas.band_densities, "float32"),
     "histcxr.features.band_features.BandFeatures": _from_counts(formulas.band_quantiles, "float64"),
     "histcxr.features.transformers.HistogramFeatures": _from_counts(formulas.histogram_features, "float64"),
     "histcxr.features.transformers.LungIntensity": _from_counts(formulas.lung_intensity, "float64"),
     "sklearn.decomposition._pca.PCA": _components,
-    "sklearn.pipeline.FeatureUnion": _union,
+    _UNION: lambda part, X: np.hstack([transform(one, X) for _, one in part.transformer_list]),
     "sklearn.preprocessing._data.StandardScaler": _scaled,
 }
 _DECISIONS: dict[str, _Rule] = {
@@ -384,7 +391,7 @@ _PROBABILITIES: dict[str, _Rule] = {
     _NEIGHBOURS: _neighbours,
     "histcxr.models.lenet.LeNetClassifier": network,
     "sklearn.ensemble._forest.RandomForestClassifier": _forest,
-    "xgboost.sklearn.XGBClassifier": _boosted,
+    _BOOSTED: _boosted,
 }
 
 #: The classes, by dotted path, that are scored here: of histcxr's, scikit-learn's and XGBoost's those that a model of

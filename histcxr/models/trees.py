@@ -86,6 +86,8 @@ def boosted_trees(document: dict[str, Any]) -> Trees:
     if best := learner.get("attributes", {}).get("best_iteration"):  # it stopped early
         trees = trees[: model["iteration_indptr"][int(best) + 1]]
     score = np.float32(float(facts["base_score"].strip("[]")))
+    if not 0 < score < 1:
+        raise ValueError(f"a base score of {score}, which is no probability")
     odds = np.float32(1) / score - np.float32(1)
     nodes = []
     for one in trees:

@@ -17,8 +17,15 @@ from sklearn.preprocessing import FunctionTransformer
 
 from histcxr.exceptions import ModelError
 from histcxr.store import load_model, save_model
-from histcxr.store.structure import check_booster
+from histcxr.store.plain import Saved
+from histcxr.store.structure import check_booster, read_booster
 from histcxr.store.weights import OLD_PATHS, TRUSTED, _load_booster, weights_from_bytes, weights_to_bytes
+
+
+@pytest.fixture(params=[weights_from_bytes, Saved], ids=["estimator", "plain"])
+def read(request):
+    """Both ways to read weights refuse the same."""
+    return request.param
 
 
 class Runner:
@@ -91,11 +98,11 @@ STRINGS = {"content": [node("JsonNode", "builtins.str", content='"touch x"', is_
     ids=lambda schema: f"{schema['__loader__']}-{schema['__class__']}",
 )
 @pytest.mark.parametrize("depth", [0, 1])
-def test_whatever_is_not_on_the_list_is_refused(schema, depth):
+def test_whatever_is_not_on_the_list_is_refused(read, schema, depth):
     if depth:
         schema = node("ListNode", "builtins.list", content=[schema])
     with pytest.raises(ModelError, match=r"estimator\.skops: names .* not on the list of types"):
-        weights_from_bytes({"estimator.skops": zipped({**schema, **PROTOCOL})})
+        read({"estimator.skops": zipped({**schema, **PROTOCOL})})
 
 
 def test_a_malicious_object_with_right_hashes_is_stopped(plain_model, tmp_path, forge):
@@ -132,9 +139,9 @@ def test_the_list_holds_data_only():
         zipped({**node("ListNode", "builtins.list", content=[]), **PROTOCOL}, {"more.npy": b"x"}),
     ],
 )
-def test_damaged_files_are_refused(content):
+def test_damaged_files_are_refused(read, content):
     with pytest.raises(ModelError, match=r"estimator\.skops: "):
-        weights_from_bytes({"estimator.skops": content})
+        read({"estimator.skops": content})
 
 
 def array_file(array=None, *, claim=None):
@@ -161,33 +168,33 @@ def array_file(array=None, *, claim=None):
         b"no array",
     ],
 )
-def test_arrays_that_lie_about_themselves_are_refused(plain_model, array):
+def test_arrays_that_lie_about_themselves_are_refused(read, plain_model, array):
     def swap(schema, arrays):
         arrays[next(iter(arrays))] = array
 
     files = weights_to_bytes(plain_model.estimator)
     files["estimator.skops"] = edited(files["estimator.skops"], swap)
     with pytest.raises(ModelError, match=r"estimator\.skops: damaged"):
-        weights_from_bytes(files)
+        read(files)
 
 
-def test_an_archive_that_unpacks_to_too_much_is_refused(plain_model, monkeypatch):
+def test_an_archive_that_unpacks_to_too_much_is_refused(read, plain_model, monkeypatch):
     files = weights_to_bytes(plain_model.estimator)
     monkeypatch.setattr("histcxr.store.weights.MAX_UNPACKED", 100)
     with pytest.raises(ModelError, match="unpacks to more than"):
-        weights_from_bytes(files)
+        read(files)
 
 
 # --- boosters ------------------------------------------------------------------------------------------
 
 
-def test_boosters_must_fit_the_pipeline(model):
+def test_boosters_must_fit_the_pipeline(read, model):
     files = weights_to_bytes(model.estimator)
     assert set(files) == {"estimator.skops", "booster-0.json.gz"}
     with pytest.raises(ModelError, match=r"names the booster 'booster-0\.json\.gz', which is not there"):
-        weights_from_bytes({"estimator.skops": files["estimator.skops"]})
+        read({"estimator.skops": files["estimator.skops"]})
     with pytest.raises(ModelError, match=r"booster-1\.json\.gz: no part of the model uses this file"):
-        weights_from_bytes({**files, "booster-1.json.gz": files["booster-0.json.gz"]})
+        read({**files, "booster-1.json.gz": files["booster-0.json.gz"]})
 
 
 @pytest.mark.parametrize(
@@ -205,7 +212,8 @@ def test_boosters_must_fit_the_pipeline(model):
 )
 def test_json_keeps_every_bit_of_a_booster(study, make_booster, settings):
     booster = make_booster(study, **settings)
-    again, _ = _load_booster("booster", gzip.compress(bytes(booster.save_raw("json"))))
+    packed = gzip.compress(bytes(booster.save_raw("json")))
+    again = _load_booster("booster", read_booster("booster", packed, 1 << 20)[0])
     assert bytes(again.save_raw("ubj")) == bytes(booster.save_raw("ubj"))
 
 
@@ -239,10 +247,10 @@ def test_damaged_boosters_never_reach_xgboost(model, monkeypatch):
         check_booster(json.loads(content), "booster")
 
 
-def test_a_booster_that_unpacks_to_too_much_is_refused(model, monkeypatch):
+def test_a_booster_that_unpacks_to_too_much_is_refused(read, model, monkeypatch):
     monkeypatch.setattr("histcxr.store.weights.MAX_BOOSTER", 1000)
     with pytest.raises(ModelError, match=r"booster-0\.json\.gz: damaged .it ends early, or holds more"):
-        weights_from_bytes(weights_to_bytes(model.estimator))
+        read(weights_to_bytes(model.estimator))
 
 
 # --- moved classes -------------------------------------------------------------------------------------
@@ -312,7 +320,7 @@ def change_array(content: bytes, wanted, change) -> bytes:
         ("feature", -3, "do not exist"),
     ],
 )
-def test_crafted_trees_are_refused(forest_model, field, value, message):
+def test_crafted_trees_are_refused(read, forest_model, field, value, message):
     def change(nodes):
         nodes[field][0] = value
 
@@ -321,7 +329,7 @@ def test_crafted_trees_are_refused(forest_model, field, value, message):
         files["estimator.skops"], lambda array: array.dtype.names is not None, change
     )
     with pytest.raises(ModelError, match=f"a decision tree .*{message}|cannot be loaded"):
-        weights_from_bytes(files)
+        read(files)
 
 
 def test_a_search_tree_is_not_saved(make_model):
@@ -365,23 +373,23 @@ def nested(times: int) -> dict:
 
 
 @pytest.mark.parametrize("times", [2, 9])
-def test_parts_that_hold_each_other_are_refused(times):
+def test_parts_that_hold_each_other_are_refused(read, times):
     with pytest.raises(ModelError, match="are two things"):
-        weights_from_bytes({"estimator.skops": zipped({**nested(times), **PROTOCOL})})
+        read({"estimator.skops": zipped({**nested(times), **PROTOCOL})})
 
 
-def test_one_array_under_many_names_is_refused(plain_model):
+def test_one_array_under_many_names_is_refused(read, plain_model):
     def repeat(schema, arrays):
         one = node("NdArrayNode", "numpy.ndarray", type="numpy", file=sorted(arrays)[0])
         schema["content"]["content"]["more"] = node("ListNode", "builtins.list", content=[one] * 20)
 
     files = weights_to_bytes(plain_model.estimator)
     with pytest.raises(ModelError, match="is part of several objects"):
-        weights_from_bytes({"estimator.skops": edited(files["estimator.skops"], repeat)})
+        read({"estimator.skops": edited(files["estimator.skops"], repeat)})
 
 
 @pytest.mark.parametrize("key", ["node_count", "n_outputs"])
-def test_trees_that_count_wrongly_are_refused_before_they_are_built(forest_model, key):
+def test_trees_that_count_wrongly_are_refused_before_they_are_built(read, forest_model, key):
     """scikit-learn's constructor would read beyond its arrays."""
 
     def miscount(schema, arrays):
@@ -396,13 +404,13 @@ def test_trees_that_count_wrongly_are_refused_before_they_are_built(forest_model
 
     files = weights_to_bytes(forest_model.estimator)
     with pytest.raises(ModelError, match="counts are not those of its arrays"):
-        weights_from_bytes({"estimator.skops": edited(files["estimator.skops"], miscount)})
+        read({"estimator.skops": edited(files["estimator.skops"], miscount)})
 
 
 @pytest.mark.parametrize(
     ("packing", "message"), [(zipfile.ZIP_LZMA, "packed in another way"), (8, "more than 1 MiB")]
 )
-def test_other_packings_and_zeros_are_refused(plain_model, monkeypatch, packing, message):
+def test_other_packings_and_zeros_are_refused(read, plain_model, monkeypatch, packing, message):
     monkeypatch.setattr("histcxr.store.weights.SMALL_UNPACKED", 1 << 20)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", packing) as archive:
@@ -410,11 +418,11 @@ def test_other_packings_and_zeros_are_refused(plain_model, monkeypatch, packing,
         if packing == zipfile.ZIP_DEFLATED:
             archive.writestr("0.npy", bytes(2 << 20))
     with pytest.raises(ModelError, match=message):
-        weights_from_bytes({"estimator.skops": out.getvalue()})
+        read({"estimator.skops": out.getvalue()})
 
 
 @pytest.mark.parametrize("name", ["schema", "booster"])
-def test_small_lists_by_the_million_are_refused_unread(model, monkeypatch, name):
+def test_small_lists_by_the_million_are_refused_unread(read, model, monkeypatch, name):
     monkeypatch.setattr("histcxr.files.reading.MAX_JSON_PARTS", 10**4)
     bomb = b"[" + b"[]," * 10**4 + b"[]]"
     files = weights_to_bytes(model.estimator)
@@ -424,14 +432,14 @@ def test_small_lists_by_the_million_are_refused_unread(model, monkeypatch, name)
         else {"estimator.skops": zipped(bomb.decode())}
     )
     with pytest.raises(ModelError, match="more than 10,000 values"):
-        weights_from_bytes({**files, **changed})
+        read({**files, **changed})
 
 
-def test_a_setting_that_asks_for_all_memory_is_refused(plain_model):
+def test_a_setting_that_asks_for_all_memory_is_refused(read, plain_model):
     files = weights_to_bytes(plain_model.estimator)
     grown = edited(files["estimator.skops"], lambda schema, _: grow(schema))
     with pytest.raises(ModelError, match="n_quantiles=1000000000, larger than any real one"):
-        weights_from_bytes({"estimator.skops": grown})
+        read({"estimator.skops": grown})
 
 
 def grow(item):

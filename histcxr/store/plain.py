@@ -32,6 +32,10 @@ _SCALARS: Final[dict[str, Any]] = {
 }
 
 
+# Of skops; in what a model may hold they are alike.
+_PROTOCOLS: Final = (0, 1, 2)
+
+
 class Plain:
     """A part of a saved model as its attributes alone; its class has the name of the one that was saved."""
 
@@ -96,7 +100,7 @@ def _read(content: bytes) -> Any:
 
         def make(node: dict[str, Any]) -> Any:
             content: Any
-            loader, content = node["__loader__"], node.get("content", {})
+            loader, content = node["__loader__"], node.get("content")
             path = f"{node['__module__']}.{node['__class__']}"
             if loader == "DictNode":
                 kinds = build(node["key_types"])
@@ -125,7 +129,10 @@ def _read(content: bytes) -> Any:
             vars(part).update(attributes)
             return part
 
-        return build(json.loads(archive.read("schema.json")))
+        schema = json.loads(archive.read("schema.json"))
+        if schema["protocol"] not in _PROTOCOLS:
+            raise ValueError(f"it has the protocol {schema['protocol']!r:.40}, which is not known")
+        return build(schema)
 
 
 def _tree(

@@ -121,12 +121,9 @@ def triage(
     from histcxr.data.discovery import find_inputs
     from histcxr.files.decoding import muted_decoders
     from histcxr.files.stages import stages
-    from histcxr.lungs.segmenter import load_segmenter
-    from histcxr.reports.page import check_page, require_page
     from histcxr.reports.text import triage_report
     from histcxr.store import Cascade
     from histcxr.worklist.engine import triage as sort_folder
-    from histcxr.worklist.pages import write_triage_page
 
     cluster: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if scheduler is not None:
@@ -134,6 +131,8 @@ def triage(
 
         cluster = connect(scheduler)
     if report is not None:
+        from histcxr.reports.page import check_page, require_page
+
         check_page(report)
         require_page()
     # What a decoder has to say of a broken file stands in its row; a network's backend only greets.
@@ -163,6 +162,9 @@ def triage(
         )
         summary = result.to_dict()
         if report is not None:
+            from histcxr.lungs.segmenter import load_segmenter
+            from histcxr.worklist.pages import write_triage_page
+
             finder = None if no_segment else load_segmenter(segmenter)
             figures = write_triage_page(result, loaded, report, segmenter=finder, n_jobs=jobs)
             summary["report"] = figures

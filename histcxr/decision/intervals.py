@@ -13,9 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from histcxr.checks import BoolArray, FloatArray, bool_vector, open_unit, real_vector, whole_number
 from histcxr.exceptions import HistcxrWarning, InputError
@@ -29,6 +27,8 @@ def patient_codes(patient_ids: ArrayLike | None, length: int) -> NDArray[np.int6
     """
     if patient_ids is None:
         return np.arange(length)
+    import pandas as pd  # a triage has no use for it
+
     ids = np.asarray(patient_ids, dtype=object)
     if ids.shape != (length,):
         raise InputError(f"patient_ids must have shape ({length},), one for each image, got {ids.shape}")
@@ -106,6 +106,8 @@ def clopper_pearson(
     ``count`` and ``n``, successes and trials, broadcast; where ``n`` is 0 the interval is [0, 1]. InputError:
     ``count`` outside 0 ... ``n``, or ``confidence`` outside (0, 1).
     """
+    from scipy import special
+
     tail = (1 - open_unit(confidence, "confidence")) / 2
     hits, trials = np.broadcast_arrays(np.asarray(count, np.float64), np.asarray(n, np.float64))
     if not ((hits >= 0) & (hits <= trials)).all():

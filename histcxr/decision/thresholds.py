@@ -23,7 +23,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from histcxr.checks import bool_vector, open_unit, real_vector, whole_number
 from histcxr.decision.intervals import patient_labels, patient_scores
@@ -49,7 +48,9 @@ def _as_written(value: float) -> Fraction:
 
 def _tail_within(k: int, n: int, p: Fraction, limit: Fraction) -> bool:
     """Whether BinomCDF(k; n, p) <= limit, by whole numbers where floating point cannot tell."""
-    cdf = float(stats.binom.cdf(k, n, float(p)))
+    from scipy import special  # scipy.stats takes longer to import than a triage of one image
+
+    cdf = float(special.betainc(n - k, k + 1, 1 - float(p)))
     bound = float(limit)
     if abs(cdf - bound) > _NEAR * bound:
         return cdf < bound
@@ -67,11 +68,13 @@ def _tail_within(k: int, n: int, p: Fraction, limit: Fraction) -> bool:
 @lru_cache(maxsize=1024)
 def _errors_allowed(n: int, target: float, confidence: float) -> int:
     p, limit = 1 - _as_written(target), 1 - _as_written(confidence)
-    k = int(stats.binom.ppf(float(limit), n, float(p))) if n else -1
-    while k >= 0 and not _tail_within(k, n, p, limit):
-        k -= 1
-    while k < n - 1 and _tail_within(k + 1, n, p, limit):
-        k += 1
+    k, least_too_many = -1, n
+    while k < least_too_many - 1:
+        middle = (k + least_too_many) // 2
+        if _tail_within(middle, n, p, limit):
+            k = middle
+        else:
+            least_too_many = middle
     return k
 
 

@@ -11,10 +11,10 @@ from sklearn.base import MetaEstimatorMixin, clone
 
 from histcxr.checks import positive_number, whole_number
 from histcxr.exceptions import InputError
-from histcxr.features import curves
 from histcxr.features.filters import Band, as_bands
+from histcxr.features.formulas import band_densities, band_quantiles, mirror_counts
 from histcxr.features.histograms import BINS, Zones, zone_names
-from histcxr.features.recipe import BINS_PER_SPREAD, ZERO_BIN, Recipe
+from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import CountsTransformer, level_names
 
 _INTENSITIES = {"own": ("own",), "raw": ("raw",), "both": ("raw", "own")}
@@ -53,28 +53,7 @@ class BandFeatures(CountsTransformer):
             raise InputError(f"intensity must be one of {', '.join(_INTENSITIES)}; got {self.intensity!r}")
         whole_number(self.n_quantiles, "n_quantiles", least=1)
 
-    def _features(self, counts: NDArray[Any]) -> NDArray[np.floating]:
-        found: list[NDArray[np.floating]] = []
-        zones = len(zone_names(self.zones))
-        channels = counts.reshape(len(counts), -1, zones, counts.shape[2]).swapaxes(0, 1)
-        for channel, band in zip(channels, (None, *as_bands(self.bands)), strict=True):
-            parts = channel.astype(np.float64)
-            whole = parts[:, self._first_part :].sum(axis=1)
-            parts = curves.fill_empty(parts, whole)
-            if band is not None and band.traits.codes:
-                found.append(np.sqrt(curves.density(parts[:, :, : len(band.traits.codes)])))
-                continue
-            quantiles = curves.quantiles(parts, curves.levels(self.n_quantiles))
-            if band is not None:
-                zero = ZERO_BIN if band.traits.signed else 0
-                found.append((quantiles.astype(self.dtype) - zero) / BINS_PER_SPREAD)
-                continue
-            if self.intensity != "own":
-                found.append(quantiles)
-            if self.intensity != "raw":
-                median, spread = curves.centre_and_spread(whole)
-                found.append((quantiles - median[:, None, None]) / spread[:, None, None])
-        return np.concatenate([one.reshape(len(counts), -1) for one in found], axis=1, dtype=self.dtype)
+    _features = band_quantiles
 
     def _names(self) -> list[str]:
         levels = [f"quantile_{level}" for level in level_names(self.n_quantiles)]
@@ -115,15 +94,7 @@ class BandDensities(CountsTransformer):
             raise InputError(f"n_bins must divide {BINS}; got {self.n_bins!r}")
         positive_number(self.weight, "weight")
 
-    def _features(self, counts: NDArray[Any]) -> NDArray[np.float64]:
-        zones = len(zone_names(self.zones))
-        ordered = [True, *(not band.traits.codes for band in as_bands(self.bands))]
-        channels = counts.reshape(len(counts), -1, zones, BINS)[:, ordered].reshape(
-            -1, zones, self.n_bins, BINS // self.n_bins
-        )
-        wide = channels.sum(axis=3, dtype=np.float64)
-        density = curves.density(curves.fill_empty(wide, wide[:, self._first_part :].sum(axis=1)))
-        return self.weight * np.sqrt(density).reshape(len(counts), -1)
+    _features = band_densities
 
     def _names(self) -> list[str]:
         rows = Recipe(self.zones, [band for band in as_bands(self.bands) if not band.traits.codes]).names
@@ -159,31 +130,3 @@ class BothSides(MetaEstimatorMixin, CountsTransformer):
     def _names(self) -> list[str]:
         names = self.features_.get_feature_names_out()
         return [*names, *(f"mirrored_{name}" for name in names)]
-
-
-def mirror_counts(
-    counts: NDArray[Any], *, zones: Zones, bands: bool | str | Iterable[str | Band] = False
-) -> NDArray[Any]:
-    """Return the mirrored images' counts from counts (n, rows, 256): the lungs change places.
-
-    InputError for another shape. Equal to counting mirrored images but for rounding: bin 0 of ``dx`` and ``dxy`` is
-    joined to bin 1, and responses just between two bins may go to the other one.
-    """
-    Recipe(zones, bands).check_counts(counts)
-    names = zone_names(zones)
-    other = {"right": "left", "left": "right"}
-    swapped = []
-    for name in names:
-        side, line, third = name.partition("_")
-        swapped.append(names.index(f"{other.get(side, side)}{line}{third}"))
-    cube = counts.reshape(len(counts), -1, len(names), BINS)[:, :, swapped]
-    for channel, band in enumerate(as_bands(bands), 1):
-        mirrored, rows = cube[:, channel], cube[:, channel].copy()
-        if band.traits.codes:
-            mirrored[:, :, list(band.traits.codes)] = rows[:, :, : len(band.traits.codes)]
-        elif band.traits.odd:
-            # Bin k of 1 to 255 goes to 256 - k; bin 0, beyond the range, stays on the other end.
-            mirrored[:, :, 1:] = rows[:, :, :0:-1]
-            mirrored[:, :, -1] += rows[:, :, 0]
-            mirrored[:, :, 0] = 0
-    return cube.reshape(counts.shape)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from histcxr.features.histograms import zone_names
 from histcxr.features.recipe import Recipe
@@ -41,6 +40,8 @@ def density(counts: _Floats) -> _Floats:
 
 def smooth(density: _Floats, sigma: float) -> _Floats:
     """Convolve with a Gaussian of ``sigma`` bins, reflected at both ends, so that the sum stays 1."""
+    from scipy.ndimage import gaussian_filter1d
+
     return gaussian_filter1d(density, sigma, axis=-1, mode="reflect")
 
 

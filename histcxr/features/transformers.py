@@ -25,14 +25,12 @@ from histcxr.checks import positive_number, whole_number
 from histcxr.exceptions import InputError
 from histcxr.features import curves
 from histcxr.features.filters import Band
-from histcxr.features.histograms import BINS, Zones, check_zones, zone_names
+from histcxr.features.formulas import histogram_features, in_blocks, lung_intensity
+from histcxr.features.histograms import BINS, Zones, zone_names
 from histcxr.features.recipe import Recipe
 
 #: The kinds of feature there are.
 KINDS = ("density", "cumulative", "sqrt", "smoothed", "quantile", "share")
-
-# Images worked on at a time: bounds the memory for what lies between counts and features.
-_BLOCK = 512
 
 
 def has_three_dimensions(X: Any) -> bool:
@@ -81,13 +79,7 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
         """Compute the features, shape (n, n_features_out); ValueError also when an image has no counted pixel."""
         check_is_fitted(self)
         counts = self._counts(X, reset=False)
-        self._refuse_empty(counts)
-        first = self._features(counts[:_BLOCK])
-        found = np.empty((len(counts), first.shape[1]), self.dtype or first.dtype)
-        found[:_BLOCK] = first
-        for start in range(_BLOCK, len(counts), _BLOCK):
-            found[start : start + _BLOCK] = self._features(counts[start : start + _BLOCK])
-        return found
+        return in_blocks(self._features, counts, self.zones, self.ignore_bins, self.dtype)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
         """Name the features, e.g. ``right_upper_quantile_0.25``; ``input_features`` are only checked."""
@@ -126,22 +118,6 @@ class CountsTransformer(TransformerMixin, BaseEstimator):
             if not 0 <= place < bins:
                 raise InputError(f"ignore_bins must lie between 0 and {bins - 1}; got {place!r}")
         return counts.reshape(len(counts), rows, bins)
-
-    def _refuse_empty(self, counts: NDArray[Any]) -> None:
-        zones = counts.reshape(len(counts), -1, len(zone_names(self.zones)), counts.shape[2])
-        channels = zones[:, :, self._first_part :].sum(axis=2)
-        channels[:, :, list(self.ignore_bins)] = 0
-        empty = np.flatnonzero((channels.sum(axis=2) <= 0).any(axis=1))
-        if empty.size:
-            ignored = f" (ignore_bins={tuple(self.ignore_bins)})" if len(self.ignore_bins) else ""
-            raise InputError(
-                f"X must have a counted pixel in every image{ignored}; image {int(empty[0])} has none"
-            )
-
-    @property
-    def _first_part(self) -> int:
-        """The first row of a channel from which on no two share a pixel: 1 where the whole lungs come first."""
-        return int(isinstance(check_zones(self.zones), str))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -244,37 +220,7 @@ class HistogramFeatures(CountsTransformer):
         for name in ("sigma", "own_range"):
             positive_number(getattr(self, name), name)
 
-    def _features(self, counts: NDArray[Any]) -> NDArray[np.float64]:
-        counts = counts.astype(np.float64)
-        counts[:, :, list(self.ignore_bins)] = 0
-        parts = counts[:, self._first_part :]
-        whole, areas = parts.sum(axis=1), parts.sum(axis=2)
-        counts = curves.fill_empty(counts, whole)
-        zones = curves.density(counts)
-        median, spread = curves.centre_and_spread(whole)
-        curve = zones
-        if self.scale == "own" and not {"quantile", "share"}.issuperset(self._kinds):
-            curve = curves.resample(zones, median, spread, self.own_range, self.own_bins)
-        blocks = []
-        for kind in self._kinds:
-            if kind == "quantile":
-                found = curves.quantiles(counts, curves.levels(self.n_quantiles))
-                if self.scale == "own":
-                    found = (found - median[:, None, None]) / spread[:, None, None]
-            elif kind == "share":
-                found = curves.shares(zones[:, self._first_part :], whole, self.n_shares)
-            elif kind == "cumulative":
-                found = np.cumsum(curve, axis=2)
-            elif kind == "sqrt":
-                found = np.sqrt(curve)
-            elif kind == "smoothed":
-                found = curves.smooth(curve, float(self.sigma))
-            else:
-                found = curve
-            blocks.append(found.reshape(len(counts), -1))
-        if self._area_names():
-            blocks.append(areas / areas.sum(axis=1, keepdims=True))
-        return np.concatenate(blocks, axis=1)
+    _features = histogram_features
 
     def _area_names(self) -> list[str]:
         return [f"{name}_area" for name in zone_names(self.zones) if name != "lungs"] if self.areas else []
@@ -305,9 +251,7 @@ class LungIntensity(CountsTransformer):
     def __init__(self, zones: Zones = 1) -> None:
         self.zones = zones
 
-    def _features(self, counts: NDArray[Any]) -> NDArray[np.float64]:
-        whole = counts[:, self._first_part :].sum(axis=1, dtype=np.float64)
-        return np.column_stack(curves.centre_and_spread(whole))
+    _features = lung_intensity
 
     def _names(self) -> list[str]:
         return ["lungs_median", "lungs_iqr"]

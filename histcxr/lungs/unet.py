@@ -25,7 +25,6 @@ from histcxr.lungs.shape import SIZE
 from histcxr.networks.backend import import_neural, seeded
 from histcxr.networks.fit import Weights
 from histcxr.networks.onnx_model import EPSILON, GraphWriter, fold_norm, read_graph
-from histcxr.phantoms.not_chests import TRANSFORMS, draw_not_chest
 
 #: Maps on each level, from the finest to the coarsest.
 WIDTHS: Final = (8, 16, 32, 64, 96)
@@ -42,7 +41,7 @@ DIRECTIONS: Final = 96
 EXPOSED: Final = ("grey_photograph", "text", "noise", "blank", "lateral", "hand", "abdomen")
 
 # Inverted radiographs are told by their grey levels, not by the network, which is taught to see through it.
-_CHANGES: Final = tuple(name for name in TRANSFORMS if name not in ("inverted", "solarised"))
+_UNTOLD: Final = ("inverted", "solarised")
 
 
 @dataclass(frozen=True)
@@ -90,12 +89,15 @@ def no_radiographs(
 
     These are uint8 ``(n, height, width)``, of training patients; each is changed in one way.
     """
+    from histcxr.phantoms.not_chests import TRANSFORMS, draw_not_chest  # finding lungs has no use for them
+
+    changes = [change for name, change in TRANSFORMS.items() if name not in _UNTOLD]
     rng = np.random.default_rng([seed, 3])
     for kind in EXPOSED:
         for _ in range(drawn):
             yield draw_not_chest(kind, rng)
     for i, pixels in enumerate(radiographs):
-        yield TRANSFORMS[_CHANGES[i % len(_CHANGES)]](pixels)
+        yield changes[i % len(changes)](pixels)
 
 
 def _convolutions(side: str, level: int) -> list[str]:

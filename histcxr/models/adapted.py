@@ -13,16 +13,15 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from histcxr.data.splits import Fold
-from histcxr.features.band_features import BothSides
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import validate_counts
 from histcxr.models.out_of_fold import TwoClassClassifier
 from histcxr.models.pipelines import count_features
+from histcxr.models.scoring import adapted, adapted_inputs, expit, linear
 
 #: The candidates that are fitted, from the simplest: the logit alone; logit and features; features alone.
 RECALIBRATED: Final = "recalibrated"
@@ -46,9 +45,7 @@ class Linear:
 
     def __call__(self, features: NDArray[np.floating], logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the logit of each image, (n,)."""
-        # Not a matrix product, whose order of summation depends on the number of images.
-        part = (features * self.coef).sum(axis=1) if self.coef.any() else 0.0
-        return np.asarray(part + self.slope * logits + self.intercept, dtype=np.float64)
+        return linear(self.coef, self.slope, self.intercept, features, logits)
 
 
 def mean_of(parts: Sequence[Linear], weights: Sequence[float] | None = None) -> Linear:
@@ -137,15 +134,7 @@ class AdaptedClassifier(TwoClassClassifier):
 
     def inputs(self, counts: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.float64]]:
         """Return features (n, p) and the estimator's logits (n,)."""
-        if self.features is not None:
-            found, steps = self.features.transform(counts), self.features
-            probability = self.estimator.predict_proba(counts)[:, 1]
-        else:
-            found, steps = self.estimator[:-1].transform(counts), self.estimator
-            probability = self.estimator[-1].predict_proba(found)[:, 1]
-        if isinstance(steps[0] if isinstance(steps, Pipeline) else steps, BothSides):
-            found = np.mean(np.split(found, 2, axis=1), axis=0)
-        return found, logit(np.clip(probability, _EDGE, 1 - _EDGE))
+        return adapted_inputs(self, np.asarray(counts))
 
     def set_linear(self, part: Linear) -> AdaptedClassifier:
         """Keep what was learnt; return the classifier."""
@@ -155,8 +144,7 @@ class AdaptedClassifier(TwoClassClassifier):
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the adapted logit of each image, (n,)."""
-        part = Linear(self.coef_, self.slope_, self.intercept_)
-        return part(*self.inputs(validate_counts(self, X, reset=False)))
+        return adapted(self, validate_counts(self, X, reset=False))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probabilities of both classes, (n, 2)."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,31 +26,20 @@ from sklearn.utils.validation import (
 from histcxr.checks import whole_number
 from histcxr.data.splits import validation_folds
 from histcxr.exceptions import InputError
-from histcxr.features import curves
+from histcxr.features.formulas import REPRESENTATIONS, check_counted
 from histcxr.features.histograms import zone_names
 from histcxr.features.transformers import has_three_dimensions
+from histcxr.models import scoring
 from histcxr.models.lenet_network import (
     LeNetGraph,
     LeNetTrainer,
     TrainingOptions,
     build_lenet,
-    run_session,
     write_onnx,
 )
 from histcxr.models.out_of_fold import two_classes
 from histcxr.networks.backend import import_neural
 from histcxr.networks.fit import set_weights
-from histcxr.networks.onnx_model import open_session
-
-#: The representations there are, each with its exponent: where an intensity axis is stretched by ``s``, the
-#: values at a place are multiplied by ``s ** -exponent`` (a density thins out, a share of pixels does not).
-REPRESENTATIONS: Final[dict[str, float]] = {"density": 1.0, "sqrt": 0.5, "cumulative": 0.0}
-
-# Pixels of a row that count as much as a density that sums to 1; the lungs of a small radiograph have about as many.
-_SIZE = 10_000.0
-
-# Rows worked on at a time: bounds the float64 copies that lie between counts and tensor.
-_BLOCK = 1024
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -59,7 +47,8 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     """A 1-D convolutional network over the bins of histograms, in the manner of LeNet-5.
 
     ``zones``: histograms an image, when ``X`` comes flat: a number, or a setting such as ``"1+6"`` (None: one, or what
-    a three-dimensional ``X`` shows). ``representation, smoothing, scale, areas``: see :func:`histogram_tensor`.
+    a three-dimensional ``X`` shows). ``representation, smoothing, scale, areas``: see
+    :func:`~histcxr.features.formulas.histogram_tensor`.
     ``bin_width``: neighbouring bins joined into one, faster with many rows. ``filters`` to ``dense_dropout``: the
     layers, see :class:`~histcxr.models.lenet_network.LeNetGraph`; one number stands for all layers of a kind, and there
     are as many blocks as ``filters``. ``learning_rate`` to ``patience``, and ``shift, gamma, contrast``: see
@@ -133,8 +122,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class, shape ``(n, 2)``, in the order of ``classes_``."""
         check_is_fitted(self)
-        histograms = self._tensor(self._flatten(X, reset=False))
-        positive = run_session(_session(self), histograms)
+        positive = scoring.network(self, self._flatten(X, reset=False))
         return np.column_stack([1.0 - positive, positive])
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -174,7 +162,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, encoded = two_classes(labels)
         flat, target = self._flatten(X, reset=True), encoded.astype(np.int8)
         check_consistent_length(flat, labels)
-        tensor = self._tensor(flat).transpose(0, 2, 1)
+        tensor = scoring.network_input(self, flat).transpose(0, 2, 1)
         own = self.get_params()
         training, layers = (
             {field.name: own[field.name] for field in fields(kind) if field.name in own}
@@ -186,16 +174,6 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         if self.class_weight is not None:
             weight = compute_sample_weight(self.class_weight, labels)
         return LeNetTrainer(graph, options, tensor, target, weight), target
-
-    def _tensor(self, flat: NDArray[Any]) -> NDArray[np.float32]:
-        cube = flat.reshape(len(flat), self.n_zones_, self.n_bins_ // self.bin_width, self.bin_width)
-        return histogram_tensor(
-            cube[..., 0] if self.bin_width == 1 else cube.sum(axis=3),
-            self.representation,
-            smoothing=self.smoothing,
-            scale=self.scale,
-            areas=self.areas,
-        )
 
     def _flatten(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
         """Return the counts as (n, zones * bins), checked; scikit-learn's own checks know two dimensions."""
@@ -212,7 +190,7 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
             X = cube.reshape(len(cube), -1)
         flat = validate_data(self, X, reset=reset)
         check_non_negative(flat, type(self).__name__)
-        _check_counted(flat)
+        check_counted(flat)
         if reset:
             n_zones: int = 1 if rows is None else int(rows)
             if flat.shape[1] % n_zones:
@@ -232,77 +210,3 @@ class LeNetClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.positive_only = True
         tags.input_tags.three_d_array = True
         return tags
-
-
-# Open sessions of fitted classifiers, outside of them because they cannot be copied or stored.
-_sessions: WeakKeyDictionary[LeNetClassifier, tuple[Any, Any]] = WeakKeyDictionary()
-
-
-def _session(classifier: LeNetClassifier) -> Any:
-    """Return the classifier's ONNX Runtime session, opened at the first prediction after each fit."""
-    members, session = _sessions.get(classifier, (None, None))
-    if members is not classifier.members_:
-        session = open_session(classifier.to_onnx())
-        _sessions[classifier] = (classifier.members_, session)
-    return session
-
-
-def histogram_tensor(
-    counts: NDArray[np.number],
-    representation: str = "sqrt",
-    *,
-    smoothing: float = 0.0,
-    scale: str = "raw",
-    areas: bool | str = False,
-) -> NDArray[np.float32]:
-    """Turn counts, not negative, (n, rows, bins), into float32 inputs of about unit size, each image by itself.
-
-    A row without counts (a lung that is missing) takes the distribution of all rows together. InputError for an unknown
-    option, or an image without any count.
-
-    - ``representation``: ``"density"`` times the bins, the ``"sqrt"`` of that, or twice the ``"cumulative"`` density
-      minus 1
-    - ``smoothing``: standard deviation in bins of a Gaussian window over the density; 0 for none
-    - ``scale``: ``"raw"``, or ``"own"``: as many bins over 3 interquartile ranges to either side of the image's median
-    - ``areas``: what each row is divided by: its own sum (False), the mean sum of the image's rows (True), or 10,000
-      pixels (``"size"``); off, because masks from models betray the class by shape and size
-    """
-    if representation not in REPRESENTATIONS:
-        raise InputError(
-            f"representation must be one of {', '.join(REPRESENTATIONS)}; got {representation!r}"
-        )
-    if scale not in ("raw", "own"):
-        raise InputError(f"scale must be 'raw' or 'own'; got {scale!r}")
-    if areas not in (False, True, "size"):
-        raise InputError(f"areas must be False, True or 'size'; got {areas!r}")
-    _check_counted(counts)
-    tensor = np.empty(counts.shape, np.float32)
-    for start in range(0, len(counts), _BLOCK):
-        block = counts[start : start + _BLOCK].astype(np.float64)
-        tensor[start : start + _BLOCK] = _block(block, representation, smoothing, scale, areas)
-    return tensor
-
-
-def _check_counted(counts: NDArray[np.number]) -> None:
-    empty = np.flatnonzero(counts.reshape(len(counts), -1).sum(axis=1) <= 0)
-    if empty.size:
-        raise InputError(f"X must have counts in every image; image {int(empty[0])} has none")
-
-
-def _block(
-    counts: NDArray[np.float64], representation: str, smoothing: float, scale: str, areas: bool | str
-) -> NDArray[np.float64]:
-    whole, sums = counts.sum(axis=1), counts.sum(axis=2, keepdims=True)
-    bins = counts.shape[2]
-    density = curves.density(curves.fill_empty(counts, whole))
-    if scale == "own":
-        median, spread = curves.centre_and_spread(whole)
-        density = curves.resample(density, median, spread, 3.0, bins)
-    if smoothing:
-        density = curves.smooth(density, smoothing)
-    if areas:
-        whole_size = _SIZE if areas == "size" else sums.mean(axis=1, keepdims=True)
-        density = density * (sums / whole_size)
-    if representation == "cumulative":
-        return 2.0 * np.cumsum(density, axis=2) - 1.0
-    return np.sqrt(density * bins) if representation == "sqrt" else density * bins

@@ -19,7 +19,6 @@ from histcxr.exceptions import InputError
 from histcxr.networks.backend import import_neural, seeded
 from histcxr.networks.fit import FitOptions, Weights, get_weights
 from histcxr.networks.onnx_model import EPSILON, GraphWriter, fold_norm
-from histcxr.networks.training import TrainingData, train_classes
 
 # The activations and poolings there are, as ONNX calls them.
 _ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
@@ -279,6 +278,8 @@ class LeNetTrainer:
         self, rows: NDArray[np.integer], validation: NDArray[np.integer] | None = None, *, seed: int
     ) -> TrainedNetwork:
         """Train anew on ``rows`` of ``X`` from ``seed`` alone; without validation rows all epochs are run."""
+        from histcxr.networks.training import TrainingData, train_classes  # scikit-learn judges the epochs
+
         network = build_lenet(self.graph, seed=seed)
         options, jitter = self.options, None
         if options.shift or options.gamma or options.contrast:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import Tags
@@ -22,30 +21,10 @@ from histcxr.checks import whole_number
 from histcxr.data.splits import Fold, patient_folds
 from histcxr.exceptions import InputError
 from histcxr.features.transformers import validate_counts
-
-# Probabilities are squeezed into [e, 1 - e] before they become logits: the votes of 25 neighbours may be
-# 0 or 1. Squeezed, not cut off, so that the order of all scores stays.
-_EDGE = 0.005
+from histcxr.models.scoring import case_logits, combined, expit
 
 _FREE = 1e3
 _LEAST = 1e-6  # keeps the stack's regression solvable where members agree exactly
-
-
-def case_logits(estimator: Any, X: Any, views: int = 1) -> NDArray[np.float64]:
-    """Return a score of each image for the second class: the decision function, or the logit of the probability.
-
-    Probabilities are squeezed into [0.005, 0.995]; of several views, side by side in a row of ``X``, it is the mean.
-    """
-    if views > 1:
-        logits: NDArray[np.float64] = np.mean(
-            [case_logits(estimator, view) for view in np.split(X, views, axis=1)], axis=0
-        )
-        return logits
-    if hasattr(estimator, "decision_function"):
-        return np.asarray(estimator.decision_function(X), dtype=np.float64)
-    probability = np.asarray(estimator.predict_proba(X), dtype=np.float64)[:, 1]
-    squeezed = _EDGE + (1 - 2 * _EDGE) * probability
-    return np.log(squeezed / (1 - squeezed))
 
 
 def fits_in_workers(estimator: Any) -> bool:
@@ -126,11 +105,7 @@ class OutOfFoldClassifier(TwoClassClassifier):
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the calibrated logit of each image, shape (n,)."""
         check_is_fitted(self)
-        checked = validate_counts(self, X, reset=False)
-        logits = np.column_stack([case_logits(member, checked, self._views()) for member in self.estimators_])
-        # Not a matrix product, whose order of summation depends on the number of images.
-        result: NDArray[np.float64] = (logits * self.coef_).sum(axis=1) + self.intercept_
-        return result
+        return combined(self, validate_counts(self, X, reset=False))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probabilities of both classes, shape (n, 2)."""

@@ -35,6 +35,7 @@ from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures, LungIntensity
 from histcxr.models.lenet import LeNetClassifier
 from histcxr.models.out_of_fold import CalibratedClassifier, TwoClassClassifier, two_classes
+from histcxr.models.scoring import gaussian_margins, reduced
 
 # Per zone: levels of the quantile function, intervals of the shares, bins of the density on the own scale.
 _QUANTILES = 16
@@ -50,9 +51,6 @@ _DENSITY_WEIGHT = 17.0
 
 # Bytes of a kernel matrix that is kept whole; beyond, libsvm computes its own, entry by entry.
 _LARGEST_KERNEL = 2 << 30
-# Images scored at a time, always so many: matrix products of one shape add up in one order, so that an image's
-# score does not depend on which others are scored with it, to the last bit.
-_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -300,10 +298,10 @@ class GaussianSVC(TwoClassClassifier):
             most = min(whole_number(self.n_components, "n_components", least=1), *images.shape)
             found = PCA(most, svd_solver="covariance_eigh").fit(images)
             self.mean_, self.components_ = found.mean_, np.ascontiguousarray(found.components_)
-            images = self._reduced(images)
+            images = reduced(self, images)
         if 8 * len(images) ** 2 <= _LARGEST_KERNEL:
             machine = SVC(C=self.C, kernel="precomputed", cache_size=500)
-            machine.fit(self._kernel(images, images), encoded, weight)
+            machine.fit(rbf_kernel(images, gamma=self.gamma).astype(np.float64), encoded, weight)
         else:
             machine = SVC(C=self.C, gamma=self.gamma, cache_size=500).fit(images, encoded, weight)
         self.support_vectors_ = np.ascontiguousarray(images[machine.support_])
@@ -314,22 +312,4 @@ class GaussianSVC(TwoClassClassifier):
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the distance of each image from the border, shape (n,); above 0 on the positive side."""
         check_is_fitted(self)
-        images = validate_data(self, X, dtype=np.float32, reset=False)
-        distance = np.empty(len(images))
-        block = np.zeros((_BLOCK, images.shape[1]), np.float32)
-        for start in range(0, len(images), _BLOCK):
-            part = images[start : start + _BLOCK]
-            block[: len(part)] = part
-            weighed = self._kernel(self._reduced(block), self.support_vectors_) * self.dual_coef_
-            distance[start : start + _BLOCK] = weighed.sum(axis=1)[: len(part)] + self.intercept_
-        return distance
-
-    def _reduced(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.n_components is None:
-            return X
-        reduced: NDArray[np.float32] = (X - self.mean_) @ self.components_.T
-        return reduced
-
-    def _kernel(self, X: NDArray[np.float32], Y: NDArray[np.float32]) -> NDArray[np.float64]:
-        kernel: NDArray[np.float64] = rbf_kernel(X, Y, gamma=self.gamma).astype(np.float64)
-        return kernel
+        return gaussian_margins(self, validate_data(self, X, dtype=np.float32, reset=False))

@@ -24,9 +24,9 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 from histcxr.data.splits import Fold, patient_folds
 from histcxr.exceptions import InputError
 from histcxr.features.recipe import Recipe
-from histcxr.models.out_of_fold import case_logits
 from histcxr.models.pipelines import sees_both_sides
 from histcxr.models.registry import find_classifier, make_classifier, make_stack
+from histcxr.models.scoring import case_logits
 from histcxr.networks import search as networks
 from histcxr.networks.search import FIRST_COLUMNS, SearchOptions, Space, TuningResult
 

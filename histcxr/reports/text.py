@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from histcxr.exceptions import counted
-from histcxr.networks.search import TuningResult
 from histcxr.reports.tables import (
     PROMISED,
     Kept,
@@ -21,6 +20,9 @@ from histcxr.reports.tables import (
     site_lines,
     thresholds_report,
 )
+
+if TYPE_CHECKING:
+    from histcxr.networks.search import TuningResult
 
 _BEST_TRIALS = 10
 REGIONS = {"lungs": "the lungs only", "hidden": "everything but the lungs", "full": "the full image"}
@@ -115,10 +117,7 @@ def search_report(result: TuningResult) -> str:
         "",
         f"{result.name}: {result.measure} {result.score:.4f}"
         + (" with" if result.parameters else " with the defaults, which no trial beat"),
-        *(
-            f"  {key.removeprefix('classifier__estimator__')} = {value}"
-            for key, value in result.parameters.items()
-        ),
+        *(f"  {k.removeprefix('classifier__estimator__')} = {v}" for k, v in result.parameters.items()),
     ]
     lines += [
         f"Failed: {row['classifier']} trial {row['trial']}: {row['error']}" for _, row in failed.iterrows()

@@ -16,7 +16,8 @@ A model is a folder ``NAME.histcxr``:
 :mod:`~histcxr.store.judges` what all of them can do;
 :mod:`~histcxr.store.at_hand` what they do with pixels in memory; :mod:`~histcxr.store.folder` writes and reads the
 folder, :mod:`~histcxr.store.signing` signs it, :mod:`~histcxr.store.weights` turns an estimator into bytes and back,
-and :mod:`~histcxr.store.structure` checks what the bytes contain.
+scored
+by :mod:`~histcxr.store.plain`, and :mod:`~histcxr.store.structure` checks what the bytes contain.
 """
 
 from histcxr.store.cascade import Cascade
@@ -32,7 +33,8 @@ from histcxr.store.folder import (
     verify_model,
 )
 from histcxr.store.judges import Judge, SavedModel
-from histcxr.store.model import Model, ReferenceModel, installed_versions
+from histcxr.store.model import Model, ReferenceModel
+from histcxr.store.versions import installed_versions
 
 __all__ = [
     "BOXED",

@@ -29,9 +29,10 @@ from histcxr.features.recipe import Recipe
 from histcxr.files.reading import parse_json
 from histcxr.files.writing import replacing
 from histcxr.store.cascade import Cascade
-from histcxr.store.model import Model, Origin, ReferenceModel, installed_versions, json_ready
+from histcxr.store.model import Model, Origin, ReferenceModel, json_ready
+from histcxr.store.plain import Saved
 from histcxr.store.signing import SIGNATURE_FILE, check_signature, make_signature
-from histcxr.store.structure import check_versions
+from histcxr.store.versions import check_versions, installed_versions
 from histcxr.store.weights import ESTIMATOR_FILE, weights_from_bytes, weights_to_bytes
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ def pack_model(model: Judge) -> dict[str, bytes]:
         packed = zip(_PARTS, (pack_model(model.first), pack_model(model.then)), strict=True)
         files = {f"{part}{name}": content for part, one in packed for name, content in one.items()}
     else:
-        files = weights_to_bytes(model.estimator if isinstance(model, Model) else model.classifier)
+        held = vars(model)["estimator"] if isinstance(model, Model) else model.classifier
+        files = dict(held.files) if isinstance(held, Saved) else weights_to_bytes(held)
     scores = model.score(model.probe())  # type: ignore[arg-type]  # each kind's own
     description = {
         **model.describe(),
@@ -236,7 +238,7 @@ def unpack_model(files: dict[str, bytes]) -> SavedModel:
         if make is Model:
             parts |= {"name": manifest["name"], "recipe": _read_recipe(manifest["recipe"])}
             check_versions(versions, ["scikit-learn", "xgboost"] if len(weights) > 1 else ["scikit-learn"])
-            parts["estimator"] = weights_from_bytes(weights)
+            parts["estimator"] = Saved(weights)
         elif make is Cascade:
             parts |= {key: float(manifest["cascade"][key]) for key in ("low", "high")}
             parts |= {part[:-1]: unpack_model(_part_of(files, part)) for part in _PARTS}

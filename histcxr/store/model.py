@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histcxr import __version__
 from histcxr.data.radiograph import WORKING_SIDE
 from histcxr.decision.groups import GroupCertificates
 from histcxr.decision.out_of_distribution import OutOfDistribution
 from histcxr.decision.site import SiteReference
 from histcxr.decision.thresholds import ThresholdChoice, decide, joint_confidence
-from histcxr.exceptions import InputError, ModelError, counted
+from histcxr.exceptions import InputError, counted
 from histcxr.features.curves import (
     reference_quantiles,
     site_names,
@@ -32,13 +28,16 @@ from histcxr.features.histograms import BINS, zone_names
 from histcxr.features.measuring import Lungs, Pixels, count_lungs
 from histcxr.features.recipe import Recipe
 from histcxr.lungs.segmenter import load_segmenter
-from histcxr.reference.images import InputSettings, lung_square
+from histcxr.models.scoring import positive
 from histcxr.store.at_hand import AtHand
+from histcxr.store.plain import EstimatorField, Saved
+from histcxr.store.versions import installed_versions
 
 if TYPE_CHECKING:
     from histcxr.reference.classifier import ReferenceClassifier
+    from histcxr.reference.images import InputSettings
 
-__all__ = ["Model", "Origin", "ReferenceModel", "installed_versions", "json_ready", "sick_score"]
+__all__ = ["Model", "Origin", "ReferenceModel", "json_ready", "sick_score"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,11 @@ class Common(AtHand):
         """Where it was loaded from, as long as it is what was loaded."""
         if self.origin is None:
             return None
-        same = all(getattr(self, name) is value for name, value in self.origin.content.items())
+        held = vars(self)
+        same = all(
+            held[name] is value or (isinstance(value, Saved) and held[name] is vars(value).get("fitted"))
+            for name, value in self.origin.content.items()
+        )
         return self.origin if same else None
 
     @property
@@ -158,7 +161,8 @@ class Model(Common):
     """A classifier of histograms with everything it takes to use it and to judge it.
 
     ``name`` is the classifier's, e.g. ``"xgboost"``; it appears in every row of a worklist. ``estimator`` is fitted on
-    two classes, the sick one last: counts ``(n, rows, 256)`` to ``predict_proba``. ``recipe`` says what is extracted
+    two classes, the sick one last: counts ``(n, rows, 256)`` to ``predict_proba``; a loaded model scores without it and
+    makes it when it is asked for (:class:`~histcxr.store.plain.Saved`). ``recipe`` says what is extracted
     from an image. ``rule_out`` and ``rule_in`` are certified or not. ``metrics, training, card``, all optional: test
     results, what it was trained on and how, the model card; anything JSON can hold, NumPy numbers included. ``origin``
     is set by the loader.
@@ -181,7 +185,7 @@ class Model(Common):
         self._check_thresholds()
         if not isinstance(self.recipe, Recipe):
             raise InputError(f"recipe must be a Recipe, such as Recipe(6) for six zones, got {self.recipe!r}")
-        if not hasattr(self.estimator, "predict_proba"):
+        if not hasattr(vars(self)["estimator"], "predict_proba"):
             raise InputError(f"estimator must have predict_proba, got {type(self.estimator).__name__}")
 
     @property
@@ -231,12 +235,7 @@ class Model(Common):
             )
         if len(counts) == 0:
             return np.empty(0)
-        probabilities = np.asarray(self.estimator.predict_proba(counts), dtype=np.float64)
-        if probabilities.shape != (len(counts), 2):
-            raise ModelError(
-                f"{self.name}: predict_proba gave shape {probabilities.shape}, must be {(len(counts), 2)}"
-            )
-        return probabilities[:, 1]
+        return positive(vars(self)["estimator"], counts)
 
     def measure(self, pixels: Pixels, lungs: Lungs, name: str) -> NDArray[np.int64]:
         """Count one image's lungs, int64 (rows, 256); see :func:`~histcxr.features.measuring.count_lungs`."""
@@ -269,6 +268,9 @@ class Model(Common):
         return counts
 
 
+Model.estimator = EstimatorField()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ReferenceModel(Common):
     """A network that sees the image itself, with everything it takes to use it and to judge it.
@@ -288,6 +290,8 @@ class ReferenceModel(Common):
     rule_in: ThresholdChoice
 
     def __post_init__(self) -> None:
+        from histcxr.reference.images import InputSettings
+
         self._check_thresholds()
         if not isinstance(self.classifier.inputs, InputSettings):
             raise InputError("classifier must say how its images were prepared; its inputs are None")
@@ -326,6 +330,8 @@ class ReferenceModel(Common):
 
         Lungs are needed for the region ``"full"``, too: the same images are refused as by histogram models.
         """
+        from histcxr.reference.images import lung_square
+
         return lung_square(pixels, lungs, name, settings=self.inputs)
 
     def unfamiliar(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -370,16 +376,6 @@ def sick_score(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     if probabilities.shape[1] == 2:
         return probabilities[:, 1]
     return np.asarray(1.0 - probabilities[:, 0]).clip(0.0, 1.0)
-
-
-def installed_versions(packages: Sequence[str] = Model.saved_with) -> dict[str, str]:
-    """Return the versions of histcxr, Python and those of the packages that are installed."""
-    found = {"histcxr": __version__, "python": platform.python_version()}
-    for package in packages:
-        for name in (package, "xgboost-cpu") if package == "xgboost" else (package,):  # one without GPU code
-            with contextlib.suppress(PackageNotFoundError):
-                found.setdefault(package, version(name))
-    return found
 
 
 def json_ready(value: Any, name: str = "value") -> Any:

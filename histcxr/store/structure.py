@@ -7,8 +7,8 @@ prediction.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any, NoReturn
 
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.checks import whole_number
-from histcxr.exceptions import HistcxrWarning, InputError, ModelError
-from histcxr.store.model import installed_versions
+from histcxr.exceptions import InputError, ModelError
+from histcxr.files.reading import parse_json
 
 
 def walk_objects(root: object) -> Iterator[Any]:
@@ -56,6 +56,20 @@ def check_structure(estimator: object) -> None:
             large = isinstance(value, int | np.integer) and abs(int(value)) > _MOST_ANY
             if large and "_" not in (key[0], key[-1]) and key not in ("random_state", "seed"):
                 _refuse(type(part).__name__, f"has the setting {key}={value!r:.40}, larger than any real one")
+
+
+def read_booster(name: str, content: bytes, most: int) -> tuple[Any, int]:
+    """Return what the JSON of a booster says, checked, and its bytes, at most ``most``."""
+    try:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # 16: with gzip's header
+        text = unpacker.decompress(content, max(most, 1))
+        if not unpacker.eof or unpacker.unused_data:
+            raise ValueError(f"it ends early, or holds more than {most >> 20} MiB")
+        document = parse_json(text)
+        check_booster(document, name)
+    except (ValueError, RecursionError, zlib.error) as error:
+        raise ModelError(f"{name}: damaged ({error}); get the model again") from error
+    return document, len(text)
 
 
 def check_booster(document: Any, name: str) -> None:
@@ -206,7 +220,7 @@ def _check_neighbours(knn: Any) -> None:
 
 def _check_lenet(lenet: Any) -> None:
     """Check that the weights are those of the graph: ONNX Runtime is given what is written from them."""
-    from histcxr.models.lenet import REPRESENTATIONS
+    from histcxr.features.formulas import REPRESENTATIONS
     from histcxr.models.lenet_network import LeNetGraph
 
     name = "the 1-D LeNet"
@@ -333,25 +347,3 @@ def _refuse(part: str, problem: str) -> NoReturn:
     raise ModelError(
         f"{part} {problem}: the weights are damaged or were built to do harm; get the model again"
     )
-
-
-def check_versions(saved: dict[str, str], packages: Sequence[str]) -> None:
-    """Refuse another major version of the packages whose objects the model holds; warn of a minor one.
-
-    Not of XGBoost's: boosters are kept in its own JSON, which later versions read alike, and the probe compares.
-    """
-    here = installed_versions(packages)
-    for package in packages:
-        then, now = saved[package], here.get(package, "none")
-        if then.split(".")[0] != now.split(".")[0]:
-            raise ModelError(
-                f"was saved with {package} {then}, here is {now}; install {package} {then.split('.')[0]}.x "
-                "or train the model anew"
-            )
-        if package != "xgboost" and then.split(".")[:2] != now.split(".")[:2]:
-            warnings.warn(
-                f"the model was saved with {package} {then}, here is {now}; its scores on the probe are "
-                "compared, but only the saving version is certain to agree everywhere",
-                HistcxrWarning,
-                stacklevel=4,
-            )

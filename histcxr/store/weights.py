@@ -17,13 +17,15 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from histcxr.exceptions import MissingDependencyError, ModelError
 from histcxr.files.reading import parse_json
-from histcxr.store.structure import check_booster, check_structure, walk_objects
+from histcxr.models.scoring import SCORED
+from histcxr.store.structure import check_structure, read_booster, walk_objects
 
 ESTIMATOR_FILE = "estimator.skops"
 # Bytes of arrays in one skops file. What weighs more must weigh a quarter of it in the folder, too: trained numbers
@@ -34,17 +36,9 @@ MAX_BOOSTER = 64 << 20  # bytes of JSON, all boosters together; the model in the
 
 # What a skops file may name: of each kind of node, only these types. Functions, methods, partial calls and
 # constructors with arguments are no part of it, whatever skops itself would accept.
+# What scores histograms, :mod:`histcxr.models.scoring` knows by name.
 _OBJECTS = {
-    "histcxr.features.band_features.BandDensities",
-    "histcxr.features.band_features.BandFeatures",
-    "histcxr.features.band_features.BothSides",
-    "histcxr.features.transformers.HistogramFeatures",
-    "histcxr.features.transformers.LungIntensity",
-    "histcxr.models.adapted.AdaptedClassifier",
-    "histcxr.models.lenet.LeNetClassifier",
-    "histcxr.models.out_of_fold.CalibratedClassifier",
-    "histcxr.models.out_of_fold.StackedClassifier",
-    "histcxr.models.pipelines.GaussianSVC",
+    *SCORED,
     "histcxr.reference.augmentation.Augmentation",
     "histcxr.reference.classifier.ReferenceClassifier",
     "histcxr.reference.architectures.HeadOptions",
@@ -53,15 +47,8 @@ _OBJECTS = {
     "histcxr.reference.small_networks.LeNetOptions",
     "histcxr.reference.small_networks.RecurrentOptions",
     "histcxr.reference.small_networks.ResidualOptions",
-    "sklearn.decomposition._pca.PCA",
-    "sklearn.ensemble._forest.RandomForestClassifier",
     "sklearn.linear_model._logistic.LogisticRegression",
-    "sklearn.neighbors._classification.KNeighborsClassifier",
-    "sklearn.pipeline.FeatureUnion",
-    "sklearn.pipeline.Pipeline",
-    "sklearn.preprocessing._data.StandardScaler",
     "sklearn.tree._classes.DecisionTreeClassifier",
-    "xgboost.sklearn.XGBClassifier",
 }
 _SCALARS = {f"numpy.{name}" for name in ("bool", "bool_", "float32", "float64", "int32", "int64")}
 TRUSTED: dict[str, set[str]] = {
@@ -153,13 +140,23 @@ def weights_from_bytes(files: dict[str, bytes]) -> Any:
     """
     import skops.io
 
+    return rebuilt(files, lambda content: skops.io.loads(content, trusted=_BEYOND_SKOPS), _load_booster)
+
+
+def rebuilt(
+    files: dict[str, bytes], read: Callable[[bytes], Any], load_booster: Callable[[str, Any], Any]
+) -> Any:
+    """Check files and build what they hold: by ``read``, of a skops archive, and ``load_booster``, of a name and JSON.
+
+    Raises what :func:`weights_from_bytes` raises.
+    """
     boosters = {name: content for name, content in files.items() if name != ESTIMATOR_FILE}
     checked = _check_skops(files[ESTIMATOR_FILE])
     try:
         with warnings.catch_warnings():
             # The folder's loader speaks about versions, once and in plain words.
             warnings.simplefilter("ignore")
-            estimator = skops.io.loads(checked, trusted=_BEYOND_SKOPS)
+            estimator = read(checked)
         check_structure(estimator)
         used: dict[str, Any] = {}
         left = MAX_BOOSTER
@@ -173,8 +170,8 @@ def weights_from_bytes(files: dict[str, bytes]) -> Any:
                 if not isinstance(name, str) or name not in boosters:
                     raise ModelError(f"{ESTIMATOR_FILE}: names the booster {name!r:.80}, which is not there")
                 if name not in used:
-                    used[name], size = _load_booster(name, boosters[name], left)
-                    left -= size
+                    document, size = read_booster(name, boosters[name], left)
+                    used[name], left = load_booster(name, document), left - size
                 part._Booster = used[name]
     except _DAMAGE as error:
         raise ModelError(
@@ -202,30 +199,21 @@ def _forget_training(network: Any) -> None:
         network.weights = None
 
 
-def _load_booster(name: str, content: bytes, most: int = MAX_BOOSTER) -> tuple[Any, int]:
-    """Return the booster, and the bytes of its JSON, at most ``most``."""
+def _load_booster(name: str, document: Any) -> Any:
+    """Return XGBoost's booster of a checked document."""
     try:
         from xgboost import Booster
         from xgboost.core import XGBoostError
     except ImportError as error:
         raise MissingDependencyError("this model needs xgboost: pip install xgboost") from error
-    try:
-        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # 16: with gzip's header
-        text = unpacker.decompress(content, max(most, 1))
-        if not unpacker.eof or unpacker.unused_data:
-            raise ValueError(f"it ends early, or holds more than {most >> 20} MiB")
-        document = parse_json(text)
-        check_booster(document, name)
-        # Written anew, so that XGBoost reads what was checked, without a key that comes twice.
-        plain = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-    except (ValueError, RecursionError, zlib.error) as error:
-        raise ModelError(f"{name}: damaged ({error}); get the model again") from error
+    # Written anew, so that XGBoost reads what was checked, without a key that comes twice.
+    plain = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     booster = Booster({"nthread": 1, "verbosity": 0})
     try:
         booster.load_model(bytearray(plain))
     except XGBoostError as error:
         raise ModelError(f"{name}: XGBoost cannot read it ({str(error).splitlines()[0]})") from error
-    return booster, len(text)
+    return booster
 
 
 def _check_skops(content: bytes) -> bytes:

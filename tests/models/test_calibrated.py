@@ -18,7 +18,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from histcxr.data.splits import patient_folds
 from histcxr.exceptions import InputError
-from histcxr.models.out_of_fold import CalibratedClassifier, case_logits
+from histcxr.models.out_of_fold import CalibratedClassifier
+from histcxr.models.scoring import case_logits
 
 
 @parametrize_with_checks([CalibratedClassifier(GaussianNB(), cv=2), CalibratedClassifier(SVC(), cv=None)])

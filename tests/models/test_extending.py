@@ -9,9 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 import histcxr
 from histcxr.data.manifest import is_sick, read_manifest
-from histcxr.features.band_features import mirror_counts
 from histcxr.features.extraction import extract_features
 from histcxr.features.filters import KINDS, BandKind
+from histcxr.features.formulas import mirror_counts
 from histcxr.features.recipe import Recipe
 from histcxr.models.pipelines import count_features, pipeline
 from histcxr.models.registry import (

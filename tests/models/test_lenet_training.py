@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import HistcxrError, InputError
-from histcxr.models.lenet import REPRESENTATIONS, histogram_tensor
+from histcxr.features.formulas import REPRESENTATIONS, histogram_tensor
 from histcxr.models.lenet_network import (
     LeNetGraph,
     LeNetTrainer,

@@ -13,7 +13,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from histcxr.data.splits import patient_folds
 from histcxr.exceptions import InputError
-from histcxr.models.out_of_fold import StackedClassifier, case_logits
+from histcxr.models.out_of_fold import StackedClassifier
+from histcxr.models.scoring import case_logits
 
 
 @parametrize_with_checks(

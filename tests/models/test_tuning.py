@@ -12,9 +12,9 @@ from histcxr.exceptions import HistcxrError, HistcxrWarning, InputError
 from histcxr.features.recipe import Recipe
 from histcxr.models import registry
 from histcxr.models.lenet import LeNetClassifier
-from histcxr.models.out_of_fold import case_logits
 from histcxr.models.pipelines import GaussianSVC
 from histcxr.models.registry import lenet_space, make_classifier
+from histcxr.models.scoring import case_logits
 from histcxr.models.tuning import TuningOptions, prepare, tune
 
 C = "classifier__estimator__C"

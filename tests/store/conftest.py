@@ -17,6 +17,8 @@ from histcxr.decision.thresholds import rule_in_threshold, rule_out_threshold
 from histcxr.features.recipe import Recipe
 from histcxr.features.transformers import HistogramFeatures
 from histcxr.store import Model, save_model
+from histcxr.store.plain import Saved
+from histcxr.store.weights import weights_from_bytes
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +101,12 @@ def saved_once(model, tmp_path_factory):
 def saved(saved_once, tmp_path):
     """A copy of that folder, to do anything with."""
     return Path(shutil.copytree(saved_once, tmp_path / "model.histcxr"))
+
+
+@pytest.fixture(params=[weights_from_bytes, Saved], ids=["estimator", "plain"])
+def read(request):
+    """Both ways to read weights refuse the same."""
+    return request.param
 
 
 @pytest.fixture

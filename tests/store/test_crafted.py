@@ -17,7 +17,7 @@ from histcxr.decision.thresholds import rule_out_threshold
 from histcxr.exceptions import ModelError
 from histcxr.reports.card import model_card
 from histcxr.store import load_model, save_model
-from histcxr.store.weights import weights_from_bytes, weights_to_bytes
+from histcxr.store.weights import weights_to_bytes
 
 from .test_weights import PROTOCOL, edited, node, zipped
 
@@ -146,23 +146,23 @@ def nested(times: int) -> dict:
 
 
 @pytest.mark.parametrize("times", [2, 9])
-def test_parts_that_hold_each_other_are_refused(times):
+def test_parts_that_hold_each_other_are_refused(read, times):
     with pytest.raises(ModelError, match="are two things"):
-        weights_from_bytes({"estimator.skops": zipped({**nested(times), **PROTOCOL})})
+        read({"estimator.skops": zipped({**nested(times), **PROTOCOL})})
 
 
-def test_one_array_under_many_names_is_refused(plain_model):
+def test_one_array_under_many_names_is_refused(read, plain_model):
     def repeat(schema, arrays):
         one = node("NdArrayNode", "numpy.ndarray", type="numpy", file=sorted(arrays)[0])
         schema["content"]["content"]["more"] = node("ListNode", "builtins.list", content=[one] * 20)
 
     files = weights_to_bytes(plain_model.estimator)
     with pytest.raises(ModelError, match="is part of several objects"):
-        weights_from_bytes({"estimator.skops": edited(files["estimator.skops"], repeat)})
+        read({"estimator.skops": edited(files["estimator.skops"], repeat)})
 
 
 @pytest.mark.parametrize("key", ["node_count", "n_outputs"])
-def test_trees_that_count_wrongly_are_refused_before_they_are_built(forest_model, key):
+def test_trees_that_count_wrongly_are_refused_before_they_are_built(read, forest_model, key):
     """scikit-learn's constructor would read beyond its arrays."""
 
     def miscount(schema, arrays):
@@ -177,13 +177,13 @@ def test_trees_that_count_wrongly_are_refused_before_they_are_built(forest_model
 
     files = weights_to_bytes(forest_model.estimator)
     with pytest.raises(ModelError, match="counts are not those of its arrays"):
-        weights_from_bytes({"estimator.skops": edited(files["estimator.skops"], miscount)})
+        read({"estimator.skops": edited(files["estimator.skops"], miscount)})
 
 
 @pytest.mark.parametrize(
     ("packing", "message"), [(zipfile.ZIP_LZMA, "packed in another way"), (8, "more than 1 MiB")]
 )
-def test_other_packings_and_zeros_are_refused(plain_model, monkeypatch, packing, message):
+def test_other_packings_and_zeros_are_refused(read, plain_model, monkeypatch, packing, message):
     monkeypatch.setattr("histcxr.store.weights.SMALL_UNPACKED", 1 << 20)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", packing) as archive:
@@ -191,11 +191,11 @@ def test_other_packings_and_zeros_are_refused(plain_model, monkeypatch, packing,
         if packing == zipfile.ZIP_DEFLATED:
             archive.writestr("0.npy", bytes(2 << 20))
     with pytest.raises(ModelError, match=message):
-        weights_from_bytes({"estimator.skops": out.getvalue()})
+        read({"estimator.skops": out.getvalue()})
 
 
 @pytest.mark.parametrize("name", ["schema", "booster"])
-def test_small_lists_by_the_million_are_refused_unread(model, monkeypatch, name):
+def test_small_lists_by_the_million_are_refused_unread(read, model, monkeypatch, name):
     monkeypatch.setattr("histcxr.files.reading.MAX_JSON_PARTS", 10**4)
     bomb = b"[" + b"[]," * 10**4 + b"[]]"
     files = weights_to_bytes(model.estimator)
@@ -205,14 +205,14 @@ def test_small_lists_by_the_million_are_refused_unread(model, monkeypatch, name)
         else {"estimator.skops": zipped(bomb.decode())}
     )
     with pytest.raises(ModelError, match="more than 10,000 values"):
-        weights_from_bytes({**files, **changed})
+        read({**files, **changed})
 
 
-def test_a_setting_that_asks_for_all_memory_is_refused(plain_model):
+def test_a_setting_that_asks_for_all_memory_is_refused(read, plain_model):
     files = weights_to_bytes(plain_model.estimator)
     grown = edited(files["estimator.skops"], lambda schema, _: grow(schema))
     with pytest.raises(ModelError, match="n_quantiles=1000000000, larger than any real one"):
-        weights_from_bytes({"estimator.skops": grown})
+        read({"estimator.skops": grown})
 
 
 def grow(item):

@@ -293,7 +293,7 @@ def test_xgboost_without_gpu_code_is_xgboost(model, saved, monkeypatch):
             raise PackageNotFoundError(package)
         return "3.2.0" if package == "xgboost-cpu" else "1.9.0"
 
-    monkeypatch.setattr("histcxr.store.model.version", version)
+    monkeypatch.setattr("histcxr.store.versions.version", version)
     assert installed_versions(["xgboost"])["xgboost"] == "3.2.0"
 
 

@@ -316,9 +316,11 @@ def _workers(
         with Threads(n_jobs, model, segmenter) as threads:
             yield threads
         return
-    from histcxr.worklist.cluster import Cluster  # Dask is an extra
+    from histcxr.data.cluster import Cluster  # Dask is an extra
+    from histcxr.worklist.cluster import Judging
 
-    yield Cluster(client, model, segmenter)
+    with Cluster(client, Judging(model, segmenter)) as cluster:
+        yield cluster
 
 
 def _finder(segment: bool, segmenter: Segmenter | _Path | None) -> Segmenter | None:

@@ -10,9 +10,10 @@ worker processes (``cluster``), or by one of whose workers is killed at a third 
 With ``--scratch FOLDER`` nothing is removed: the same command goes on where it was stopped, and what was measured
 stands in ``FOLDER/*.json``; while a run lasts, a line for each twentieth of it stands in ``FOLDER/*.progress``.
 
-A row's processor time is that of the driver's process alone, so a cluster's is what the driver has left to do. Wire: the
-bytes of the driver's own TCP connections, as the kernel counts them (Linux). The rate is compared by processor time,
-which other work on the machine disturbs less than the clock.
+All figures of a row are from the first twentieth of a run to its end, so that what every run costs once (models,
+networks) is apart. Processor time is that of the driver's process alone: with a cluster, what is left to the driver.
+The wire's bytes are those of the driver's own TCP connections, as the kernel counts them (Linux). The rate is compared
+by processor time, which other work on the machine disturbs less than the clock.
 
 Prints a Markdown table. Exit status 1: worklists differ, the longest takes more than 1.2 times the memory of the
 shortest or over a tenth more time a row; else 0.
@@ -24,7 +25,6 @@ import contextlib
 import filecmp
 import json
 import os
-import resource
 import signal
 import socket
 import stat
@@ -76,7 +76,7 @@ def drive(folder: str, model: str, output: str, rows: str, jobs: str, scheduler:
     total, marks, deadly = int(rows), list[dict[str, float]](), [int(one) for one in kills.split(",") if one]
     client: Any = None
     if scheduler:
-        from histcxr.worklist.cluster import connect
+        from histcxr.data.cluster import connect
 
         client = connect(scheduler)
     began, log = time.monotonic(), Path(f"{output}.progress")
@@ -87,33 +87,33 @@ def drive(folder: str, model: str, output: str, rows: str, jobs: str, scheduler:
             victim = min(client.run(os.getpid).values())
             os.kill(victim, signal.SIGKILL)
         if done * PARTS >= total * (len(marks) + 1):
-            sent, received = wire_bytes()
-            used = time.process_time()
-            mark = {
-                "rows": done,
-                "seconds": time.monotonic() - began,
-                "processor": used,
-                "peak": peak_bytes(),
-            }
-            marks.append({**mark, "sent": sent, "received": received})
-            with log.open("a") as file:
-                file.write(json.dumps(marks[-1]) + "\n")
+            mark(done)
 
-    before = time.process_time()
+    def mark(done: int) -> None:
+        sent, received = wire_bytes()
+        now = {"seconds": time.monotonic() - began, "processor": time.process_time(), "peak": peak_bytes()}
+        marks.append({"rows": done, **now, "sent": sent, "received": received})
+        with log.open("a") as file:
+            file.write(json.dumps(marks[-1]) + "\n")
+
     summary = triage(folder, model, output, n_jobs=int(jobs), client=client, progress=note)
-    fresh = max(1, summary.total - summary.resumed)
-    sent, received = wire_bytes()
+    mark(summary.total)
+    first, last = marks[0], marks[-1]
+    each = {
+        name: (last[name] - first[name]) / max(1, total - first["rows"])
+        for name in ("seconds", "processor", "sent", "received")
+    }
     figures = {
         "total": summary.total,
         "resumed": summary.resumed,
         "seconds": summary.seconds,
-        "rate": summary.images_per_second,
-        "processor_ms": 1000 * (time.process_time() - before) / fresh,
+        "rate": 1 / each["seconds"],
+        "processor_ms": 1000 * each["processor"],
         "peak_bytes": peak_bytes(),
-        "sent": sent / fresh,
-        "received": received / fresh,
+        "sent": each["sent"],
+        "received": each["received"],
+        "sent_once": first["sent"],
         "not_killed": len(deadly),
-        "page_faults": resource.getrusage(resource.RUSAGE_SELF).ru_majflt,
         "marks": marks,
     }
     print(json.dumps(figures))
@@ -127,10 +127,13 @@ def scheduler_for(way: str, workers: int) -> Iterator[str]:
     if way == "here":
         yield ""
         return
+    import dask
     from distributed import LocalCluster
 
     options: Any = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0"}
-    with LocalCluster(processes=True, **options) as cluster:
+    # A killed worker has so long to come back before a LocalCluster gives it up: busy machines need more than 15 s.
+    patience = dask.config.set({"distributed.deploy.lost-worker-timeout": "5 minutes"})
+    with patience, LocalCluster(processes=True, **options) as cluster:
         yield cluster.scheduler_address
 
 
@@ -200,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "driver's processor ms a row": f"{one['processor_ms']:.3f}",
             "driver's peak memory": f"{one['peak_bytes'] / 2**20:.0f} MiB",
             "bytes sent, received a row": f"{one['sent']:.0f}, {one['received']:.0f}" if one["sent"] else "",
+            "sent once": f"{one['sent_once'] / 2**20:.1f} MiB" if one["sent"] else "",
             "taken over": f"{one['resumed']:,}",
         }
         for one in results

@@ -46,7 +46,7 @@ def connect(scheduler: str, timeout: float = 10.0) -> Client:
     """Connect to a Dask scheduler, such as ``tcp://HOST:8786``; InputError where none answers."""
     try:
         return Client(scheduler, timeout=timeout, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # the last: tls:// without a certificate
         raise InputError(
             f"scheduler must be the address of a running Dask scheduler, as tcp://HOST:8786; {scheduler!r}: {error}"
         ) from error

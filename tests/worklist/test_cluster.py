@@ -253,6 +253,7 @@ def test_commands_go_to_the_scheduler(client, folder, tmp_path, saved_model, wor
     assert (tmp_path / words.split()[-1]).exists()
 
 
-def test_no_scheduler_is_a_sentence(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tls://127.0.0.1:1"])
+def test_no_scheduler_is_a_sentence(address):
     with pytest.raises(InputError, match="must be the address of a running Dask scheduler"):
-        cluster.connect("tcp://127.0.0.1:1", timeout=0.5)
+        cluster.connect(address, timeout=0.5)

@@ -47,6 +47,19 @@ def phantoms(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def client():
+    """Of a real Dask scheduler with two worker processes that may be killed: a nanny starts them anew."""
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    how = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "5 minutes"}),  # a busy machine is slow
+        distributed.LocalCluster(**how) as here,
+        distributed.Client(here, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="session")
 def network():
     """A tiny network that sees whole phantoms, trained in seconds; both thresholds certified, modestly."""
     pytest.importorskip("keras")

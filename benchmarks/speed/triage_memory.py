@@ -70,20 +70,21 @@ def source_pairs(data: Path) -> list[tuple[str, str]]:
 
 
 def make_folder(folder: Path, pairs: Sequence[tuple[str, str]], rows: int) -> Path:
-    """Repeat the files by hard link, or by symbolic link where they lie on another disk."""
-    for place in (folder, folder / "masks"):
-        place.mkdir(parents=True)
+    """Repeat the files by link, a thousand in each folder, as archives keep them; go on from what is there."""
     for i in range(rows):
-        image, mask = pairs[i % len(pairs)]
-        suffix = Path(image).suffix
-        _link(image, folder / f"{i:07}{suffix}")
-        _link(mask, folder / "masks" / f"{i:07}{Path(mask).suffix}")
+        place = folder / f"{i // 1000:05}"
+        if i % 1000 == 0:
+            (place / "masks").mkdir(parents=True, exist_ok=True)
+        for source, home in zip(pairs[i % len(pairs)], (place, place / "masks"), strict=True):
+            _link(source, home / f"{i:07}{Path(source).suffix}")
     return folder
 
 
 def _link(source: str, name: Path) -> None:
     try:
         os.link(source, name)
+    except FileExistsError:  # an earlier command made it
+        pass
     except OSError:  # another disk, or too many links to one file
         os.symlink(source, name)
 

@@ -32,6 +32,7 @@ from histcxr.commands import options
     help="Networks: score an image by so many views of it from now on.  [default: as before]",
 )
 @options.reading_options(lungs="either")
+@options.scheduler_option("Count")
 @options.overwrite_option()
 @options.json_option()
 def command(

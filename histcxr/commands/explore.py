@@ -72,6 +72,7 @@ def explore(data: str, output: str, jobs: int, json_file: str | None, **how: Any
 @options.bands_option()
 @options.lungs_option("either", "given", "found", default="either")
 @options.cache_option()
+@options.scheduler_option("Count")
 @options.jobs_option()
 @options.json_option()
 def extract(data: pd.DataFrame, output: str, jobs: int, json_file: str | None, **how: Any) -> None:

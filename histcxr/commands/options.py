@@ -122,6 +122,25 @@ def manifest_options(*, labels: bool = True) -> Any:
     return decorate
 
 
+def scheduler_option(help_text: str) -> Any:
+    """The workers of a Dask cluster instead of this machine's threads, as ``client``."""
+
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def with_client(*args: Any, scheduler: str | None, **others: Any) -> Any:
+            if scheduler is None:
+                return function(*args, client=None, **others)
+            from histcxr.data.cluster import connect
+
+            with connect(scheduler) as client:
+                return function(*args, client=client, **others)
+
+        what = f"{help_text} on the workers of this Dask cluster, which see the same files."
+        return click.option("--scheduler", metavar="tcp://HOST:8786", help=what)(with_client)
+
+    return decorate
+
+
 def reading_options(*, lungs: str | None = None, normal: str | None = None, squares: bool = False) -> Any:
     """How images are read, as ``lungs, normal, cache, n_jobs, progress``: two defaults, and whether squares alone are.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from histcxr.commands import options
@@ -15,11 +17,18 @@ from histcxr.exceptions import counted
 )
 @options.segmenter_option()
 @options.anonymous_option
+@options.scheduler_option("Find lungs")
 @options.overwrite_option("Start anew in the folder of an earlier run.")
 @options.jobs_option()
 @options.json_option()
 def segment(
-    data: str, output: str, segmenter: str | None, overwrite: bool, jobs: int, json_file: str | None
+    data: str,
+    output: str,
+    segmenter: str | None,
+    client: Any,
+    overwrite: bool,
+    jobs: int,
+    json_file: str | None,
 ) -> None:
     """Find the lungs in every radiograph of DATA, a folder, a CSV or one file.
 
@@ -50,6 +59,7 @@ def segment(
             segmenter=load_segmenter(segmenter),
             n_jobs=jobs,
             overwrite=overwrite,
+            client=client,
             progress=show,
         )
     options.say(

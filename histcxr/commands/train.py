@@ -37,6 +37,7 @@ from histcxr.commands import options
 )
 @options.balancing_options
 @options.reading_options(normal="Normal")
+@options.scheduler_option("Count and fit")
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For XGBoost."
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,11 +64,7 @@ def default_worklist(data: str) -> str:
     is_flag=True,
     help="Let drawers stand where the folder differs from the hospitals that certified the model; without a promise.",
 )
-@click.option(
-    "--scheduler",
-    metavar="tcp://HOST:8786",
-    help="Judge on the workers of a Dask cluster, which see the same files, instead of on this machine.",
-)
+@options.scheduler_option("Judge")
 @click.option(
     "--require-signature",
     type=click.Path(exists=True, dir_okay=False),
@@ -97,7 +92,7 @@ def triage(
     sort: str,
     uids: bool,
     trust_site: bool,
-    scheduler: str | None,
+    client: Any,
     require_signature: str | None,
     report: str | None,
     profile: bool,
@@ -125,11 +120,6 @@ def triage(
     from histcxr.store import Cascade
     from histcxr.worklist.engine import triage as sort_folder
 
-    cluster: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-    if scheduler is not None:
-        from histcxr.worklist.cluster import connect
-
-        cluster = connect(scheduler)
     if report is not None:
         from histcxr.reports.page import check_page, require_page
 
@@ -139,7 +129,6 @@ def triage(
     with (
         muted_decoders(),
         options.progress_bar("judging", lambda: sum(1 for _ in find_inputs(data, masks))) as show,
-        cluster as client,
         stages() as seconds,
     ):
         loaded = options.read_model(model, require_signature)

@@ -54,6 +54,7 @@ from histcxr.commands import options
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For XGBoost."
 )
+@options.scheduler_option("Count and fit, networks apart,")
 @options.seed_option()
 @options.jobs_option()
 @options.json_option()
@@ -71,6 +72,7 @@ def command(
     normal: str,
     where: dict[str, list[str]],
     cache: str | None,
+    client: Any,
     seed: int,
     jobs: int,
     json_file: str | None,
@@ -120,6 +122,7 @@ def command(
             lungs=lungs,
             normal=normal,
             cache=cache,
+            client=client,
             progress=options.show_progress(),
         )
     paths = write_search(result, network.inputs() if network else how.recipe, output)

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 
+from histcxr.data.blocks import DIED, work
 from histcxr.data.fingerprints import FINGERPRINT_BYTES, fingerprint
 from histcxr.data.progress import Progress, counting
-from histcxr.exceptions import InputError, RadiographError, UnjudgeableError
+from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.cache import CountsCache, content_key
 from histcxr.features.filters import Band
 from histcxr.features.histograms import BINS, Zones
 from histcxr.features.measuring import count_lungs, measure_batch
 from histcxr.features.recipe import Recipe, as_recipe
+from histcxr.files.apart import cautiously
 from histcxr.files.cells import write_table
 from histcxr.files.reading import read_file
 from histcxr.files.writing import replacing
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 #: Whose lung masks are used: the manifest's, the network's for every image, or the network's where there is none.
 LUNGS = ("given", "found", "either")
@@ -89,6 +93,7 @@ def extract_features(
     lungs: str = "given",
     segmenter: Segmenter | None = None,
     cache: _Path | None = None,
+    client: Client | None = None,
     progress: Progress = False,
 ) -> Features:
     """Count every image of a manifest; one that cannot be counted keeps its row, with the reason.
@@ -97,8 +102,8 @@ def extract_features(
     ``zones`` and ``bands`` are a :class:`~histcxr.features.recipe.Recipe`'s, or one is given. ``lungs`` says whose
     masks: ``"given"`` those of the manifest, ``"found"`` the segmenter's for every image, ``"either"`` the segmenter's
     where the manifest has none; the default segmenter comes with histcxr. ``n_jobs`` counts threads, -1 for one a
-    core. The folder ``cache`` keeps counts, so a killed run goes on where it was; ``progress``:
-    ``Progress`` (:mod:`histcxr.data.progress`).
+    core; the workers of a ``client``, which see the same files, count instead where one is given. The folder ``cache``
+    keeps counts, so a killed run goes on where it was; ``progress``: ``Progress`` (:mod:`histcxr.data.progress`).
 
     InputError: no such columns, unknown zones or lungs, or a cache that cannot be used.
     """
@@ -112,7 +117,7 @@ def extract_features(
     counts = np.zeros((n, len(recipe.names), BINS), np.int64)
     fingerprints = np.zeros((n, FINGERPRINT_BYTES), np.uint8)
     reasons, details = [""] * n, [""] * n
-    work = _Work(images, masks, recipe, segmenter)
+    sources = [_Source(row, *files) for row, files in enumerate(zip(images, masks, strict=True))]
     rows: Sequence[int] = range(n)
     with (
         counting(n, progress, "extracting") as count,
@@ -120,16 +125,30 @@ def extract_features(
     ):
         while rows:
             found: list[tuple[int, bytes]] = []
-            for done in _in_chunks(work, rows, n_jobs, None if kept is None else kept.keys()):
-                done.store(counts, fingerprints, reasons, details)
+            job = _Counting(recipe, segmenter, None if kept is None else kept.keys())
+            for done in work(job, _blocks(sources, rows, n_jobs), n_jobs, client):
+                fresh = [one for one in done if one.counts is not None]
+                for one in fresh:
+                    counts[one.row], fingerprints[one.row] = one.counts, one.fingerprint
                 if kept is not None:
-                    kept.add(done.keys, done.counts, done.fingerprints)
-                found += done.known
-                count(len(done.rows) - len(done.known))
+                    kept.add(
+                        *([getattr(one, name) for one in fresh] for name in ("key", "counts", "fingerprint"))
+                    )
+                known = [(one.row, one.key) for one in done if one.counts is None and not one.reason]
+                for one in done:
+                    reasons[one.row], details[one.row] = one.reason, one.detail
+                found += known
+                count(len(done) - len(known))
             # What the cache lost in the meantime is counted in a second round.
             rows = () if kept is None else kept.fill(found, counts, fingerprints)
             count(len(found) - len(rows))
     return Features(counts, manifest.assign(reason=reasons, detail=details), recipe, fingerprints)
+
+
+def _blocks(sources: Sequence[_Source], rows: Sequence[int], n_jobs: int) -> Iterator[list[_Source]]:
+    """Divide rows into blocks, small enough that all who work have some."""
+    size = min(_CHUNK, max(1, len(rows) // (4 * effective_n_jobs(n_jobs))))
+    return ([sources[row] for row in rows[start : start + size]] for start in range(0, len(rows), size))
 
 
 def _lungs(masks: list[str], lungs: str, segmenter: Segmenter | None) -> tuple[list[str], Segmenter | None]:
@@ -148,118 +167,85 @@ def _paths(column: pd.Series) -> list[str]:
     return ["" if path is None or path != path else os.fspath(path) for path in column]
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What to count, row by row; a mask is ``""`` where the segmenter is to find the lungs."""
-
-    images: list[str]
-    masks: list[str]
-    recipe: Recipe
-    segmenter: Segmenter | None
-
-
-@dataclass
-class _Chunk:
-    """What a worker hands back about its rows: what was counted, what failed, and what the cache knows."""
-
-    rows: Sequence[int]
-    counted: list[int] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
-    counts: list[NDArray[np.int64]] = field(default_factory=list)
-    fingerprints: list[NDArray[np.uint8]] = field(default_factory=list)
-    failed: list[tuple[int, UnjudgeableError]] = field(default_factory=list)
-    known: list[tuple[int, bytes]] = field(default_factory=list)
-
-    def store(
-        self,
-        counts: NDArray[np.int64],
-        fingerprints: NDArray[np.uint8],
-        reasons: list[str],
-        details: list[str],
-    ) -> None:
-        for row, found, known in zip(self.counted, self.counts, self.fingerprints, strict=True):
-            counts[row], fingerprints[row] = found, known
-        for row, error in self.failed:
-            reasons[row], details[row] = error.reason.value, error.detail
-
-
 class _Source(NamedTuple):
-    """A row that waits to be counted; image and mask as names, or as the content of their files."""
+    """A row to be counted; image and mask as names, or as the content of their files, of which ``key`` is one."""
 
     row: int
-    key: bytes
     name: str
-    image: bytes | str
-    mask: bytes | str
+    mask: bytes | str  # "": the segmenter finds the lungs
+    image: bytes | str = ""
+    key: bytes = b""
 
 
-def _in_chunks(
-    work: _Work, rows: Sequence[int], n_jobs: int, known: frozenset[bytes] | None
-) -> Iterator[_Chunk]:
-    """Count rows in parallel, in order; only a few chunks are in flight, whatever the number of rows."""
-    size = min(_CHUNK, max(1, len(rows) // (4 * effective_n_jobs(n_jobs))))
-    results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
-        delayed(_count_chunk)(work, rows[start : start + size], known) for start in range(0, len(rows), size)
-    )
-    try:
-        # Not "yield from": that would close the results before they can be closed in silence.
-        for done in results:  # noqa: UP028
-            yield done
-    finally:
-        with warnings.catch_warnings():
-            # After an error or Ctrl-C: that the rest was not used is no news.
-            warnings.filterwarnings("ignore", ".*tasks (have been|which were)", UserWarning)
-            results.close()
+class _Counted(NamedTuple):
+    """What became of a row: its counts, or a reason; neither where the cache knows its key."""
+
+    row: int
+    key: bytes = b""
+    counts: NDArray[np.unsignedinteger[Any]] | None = None
+    fingerprint: NDArray[np.uint8] | None = None
+    reason: str = ""
+    detail: str = ""
 
 
-def _count_chunk(work: _Work, rows: Sequence[int], known: frozenset[bytes] | None) -> _Chunk:
-    chunk = _Chunk(rows)
-    sources = [_Source(row, b"", work.images[row], work.images[row], work.masks[row]) for row in rows]
-    if known is None:
-        _count(chunk, sources, work)
-        return chunk
-    waiting: list[_Source] = []
-    held = 0
-    for source in sources:
-        bare = work.segmenter is not None and not source.mask
-        try:
-            image, mask = read_file(source.name), b"" if bare else read_file(work.masks[source.row])
-        except RadiographError:
-            # Left by their names, for the readers to put the reason into words.
-            waiting.append(source)
-            continue
-        # Masks that one network makes of one image are equal, so its digest may stand for them.
-        key = content_key(
-            image, work.segmenter.digest.encode() if work.segmenter is not None and bare else mask
+@dataclass(frozen=True)
+class _Counting:
+    """A job: rows are counted; those that the cache ``known`` has are told by their keys. None: there is no cache."""
+
+    recipe: Recipe
+    segmenter: Segmenter | None
+    known: frozenset[bytes] | None
+
+    def __call__(self, items: Sequence[_Source], careful: bool = False) -> list[_Counted]:
+        """Count a block."""
+        count = cautiously(self._count) if careful else self._count
+        if self.known is None:
+            return count([source._replace(image=source.name) for source in items])
+        done: list[_Counted] = []
+        waiting: list[_Source] = []
+        held = 0
+        for source in items:
+            bare = self.segmenter is not None and not source.mask
+            try:
+                image, mask = read_file(source.name), b"" if bare else read_file(str(source.mask))
+            except RadiographError:
+                # Left by their names, for the readers to put the reason into words.
+                waiting.append(source._replace(image=source.name))
+                continue
+            # Masks that one network makes of one image are equal, so its digest may stand for them.
+            maker = self.segmenter.digest.encode() if self.segmenter is not None and bare else mask
+            key = content_key(image, maker)
+            if key in self.known:
+                done.append(_Counted(source.row, key))
+                continue
+            waiting.append(source._replace(key=key, image=image, mask="" if bare else mask))
+            held += len(image) + len(mask)
+            if held >= _HELD_BYTES:
+                done += count(waiting)
+                waiting, held = [], 0
+        return done + count(waiting)
+
+    def lost(self, item: _Source) -> _Counted:
+        """Say that a row cannot be used."""
+        return _Counted(item.row, reason=Reason.UNEXPECTED.value, detail=DIED)
+
+    def _count(self, sources: Sequence[_Source]) -> list[_Counted]:
+        results = measure_batch(
+            [source.image for source in sources],
+            [source.mask for source in sources],
+            lambda pixels, *of: (count_lungs(pixels, *of, recipe=self.recipe), fingerprint(pixels)),
+            segmenter=self.segmenter,
+            paths=[source.name for source in sources],
         )
-        if key in known:
-            chunk.known.append((source.row, key))
-            continue
-        waiting.append(source._replace(key=key, image=image, mask="" if bare else mask))
-        held += len(image) + len(mask)
-        if held >= _HELD_BYTES:
-            _count(chunk, waiting, work)
-            waiting, held = [], 0
-    _count(chunk, waiting, work)
-    return chunk
+        return [_counted(source, result) for source, result in zip(sources, results, strict=True)]
 
 
-def _count(chunk: _Chunk, sources: Sequence[_Source], work: _Work) -> None:
-    results = measure_batch(
-        [source.image for source in sources],
-        [source.mask for source in sources],
-        lambda pixels, *of: (count_lungs(pixels, *of, recipe=work.recipe), fingerprint(pixels)),
-        segmenter=work.segmenter,
-        paths=[source.name for source in sources],
-    )
-    for source, result in zip(sources, results, strict=True):
-        if isinstance(result, UnjudgeableError):
-            chunk.failed.append((source.row, result))
-        else:
-            chunk.counted.append(source.row)
-            chunk.counts.append(result[0][0])
-            chunk.fingerprints.append(result[0][1])
-            chunk.keys.append(source.key)
+def _counted(source: _Source, result: Any) -> _Counted:
+    if isinstance(result, UnjudgeableError):
+        return _Counted(source.row, reason=result.reason.value, detail=result.detail)
+    counts, known = result[0]
+    # Few bytes for the way from a worker: a working image has fewer pixels than 16 bits count.
+    return _Counted(source.row, source.key, counts.astype(np.min_scalar_type(counts.max())), known)
 
 
 def feature_frame(features: Features) -> pd.DataFrame:

@@ -210,7 +210,7 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:
 
     Raises InputError when the format is unknown, OutputError when it cannot be written.
     """
-    _write(Path(path), encode_image(pixels, Path(path).suffix))
+    write_bytes(path, encode_image(pixels, Path(path).suffix))
 
 
 def write_mask(path: str | os.PathLike[str], mask: NDArray[Any]) -> None:
@@ -218,11 +218,17 @@ def write_mask(path: str | os.PathLike[str], mask: NDArray[Any]) -> None:
 
     Raises OutputError when it cannot be written.
     """
-    _write(Path(path), encode_image((mask != 0).astype("uint8") * 255, bilevel=True))
+    write_bytes(path, encode_mask(mask))
 
 
-def _write(place: Path, data: bytes) -> None:
-    """Write directly: a reader recognises half an image, and thousands are not worth an fsync each."""
+def encode_mask(mask: NDArray[Any]) -> bytes:
+    """Return the PNG that :func:`write_mask` writes."""
+    return encode_image((mask != 0).astype("uint8") * 255, bilevel=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write an encoded image directly: a reader recognises half of one, and thousands are not worth an fsync each."""
+    place = Path(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         how = os.O_TRUNC if _may_replace(os.path.realpath(place)) else os.O_EXCL

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.data.blocks import DIED, work
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.data.masks import read_mask
 from histcxr.data.pairing import stem_of
 from histcxr.data.radiograph import read_radiograph
-from histcxr.exceptions import InputError, MaskError, Reason, UnjudgeableError
+from histcxr.exceptions import InputError, Reason, UnjudgeableError
+from histcxr.files.apart import cautiously
 from histcxr.files.cells import csv_line, sentence, unguarded
-from histcxr.files.writing import replacing, write_error, write_image, write_mask
-from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter
+from histcxr.files.writing import encode_mask, replacing, write_bytes, write_error, write_image
+from histcxr.lungs.segmenter import Segmenter, load_segmenter
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 #: What is written: the table, the sheet, a folder with the masks, which mirrors the input, and what made them.
 TABLE, SHEET, MASKS, RUN = "segmentation.csv", "sheet.png", "masks", "segmentation.json"
@@ -39,8 +44,8 @@ _SIDE: Final = 224
 _CAPTION: Final = 18
 _GREEN, _RED, _WHITE = (80, 220, 80), (60, 60, 230), (230, 230, 230)  # blue first, as OpenCV has it
 
-# A row of an earlier run instead of lungs, where it still holds.
-_Segmented = tuple[InputFile, NDArray[np.uint8] | None, Found | UnjudgeableError | list[str]]
+# Images that a worker takes at a time.
+_BLOCK: Final = 8
 
 _TEXT: Final[Any] = {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
 
@@ -78,28 +83,25 @@ class _Sheet:
     good: list[NDArray[np.uint8]] = field(default_factory=list)
     refused: list[NDArray[np.uint8]] = field(default_factory=list)
 
-    def add(self, pixels: NDArray[np.uint8], found: Found | UnjudgeableError, name: str) -> None:
-        if isinstance(found, UnjudgeableError):
-            if len(self.refused) < _TILES // 2:
-                self.refused.append(_tile(pixels, None, f"{found.reason.value}: {name}"))
-            return
+    def add(self, item: InputFile, mask: Path) -> None:
+        """Add a radiograph with its mask; both are read only where it has a place."""
         if self.seen % self.step == 0:
-            self.good.append(_tile(pixels, found.mask, name))
+            try:
+                pixels = read_radiograph(item.path).pixels
+                lungs = read_mask(mask, (pixels.shape[0], pixels.shape[1]))
+            except UnjudgeableError:
+                return
+            self.good.append(_tile(pixels, lungs, item.relative))
             if len(self.good) > _TILES:
                 self.good, self.step = self.good[::2], self.step * 2
         self.seen += 1
 
-    def add_kept(self, item: InputFile, mask: Path) -> None:
-        """Add a radiograph that an earlier run segmented; it is read only where it has a place."""
-        if self.seen % self.step:
-            self.seen += 1
-            return
-        try:
-            pixels = read_radiograph(item.path).pixels
-            lungs = read_mask(mask, (pixels.shape[0], pixels.shape[1]))
-        except UnjudgeableError:
-            return
-        self.add(pixels, Found(lungs, 0.0), item.relative)
+    def add_refused(self, item: InputFile, reason: str) -> None:
+        """Add a radiograph without a mask."""
+        if len(self.refused) < _TILES // 2:
+            with contextlib.suppress(UnjudgeableError):
+                pixels = read_radiograph(item.path).pixels
+                self.refused.append(_tile(pixels, None, f"{reason}: {item.relative}"))
 
     def draw(self) -> NDArray[np.uint8] | None:
         """Lay the tiles side by side: uint8 ``(height, width, 3)``, blue first; None without any."""
@@ -140,6 +142,7 @@ def segment_folder(
     segmenter: Segmenter | None = None,
     n_jobs: int = 2,
     overwrite: bool = False,
+    client: Client | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> SegmentationSummary:
     """Find the lungs of every radiograph in a folder, a CSV list or one image; masks that lie there are not used.
@@ -147,15 +150,16 @@ def segment_folder(
     The folder ``output`` gets ``masks/`` (PNG of one bit, the image's size, mirroring ``data``), ``segmentation.csv``
     with a row for every file (:data:`COLUMNS`), ``segmentation.json`` and ``sheet.png``. The same call goes on where an
     earlier one was stopped: masks that are there are kept, unless their image is newer. ``overwrite`` starts anew.
-    ``segmenter``: by default histcxr's own network; ``n_jobs``: threads that read; ``progress`` is called with the
-    number of files done. InputError: no such data, or a folder that holds something else; OutputError: a file cannot
+    ``segmenter``: by default histcxr's own network; ``n_jobs``: threads that read; where a Dask
+    ``client`` is given, its workers do, which see the same files; ``progress`` is called with the number of files done.
+    InputError: no such data, or a folder that holds something else; OutputError: a file cannot
     be written.
     """
     target = Path(output)
     stream = find_inputs(data)
     finder = segmenter or load_segmenter()
     run = {"input": os.path.abspath(os.fspath(data)), "segmenter": finder.digest}
-    work = _Work(finder, target, {} if overwrite else _earlier_rows(target, run))
+    earlier = {} if overwrite else _earlier_rows(target, run)
     reasons: Counter[str] = Counter()
     rows: list[list[str]] = []
     taken: set[str] = set()
@@ -163,29 +167,28 @@ def segment_folder(
     try:
         target.mkdir(parents=True, exist_ok=True)
         (target / RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-        _write_table(target / TABLE, work.known.values())
+        _write_table(target / TABLE, earlier.values())
         # Rows are added as they come, so that a run that is stopped loses nothing; at the end they come in order.
         with open(target / TABLE, "a", buffering=1, **_TEXT) as file:
-            for item, pixels, found in _segmented(stream, work, n_jobs):
+            for item, found in _segmented(stream, _Finding(finder), earlier, target, n_jobs, client):
                 name = _mask_name(item)
-                if not isinstance(found, UnjudgeableError) and name in taken:
-                    found = MaskError(Reason.MASK_MISSING, item.path, "another image has the same mask name")
-                if isinstance(found, list):
-                    resumed += 1
-                    sheet.add_kept(item, target / name)
-                    row = found
-                elif isinstance(found, UnjudgeableError):
+                if not isinstance(found, _Refused) and name in taken:
+                    found = _Refused(Reason.MASK_MISSING, "another image has the same mask name")
+                if isinstance(found, _Refused):
                     reasons[found.reason.value] += 1
-                    row = [item.relative, "", "", "", found.reason.value, sentence(found.explanation)]
+                    words = sentence(UnjudgeableError(found.reason, detail=found.detail).explanation)
+                    row = [item.relative, "", "", "", found.reason.value, words]
+                    sheet.add_refused(item, found.reason.value)
                 else:
-                    write_mask(target / name, found.mask)
-                    row = [item.relative, name, f"{found.mask.mean():.4f}", f"{found.distance:.1f}", "", ""]
-                if not isinstance(found, list):
-                    file.write(csv_line(row))
-                    if pixels is not None:
-                        sheet.add(pixels, found, item.relative)
-                if row[1]:
+                    if isinstance(found, list):
+                        resumed, row = resumed + 1, found
+                    else:
+                        row = [item.relative, name, f"{found.share:.4f}", f"{found.distance:.1f}", "", ""]
+                        write_bytes(target / name, found.mask)
                     taken.add(name)
+                    sheet.add(item, target / name)
+                if row is not found:
+                    file.write(csv_line(row))
                 rows.append(row)
                 if progress is not None:
                     progress(len(rows))
@@ -237,45 +240,82 @@ def _inside(relative: str) -> str:
     return os.path.join(*parts)
 
 
-def _segmented(stream: Iterator[InputFile], work: _Work, n_jobs: int) -> Iterator[_Segmented]:
-    """Yield every input with its pixels, where it has any, and its lungs; few images are in memory at a time."""
-    with ThreadPoolExecutor(n_jobs, thread_name_prefix="histcxr") as pool:
-        while items := list(islice(stream, 2 * n_jobs)):
-            yield from pool.map(work.segment, items)
+class _Refused(NamedTuple):
+    """Why there is no mask."""
+
+    reason: Reason
+    detail: str = ""
+
+
+class _Mask(NamedTuple):
+    """A mask as a PNG of one bit, its share of the image, and its distance from those of the training."""
+
+    mask: bytes
+    share: float
+    distance: float
+
+
+def _segmented(
+    stream: Iterator[InputFile],
+    job: _Finding,
+    earlier: Mapping[str, list[str]],
+    target: Path,
+    n_jobs: int,
+    client: Client | None,
+) -> Iterator[tuple[InputFile, _Mask | _Refused | list[str]]]:
+    """Yield every input with its lungs, or with its row of an earlier run; few images are in memory at a time."""
+    asked: deque[list[tuple[InputFile, list[str] | None]]] = deque()
+
+    def blocks() -> Iterator[list[InputFile]]:
+        while items := list(islice(stream, _BLOCK)):
+            asked.append([(item, _kept(item, earlier, target)) for item in items])
+            yield [item for item, row in asked[-1] if row is None]
+
+    for done in work(job, blocks(), n_jobs, client):
+        fresh = iter(done)
+        for item, row in asked.popleft():
+            yield item, next(fresh) if row is None else row
+
+
+def _kept(item: InputFile, earlier: Mapping[str, list[str]], target: Path) -> list[str] | None:
+    """Return the row that an earlier run left of an image, if its mask is there and not older than the image."""
+    row = earlier.get(item.relative)
+    if item.problem is not None or row is None:
+        return None
+    try:
+        image, mask = os.stat(item.path), os.stat(target / row[1])
+    except OSError:
+        return None
+    newest = max(image.st_mtime_ns, image.st_ctime_ns)
+    holds = row[1] == _mask_name(item) and mask.st_size > 0 and newest <= mask.st_mtime_ns
+    return row if holds else None
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What finds the lungs, and what an earlier run found: the rows that have a mask, by file."""
+class _Finding:
+    """A job: the lungs of radiographs are found, each by itself."""
 
     segmenter: Segmenter
-    target: Path
-    known: Mapping[str, list[str]]
 
-    def segment(self, item: InputFile) -> _Segmented:
-        """Read one image and find its lungs, or take its row of an earlier run; never raises an :class:`Exception`."""
+    def __call__(self, items: Sequence[InputFile], careful: bool = False) -> list[_Mask | _Refused]:
+        """Find the lungs in a block; never raises an :class:`Exception`."""
+        find = cautiously(self._find) if careful else self._find
+        return [find(item) for item in items]
+
+    def lost(self, item: InputFile) -> _Refused:
+        """Refuse a radiograph."""
+        return _Refused(Reason.UNEXPECTED, DIED)
+
+    def _find(self, item: InputFile) -> _Mask | _Refused:
         if item.problem is not None:
-            return item, None, UnjudgeableError(item.problem, item.path, item.detail)
-        row = self.known.get(item.relative)
-        if row is not None and self._holds(item, row):
-            return item, None, row
-        pixels = None
+            return _Refused(item.problem, item.detail)
         try:
             pixels = read_radiograph(item.path).pixels
             (found,) = self.segmenter.segment([pixels], [item.path])
+            if isinstance(found, UnjudgeableError):
+                return _Refused(found.reason, found.detail)
+            return _Mask(encode_mask(found.mask), float(found.mask.mean()), found.distance)
         except UnjudgeableError as error:
-            # Not the error itself: its traceback would hold the pixels.
-            return item, pixels, UnjudgeableError(error.reason, error.path, error.detail)
+            return _Refused(error.reason, error.detail)
         except Exception as error:  # noqa: BLE001 - one image's bug must not take the other images with it
-            bug = UnjudgeableError(Reason.UNEXPECTED, item.path, f"{type(error).__name__}: {error}")
-            return item, pixels, bug
-        return item, pixels, found
-
-    def _holds(self, item: InputFile, row: list[str]) -> bool:
-        """Tell whether the mask of a row is this image's, and not older than it."""
-        try:
-            image, mask = os.stat(item.path), os.stat(self.target / row[1])
-        except OSError:
-            return False
-        newest = max(image.st_mtime_ns, image.st_ctime_ns)
-        return row[1] == _mask_name(item) and mask.st_size > 0 and newest <= mask.st_mtime_ns
+            return _Refused(Reason.UNEXPECTED, f"{type(error).__name__}: {error}")

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.linear_model import LogisticRegression
@@ -148,7 +148,8 @@ class OutOfFoldClassifier(TwoClassClassifier):
                 for parameters in [self._member_parameters(member, encoded, patients)]
                 for part, fold in enumerate(parts)
             }
-            run = Parallel(n_jobs=self.n_jobs if may_leave else 1)
+            # Named, so that what must stay here does, whatever joblib is told to work on.
+            run = Parallel(n_jobs=self.n_jobs) if may_leave else Parallel(n_jobs=1, backend="sequential")
             found |= zip(jobs, run(jobs.values()), strict=True)
         self.estimators_ = [found[column, len(folds)][0] for column in range(len(members))]
         logits = None
@@ -191,8 +192,9 @@ def _fit_part(
     whole = not len(test)
     first = X if views == 1 else X[:, : X.shape[1] // views]
     images, target = (first, y) if whole else (first[train], y[train])
-    member.fit(images, target, **{name: values[train] for name, values in parameters.items()})
-    return (member, None) if whole else (None, case_logits(member, X[test], views))
+    with parallel_config("threading"):  # on a cluster, too: its trees are not worth a journey each
+        member.fit(images, target, **{name: values[train] for name, values in parameters.items()})
+        return (member, None) if whole else (None, case_logits(member, X[test], views))
 
 
 @dataclass(eq=False, repr=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,9 @@ from histcxr.study.cohort import (
     read_cohort,
 )
 from histcxr.study.seen import REMEMBERS_NOBODY, fitted_on, leave_out_seen, remember, remembers
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 #: Value of a labelling list's column ``drawn``: the patient is there for his score, so he can train but not certify.
 BY_SCORE: Final = "by_score"
@@ -155,6 +158,7 @@ def calibrate(
     normal: str | None = None,
     cache: Any = None,
     n_jobs: int = 1,
+    client: Client | None = None,
     progress: Progress = False,
 ) -> SavedModel:
     """Certify a model's thresholds anew, on patients like those it will judge.
@@ -178,6 +182,8 @@ def calibrate(
         :class:`~histcxr.reference.classifier.ReferenceClassifier`. None: as before.
     lungs, normal, cache, n_jobs, progress
         As in :func:`histcxr.evaluate`.
+    client : distributed.Client, optional
+        Of a Dask cluster whose workers count histograms.
 
     Returns
     -------
@@ -203,7 +209,7 @@ def calibrate(
     manifest = labelled_manifest(data)
     if split is None:
         split = "val" if (manifest["split"].astype(str) == "val").any() else "all"
-    reading = Reading(lungs, normal, cache, n_jobs, progress)
+    reading = Reading(lungs, normal, cache, n_jobs, progress, client)
     cohort, about = unseen(model, only_split(manifest, split), reading)
     cohort.require_both_classes(f"the calibration patients (split {split})")
     promise = Promise(sensitivity, specificity, confidence)

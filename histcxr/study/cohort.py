@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from histcxr.reference.images import InputSettings, ReferenceImages, read_images
 from histcxr.store import Cascade, Model, ReferenceModel
 from histcxr.store.judges import SavedModel
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 #: Labelled radiographs: a folder, a CSV, or a manifest.
 Data: TypeAlias = str | PathLike[str] | pd.DataFrame
 
@@ -36,7 +39,7 @@ class Reading:
     data have none at all: never a mixture, because masks of two makers tell the images apart. ``normal`` is the label
     that means normal, by default that of the model that reads, or "Normal"; every other one is sick. ``cache`` is a
     folder that keeps counts of histograms; squares for networks are not kept. ``n_jobs`` threads; ``progress``:
-    ``Progress`` (:mod:`histcxr.data.progress`).
+    ``Progress`` (:mod:`histcxr.data.progress`); ``client``: of a Dask cluster that counts instead, squares apart.
     """
 
     lungs: str | None = None
@@ -44,6 +47,7 @@ class Reading:
     cache: str | PathLike[str] | None = None
     n_jobs: int = 1
     progress: Progress = False
+    client: Client | None = None
 
 
 @dataclass(frozen=True)
@@ -241,7 +245,13 @@ def read_measured(
         images = read_images(manifest, what, lungs=lungs, n_jobs=how.n_jobs, progress=how.progress)
         return images.pixels, images, lungs
     features = extract_features(
-        manifest, what, how.n_jobs, lungs=lungs, cache=how.cache, progress=how.progress
+        manifest,
+        what,
+        how.n_jobs,
+        lungs=lungs,
+        cache=how.cache,
+        client=how.client,
+        progress=how.progress,
     )
     return features.counts, features, lungs
 

@@ -11,11 +11,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from histcxr.data.blocks import fits_on
 from histcxr.data.progress import Progress
 from histcxr.decision.out_of_distribution import MIN_RADIOGRAPHS, OutOfDistribution, fit_out_of_distribution
 from histcxr.exceptions import HistcxrWarning, InputError, did_you_mean
@@ -40,6 +41,9 @@ from histcxr.study.cohort import (
 )
 from histcxr.study.evaluate import Judged
 from histcxr.study.seen import remember
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 # Largest difference between sick and normal in the share of given masks that passes without a note.
 MAX_MASK_DIFFERENCE = 0.05
@@ -89,6 +93,7 @@ def train(
     device: str = "cpu",
     seed: int = 0,
     n_jobs: int = 1,
+    client: Client | None = None,
     progress: Progress = False,
 ) -> TrainingResult:
     """Train, tune, certify and measure classifiers.
@@ -132,6 +137,9 @@ def train(
     seed, n_jobs, progress
         Random seed, parallel workers, and ``Progress`` (:mod:`histcxr.data.progress`).
 
+    client : distributed.Client, optional
+        Of a Dask cluster whose workers count and fit; the same figures.
+
     Raises
     ------
     InputError
@@ -146,7 +154,7 @@ def train(
         raise InputError(
             f"tuned must be for classifiers that are trained, got {', '.join(idle)} besides {names}"
         )
-    divided = divide(data, recipe, Reading(lungs, normal, cache, n_jobs, progress), seed)
+    divided = divide(data, recipe, Reading(lungs, normal, cache, n_jobs, progress, client), seed)
     check_columns(by, divided.cohort.table)
     learnt = divided.parts["train"]
     settings: dict[str, Any] = {
@@ -167,23 +175,25 @@ def train(
     for name in order:
         members = members_of_stack(names, recipe) if name == "stack" else []
         known = (tuned or {}).get(name)
-        results[name] = tune(
-            name,
-            learnt.values,
-            learnt.sick.astype(np.int64),
-            learnt.patients,
-            TuningOptions(
-                n_trials=trials if known is None else 0,
-                random_state=seed,
-                recipe=recipe,
-                n_jobs=n_jobs,
-                device=device,
-                class_weight=class_weight,
-            ),
-            defaults=known,
-            members={member: results[member] for member in members} or None,
-            refit=name in names,
+        how = TuningOptions(
+            n_trials=trials if known is None else 0,
+            random_state=seed,
+            recipe=recipe,
+            n_jobs=n_jobs,
+            device=device,
+            class_weight=class_weight,
         )
+        with fits_on(client):
+            results[name] = tune(
+                name,
+                learnt.values,
+                learnt.sick.astype(np.int64),
+                learnt.patients,
+                how,
+                defaults=known,
+                members={member: results[member] for member in members} or None,
+                refit=name in names,
+            )
     models = {name: _finish(results[name], recipe, divided, settings, promise, by) for name in names}
     figures = {name: _figures(models[name], results[name]) for name in names}
     best = models[max(names, key=lambda name: figures[name]["cross_validated_auc"])]

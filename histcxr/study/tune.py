@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
 from histcxr.checks import whole_number
+from histcxr.data.blocks import fits_on
 from histcxr.data.progress import Progress
 from histcxr.data.splits import patient_folds
 from histcxr.exceptions import InputError
@@ -32,6 +33,9 @@ from histcxr.study.cohort import Reading, read_cohort, split_cohort
 from histcxr.study.network_train import ReferenceSettings
 from histcxr.study.train import usual_recipe
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 SETTINGS_FILE = "best.json"
 
 
@@ -46,6 +50,7 @@ def search_settings(
     lungs: str | None = None,
     normal: str = "Normal",
     cache: str | PathLike[str] | None = None,
+    client: Client | None = None,
     progress: Progress = False,
 ) -> TuningResult:
     """Search for settings on the training patients of labelled radiographs; the estimator found is not fitted.
@@ -56,8 +61,8 @@ def search_settings(
     learning rate are searched. A network is judged on a fifth of the training patients; its ``options`` are by default
     20 trials, and their device and space have no meaning. A backbone that stays frozen sees each image once, and heads
     are tried on what it gave; ``cache`` keeps that, too. Without options, what is counted is what
-    :func:`histcxr.train` counts by default. ``data, lungs, normal, cache, progress``: as in
-    :func:`histcxr.train`.
+    :func:`histcxr.train` counts by default. ``data, lungs, normal, cache, client, progress``: as in
+    :func:`histcxr.train`; networks are trained here.
 
     InputError: what does not fit, before any image is read; missing labels, one class only, a directory with another
     search. HistcxrError: every trial failed. MissingDependencyError: Keras, its backend or Keras Tuner is wanted and
@@ -83,12 +88,13 @@ def search_settings(
     if network is not None:
         base = network.classifier(options.random_state)
         base.set_params(epochs=network.epochs or ARCHITECTURES[name].epochs).check()
-    cohort = read_cohort(data, what_is_seen, Reading(lungs, normal, cache, options.n_jobs, progress))
+    cohort = read_cohort(data, what_is_seen, Reading(lungs, normal, cache, options.n_jobs, progress, client))
     part = split_cohort(cohort, seed=options.random_state)[0]["train"]
     part.require_both_classes("the train part")
     sick, patients = part.sick.astype(np.int64), part.patients
     if network is None:
-        return tune(name, part.values, sick, patients, options, refit=False)
+        with fits_on(client):
+            return tune(name, part.values, sick, patients, options, refit=False)
     held_out = patient_folds(sick, patients, 5, options.random_state)[0][1]
     space = head_space if ARCHITECTURES[name].head else rate_space
     values, tried = part.values, base

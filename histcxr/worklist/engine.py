@@ -257,14 +257,14 @@ class _Run:
 
     def revise(self) -> None:
         """Write new lines for the rows whose drawer the whole folder changes."""
-        demoted = self.whole.demoted()
-        places = self.order.by_input().copy()
+        demoted = self.whole.demoted(len(self.order))
+        places = self.order.by_input()  # a view: a row is read before it is revised
         for start in range(0, len(places), self._batch_size):
             rows = range(start, min(start + self._batch_size, len(places)))
             changed = {}
             for row in rows:
                 record = self._trail.read(int(places[row]))
-                decision, reason = self.whole.revised(record, row in demoted)
+                decision, reason = self.whole.revised(record, bool(demoted[row]))
                 if (decision, reason) != (record["decision"], record["reason"]):
                     own = record.get("own", record["decision"])
                     changed[row] = {**record, "decision": decision, "reason": reason, "own": own}
@@ -316,9 +316,11 @@ def _workers(
         with Threads(n_jobs, model, segmenter) as threads:
             yield threads
         return
-    from histcxr.worklist.cluster import Cluster  # Dask is an extra
+    from histcxr.data.cluster import Cluster  # Dask is an extra
+    from histcxr.worklist.cluster import Judging
 
-    yield Cluster(client, model, segmenter)
+    with Cluster(client, Judging(model, segmenter)) as cluster:
+        yield cluster
 
 
 def _finder(segment: bool, segmenter: Segmenter | _Path | None) -> Segmenter | None:

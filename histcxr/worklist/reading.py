@@ -144,13 +144,11 @@ class FinishedTriage:
                 f"{self._audit}: its last line counts {finished[wrong[0]]} in {wrong[0]}, and its rows are "
                 f"{counts[wrong[0]]}, so one of them was changed; give both files as the triage left them"
             )
-        demoted = whole.demoted()
+        demoted = whole.demoted(sum(counts[name] for name in DRAWERS))
         for row, record in enumerate(self):
             judged = record["score"] is not None and record.get("own", record["decision"]) != REVIEW
             taken = record["reason"] in (Reason.UNCERTIFIED_SITE, Reason.UNTESTED_SITE)
-            if judged and (
-                taken != withheld or (not withheld and (row in demoted) != bool(record["reason"]))
-            ):
+            if judged and (taken != withheld or (not withheld and demoted[row] != bool(record["reason"]))):
                 raise InputError(
                     f"{self._audit}: {record['file']!r} is in {record['decision']}, which does not follow from the "
                     "other images of its patient or of its folder; give both files as the triage left them"

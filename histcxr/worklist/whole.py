@@ -5,9 +5,8 @@ the same patient is not ruled out (a promise about patients is kept for whoever 
 was ruled out or in does where the folder does not come from the population that certified the model
 (:mod:`histcxr.decision.site`), or where that should be tested and cannot be.
 
-A row costs 18 bytes of memory where its image names a patient, none else, and 103 for a moment at the end (kept by
-name, patients cost up to 271): 4 MB and 21 MB for 200,000 rows. At the end each line of the audit trail is read once
-more, 5 microseconds each.
+A row costs 18 bytes of memory where its image names a patient, none else, and 4 more at the end (kept by name,
+patients cost up to 271). At the end each line of the audit trail is read once more, 5 microseconds each.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import base64
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +27,8 @@ from histcxr.exceptions import Reason, counted
 
 # A coordinate of the site test is kept with a row in one byte, in sixteenths of a standard deviation.
 _STEPS: Final = 16.0
+# Patients are grouped in so many parts, by their hashes.
+_PARTS: Final = 64
 
 
 def pack_site(coordinates: NDArray[np.float64]) -> str:
@@ -49,6 +50,13 @@ def patient_of(facts: Mapping[str, str], study_uid: str, key: str) -> str:
     if not study_uid:
         return ""
     return f"study-{hashlib.blake2b(study_uid.encode(), key=key.encode()[:64], digest_size=8).hexdigest()}"
+
+
+def _highest(own: NDArray[np.uint8], patient: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the highest drawer of each patient."""
+    highest = np.zeros(int(patient.max(initial=-1)) + 1, np.uint8)
+    np.maximum.at(highest, patient, own)
+    return highest
 
 
 class WholeFolder:
@@ -106,19 +114,23 @@ class WholeFolder:
             return False
         return self.result.differs or self.untestable
 
-    def _by_patient(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
-        """Return the drawer of each image with a patient, its patient's (as numbers), and the number of the patient."""
-        own = np.array(self._drawers, np.uint8)
-        _, patient = np.unique(np.array(self._names, np.uint64), return_inverse=True)
-        highest = np.zeros(int(patient.max(initial=-1)) + 1, np.uint8)
-        np.maximum.at(highest, patient, own)
-        return own, highest, patient
+    def _by_patient(self) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.int64]]]:
+        """Yield the images with a patient, a part of all patients at a time, which bounds the memory.
 
-    def demoted(self) -> set[int]:
-        """Rows that were ruled out, of patients of whom another image is not."""
-        own, highest, patient = self._by_patient()
-        rows = np.array(self._rows, np.uint64)[(own == 0) & (highest[patient] > 0)]
-        return set(map(int, rows))
+        Of each the row, the drawer as a number, and the number of the patient within the part.
+        """
+        names, rows = (np.frombuffer(values or b"", np.uint64) for values in (self._names, self._rows))
+        drawers, part_of = np.frombuffer(self._drawers or b"", np.uint8), names.view(np.uint8)[::8] % _PARTS
+        for part in range(_PARTS):
+            mine = np.flatnonzero(part_of == part)
+            yield rows[mine], drawers[mine], np.unique(names[mine], return_inverse=True)[1]
+
+    def demoted(self, total: int) -> NDArray[np.bool_]:
+        """Tell which of all ``total`` rows were ruled out, of patients of whom another image is not."""
+        found = np.zeros(total, bool)
+        for rows, own, patient in self._by_patient():
+            found[rows[(own == 0) & (_highest(own, patient)[patient] > 0)]] = True
+        return found
 
     def revised(self, record: Mapping[str, Any], demoted: bool) -> tuple[str, str]:
         """Return drawer and reason code of a line, as the whole folder has them."""
@@ -134,8 +146,9 @@ class WholeFolder:
     def patients(self) -> dict[str, int]:
         """Count patients by drawer; an image without a patient is its own."""
         counts = Counter(self._lone)
-        for drawer, count in zip(DRAWERS, np.bincount(self._by_patient()[1], minlength=3), strict=True):
-            counts[drawer] += int(count)
+        for _, own, patient in self._by_patient():
+            found = np.bincount(_highest(own, patient), minlength=len(DRAWERS))
+            counts.update(dict(zip(DRAWERS, found.tolist(), strict=True)))
         if self.withheld:
             counts = Counter({REVIEW: counts.total()})
         return {drawer: counts[drawer] for drawer in reversed(DRAWERS)}
@@ -143,7 +156,7 @@ class WholeFolder:
     def notes(self) -> list[str]:
         """Say in sentences what a reader must know."""
         found, notes = self.result, []
-        several = int((np.bincount(self._by_patient()[2]) > 1).sum())
+        several = sum(int((np.bincount(patient) > 1).sum()) for _, _, patient in self._by_patient())
         if self.unknown:
             notes.append(
                 f"{counted(self.unknown, 'judged image names', 'judged images name')} no patient, so each counts as a "

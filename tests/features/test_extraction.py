@@ -150,15 +150,14 @@ def test_interruption_ends_it_at_once_and_in_silence(study, monkeypatch, n_jobs)
     monkeypatch.setattr("histcxr.features.extraction._CHUNK", 1)
     taken = []
 
-    def interrupted(chunk, *arrays):
-        taken.append(chunk)
+    def interrupted(done, total):
+        taken.append(done)
         if len(taken) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("histcxr.features.extraction._Chunk.store", interrupted)
     with warnings.catch_warnings(action="error"), pytest.raises(KeyboardInterrupt):
-        extract_features(study, 1, n_jobs)
-    assert len(taken) == 3
+        extract_features(study, 1, n_jobs, progress=interrupted)
+    assert taken == [1, 2, 3]
 
 
 def test_selection(study):

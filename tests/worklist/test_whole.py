@@ -270,7 +270,7 @@ def test_the_promise_to_patients_is_kept_for_rows(n_images, correlation):
                 row, {"decision": decision, "patient": f"p{row // n_images}", "score": 0.5, "reason": ""}
             )
         kept = low[:50].ravel().copy()
-        kept[list(whole.demoted())] = False
+        kept[whole.demoted(kept.size)] = False
         np.testing.assert_array_equal(kept.reshape(-1, n_images).any(axis=1), low[:50].all(axis=1))
         broken += missed > 0.05
     assert broken <= 20  # 5 % of 200, and its chance (P < 0.002)

@@ -17,7 +17,7 @@ from histcxr.exceptions import InputError, did_you_mean
 _CONFIG: Final = "config"
 # A secret belongs into no file; the others say where results go, not what is done.
 _NEVER: Final = (_CONFIG, "salt")
-_NOT_RECORDED: Final = (*_NEVER, "output", "json", "overwrite", "cache")
+_NOT_RECORDED: Final = (*_NEVER, "output", "json", "overwrite", "cache", "scheduler")
 
 
 def config_option() -> Any:

@@ -21,7 +21,7 @@ from histcxr.files.reading import refuse
 SMALLEST = 112  # pixels; the sides of smaller images hold too few to tell
 STEP = 10  # grey levels from one row to the next that count as a step
 SPECK = 24  # grey levels between a pixel and its neighbourhood that count as noise
-AREAS = 14  # noise is counted in so many areas across and down
+AREAS, ROWS = 14, 16  # noise is counted in so many areas across and down, in so many rows of each
 NOISY, NOISY_AREAS = 0.13, 10  # share of specks in an area that is noise; so many of them may be
 MARGIN, DEEP = (
     0.05,
@@ -32,14 +32,17 @@ CORNER = 0.05  # share of the width: a seam that changes its row further inside 
 Grey = NDArray[np.uint8]
 
 
-def check_pixels(pixels: NDArray[Any], path: str, *, noise: bool = True) -> None:
+def check_pixels(pixels: NDArray[Any], path: str, *, noise: bool = True, shrunk: int = 1) -> None:
     """Refuse grey levels, uint8 or uint16 (height, width), in the order in which they were stored, as ``damaged``.
 
-    Without ``noise``, noise is let pass: a narrow window makes it of every picture.
+    Without ``noise``, noise is let pass: a narrow window makes it of every picture. ``shrunk``: how many times the
+    image was higher before it was averaged.
     """
     if min(pixels.shape) < SMALLEST:
         return
-    grey = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    grey = _bytes_of(pixels)
+    if noise:
+        check_noise(grey, path)
     steps: Grey = np.asarray(
         cv2.threshold(cv2.absdiff(grey[1:], grey[:-1]), STEP, 1, cv2.THRESH_BINARY)[1], np.uint8
     )
@@ -49,17 +52,36 @@ def check_pixels(pixels: NDArray[Any], path: str, *, noise: bool = True) -> None
     pairs = shares[3:-4] + shares[4:-3]
     for row in np.flatnonzero((pairs > np.maximum(0.4, around + 0.25)) & (around < 0.3)) + 3:
         _check_seam(grey, steps, int(row), float(around[row - 3]), path)
-    for size in (8, 16):
+    for size in {max(8 // shrunk, 1), max(16 // shrunk, 1)}:
         edges = shares[size - 1 : -2 : size]
-        for k in np.flatnonzero(edges[:-1] + edges[1:] > 0.5):
-            _check_blocks(grey, size, (int(k) + 1) * size, path)
-    if noise:
-        specks = cv2.threshold(cv2.absdiff(grey, cv2.medianBlur(grey, 3)), SPECK, 255, cv2.THRESH_BINARY)[1]
-        if cv2.countNonZero(specks) < NOISY * NOISY_AREAS * specks.size / AREAS**2:
-            return  # too few in all
-        areas = cv2.resize(specks, (AREAS, AREAS), interpolation=cv2.INTER_AREA)
-        if np.count_nonzero(areas > 255 * NOISY) > NOISY_AREAS:
-            refuse(Reason.DAMAGED, path, "parts of the image are noise")
+        rows = (np.flatnonzero(edges[:-1] + edges[1:] > 0.5) + 1) * size
+        for row in rows[rows >= 2]:
+            _check_blocks(grey, size, int(row), path)
+
+
+def check_noise(pixels: NDArray[Any], path: str, table: Grey | None = None) -> None:
+    """Refuse grey levels, uint8 or uint16 (height, width), of which many areas are noise.
+
+    Of a large image, a few rows of each area are looked at. ``table``: the levels that the values stand for.
+    """
+    if min(pixels.shape) < SMALLEST:
+        return
+    height, width = pixels.shape
+    if height >= 2 * AREAS * ROWS:
+        starts = (np.arange(AREAS) * 2 + 1) * height // (2 * AREAS) - ROWS // 2
+        pixels = np.concatenate([pixels[start : start + ROWS] for start in starts])
+    grey = _bytes_of(pixels) if table is None else table[pixels]
+    specks = cv2.threshold(cv2.absdiff(grey, cv2.medianBlur(grey, 3)), SPECK, 255, cv2.THRESH_BINARY)[1]
+    if cv2.countNonZero(specks) < NOISY * NOISY_AREAS * specks.size / AREAS**2:
+        return  # too few in all
+    areas = cv2.resize(specks, (AREAS, AREAS), interpolation=cv2.INTER_AREA)
+    if np.count_nonzero(areas > 255 * NOISY) > NOISY_AREAS:
+        refuse(Reason.DAMAGED, path, "parts of the image are noise")
+
+
+def _bytes_of(pixels: NDArray[Any]) -> Grey:
+    """The upper bytes of 16 bits."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def _middle(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> NDArray[Any]:

@@ -40,12 +40,10 @@ def decoded(stream: Codestream, shape: tuple[int, int, int], side: int | None, p
         import imagecodecs
     except ImportError:
         refuse(Reason.UNSUPPORTED, path, f"{name} inside; {MISSING}")
-    if (
-        side is not None
-        and stream.kind == "JPEG 2000"
-        and (small := _coarse(stream, max(shape), side)) is not None
-    ):
-        return small
+    if stream.kind == "JPEG 2000" and side is not None:
+        small = _coarse(stream, max(shape), side)
+        if small is not None:
+            return small
     codecs = {"JPEG-LS": imagecodecs.jpegls_decode, "JPEG 2000": imagecodecs.jpeg2k_decode}
     try:
         pixels = codecs.get(stream.kind, imagecodecs.jpeg8_decode)(stream.data)

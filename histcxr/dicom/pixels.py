@@ -32,7 +32,7 @@ from histcxr.dicom.dataset import (
 )
 from histcxr.exceptions import Reason
 from histcxr.files.apart import apart
-from histcxr.files.damage import check_noise, check_pixels
+from histcxr.files.damage import check_noise, check_pixels, check_waves
 from histcxr.files.decoding import Pixels, is_large, reduced
 from histcxr.files.reading import check_parts, refuse
 
@@ -143,11 +143,13 @@ def decode(image: DicomImage, path: str = "", side: int | None = None) -> Pixels
     uint8 (height, width), lungs dark, or (height, width, 3), the channels of a colour image as OpenCV orders them,
     unchanged. With ``side``, a much larger image is averaged as stored: :func:`~histcxr.files.decoding.reduced`.
     """
-    packed = isinstance(image.frame, Codestream) and image.frame.kind != "JPEG"
-    levels = (_levels_apart if packed else _levels)(image, side, path)
+    kind = image.frame.kind if isinstance(image.frame, Codestream) else ""
+    levels = (_levels if kind in ("", "JPEG") else _levels_apart)(image, side, path)
     shrunk = round(max(image.shape[:2]) / max(levels.shape[:2]))
     first = levels if levels.ndim == 2 else cv2.extractChannel(levels, 1)
     check_pixels(first, path, noise=_tells_noise(image), shrunk=shrunk)
+    if kind == "JPEG 2000" and _tells_noise(image):
+        check_waves(first, path)
     return levels
 
 

@@ -29,6 +29,13 @@ MARGIN, DEEP = (
 )  # shares of the height: edges of films and bars lie in the first, no black bar ends beyond
 CORNER = 0.05  # share of the width: a seam that changes its row further inside is no edge of a film
 
+WAVES_FROM = 160  # pixels; the shorter side of smaller images holds too few details of five sizes
+WHITE = np.array([1.04, 1.04, 1.5])  # strength of noise in details across, down and both
+# Limits of binary logarithms, from the finest details on: stronger than those of twice the size; in both directions
+# stronger than in either; directions unlike those of twice the size; stronger than half and twice the size together.
+FINER, SLANTED, SKEWED = (0.6, 0.6, 1.1), (0.2, 0.6, 0.6), (1.4, 2.0, 2.3)
+STANDING_OUT = (3.4, 2.6, 3.2)
+
 Grey = NDArray[np.uint8]
 
 
@@ -77,6 +84,44 @@ def check_noise(pixels: NDArray[Any], path: str, table: Grey | None = None) -> N
     areas = cv2.resize(specks, (AREAS, AREAS), interpolation=cv2.INTER_AREA)
     if np.count_nonzero(areas > 255 * NOISY) > NOISY_AREAS:
         refuse(Reason.DAMAGED, path, "parts of the image are noise")
+
+
+def check_waves(grey: NDArray[Any], path: str) -> None:
+    """Refuse grey levels, uint8 (height, width), that were put together from wavelets (JPEG 2000), some of them wrong.
+
+    A spoilt piece of such a file is a pattern of one size and direction all over the image, and its decoder says
+    nothing. In a radiograph, details get weaker steadily from size to size, alike in every direction, and noise is the
+    same in all. Of 113 visibly damaged images 80 % are found; of 17,401 radiographs and 6,292 enlarged,
+    sharpened, compressed or made noisy, when the limits were set, none.
+    """
+    if min(grey.shape) < WAVES_FROM:
+        return
+    means, rest = [], grey.astype(np.float32)
+    for _ in range(5):  # sizes of details, from the finest
+        (rest, across), (down, both) = ((part.T for part in _split(half.T)) for half in _split(rest))
+        means.append([float(np.abs(part).mean()) for part in (across, down, both)])
+    found, noise = np.array(means), np.inf
+    for size in found:
+        noise = min(0.85 * noise, float((size / WHITE).min()))  # as much as can be noise in every direction
+        size[:] = np.sqrt(np.maximum(size**2 - (WHITE * noise) ** 2, 0))
+    across, down, both = logs = np.log2(found + 1).T
+    skew = across - down
+    strange = (
+        (logs[:, :3] - logs[:, 1:4]).max(axis=0) > FINER,
+        (both - np.maximum(across, down))[:3] > SLANTED,
+        np.abs(skew[:3] - skew[1:4]) > SKEWED,
+        (2 * logs[:, 1:4] - logs[:, :3] - logs[:, 2:]).max(axis=0) > STANDING_OUT,
+    )
+    if np.any(strange):
+        refuse(Reason.DAMAGED, path, "one size of detail covers the image, as of a damaged wavelet")
+
+
+def _split(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows into smooth and detail, by the reversible wavelet of JPEG 2000 without its rounding (T.800, F.3)."""
+    pixels = np.ascontiguousarray(pixels[: len(pixels) // 2 * 2])
+    even, odd = pixels[::2], pixels[1::2]
+    detail = odd - (even + np.concatenate((even[1:], even[-1:]))) / 2
+    return even + (detail + np.concatenate((detail[:1], detail[:-1]))) / 4, detail
 
 
 def _bytes_of(pixels: NDArray[Any]) -> Grey:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.exceptions import RadiographError, Reason
-from histcxr.files.decoding import decode_grey, grey_of
+from histcxr.files.decoding import decode_grey, grey_of, reduced
 from histcxr.files.formats import read_header
 from histcxr.files.reading import MIN_SIDE, Header, read_file, sniff
 
@@ -63,10 +63,14 @@ def working_image(pixels: NDArray[np.uint8], side: int = WORKING_SIDE) -> NDArra
     Scanners and archives store the same lungs in 200 and in 3,000 pixels; noise, and so the histogram's spread, depends
     on it. In the working image it does not.
     """
-    height, width = working_shape((pixels.shape[0], pixels.shape[1]), side)
-    if pixels.shape == (height, width):
+    return _averaged(reduced(pixels, side), working_shape((pixels.shape[0], pixels.shape[1]), side))
+
+
+def _averaged(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Average an image to height and width."""
+    if pixels.shape == shape:
         return pixels
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def decode_radiograph(
 ) -> Radiograph:
     """Decode a radiograph from the bytes of its file; ``path`` is for messages.
 
-    With ``side`` it comes as :func:`working_image`, which is quicker than decoding all of it.
+    With ``side`` it comes as :func:`working_image` makes it, or nearly so, without decoding all of a large one.
 
     Grey images and colour images with (nearly) equal channels are accepted, at 1 to 16 bits; an alpha channel is
     dropped; an EXIF orientation is applied. DICOM files pass through their modality and VOI transformations, see
@@ -111,7 +115,7 @@ def decode_radiograph(
         detail = f"{header.width} x {header.height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed"
         raise RadiographError(Reason.TOO_SMALL, name, detail)
     with room_for(header.width * header.height):
-        pixels, coloured = _decode_any(data, header, name)
+        pixels, coloured = _decode_any(data, header, name, side)
     steps = []
     if header.palette:
         steps.append("palette applied")
@@ -129,9 +133,10 @@ def decode_radiograph(
         high = 1 if sys.byteorder == "little" else 0
         pixels = np.ascontiguousarray(pixels.view(np.uint8)[:, high::2])  # without a copy of 16 bits
         steps.append("16 to 8 bits")
-    height, width = pixels.shape
+    turned = max(header.orientation, header.turned) >= 5
+    height, width = (header.width, header.height) if turned else (header.height, header.width)
     if side is not None and max(height, width) > side:
-        pixels = working_image(pixels, side)
+        pixels = _averaged(pixels, working_shape((height, width), side))
         steps.append(f"averaged to {pixels.shape[1]} x {pixels.shape[0]}")
     metadata = {
         "format": header.format,
@@ -158,13 +163,13 @@ def read_any_header(data: bytes, path: str = "") -> Header:
     return read(data, path)
 
 
-def _decode_any(data: bytes, header: Header, path: str) -> tuple[NDArray[Any], float]:
-    """Return grey levels as decoded, and the share of coloured pixels."""
+def _decode_any(data: bytes, header: Header, path: str, side: int | None) -> tuple[NDArray[Any], float]:
+    """Return grey levels as decoded, reduced to ``side`` or nearly so, and the share of coloured pixels."""
     if header.dicom is None:
-        return decode_grey(data, header, path)
+        return decode_grey(data, header, path, side)
     from histcxr.dicom.pixels import decode
 
-    pixels = decode(header.dicom, path)
+    pixels = decode(header.dicom, path, side)
     return grey_of(pixels, path) if pixels.ndim == 3 else (pixels, 0.0)
 
 

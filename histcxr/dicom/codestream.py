@@ -36,13 +36,15 @@ _stray_ls = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]", re.DOTALL).search
 class Codestream(NamedTuple):
     """A frame that was checked: its ``kind``, its ``data`` without wrapping or padding, and its bits a sample.
 
-    ``depth_at``: where these bits stand in a deeper JPEG.
+    ``depth_at``: where these bits stand in a deeper JPEG; ``levels``: how often a JPEG 2000 image can be had at half
+    its size, 0 where nobody needs it: in colour, of signed samples.
     """
 
     kind: Kind
     data: bytes
     bits: int
     depth_at: int = 0
+    levels: int = 0
 
 
 def check(frame: bytes, shape: tuple[int, int, int], sample_bytes: int, path: str = "") -> Codestream:
@@ -122,15 +124,16 @@ def _jpeg_2000(frame: bytes, path: str) -> tuple[Codestream, tuple[int, int, int
     bits = (parts[0] & 0x7F) + 1 if parts else 0
     if any(part not in (parts[0], 1) for part in parts) or not 2 <= bits <= 16 or parts[1:3] != b"\x01\x01":
         refuse(Reason.UNSUPPORTED, path, "a JPEG 2000 image of unequal samples, or of more than 16 bits")
-    end = _end_of_tiles(
-        frame, 2 + 2 + size, (across, down, min(tile_x, across), min(tile_y, down), samples), path
-    )
-    return Codestream("JPEG 2000", frame[:end], bits), (down, across, samples)
+    sizes = [across, down, min(tile_x, across), min(tile_y, down), samples]
+    end, levels = _end_of_tiles(frame, 2 + 2 + size, sizes, bits, path)
+    if samples > 1 or parts[0] & 0x80:
+        levels = 0
+    return Codestream("JPEG 2000", frame[:end], bits, levels=levels), (down, across, samples)
 
 
-def _end_of_tiles(frame: bytes, position: int, sizes: tuple[int, ...], path: str) -> int:
-    """Walk the main header and then from tile part to tile part; where the stream ends."""
-    parts = 0
+def _end_of_tiles(frame: bytes, position: int, sizes: list[int], bits: int, path: str) -> tuple[int, int]:
+    """Walk the main header and then from tile part to tile part; where the stream ends, and its least levels."""
+    parts, levels = 0, 32
     while frame[position : position + 2] != _EOI:
         parts = check_parts(parts + 1, path)
         marker = frame[position : position + 2]
@@ -143,16 +146,19 @@ def _end_of_tiles(frame: bytes, position: int, sizes: tuple[int, ...], path: str
             body = frame[position + 4 : position + 2 + length]
             if len(body) < 10 or body[5] > 32 or body[6] + body[7] > 8:
                 refuse(Reason.DAMAGED, path, "the coding style of the compressed image is damaged")
+            exact = (
+                body[9] == 1 and bits <= 8
+            )  # whole numbers, rounded at every halving, too coarse for 8 bits
+            levels = 0 if exact else min(levels, body[5])
             if (packets := _packets(body, *sizes)) > BUDGET.packets:
                 refuse(Reason.TOO_COSTLY, path, f"{packets:,} packets; the limit is {BUDGET.packets:,}")
         if marker == b"\xff\x90":  # start of a tile part, with its length; 0: up to the end
             part = int.from_bytes(frame[position + 6 : position + 10], "big")
-            last = frame.rstrip(b"\0").removesuffix(_EOI)
-            length = part - 2 if part else len(last) - position - 2
+            length = part - 2 if part else len(frame.rstrip(b"\0").removesuffix(_EOI)) - position - 2
         position += 2 + length
         if length < 2 or position + 2 > len(frame):
             refuse(Reason.TRUNCATED, path, "the compressed image ends too early")
-    return position + 2
+    return position + 2, levels
 
 
 def _packets(style: bytes, across: int, down: int, tile_x: int, tile_y: int, samples: int) -> int:

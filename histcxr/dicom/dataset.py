@@ -101,21 +101,37 @@ def parse(data: bytes, path: str = "", last: int = PIXEL_DATA) -> Dataset:
 
 
 class _Stream(io.BytesIO):
-    """A file that may be asked for so many parts: every element and every item takes a read, and becomes objects."""
+    """A file that may be asked for so many parts: every element and every item takes a read, and becomes objects.
+
+    Pixels that are not packed are not copied: their value is a memoryview.
+    """
 
     _reads = 0
-    _tag = b""
+    _tag = _last = b""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._whole = memoryview(data)
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads = check_parts(self._reads + 1, "")
         if (size or 0) > MAX_TEXT and self._tag in _CHARACTER_SETS:
             refuse(Reason.TOO_COSTLY, "", f"more than {MAX_TEXT:,} bytes of character sets")
-        found = super().read(size)
+        if (
+            size
+            and size > 4
+            and self._tag in _PIXELS
+            and self._last[-4:] == size.to_bytes(4, _PIXELS[self._tag])
+        ):
+            start = self.tell()
+            return self._whole[start : self.seek(start + size)]  # type: ignore[return-value]  # pydicom takes its length
+        found = self._last = super().read(size)
         if size != 4:  # four more bytes of a head may hold the length
             self._tag = found[:4]
         return found
 
 
+_PIXELS: dict[bytes, Literal["little", "big"]] = {b"\xe0\x7f\x10\x00": "little", b"\x7f\xe0\x00\x10": "big"}
 _CHARACTER_SETS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 
 
@@ -231,7 +247,9 @@ def raw(dataset: Dataset, tag: int) -> Any:
     found: Any = None
     with contextlib.suppress(Exception):  # pydicom takes a closer look at empty elements
         found = dataset.get_item(tag) if tag in dataset else None
-    return found if isinstance(found, RawDataElement) and isinstance(found.value, bytes) else None
+    return (
+        found if isinstance(found, RawDataElement) and isinstance(found.value, bytes | memoryview) else None
+    )
 
 
 @functools.cache

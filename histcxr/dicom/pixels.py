@@ -1,8 +1,5 @@
 """The pixels of a DICOM file: which bytes they are, the codec that unpacks them, and the grey levels they mean.
 
-JPEG of 8 bits goes the way of JPEG files (OpenCV), all other kinds to imagecodecs (libjpeg-turbo, CharLS, OpenJPEG),
-which reports damage where other decoders end the process. None of them is under the GPL.
-
 Every step to grey levels maps a value to a value, whatever the pixel, so all of them together are one table. Only
 *declared* ranges enter it, never the content of an image, so equal tissue falls into equal bins.
 
@@ -17,13 +14,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
+from histcxr.dicom.codecs import decoded
 from histcxr.dicom.codestream import MAX_PADDING, Codestream, check, rle_planes
 from histcxr.dicom.dataset import (
     FLOAT_PIXELS,
-    MISSING,
     PIXEL_DATA,
     UNDEFINED,
     Dataset,
@@ -35,10 +31,9 @@ from histcxr.dicom.dataset import (
     words_of,
 )
 from histcxr.exceptions import Reason
-from histcxr.files import formats
 from histcxr.files.apart import apart
-from histcxr.files.damage import check_pixels
-from histcxr.files.decoding import Pixels, decode_stored
+from histcxr.files.damage import check_noise, check_pixels, check_waves
+from histcxr.files.decoding import Pixels, is_large, reduced
 from histcxr.files.reading import check_parts, refuse
 
 LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
@@ -74,13 +69,16 @@ class Lut(NamedTuple):
 class DicomImage:
     """One frame and all that is needed to turn it into grey levels; no element of the file beside that."""
 
-    frame: bytes | Codestream = field(repr=False)  # plain samples, or a checked compressed stream
+    frame: bytes | memoryview | Codestream = field(
+        repr=False
+    )  # plain samples, or a checked compressed stream
     shape: tuple[int, int, int]  # rows, columns, samples
     planar: bool  # the channels come one after the other
     ybr: bool  # the channels are brightness and two colour differences
     kind: np.dtype[Any]  # of a sample as it is stored: uint8 or uint16, with its byte order
     stored: int  # bits of it that count
     shift: int  # how far these are moved up
+    signed: bool  # they are two's complements
     swapped: bool  # 8-bit samples in swapped pairs
     table: NDArray[np.uint8] = field(repr=False)  # (2**stored,): grey level of each stored bit pattern
     steps: tuple[str, ...]  # what decoding does, for the record
@@ -89,7 +87,7 @@ class DicomImage:
 
 def frame_of(
     dataset: Dataset, shape: tuple[int, int, int], sample_bytes: int, path: str
-) -> bytes | Codestream:
+) -> bytes | memoryview | Codestream:
     """The bytes of the one frame to be judged, checked against the ``shape`` (rows, columns, samples) in the tags.
 
     A file of several frames is used where Representative Frame Number names one of them, and else refused.
@@ -106,12 +104,7 @@ def frame_of(
     index = chosen - 1 if frames > 1 else 0
     pixels, declared = stored.value, stored.length
     if declared == UNDEFINED:
-        check_parts(pixels.count(b"\xfe\xff\x00\xe0"), path)  # fragments
-        from pydicom.encaps import get_frame
-
-        frame = b""
-        with contextlib.suppress(Exception):
-            frame = get_frame(pixels, index, number_of_frames=frames)
+        frame = _fragments(pixels, index, frames, path)
         if not frame:
             refuse(Reason.DAMAGED, path, "the compressed pixel data is not wrapped as it must be")
         return check(frame, shape, sample_bytes, path)
@@ -126,35 +119,75 @@ def frame_of(
     return pixels[index * size : (index + 1) * size]
 
 
-def decode(image: DicomImage, path: str = "") -> Pixels:
+def _fragments(pixels: bytes, index: int, frames: int, path: str) -> bytes:
+    """One frame out of its fragments (PS3.5, A.4), the first of which is a table; empty where they are damaged."""
+    position, parts = 0, 0
+    while pixels[position : position + 4] == b"\xfe\xff\x00\xe0":
+        parts = check_parts(parts + 1, path)
+        start, position = (
+            position + 8,
+            position + 8 + int.from_bytes(pixels[position + 4 : position + 8], "little"),
+        )
+    if parts == 2 and frames == 1 and position == len(pixels):  # as nearly always
+        return pixels[start:]
+    from pydicom.encaps import get_frame
+
+    with contextlib.suppress(Exception):
+        return get_frame(pixels, index, number_of_frames=frames)
+    return b""
+
+
+def decode(image: DicomImage, path: str = "", side: int | None = None) -> Pixels:
     """Decode what :func:`~histcxr.dicom.radiograph.read` found, or refuse it: damaged, truncated or unsupported.
 
     uint8 (height, width), lungs dark, or (height, width, 3), the channels of a colour image as OpenCV orders them,
-    unchanged.
+    unchanged. With ``side``, a much larger image is averaged as stored: :func:`~histcxr.files.decoding.reduced`.
     """
-    colour = image.shape[2] == 3
-    if isinstance(image.frame, Codestream) and image.frame.kind != "RLE":
-        pixels = _decoded(image.frame, path)
-        if pixels.shape != (image.shape if colour else image.shape[:2]) or pixels.itemsize > 2:
-            refuse(Reason.DAMAGED, path, "the decoder gave an image of another size")
-        _check_range(pixels, image.stored + image.shift, path)
-    else:
+    kind = image.frame.kind if isinstance(image.frame, Codestream) else ""
+    levels = (_levels if kind in ("", "JPEG") else _levels_apart)(image, side, path)
+    shrunk = round(max(image.shape[:2]) / max(levels.shape[:2]))
+    first = levels if levels.ndim == 2 else cv2.extractChannel(levels, 1)
+    check_pixels(first, path, noise=_tells_noise(image), shrunk=shrunk)
+    if kind == "JPEG 2000" and _tells_noise(image):
+        check_waves(first, path)
+    return levels
+
+
+def _levels(image: DicomImage, side: int | None, path: str) -> Pixels:
+    """Decode to grey levels or to channels, and look for noise before anything is averaged."""
+    colour, stream = image.shape[2] == 3, image.frame if isinstance(image.frame, Codestream) else None
+    if stream is None or stream.kind == "RLE":
         pixels = _plain(image, path)
+    else:
+        pixels = decoded(stream, image.shape, side, path)
+        _check_range(pixels, image.stored + image.shift, path)
     if colour:
         if pixels.dtype != np.uint8:
             refuse(Reason.UNSUPPORTED, path, "a colour image of more than 8 bits")
-        if (
-            not isinstance(image.frame, Codestream) or image.frame.kind != "JPEG"
-        ):  # which is blue first already
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR if image.ybr else cv2.COLOR_RGB2BGR)
-        check_pixels(cv2.extractChannel(pixels, 1), path)
-        return pixels
-    if image.shift or image.stored < 8 * pixels.itemsize:  # what lies around the stored bits may be anything
-        pixels = (pixels >> image.shift) & np.array(2**image.stored - 1, pixels.dtype)
-    levels: Pixels = image.table[pixels]
-    window = int(np.count_nonzero((image.table > 0) & (image.table < 255)))
-    check_pixels(levels, path, noise=4 * window >= len(image.table))
+        if is_large(pixels, side):
+            check_noise(pixels[..., 1], path)
+        pixels = reduced(pixels, side)
+        if stream is not None and stream.kind == "JPEG":  # which is blue first already
+            return pixels
+        return cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR if image.ybr else cv2.COLOR_RGB2BGR)
+    values, table, half = 2**image.stored, image.table, 2 ** (image.stored - 1)
+    if image.shift or pixels.max() >= values:  # what lies around the stored bits may be anything
+        pixels = (pixels >> image.shift) & np.array(values - 1, pixels.dtype)
+    if image.signed:  # in the order of what the patterns stand for, so that they can be averaged
+        pixels, table = pixels ^ np.array(half, pixels.dtype), np.roll(table, half)
+    if is_large(pixels, side) and _tells_noise(image):
+        check_noise(pixels, path, table)
+    levels: Pixels = table[reduced(pixels, side)]
     return levels
+
+
+_levels_apart = apart(lambda *_: True)(_levels)
+
+
+def _tells_noise(image: DicomImage) -> bool:
+    """Whether noise would be damage: a narrow window makes it of every picture."""
+    window = int(np.count_nonzero((image.table > 0) & (image.table < 255)))
+    return 4 * window >= len(image.table)
 
 
 def _plain(image: DicomImage, path: str) -> Pixels:
@@ -162,11 +195,12 @@ def _plain(image: DicomImage, path: str) -> Pixels:
     rows, columns, samples = image.shape
     kind, planar = image.kind, image.planar
     if isinstance(image.frame, Codestream):
-        planes = _unrolled(image.frame.data, samples * kind.itemsize, rows * columns, path)
+        found = rle_planes(image.frame.data, samples * kind.itemsize, rows * columns, path)
+        planes = np.frombuffer(found, np.uint8)
         split = planes.reshape(samples, kind.itemsize, -1).transpose(0, 2, 1)
         pixels, planar = np.ascontiguousarray(split).reshape(-1).view(kind.newbyteorder(">")), True
     elif image.swapped:
-        padded = np.frombuffer(image.frame + b"\0" * (len(image.frame) % 2), "u1")
+        padded = np.frombuffer(bytes(image.frame) + b"\0" * (len(image.frame) % 2), "u1")
         pixels = padded.reshape(-1, 2)[:, ::-1].reshape(-1)[: len(image.frame)]
     else:
         pixels = np.frombuffer(image.frame, kind)
@@ -176,56 +210,11 @@ def _plain(image: DicomImage, path: str) -> Pixels:
     return np.ascontiguousarray(shaped, shaped.dtype.newbyteorder("="))
 
 
-def _decoded(stream: Codestream, path: str) -> Pixels:
-    """Bit patterns out of a codec: uint8 or uint16."""
-    if stream.kind == "JPEG":
-        return decode_stored(stream.data, formats.read_jpeg(stream.data, path), path)
-    pixels = _by_codec(stream, path)
-    return pixels.view(f"u{pixels.itemsize}")
-
-
-@apart(lambda *_: True)
-def _by_codec(stream: Codestream, path: str) -> Pixels:
-    """What a codec of imagecodecs makes of a frame, in another process."""
-    name, pixels = stream.kind.removesuffix(" deep"), None
-    try:
-        import imagecodecs
-    except ImportError:
-        refuse(Reason.UNSUPPORTED, path, f"{name} inside; {MISSING}")
-    codecs = {"JPEG-LS": imagecodecs.jpegls_decode, "JPEG 2000": imagecodecs.jpeg2k_decode}
-    try:
-        pixels = codecs.get(stream.kind, imagecodecs.jpeg8_decode)(stream.data)
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001 - a codec's words may hold anything
-        pixels = None
-    if pixels is None:
-        refuse(Reason.DAMAGED, path, f"the {name} decoder refused the pixel data")
-    if stream.kind == "JPEG deep":
-        _hear(stream, pixels.ndim == 3, path)
-    return pixels
-
-
-@apart(lambda *_: True)
-def _unrolled(data: bytes, planes: int, pixels: int, path: str) -> Pixels:
-    """What runs stand for, uint8 (planes * pixels,), in another process: hostile ones take a step for every byte."""
-    return np.frombuffer(rle_planes(data, planes, pixels, path), np.uint8)
-
-
 def _check_range(pixels: Pixels, bits: int, path: str) -> None:
     """Refuse values beyond the bits that are stored: a difference decoded wrongly carries on into all that follow."""
     signed, half = pixels.view(f"i{pixels.itemsize}"), 2 ** (bits - 1)
     if pixels.max() >= 2 * half and not (-half <= signed.min() and signed.max() < half):
         refuse(Reason.DAMAGED, path, f"values of more than {bits} bits")
-
-
-def _hear(stream: Codestream, colour: bool, path: str) -> None:
-    """Let the decoder for 8 bits walk through a deeper JPEG: codes and warnings are the same, its pixels are not."""
-    as_8_bits = stream.data[: stream.depth_at] + b"\x08" + stream.data[stream.depth_at + 1 :]
-    try:
-        simplejpeg.decode_jpeg(as_8_bits, "RGB" if colour else "GRAY", strict=True)
-    except ValueError as error:
-        refuse(Reason.DAMAGED, path, str(error))
 
 
 def grey_table(

@@ -95,6 +95,7 @@ def _image(dataset: Dataset, path: str) -> DicomImage:
         kind=np.dtype(f"{order}u{allocated // 8}"),
         stored=stored,
         shift=shift,
+        signed=signed,
         swapped=order == ">" and vr != "OB" and allocated == 8,
         table=table,
         steps=tuple(steps),
@@ -115,7 +116,7 @@ def _photometric(dataset: Dataset, path: str) -> tuple[str, list[str]]:
     return implied, ["polarity taken from the presentation LUT shape"]
 
 
-def _syntax(dataset: Dataset, frame: bytes | Codestream) -> str:
+def _syntax(dataset: Dataset, frame: bytes | memoryview | Codestream) -> str:
     """How the pixels are stored, by the standard's name where the file names a known syntax that fits."""
     from pydicom.uid import UID_dictionary
 

@@ -148,11 +148,12 @@ class _Worker:
 
     def begin(self, task: _Task) -> bool:
         """Hand over a task; whether the worker lives and has begun it."""
-        size = sum(len(one) for one in task[2] if isinstance(one, bytes))
+        packed = pickle.dumps(task, protocol=5)
+        size = len(packed)
         self._seconds = min(BUDGET.seconds + size // 2**20, max(BUDGET.seconds, MOST_SECONDS))
         self._socket.settimeout(STARTING)
         with contextlib.suppress(OSError):  # also TimeoutError
-            self._socket.sendall(pickle.dumps((self._seconds, task), protocol=5))
+            self._socket.sendall(pickle.dumps(self._seconds) + packed)
             return self._file.readline() == b"begins\n"
         return False
 
@@ -206,7 +207,8 @@ def serve(descriptor: int) -> None:
             while (
                 not most or _held() < most + KEPT
             ):  # what was not given back would narrow the next file's budget
-                seconds, (module, name, arguments, options) = pickle.load(file)  # noqa: S301 - from who started this process
+                seconds = pickle.load(file)  # noqa: S301 - from who started this process
+                module, name, arguments, options = pickle.load(file)  # noqa: S301
                 decoder = getattr(importlib.import_module(module), name)
                 most = most or _held()
                 _limit(seconds, most)

@@ -21,7 +21,7 @@ from histcxr.files.reading import refuse
 SMALLEST = 112  # pixels; the sides of smaller images hold too few to tell
 STEP = 10  # grey levels from one row to the next that count as a step
 SPECK = 24  # grey levels between a pixel and its neighbourhood that count as noise
-AREAS = 14  # noise is counted in so many areas across and down
+AREAS, ROWS = 14, 16  # noise is counted in so many areas across and down, in so many rows of each
 NOISY, NOISY_AREAS = 0.13, 10  # share of specks in an area that is noise; so many of them may be
 MARGIN, DEEP = (
     0.05,
@@ -29,17 +29,27 @@ MARGIN, DEEP = (
 )  # shares of the height: edges of films and bars lie in the first, no black bar ends beyond
 CORNER = 0.05  # share of the width: a seam that changes its row further inside is no edge of a film
 
+WAVES_FROM = 160  # pixels; the shorter side of smaller images holds too few details of five sizes
+WHITE = np.array([1.04, 1.04, 1.5])  # strength of noise in details across, down and both
+# Limits of binary logarithms, from the finest details on: stronger than those of twice the size; in both directions
+# stronger than in either; directions unlike those of twice the size; stronger than half and twice the size together.
+FINER, SLANTED, SKEWED = (0.6, 0.6, 1.1), (0.2, 0.6, 0.6), (1.4, 2.0, 2.3)
+STANDING_OUT = (3.4, 2.6, 3.2)
+
 Grey = NDArray[np.uint8]
 
 
-def check_pixels(pixels: NDArray[Any], path: str, *, noise: bool = True) -> None:
+def check_pixels(pixels: NDArray[Any], path: str, *, noise: bool = True, shrunk: int = 1) -> None:
     """Refuse grey levels, uint8 or uint16 (height, width), in the order in which they were stored, as ``damaged``.
 
-    Without ``noise``, noise is let pass: a narrow window makes it of every picture.
+    Without ``noise``, noise is let pass: a narrow window makes it of every picture. ``shrunk``: how many times the
+    image was higher before it was averaged.
     """
     if min(pixels.shape) < SMALLEST:
         return
-    grey = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    grey = _bytes_of(pixels)
+    if noise:
+        check_noise(grey, path)
     steps: Grey = np.asarray(
         cv2.threshold(cv2.absdiff(grey[1:], grey[:-1]), STEP, 1, cv2.THRESH_BINARY)[1], np.uint8
     )
@@ -49,17 +59,74 @@ def check_pixels(pixels: NDArray[Any], path: str, *, noise: bool = True) -> None
     pairs = shares[3:-4] + shares[4:-3]
     for row in np.flatnonzero((pairs > np.maximum(0.4, around + 0.25)) & (around < 0.3)) + 3:
         _check_seam(grey, steps, int(row), float(around[row - 3]), path)
-    for size in (8, 16):
+    for size in {max(8 // shrunk, 1), max(16 // shrunk, 1)}:
         edges = shares[size - 1 : -2 : size]
-        for k in np.flatnonzero(edges[:-1] + edges[1:] > 0.5):
-            _check_blocks(grey, size, (int(k) + 1) * size, path)
-    if noise:
-        specks = cv2.threshold(cv2.absdiff(grey, cv2.medianBlur(grey, 3)), SPECK, 255, cv2.THRESH_BINARY)[1]
-        if cv2.countNonZero(specks) < NOISY * NOISY_AREAS * specks.size / AREAS**2:
-            return  # too few in all
-        areas = cv2.resize(specks, (AREAS, AREAS), interpolation=cv2.INTER_AREA)
-        if np.count_nonzero(areas > 255 * NOISY) > NOISY_AREAS:
-            refuse(Reason.DAMAGED, path, "parts of the image are noise")
+        rows = (np.flatnonzero(edges[:-1] + edges[1:] > 0.5) + 1) * size
+        for row in rows[rows >= 2]:
+            _check_blocks(grey, size, int(row), path)
+
+
+def check_noise(pixels: NDArray[Any], path: str, table: Grey | None = None) -> None:
+    """Refuse grey levels, uint8 or uint16 (height, width), of which many areas are noise.
+
+    Of a large image, a few rows of each area are looked at. ``table``: the levels that the values stand for.
+    """
+    if min(pixels.shape) < SMALLEST:
+        return
+    height, width = pixels.shape
+    if height >= 2 * AREAS * ROWS:
+        starts = (np.arange(AREAS) * 2 + 1) * height // (2 * AREAS) - ROWS // 2
+        pixels = np.concatenate([pixels[start : start + ROWS] for start in starts])
+    grey = _bytes_of(pixels) if table is None else table[pixels]
+    specks = cv2.threshold(cv2.absdiff(grey, cv2.medianBlur(grey, 3)), SPECK, 255, cv2.THRESH_BINARY)[1]
+    if cv2.countNonZero(specks) < NOISY * NOISY_AREAS * specks.size / AREAS**2:
+        return  # too few in all
+    areas = cv2.resize(specks, (AREAS, AREAS), interpolation=cv2.INTER_AREA)
+    if np.count_nonzero(areas > 255 * NOISY) > NOISY_AREAS:
+        refuse(Reason.DAMAGED, path, "parts of the image are noise")
+
+
+def check_waves(grey: NDArray[Any], path: str) -> None:
+    """Refuse grey levels, uint8 (height, width), that were put together from wavelets (JPEG 2000), some of them wrong.
+
+    A spoilt piece of such a file is a pattern of one size and direction all over the image, and its decoder says
+    nothing. In a radiograph, details get weaker steadily from size to size, alike in every direction, and noise is the
+    same in all. Of 113 visibly damaged images 80 % are found; of 17,401 radiographs and 6,292 enlarged,
+    sharpened, compressed or made noisy, when the limits were set, none.
+    """
+    if min(grey.shape) < WAVES_FROM:
+        return
+    means, rest = [], grey.astype(np.float32)
+    for _ in range(5):  # sizes of details, from the finest
+        (rest, across), (down, both) = ((part.T for part in _split(half.T)) for half in _split(rest))
+        means.append([float(np.abs(part).mean()) for part in (across, down, both)])
+    found, noise = np.array(means), np.inf
+    for size in found:
+        noise = min(0.85 * noise, float((size / WHITE).min()))  # as much as can be noise in every direction
+        size[:] = np.sqrt(np.maximum(size**2 - (WHITE * noise) ** 2, 0))
+    across, down, both = logs = np.log2(found + 1).T
+    skew = across - down
+    strange = (
+        (logs[:, :3] - logs[:, 1:4]).max(axis=0) > FINER,
+        (both - np.maximum(across, down))[:3] > SLANTED,
+        np.abs(skew[:3] - skew[1:4]) > SKEWED,
+        (2 * logs[:, 1:4] - logs[:, :3] - logs[:, 2:]).max(axis=0) > STANDING_OUT,
+    )
+    if np.any(strange):
+        refuse(Reason.DAMAGED, path, "one size of detail covers the image, as of a damaged wavelet")
+
+
+def _split(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rows into smooth and detail, by the reversible wavelet of JPEG 2000 without its rounding (T.800, F.3)."""
+    pixels = np.ascontiguousarray(pixels[: len(pixels) // 2 * 2])
+    even, odd = pixels[::2], pixels[1::2]
+    detail = odd - (even + np.concatenate((even[1:], even[-1:]))) / 2
+    return even + (detail + np.concatenate((detail[:1], detail[:-1]))) / 4, detail
+
+
+def _bytes_of(pixels: NDArray[Any]) -> Grey:
+    """The upper bytes of 16 bits."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def _middle(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> NDArray[Any]:

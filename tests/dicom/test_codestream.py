@@ -53,7 +53,7 @@ def test_compressed_frames_at_odds_with_the_tags(make_dicom):
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_a_lossless_jpeg_whose_end_was_put_back(make_dicom, bits):
-    """Decoders go on with the last value where data is missing; the one for 8 bits says so."""
+    """Decoders go on with the last value where data is missing."""
     stored = IMAGE if bits == 8 else (DEEP * 257) >> (16 - bits)
     stored = stored.copy()
     stored[-20:] = 3  # a collimated border is sound
@@ -65,7 +65,7 @@ def test_a_lossless_jpeg_whose_end_was_put_back(make_dicom, bits):
         broken = data[:start] + kept + data[end : end + 2]
         length = len(kept) + 2
         broken = data[: start - 4] + length.to_bytes(4, "little") + broken[start:]
-        refused(broken + data[-8:], Reason.DAMAGED, "premature end of data segment")
+        refused(broken + data[-8:], Reason.DAMAGED, "the pixels do not account for all bits")
 
 
 def test_a_fill_byte_before_the_end_of_a_lossless_jpeg(make_dicom):

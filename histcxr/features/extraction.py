@@ -15,6 +15,7 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 
+from histcxr.data.ahead import reading_ahead
 from histcxr.data.fingerprints import FINGERPRINT_BYTES, fingerprint
 from histcxr.data.progress import Progress, counting
 from histcxr.exceptions import InputError, RadiographError, UnjudgeableError
@@ -213,6 +214,11 @@ def _in_chunks(
 
 
 def _count_chunk(work: _Work, rows: Sequence[int], known: frozenset[bytes] | None) -> _Chunk:
+    with reading_ahead(name for row in rows for name in (work.images[row], work.masks[row])):
+        return _count_read(work, rows, known)
+
+
+def _count_read(work: _Work, rows: Sequence[int], known: frozenset[bytes] | None) -> _Chunk:
     chunk = _Chunk(rows)
     sources = [_Source(row, b"", work.images[row], work.images[row], work.masks[row]) for row in rows]
     if known is None:

@@ -17,12 +17,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.data.ahead import reading_ahead
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.data.masks import read_mask
 from histcxr.data.pairing import stem_of
 from histcxr.data.radiograph import read_radiograph
 from histcxr.exceptions import InputError, MaskError, Reason, UnjudgeableError
+from histcxr.files import remote
 from histcxr.files.cells import csv_line, sentence, unguarded
+from histcxr.files.remote import place_of
 from histcxr.files.writing import replacing, write_error, write_image, write_mask
 from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter
 
@@ -154,7 +157,7 @@ def segment_folder(
     target = Path(output)
     stream = find_inputs(data)
     finder = segmenter or load_segmenter()
-    run = {"input": os.path.abspath(os.fspath(data)), "segmenter": finder.digest}
+    run = {"input": str(place_of(data)), "segmenter": finder.digest}
     work = _Work(finder, target, {} if overwrite else _earlier_rows(target, run))
     reasons: Counter[str] = Counter()
     rows: list[list[str]] = []
@@ -241,7 +244,8 @@ def _segmented(stream: Iterator[InputFile], work: _Work, n_jobs: int) -> Iterato
     """Yield every input with its pixels, where it has any, and its lungs; few images are in memory at a time."""
     with ThreadPoolExecutor(n_jobs, thread_name_prefix="histcxr") as pool:
         while items := list(islice(stream, 2 * n_jobs)):
-            yield from pool.map(work.segment, items)
+            with reading_ahead(item.path for item in items):
+                yield from pool.map(work.segment, items)
 
 
 @dataclass(frozen=True)
@@ -274,8 +278,12 @@ class _Work:
     def _holds(self, item: InputFile, row: list[str]) -> bool:
         """Tell whether the mask of a row is this image's, and not older than it."""
         try:
-            image, mask = os.stat(item.path), os.stat(self.target / row[1])
-        except OSError:
+            mask = os.stat(self.target / row[1])
+            if isinstance(item.path, remote.Url):
+                newest = remote.stat(item.path).modified
+            else:
+                image = os.stat(item.path)
+                newest = max(image.st_mtime_ns, image.st_ctime_ns)
+        except (OSError, UnjudgeableError):
             return False
-        newest = max(image.st_mtime_ns, image.st_ctime_ns)
         return row[1] == _mask_name(item) and mask.st_size > 0 and newest <= mask.st_mtime_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from histcxr.files.budget import BUDGET
-from histcxr.files.remote import Url, fetch
+from histcxr.files.remote import Url, fetch_now
 
 MOST_BYTES: Final = 1 << 26
 """Bytes that may have come, or be on their way, before anybody asks for them; a larger object comes alone."""
@@ -26,8 +27,7 @@ def reading_ahead(names: Iterable[object]) -> Iterator[None]:
     try:
         yield
     finally:
-        for one in begun:
-            one.drop()
+        _AHEAD.drop(begun)
 
 
 class _Coming:
@@ -43,19 +43,11 @@ class _Coming:
     def __call__(self) -> bytes:
         content = _AHEAD.take(self)
         if content is None:
-            return fetch(self.url)
+            return fetch_now(self.url)
         try:
             return content.result()
         finally:
             _AHEAD.release(self.cost)
-
-    def drop(self) -> None:
-        """Let it go, if nobody took it."""
-        if self.url.coming is self:
-            self.url.coming = None
-        content = _AHEAD.take(self)
-        if content is not None:
-            content.add_done_callback(lambda _: _AHEAD.release(self.cost))
 
 
 class _Ahead:
@@ -84,6 +76,18 @@ class _Ahead:
             one.taken = True
             return content
 
+    def drop(self, begun: list[_Coming]) -> None:
+        """Let go of what nobody took; what is on its way still counts until it has come."""
+        left = [(one, self.take(one)) for one in begun]
+        for one, content in left:
+            if one.url.coming is one:
+                one.url.coming = None
+            if content is not None:
+                content.add_done_callback(functools.partial(self._came, one.cost))
+
+    def _came(self, cost: int, _: object) -> None:
+        self.release(cost)
+
     def release(self, cost: int) -> None:
         with self._lock:
             self._held -= cost
@@ -97,7 +101,7 @@ class _Ahead:
                     return
                 self._held += one.cost
                 self._pool = self._pool or ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="histcxr-fetch")
-                one.content = self._pool.submit(fetch, Url(one.url, one.url.query, one.url.known))
+                one.content = self._pool.submit(fetch_now, one.url)
             self._waiting.popleft()
 
 

@@ -204,7 +204,7 @@ def _files(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[Input
     """Every entry below ``top``, masks apart; folders are kept on a stack, so depth is no matter."""
     above, real_top = _identities_above(top), os.path.realpath(top)
     outside: set[tuple[int, int]] = set()  # folders that links led to, and all below them: searched once
-    mask_folder = None if masks is None else _identity(os.stat(masks))
+    mask_folder = None if masks is None or isinstance(masks, Url) else _identity(os.stat(masks))
     # one level: relative folder, its identity, its names still to come (last first, to be popped), by a link
     names, special, problem = _names(top)
     stack = [("", _identity(os.stat(top)), names, special, False)]

@@ -112,7 +112,11 @@ def place_of(path: object) -> str:
     shown = f"{scheme}://..."
     if ":" in scheme:
         raise InputError(f"a URL must name one place; this one is a chain of several ({shown})")
-    port = re.fullmatch(r"[^:@]*:\d+|\[[0-9A-Fa-f:]*\](:\d+)?", host) and scheme not in (*_S3, "gs", "gcs")
+    port = re.fullmatch(r"([^:@]*@)?[^:@]*:\d+|\[[0-9A-Fa-f:]*\](:\d+)?", host) and scheme not in (
+        *_S3,
+        "gs",
+        "gcs",
+    )
     arn = host.startswith("arn:") and "@" not in rest
     if (":" in host and not port and not arn) or ("@" in host and scheme in ("http", "https")):
         raise InputError(
@@ -180,8 +184,11 @@ def fetch(url: Url, most: int | None = None) -> bytes:
     ``unreachable`` after the last try.
     """
     coming, url.coming = url.coming, None
-    if coming is not None:
-        return coming()
+    return fetch_now(url, most) if coming is None else coming()
+
+
+def fetch_now(url: Url, most: int | None = None) -> bytes:
+    """Do what :func:`fetch` does, without what is read ahead."""
     size = stat(url).size
     if size < 0:
         raise RadiographError(Reason.UNREACHABLE, url, "the store does not say how many bytes it has")

@@ -150,6 +150,8 @@ def upload(results: Sequence[Upload]) -> None:
             ) from error
     for one in results:
         shutil.rmtree(one.local.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):  # of another result, too
+            one.local.parent.parent.rmdir()
 
 
 def _put(pair: tuple[Path, Url]) -> None:

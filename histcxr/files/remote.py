@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from histcxr.exceptions import InputError, MissingDependencyError, RadiographError, Reason, how_to_install
 from histcxr.files.budget import BUDGET
@@ -318,25 +318,38 @@ def _persist(url: Url, work: Callable[[], _T]) -> _T:
             return work()
         except (InputError, MissingDependencyError, RadiographError):
             raise
-        except FileNotFoundError as error:
-            _give_up(Reason.NOT_FOUND, url, error)
-        except IsADirectoryError as error:
-            _give_up(Reason.NOT_A_FILE, url, error)
-        except PermissionError as error:
-            _give_up(Reason.PERMISSION, url, error)
-        except Exception as error:  # noqa: BLE001 - each driver has errors of its own
-            if type(error).__name__ in _NO_ACCESS or getattr(error, "status", None) in (401, 403):
-                _give_up(Reason.PERMISSION, url, error)
+        except Exception as found:  # noqa: BLE001 - each driver has errors of its own
+            error = found
+            if (
+                isinstance(error, FileNotFoundError)
+                and isinstance(error.__cause__, Exception)
+                and _is_http(url)
+            ):
+                error = error.__cause__  # which fsspec says of everything that a web server may answer
+            status = getattr(error, "status", None)
+            for reason, kinds, named, answers in _FINAL:
+                if isinstance(error, kinds) or type(error).__name__ in named or status in answers:
+                    raise RadiographError(reason, url, _said(error, named=False)) from None
             failed[_said(error)] += 1
     told = "; ".join(f"{count} x {text}" if count > 1 else text for text, count in failed.items())
     raise RadiographError(Reason.UNREACHABLE, url, f"{failed.total()} tries: {told}")
 
 
-_NO_ACCESS: Final = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")
+# What no further try would mend: Python's errors, names of the drivers' own, and a web server's answers.
+_FINAL: Final = (
+    (Reason.NOT_FOUND, FileNotFoundError, (), (404, 410)),
+    (Reason.NOT_A_FILE, IsADirectoryError, (), ()),
+    (
+        Reason.PERMISSION,
+        PermissionError,
+        ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"),
+        (401, 403),
+    ),
+)
 
 
-def _give_up(reason: Reason, url: Url, error: Exception) -> NoReturn:
-    raise RadiographError(reason, url, _said(error, named=False)) from None
+def _is_http(url: Url) -> bool:
+    return url.scheme in ("http", "https")
 
 
 def _said(error: Exception, *, named: bool = True) -> str:

@@ -62,8 +62,8 @@ def environment(port: int) -> dict[str, str]:
 class Proxy:
     """A proxy before the server at ``port``: of ``every`` so many GET and HEAD requests one fails, as ``faults`` say.
 
-    ``"stalled"`` requests get no answer for ``stall`` seconds. ``refused``: paths whose requests all fail so.
-    ``seen`` counts requests by method, ``failed`` by fault.
+    ``"stalled"`` requests get no answer for ``stall`` seconds, all others theirs after ``delay``. ``refused``: paths
+    whose requests all fail so. ``seen`` counts requests by method, ``failed`` by fault.
     """
 
     def __init__(self, port: int, **how: Any) -> None:
@@ -79,6 +79,7 @@ class Proxy:
         every: int = 0,
         faults: tuple[str, ...] = FAULTS,
         stall: float = 5.0,
+        delay: float = 0.0,
         refused: tuple[str, ...] = (),
         methods: tuple[str, ...] = ("GET", "HEAD"),
     ) -> None:
@@ -90,6 +91,7 @@ class Proxy:
             refused,
             methods,
         )
+        self.delay = delay
         self.seen: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
 
@@ -136,6 +138,7 @@ class Proxy:
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fault = proxy.fault(self.command, self.path)
+                time.sleep(proxy.delay)
                 if fault == "stalled":
                     time.sleep(proxy.stall)
                 if fault in ("stalled", "reset"):
@@ -168,7 +171,8 @@ class Proxy:
                     content = content[: len(content) // 2]
                     self.close_connection = True
                 if self.command != "HEAD":
-                    self.wfile.write(content)
+                    with contextlib.suppress(OSError):  # who asked has given up
+                        self.wfile.write(content)
 
             do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer  # noqa: N815 - the library's names
 

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     NOT_A_FILE = "not_a_file"
     LINK_LOOP = "link_loop"
     PERMISSION = "permission"
+    UNREACHABLE = "unreachable"
     FILE_EMPTY = "file_empty"
     NOT_AN_IMAGE = "not_an_image"
     UNSUPPORTED = "unsupported"
@@ -62,6 +63,7 @@ _SENTENCES = {
     Reason.NOT_A_FILE: "this is a pipe, socket or device, not a regular file; export the image to a file",
     Reason.LINK_LOOP: "a symbolic link leads back to itself or to a folder above it; remove the link",
     Reason.PERMISSION: "the file may not be read; ask for read permission",
+    Reason.UNREACHABLE: "the object could not be fetched from its store; give the same command again",
     Reason.FILE_EMPTY: "the file holds no bytes; export the image again",
     Reason.NOT_AN_IMAGE: "the content is not an image, whatever the name says; export the image again",
     Reason.UNSUPPORTED: "this kind of image file is not supported; export it as DICOM, PNG, JPEG, TIFF or BMP",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from benchmarks.loopback import Proxy, environment, fill, s3_server
 from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.studies import write_study
 
@@ -78,3 +79,42 @@ def network():
     scores = classifier.predict_proba(pixels)[:, 1]
     chosen = certify(scores, sick == 1, None, sensitivity=0.5, specificity=0.5, confidence=0.5)
     return ReferenceModel(classifier, ("normal", "sick"), "Normal", *chosen, training={"seconds": 1.5})
+
+
+class Store:
+    """S3 on this machine: buckets to fill, behind a proxy that fails as it is told."""
+
+    def __init__(self, port, proxy):
+        self.port, self.proxy = port, proxy
+
+    def fill(self, bucket, folder, prefix=""):
+        """Put a folder's files into a bucket, and return the URL."""
+        fill(self.port, bucket, folder, prefix)
+        return f"s3://{bucket}/{prefix}".rstrip("/")
+
+    def failing(self, **how):
+        """Let the proxy fail, see :class:`benchmarks.loopback.Proxy`, and return it."""
+        self.proxy.set(**how)
+        return self.proxy
+
+
+@pytest.fixture(scope="session")
+def s3_store():
+    from histcxr.files import remote
+
+    for name in ("s3fs", "moto", "flask", "flask_cors"):
+        pytest.importorskip(name, reason=f"{name} is not installed, so there is no S3 to test with")
+    with s3_server() as port, Proxy(port) as proxy, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(proxy.port).items():
+            patch.setenv(name, value)
+        yield Store(port, proxy)
+    remote._system.cache_clear()
+
+
+@pytest.fixture
+def s3(s3_store, monkeypatch):
+    from histcxr.files import remote
+
+    monkeypatch.setattr(remote, "_WAITS", (0.01, 0.05))
+    yield s3_store
+    s3_store.failing()

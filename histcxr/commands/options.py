@@ -39,8 +39,8 @@ def _zones(value: str) -> int | str:
 
 
 def data_argument() -> Any:
-    """The radiographs: a folder or a CSV manifest."""
-    return click.argument("data", type=click.Path(exists=True))
+    """The radiographs: a folder or a CSV manifest, or the URL of one."""
+    return click.argument("data", type=places.InputPath(exists=True))
 
 
 def output_option(
@@ -60,6 +60,11 @@ def output_option(
 
 class _ModelPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and "://" in value and ctx is not None:
+            from histcxr.commands.shell.uploads import fetch_folder
+
+            value = places.place_of(value)
+            return fetch_folder(value, ctx) if isinstance(value, places.Url) else value
         return value if value == "boxed" else super().convert(value, param, ctx)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from histcxr.commands import options
+from histcxr.commands.shell.places import InputPath
 from histcxr.exceptions import counted
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def default_worklist(data: str) -> str:
     named=default_worklist,
 )
 @click.option(
-    "--masks", type=click.Path(exists=True, file_okay=False), help="Folder of lung masks, same names."
+    "--masks", type=InputPath(exists=True, file_okay=False), help="Folder of lung masks, same names."
 )
 @click.option(
     "--no-segment",
@@ -102,9 +103,10 @@ def triage(
 ) -> None:
     """Sort the radiographs in DATA (a folder, a CSV or one file) into rule_out, review and rule_in.
 
-    Each input becomes exactly one row. The lungs of an image without a mask are found by a network; whatever
-    cannot be judged goes to review with a reason, whether a histogram model or a reference network judges. A run
-    that was stopped goes on where it was when the same command is given again.
+    DATA, masks and results may be URLs, such as s3://bucket/incoming. Each input becomes exactly one row. The lungs
+    of an image without a mask are found by a network; whatever cannot be judged goes to review with a reason, whether a
+    histogram model or a reference network judges. A run that was stopped goes on where it was when the same command is
+    given again.
 
     \b
     Example:     histcxr triage incoming

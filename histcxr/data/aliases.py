@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple
 from histcxr.data.discovery import MANIFEST_NAME, InputFile, Inputs, find_inputs, read_rows
 from histcxr.data.pairing import IMAGE_EXTENSIONS, extension_of
 from histcxr.dicom.tags import keyed_name
-from histcxr.exceptions import Reason
+from histcxr.exceptions import InputError, Reason
 from histcxr.files.cells import csv_line
 from histcxr.files.reading import read_file
+from histcxr.files.remote import is_url, place_of
 from histcxr.files.writing import replacing, write_error
 
 NAMES = "names.csv"
@@ -54,7 +55,11 @@ def alias_files(
     The folder gets ``names.csv`` (to which later calls add), links and lists; only its owner may read it. InputError:
     no such data. OutputError: it cannot be written, or the disk knows no links.
     """
-    top, place = os.path.abspath(os.fspath(data)), Path(os.path.abspath(os.fspath(folder)))
+    top, place = place_of(data), Path(os.path.abspath(os.fspath(folder)))
+    if is_url(top) or is_url(masks):
+        raise InputError(
+            "anonymous names are those of links, which no store has; copy the files to this machine first"
+        )
     stream = find_inputs(top, masks)
     source = os.path.join(top, MANIFEST_NAME) if os.path.isdir(top) else top
     is_list = source.lower().endswith(".csv") and os.path.isfile(source)

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from histcxr.data.pairing import MaskFinder, extension_of, is_image_name, is_mask_folder
-from histcxr.exceptions import InputError, MaskError, Reason, UnjudgeableError
+from histcxr.exceptions import InputError, MaskError, RadiographError, Reason, UnjudgeableError
+from histcxr.files import remote
 from histcxr.files.cells import unguarded
-from histcxr.files.reading import detail_of, kind_of, reason_of
+from histcxr.files.reading import detail_of, kind_of, read_file, reason_of
+from histcxr.files.remote import Url, place_of, what_is
 
 MANIFEST_NAME = "manifest.csv"
 """A list of this name in a folder is read instead of the folder."""
@@ -83,30 +87,35 @@ def find_inputs(folder: str | os.PathLike[str], masks: str | os.PathLike[str] | 
     ``folder`` is searched to any depth; it may hold ``manifest.csv``, or be a CSV file with the column ``image`` (and
     ``mask``), or a single image. ``masks`` is a folder that mirrors ``folder`` or holds all masks, or a single image's
     mask file; without it, masks are looked for in ``masks`` beside ``images``, inside the image's folder, and at the
-    top, mirrored. A mask has its image's name and any image extension.
+    top, mirrored. A mask has its image's name and any image extension. Each may be a URL.
 
     Links that lead upwards or nowhere, pipes and closed folders are one entry each, with a problem; a folder that links
     make appear twice is searched once. InputError is raised at once when a path does not exist or a list cannot be
     used; a ``manifest.csv`` that a folder holds may list that folder's files alone.
     """
-    top = os.path.abspath(os.fspath(folder))
-    mask_folder = None if masks is None else os.path.abspath(os.fspath(masks))
-    if mask_folder is not None and not os.path.exists(mask_folder):
+    top = place_of(folder)
+    mask_folder = None if masks is None else place_of(masks)
+    if mask_folder is not None and not what_is(mask_folder):
         raise InputError(f"masks must be a folder; there is nothing at {mask_folder!r}")
     skipped: Counter[str] = Counter()
-    if os.path.isdir(top):
-        listed = os.path.join(top, MANIFEST_NAME)
-        if os.path.isfile(listed):
+    kind = what_is(top)
+    if kind == "folder":
+        listed = remote.join(top, MANIFEST_NAME)
+        if what_is(listed) == "file":
             note = f"the inputs are those that {listed} lists; other files of the folder were not looked at"
             return Inputs(_listed(listed, mask_folder, inside=True), skipped, (note,))
-        if mask_folder is not None and not os.path.isdir(mask_folder):
+        if mask_folder is not None and what_is(mask_folder) != "folder":
             raise InputError(f"masks must be a folder when the input is one; {mask_folder!r} is a file")
         try:
-            os.scandir(top).close()
-        except OSError as error:
-            raise InputError(f"the folder {top!r} cannot be read: {error.strerror}") from error
+            if isinstance(top, Url):
+                next(remote.listing(top), None)
+            else:
+                os.scandir(top).close()
+        except (OSError, RadiographError) as error:
+            told = error.strerror if isinstance(error, OSError) else error.explanation
+            raise InputError(f"the folder {top!r} cannot be read: {told}") from error
         return Inputs(_walk(top, mask_folder, skipped), skipped)
-    if not os.path.lexists(top):
+    if not kind:
         raise InputError(f"the input must be a folder, a CSV file or an image; there is nothing at {top!r}")
     if top.lower().endswith(".csv"):
         return Inputs(_listed(top, mask_folder), skipped)
@@ -114,15 +123,15 @@ def find_inputs(folder: str | os.PathLike[str], masks: str | os.PathLike[str] | 
 
 
 def _single(path: str, masks: str | None) -> Iterator[InputFile]:
-    folder, name = os.path.split(path)
-    if masks is None or os.path.isdir(masks):
+    folder, name = remote.split(path)
+    if masks is None or what_is(masks) == "folder":
         masks = MaskFinder(folder, masks).of(folder, "", name)
     yield InputFile(path, name, masks)
 
 
 def _listed(path: str, masks: str | None, *, inside: bool = False) -> Iterator[InputFile]:
     """Entries of a CSV list, checked whole before the first is given; all of them ``inside`` its folder, if asked."""
-    if masks is not None and not os.path.isdir(masks):
+    if masks is not None and what_is(masks) != "folder":
         raise InputError(f"masks must be a folder when the input is a list; {masks!r} is a file")
     seen: set[int] = set()
     for line, image, mask, _ in _rows(path):
@@ -139,7 +148,7 @@ def _listed(path: str, masks: str | None, *, inside: bool = False) -> Iterator[I
 
 def check_inside(path: str, line: int, *named: str) -> None:
     """Refuse a list that a folder holds, and whose line names files elsewhere: InputError."""
-    home = os.path.join(os.path.dirname(path), "")
+    home = os.path.join(remote.split(path)[0], "")
     for one in named:
         if one and not one.startswith(home):
             raise InputError(
@@ -149,13 +158,13 @@ def check_inside(path: str, line: int, *named: str) -> None:
 
 
 def _entries(path: str, masks: str | None) -> Iterator[InputFile]:
-    top = os.path.dirname(path)
+    top = remote.split(path)[0]
     inside = os.path.join(top, "")
     finder = MaskFinder(top, masks, lambda: (image for _, image, *_ in _rows(path)))
     for _, image, mask, facts in _rows(path):
         place = image.removeprefix(inside)
         if masks is None:
-            yield InputFile(image, place, mask, facts=facts)
+            yield InputFile(image, str(place), mask, facts=facts)
         else:
             found = _paired(finder, image, place if place != image else os.path.basename(image))
             yield replace(found, facts=facts)
@@ -163,16 +172,16 @@ def _entries(path: str, masks: str | None) -> Iterator[InputFile]:
 
 def _paired(finder: MaskFinder, path: str, place: str) -> InputFile:
     """An entry with its mask, or with the reason why the mask cannot be told."""
-    folder, name = os.path.split(path)
+    folder, name = remote.split(path)
     try:
         return InputFile(path, place, finder.of(folder, os.path.dirname(place), name))
-    except MaskError as error:
+    except (MaskError, RadiographError) as error:
         return InputFile(path, place, problem=error.reason, detail=error.detail)
 
 
 def _rows(path: str) -> Iterator[tuple[int, str, str, dict[str, str]]]:
     """Line number, absolute image, absolute mask and the other columns of each row of a CSV list."""
-    folder = os.path.dirname(path)
+    folder = remote.split(path)[0]
     rows = read_rows(path)
     _, columns = next(rows)
     image, mask = columns.index("image"), columns.index("mask") if "mask" in columns else None
@@ -185,8 +194,9 @@ def _rows(path: str) -> Iterator[tuple[int, str, str, dict[str, str]]]:
 
 def _walk(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[InputFile]:
     """Every entry below ``top``, with its mask."""
-    finder = MaskFinder(top, masks, lambda: (entry.relative for entry in _files(top, masks, Counter())))
-    for entry in _files(top, masks, skipped):
+    files = _objects if isinstance(top, Url) else _files
+    finder = MaskFinder(top, masks, lambda: (entry.relative for entry in files(top, masks, Counter())))
+    for entry in files(top, masks, skipped):
         yield entry if entry.problem is not None else _paired(finder, entry.path, entry.relative)
 
 
@@ -194,7 +204,7 @@ def _files(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[Input
     """Every entry below ``top``, masks apart; folders are kept on a stack, so depth is no matter."""
     above, real_top = _identities_above(top), os.path.realpath(top)
     outside: set[tuple[int, int]] = set()  # folders that links led to, and all below them: searched once
-    mask_folder = None if masks is None else _identity(os.stat(masks))
+    mask_folder = None if masks is None or isinstance(masks, Url) else _identity(os.stat(masks))
     # one level: relative folder, its identity, its names still to come (last first, to be popped), by a link
     names, special, problem = _names(top)
     stack = [("", _identity(os.stat(top)), names, special, False)]
@@ -247,12 +257,49 @@ def _files(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[Input
                 detail = f"a {kind_of(status.st_mode)}"
                 yield InputFile(path, place, problem=Reason.NOT_A_FILE, detail=detail)
                 continue
-        if name.upper() in (DICOM_INDEX, f"{DICOM_INDEX}."):
-            skipped[DICOM_INDEX] += 1
-        elif is_image_name(name):
+        if _is_input(name, skipped):
             yield InputFile(path, place)
-        else:
-            skipped[extension_of(name)] += 1
+
+
+def _is_input(name: str, skipped: Counter[str]) -> bool:
+    """Whether a plain file is an input; it is counted where it is none."""
+    if name.upper() in (DICOM_INDEX, f"{DICOM_INDEX}."):
+        skipped[DICOM_INDEX] += 1
+    elif is_image_name(name):
+        return True
+    else:
+        skipped[extension_of(name)] += 1
+    return False
+
+
+def _objects(top: str, masks: str | None, skipped: Counter[str]) -> Iterator[InputFile]:
+    """What :func:`_files` yields of a folder in a store, in the same order; a store has no links."""
+    assert isinstance(top, Url)
+    stack = [("", top, sorted(remote.listing(top), reverse=True))]
+    while stack:
+        relative, folder, names = stack[-1]
+        if not names:
+            stack.pop()
+            continue
+        name, is_folder, known = names.pop()
+        url, place = folder.child(name, known), os.path.join(relative, name)
+        if name.startswith("."):
+            skipped["hidden"] += 1
+        elif not is_folder:
+            if _is_input(name, skipped):
+                yield InputFile(url, place)
+        elif url != masks:
+            try:
+                if is_mask_folder(name):
+                    skipped[IN_MASKS] += _count(url)
+                else:
+                    stack.append((place, url, sorted(remote.listing(url), reverse=True)))
+            except RadiographError as error:
+                yield InputFile(url, place, problem=error.reason, detail=f"a folder: {error.detail}")
+
+
+def _count(folder: Url) -> int:
+    return sum(_count(folder.child(one.name)) if one.is_folder else 1 for one in remote.listing(folder))
 
 
 def _names(path: str) -> tuple[list[str], set[str], OSError | None]:
@@ -308,7 +355,17 @@ def _check_columns(columns: list[str], path: str) -> None:
 
 def locate(value: str, folder: str) -> str:
     """Absolute path of a path that is relative to ``folder``; ``""`` stays ``""``."""
-    return os.path.abspath(os.path.join(folder, value)) if value else ""
+    return remote.join(folder, value) if value else ""
+
+
+def _text(path: str) -> io.TextIOWrapper:
+    how: Any = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    if not isinstance(path, Url):
+        return open(path, **how)
+    try:
+        return io.TextIOWrapper(io.BytesIO(read_file(path)), **how)
+    except RadiographError as error:
+        raise InputError(f"the list {path!r} cannot be read: {error.explanation}") from error
 
 
 def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
@@ -318,7 +375,7 @@ def read_rows(path: str) -> Iterator[tuple[int, list[str]]]:
     spreadsheet from taking a cell for a formula is taken away. InputError: wrong columns, a row with another number of
     values, or an empty image.
     """
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+    with _text(path) as stream:
         rows = csv.reader(stream)
         try:
             columns = [unguarded(column.strip()) for column in next(rows, [])]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ from histcxr.data.discovery import (
 from histcxr.data.pairing import is_image_name, is_mask_folder, stem_of
 from histcxr.dicom.radiograph import read_tags
 from histcxr.exceptions import HistcxrWarning, InputError
+from histcxr.files import remote
+from histcxr.files.remote import Url, what_is
 
 COLUMNS = ("image", "mask", "label", "patient_id", "source", "split")
 """Columns that every manifest has, all of text; other columns follow."""
@@ -55,7 +57,7 @@ def read_manifest(
 ) -> pd.DataFrame:
     """Read which images there are, with their masks, labels and patients; no file is checked for being readable.
 
-    ``path`` is a folder in one of the four layouts, one that holds ``manifest.csv``, or a CSV file with at least the
+    ``path`` (or URL) is a folder in one of the four layouts, one with ``manifest.csv``, or a CSV file with at least the
     column ``image``, whose paths are relative to its own folder. ``dicom_tags`` opens every DICOM file and fills
     ``modality, view, laterality, sex, age_group`` (a decade, ``"90+"`` from there on) where the manifest says nothing;
     no name, number, date or free text is taken. With the secret ``salt`` it also fills an empty ``patient_id`` with a
@@ -73,11 +75,12 @@ def read_manifest(
     """
     if not dicom_tags and (salt or uids):
         raise InputError("salt and uids are of use with dicom_tags=True only; set it, or leave them out")
-    name = os.path.abspath(os.fspath(path))
-    if os.path.isdir(name):
-        listed = os.path.join(name, MANIFEST_NAME)
-        table = _from_csv(listed, inside=True) if os.path.isfile(listed) else _from_folder(name)
-    elif os.path.isfile(name):
+    name = remote.place_of(path)
+    kind = what_is(name)
+    if kind == "folder":
+        listed = remote.join(name, MANIFEST_NAME)
+        table = _from_csv(listed, inside=True) if what_is(listed) == "file" else _from_folder(name)
+    elif kind == "file" and (isinstance(name, Url) or os.path.isfile(name)):
         table = _from_csv(name)
     else:
         raise InputError(f"the data must be a folder or a CSV file; there is nothing at {name!r}")
@@ -119,14 +122,14 @@ def _from_csv(path: str, *, inside: bool = False) -> pd.DataFrame:
     places = [columns.index(name) for name in ("image", "mask") if name in columns]
     for line, row in rows:
         if inside:
-            check_inside(path, line, *(locate(row[place], os.path.dirname(path)) for place in places))
+            check_inside(path, line, *(locate(row[place], remote.split(path)[0]) for place in places))
         for collected, value in zip(values, row, strict=True):
             collected.append(value)
     texts = dict(zip(columns, values, strict=True))
     count = len(texts["image"])
     if not count:
         raise InputError(f"{path!r} lists no image")
-    folder = os.path.dirname(path)
+    folder = remote.split(path)[0]
     known: dict[str, list[str]] = {
         column: texts.pop(column) if column in texts else [""] * count for column in COLUMNS
     }
@@ -143,7 +146,8 @@ def _from_csv(path: str, *, inside: bool = False) -> pd.DataFrame:
 def _from_folder(path: str) -> pd.DataFrame:
     rows, entries = [], find_inputs(path)
     for entry in entries:
-        if os.path.isdir(entry.path):
+        in_store = isinstance(entry.path, Url)
+        if entry.detail.startswith("a folder") if in_store else os.path.isdir(entry.path):
             warnings.warn(f"{entry.path!r} was not read: {entry.explanation}", HistcxrWarning, stacklevel=3)
             continue
         label, split = _place(entry)
@@ -163,11 +167,20 @@ def _from_folder(path: str) -> pd.DataFrame:
 
 def _strangers(top: str, stems: set[str]) -> int:
     """Count files in folders of masks that are called like no image: radiographs, perhaps."""
-    count = 0
+    return sum(is_image_name(name) and stem_of(name) not in stems for name in _in_masks(top))
+
+
+def _in_masks(top: str, inside: bool = False) -> Iterator[str]:
+    if isinstance(top, Url):
+        for one in remote.listing(top):
+            if one.is_folder:
+                yield from _in_masks(top.child(one.name), inside or is_mask_folder(one.name))
+            elif inside:
+                yield one.name
+        return
     for folder, _, files in os.walk(top):
         if any(map(is_mask_folder, os.path.relpath(folder, top).split(os.sep))):
-            count += sum(is_image_name(name) and stem_of(name) not in stems for name in files)
-    return count
+            yield from files
 
 
 def _with_tags(table: pd.DataFrame, salt: str | bytes, uids: bool) -> pd.DataFrame:

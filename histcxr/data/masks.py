@@ -50,6 +50,8 @@ def read_mask(
     try:
         data = read_file(name)
     except RadiographError as error:
+        if error.reason is Reason.UNREACHABLE:  # it may come the next time
+            raise MaskError(error.reason, name, error.detail) from error
         missing = error.reason is Reason.NOT_FOUND
         reason = Reason.MASK_MISSING if missing else Reason.MASK_UNREADABLE
         raise MaskError(reason, name, error.detail if missing else error.explanation) from error

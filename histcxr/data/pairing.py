@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterable
 
 from histcxr.exceptions import MaskError, Reason
+from histcxr.files import remote
+from histcxr.files.remote import Url
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm"})
 """Names that end so are images, in upper or lower case; so are names without an extension (DICOM exports)."""
@@ -55,6 +57,7 @@ class MaskFinder:
         self._folder: str | None = None
         self._places: list[str] = []
         self._shared: frozenset[int] | None = None
+        self._names: dict[str, dict[str, Url]] = {}  # what the folders hold that lie in a store
 
     def of(self, folder: str, relative: str, name: str) -> str:
         """Path of the mask of the image ``name`` in ``folder`` (``relative``: seen from ``top``), ``""`` for none.
@@ -62,10 +65,13 @@ class MaskFinder:
         MaskError ``mask_missing``: all masks lie side by side and several images have this one's name.
         """
         if folder != self._folder:
+            before, self._names = self._names, {}
+            if isinstance(self._masks, Url) and self._masks in before:
+                self._names[self._masks] = before[self._masks]  # of all folders
             self._places = self._places_for(folder, relative)
             self._folder = folder
         for place in self._places:
-            found = _same_stem(place, name)
+            found = self._same_stem(place, name)
             if found:
                 if relative and place == self._masks and hash(stem_of(name)) in self._shared_stems():
                     detail = f"several images are called {stem_of(name)!r}; let the masks' folders mirror the images'"
@@ -81,16 +87,25 @@ class MaskFinder:
             mirrored = [relative, os.path.join(relative, "masks")] if relative else []
             if in_images:
                 mirrored += [os.path.join(head, "masks"), *([head] if head else [])]
-            found = [os.path.join(self._masks, place) for place in mirrored]
-            return [place for place in found if os.path.isdir(place)] or [self._masks]
-        beside = os.path.dirname(folder)
-        places = [os.path.join(beside, "masks"), os.path.join(beside, "mask")] if in_images else []
-        places += [os.path.join(folder, "masks"), os.path.join(folder, "mask")]
+            found = [remote.join(self._masks, place) for place in mirrored]
+            return [place for place in found if self._is_folder(place)] or [self._masks]
+        beside = remote.split(folder)[0]
+        places = [remote.join(beside, "masks"), remote.join(beside, "mask")] if in_images else []
+        places += [remote.join(folder, "masks"), remote.join(folder, "mask")]
         if relative:
-            places.append(os.path.join(self._top, "masks", relative))
+            places.append(remote.join(self._top, os.path.join("masks", relative)))
             if in_images:
-                places.append(os.path.join(self._top, "masks", head))
-        return [place for place in places if os.path.isdir(place)]
+                places.append(remote.join(self._top, os.path.join("masks", head)))
+        return [place for place in places if self._is_folder(place)]
+
+    def _is_folder(self, place: str) -> bool:
+        return bool(self._held(place)) if isinstance(place, Url) else os.path.isdir(place)
+
+    def _held(self, place: Url) -> dict[str, Url]:
+        """Return what a folder in a store holds: asked for once, for each answer takes as long as many masks."""
+        if place not in self._names:
+            self._names[place] = {one.name: place.child(one.name, one.known) for one in remote.listing(place)}
+        return self._names[place]
 
     def _shared_stems(self) -> frozenset[int]:
         """Stems that more than one image has, as hashes: a mask of that name could belong to either."""
@@ -103,15 +118,13 @@ class MaskFinder:
             self._shared = frozenset(twice)
         return self._shared
 
-
-def _same_stem(folder: str, name: str) -> str:
-    """The mask in ``folder`` with the stem of ``name``."""
-    same = os.path.join(folder, name)
-    if os.path.splitext(name)[1] in _TRIED and os.path.lexists(same):
-        return same
-    stem = stem_of(name)
-    for extension in _TRIED:
-        path = os.path.join(folder, stem + extension)
-        if os.path.lexists(path):
-            return path
-    return ""
+    def _same_stem(self, folder: str, name: str) -> str:
+        """The mask in ``folder`` with the stem of ``name``."""
+        names = [stem_of(name) + extension for extension in _TRIED]
+        if os.path.splitext(name)[1] in _TRIED:
+            names.insert(0, name)
+        if isinstance(folder, Url):
+            held = self._held(folder)
+            return next((held[one] for one in names if one in held), "")
+        paths = (os.path.join(folder, one) for one in names)
+        return next((path for path in paths if os.path.lexists(path)), "")

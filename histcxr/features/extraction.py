@@ -14,6 +14,7 @@ import pandas as pd
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 
+from histcxr.data.ahead import reading_ahead
 from histcxr.data.blocks import DIED, work
 from histcxr.data.fingerprints import FINGERPRINT_BYTES, fingerprint
 from histcxr.data.progress import Progress, counting
@@ -198,6 +199,10 @@ class _Counting:
 
     def __call__(self, items: Sequence[_Source], careful: bool = False) -> list[_Counted]:
         """Count a block."""
+        with reading_ahead(name for source in items for name in (source.name, source.mask)):
+            return self._read_and_count(items, careful)
+
+    def _read_and_count(self, items: Sequence[_Source], careful: bool) -> list[_Counted]:
         count = cautiously(self._count) if careful else self._count
         if self.known is None:
             return count([source._replace(image=source.name) for source in items])

@@ -14,6 +14,7 @@ import struct
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from histcxr.exceptions import RadiographError, Reason
+from histcxr.files import remote
 from histcxr.files.budget import BUDGET
 
 MIN_SIDE = 32
@@ -64,11 +65,15 @@ def kind_of(mode: int) -> str:
 def read_file(path: str | os.PathLike[str], most: int | None = None) -> bytes:
     """Read a regular file, at least one byte: whole, or its first ``most`` bytes (the system may give fewer).
 
-    Symbolic links are followed. :class:`RadiographError` says ``not_found`` (also a link that leads nowhere),
-    ``link_loop``, ``permission``, ``not_a_file`` (folder, pipe, socket, device), ``file_empty``, ``too_large`` or
-    ``damaged`` (the disk failed).
+    Symbolic links are followed; a URL is read by :func:`histcxr.files.remote.fetch`, with its errors.
+    :class:`RadiographError` says ``not_found`` (also a link that leads nowhere), ``link_loop``, ``permission``,
+    ``not_a_file`` (folder, pipe, socket, device), ``file_empty``, ``too_large`` or ``damaged`` (the disk failed).
     """
     name = os.fspath(path)
+    if remote.is_url(name):
+        url = remote.place_of(name)
+        assert isinstance(url, remote.Url)
+        return remote.fetch(url, most)
     try:
         descriptor = os.open(name, _OPEN_FLAGS)
     except OSError as error:

@@ -17,14 +17,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.data.ahead import reading_ahead
 from histcxr.data.blocks import DIED, work
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.data.masks import read_mask
 from histcxr.data.pairing import stem_of
 from histcxr.data.radiograph import read_radiograph
 from histcxr.exceptions import InputError, Reason, UnjudgeableError
+from histcxr.files import remote
 from histcxr.files.apart import cautiously
 from histcxr.files.cells import csv_line, sentence, unguarded
+from histcxr.files.remote import place_of
 from histcxr.files.writing import encode_mask, replacing, write_bytes, write_error, write_image
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 
@@ -158,7 +161,7 @@ def segment_folder(
     target = Path(output)
     stream = find_inputs(data)
     finder = segmenter or load_segmenter()
-    run = {"input": os.path.abspath(os.fspath(data)), "segmenter": finder.digest}
+    run = {"input": str(place_of(data)), "segmenter": finder.digest}
     earlier = {} if overwrite else _earlier_rows(target, run)
     reasons: Counter[str] = Counter()
     rows: list[list[str]] = []
@@ -283,10 +286,14 @@ def _kept(item: InputFile, earlier: Mapping[str, list[str]], target: Path) -> li
     if item.problem is not None or row is None:
         return None
     try:
-        image, mask = os.stat(item.path), os.stat(target / row[1])
-    except OSError:
+        mask = os.stat(target / row[1])
+        if isinstance(item.path, remote.Url):
+            newest = remote.stat(item.path).modified
+        else:
+            image = os.stat(item.path)
+            newest = max(image.st_mtime_ns, image.st_ctime_ns)
+    except (OSError, UnjudgeableError):
         return None
-    newest = max(image.st_mtime_ns, image.st_ctime_ns)
     holds = row[1] == _mask_name(item) and mask.st_size > 0 and newest <= mask.st_mtime_ns
     return row if holds else None
 
@@ -300,7 +307,8 @@ class _Finding:
     def __call__(self, items: Sequence[InputFile], careful: bool = False) -> list[_Mask | _Refused]:
         """Find the lungs in a block; never raises an :class:`Exception`."""
         find = cautiously(self._find) if careful else self._find
-        return [find(item) for item in items]
+        with reading_ahead(item.path for item in items):
+            return [find(item) for item in items]
 
     def lost(self, item: InputFile) -> _Refused:
         """Refuse a radiograph."""

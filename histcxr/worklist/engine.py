@@ -24,6 +24,7 @@ from histcxr.checks import whole_number
 from histcxr.data.discovery import InputFile, find_inputs
 from histcxr.exceptions import InputError, Reason
 from histcxr.files.budget import BUDGET
+from histcxr.files.remote import place_of
 from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Segmenter, load_segmenter
 from histcxr.store import Judge, installed_versions, load_model, model_hash
@@ -73,7 +74,7 @@ def triage(
     Parameters
     ----------
     inputs : path-like
-        A folder, a CSV list or a single image; see :func:`~histcxr.data.discovery.find_inputs`.
+        A folder, a CSV list or a single image, or the URL of one; see :func:`~histcxr.data.discovery.find_inputs`.
     model : Model, ReferenceModel or path-like
         A histogram model, a network that sees the image itself, or the folder of either.
     output : path-like
@@ -127,7 +128,7 @@ def triage(
     target = os.path.abspath(os.fspath(output))
     trail_path = os.path.abspath(os.fspath(audit)) if audit is not None else target + AUDIT_SUFFIX
     make_writer = writer_for(target, uids=uids)
-    check_places(os.path.abspath(os.fspath(inputs)), target, trail_path, overwrite)
+    check_places(place_of(inputs), target, trail_path, overwrite)
     stream = find_inputs(inputs, masks)
     used = load_model(model) if isinstance(model, str | os.PathLike) else model
     finder = _finder(segment, segmenter)
@@ -299,8 +300,8 @@ def _still_true(record: dict[str, Any], file: InputFile) -> bool:
     """Tell whether what an earlier run wrote about an input would be written again."""
     if file.problem is not None:
         return bool(record["reason"] == file.problem and record["detail"] == file.detail)
-    if record["reason"] == Reason.UNEXPECTED:
-        return False  # memory may have been short, or the bug is gone
+    if record["reason"] in (Reason.UNEXPECTED, Reason.UNREACHABLE):
+        return False  # memory may have been short, the bug is gone, the store answers again
     mask_stat = signature(file.mask) if file.mask else None
     if record["patient"] != file.facts.get("patient_id", record["patient"]):
         return False  # the list names another patient now
@@ -339,7 +340,7 @@ def _header(
     uids: bool,
 ) -> dict[str, Any]:
     packages = installed_versions((*PACKAGES, *model.packages))
-    place, digest = os.path.abspath(os.fspath(inputs)), model_hash(model)
+    place, digest = place_of(inputs), model_hash(model)
     groups = getattr(model, "groups", None)
     return {
         "histcxr": packages.pop("histcxr"),
@@ -351,7 +352,7 @@ def _header(
         "groups": None if groups is None else groups.to_dict(),
         "site": 0 if model.site is None else model.site.axes.shape[1],
         "input": place,
-        "masks": None if masks is None else os.path.abspath(os.fspath(masks)),
+        "masks": None if masks is None else place_of(masks),
         "uids": uids,
         "budget": BUDGET.changed() or None,
         # Of the pseudonyms of DICOM patients: the same for the same folder and model, so that runs can be compared.

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,12 +19,14 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from histcxr.data.ahead import reading_ahead
 from histcxr.data.discovery import InputFile
 from histcxr.data.radiograph import WORKING_SIDE
 from histcxr.decision.thresholds import REVIEW
 from histcxr.dicom.tags import ImageUids, tags_in
 from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
 from histcxr.features.measuring import Measure, measure_batch, measure_image
+from histcxr.files import remote
 from histcxr.files.apart import cautiously
 from histcxr.files.reading import read_file
 from histcxr.files.stages import stage
@@ -95,19 +98,24 @@ def measure_images(
     found: dict[int, Measured] = {}
     waiting: list[_Loaded] = []
     held = 0
-    for place, item in enumerate(items):
-        with stage("read"):
-            loaded = _load(place, item)
-        if isinstance(loaded, Measured):
-            found[place] = loaded
-            continue
-        waiting.append(loaded)
-        held += loaded.size
-        if held >= MAX_HELD:
-            found |= _measure(waiting, measure, segmenter, side)
-            waiting, held = [], 0
+    with reading_ahead(_read_by(items)):
+        for place, item in enumerate(items):
+            with stage("read"):
+                loaded = _load(place, item)
+            if isinstance(loaded, Measured):
+                found[place] = loaded
+                continue
+            waiting.append(loaded)
+            held += loaded.size
+            if held >= MAX_HELD:
+                found |= _measure(waiting, measure, segmenter, side)
+                waiting, held = [], 0
     found |= _measure(waiting, measure, segmenter, side)
     return [found[place] for place in range(len(items))]
+
+
+def _read_by(items: Sequence[InputFile]) -> list[str]:
+    return [name for item in items if item.problem is None for name in (item.path, item.mask)]
 
 
 class _Loaded(NamedTuple):
@@ -138,8 +146,11 @@ def _load(place: int, item: InputFile) -> _Loaded | Measured:
         image = read_file(item.path)
         tags, uids = tags_in(image)
         mask: bytes | str = item.mask
-        with contextlib.suppress(RadiographError):
+        try:
             mask = read_file(item.mask) if item.mask else ""
+        except RadiographError as error:
+            if error.reason is Reason.UNREACHABLE:
+                raise
     except UnjudgeableError as error:
         return replace(lost, reason=error.reason, detail=error.detail)
     except Exception as error:  # noqa: BLE001 - one image's bug must not end the run; see the module's text
@@ -287,16 +298,21 @@ class Threads:
         self._pool = ThreadPoolExecutor(n_jobs, thread_name_prefix="histcxr")
         self._model = model
         self._segmenter = segmenter
+        self._ahead: deque[contextlib.ExitStack] = deque()  # what comes from a store, block by block
 
     def __enter__(self) -> Threads:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        while self._ahead:
+            self._ahead.popleft().close()
 
     def submit(self, files: Sequence[InputFile], *, careful: bool = False) -> Callable[[], Judged]:
         """Begin a block."""
         model, size, work = self._model, TASK_SIZE, cautiously(measure_images) if careful else measure_images
+        self._ahead.append(contextlib.ExitStack())
+        self._ahead[-1].enter_context(reading_ahead(_read_by(files)))
         tasks = [
             self._pool.submit(work, files[i : i + size], model.measure, self._segmenter, model.side)
             for i in range(0, len(files), size)
@@ -304,6 +320,7 @@ class Threads:
 
         def wait() -> Judged:
             measured = [one for task in tasks for one in task.result()]
+            self._ahead.popleft().close()
             with stage("score"):
                 return list(zip(measured, judge(model, measured), strict=True))
 
@@ -330,6 +347,11 @@ def signature(path: str) -> Signature:
     The change time is part of it: it also moves when the content is replaced under the old date, and when
     somebody repairs the permission.
     """
+    if isinstance(path, remote.Url):
+        try:
+            return list(remote.stat(path))
+        except RadiographError:
+            return None
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from histcxr.decision.thresholds import DRAWERS, REVIEW
 from histcxr.exceptions import InputError, Reason
 from histcxr.files.cells import printable, unguarded
 from histcxr.files.reading import parse_json
+from histcxr.files.remote import join, place_of, split, what_is
 from histcxr.worklist.audit_trail import Offsets, last_lines, line_at, row_of
 from histcxr.worklist.rows import COLUMNS, SUFFIXES, Row, csv_cells
 from histcxr.worklist.trail_lines import Chain, DamagedTrailError, ForeignTrailError
@@ -70,8 +72,12 @@ class FinishedTriage:
 
     def path_of(self, record: dict[str, Any]) -> str:
         """Return where a file was when it was judged."""
-        top = self.header["input"]
-        return os.path.join(top if os.path.isdir(top) else os.path.dirname(top), record["file"])
+        return join(self._home, record["file"])
+
+    @functools.cached_property
+    def _home(self) -> str:
+        top = place_of(self.header["input"])
+        return top if what_is(top) == "folder" else split(top)[0]
 
     def close(self) -> None:
         """Give the file back."""

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple, TextIO
 import click
 
 from histcxr.exceptions import OutputError
+from histcxr.files.remote import Url, is_url, place_of
 from histcxr.files.writing import guarding, replacing, write_error
 
 STDOUT: Final = "-"
@@ -39,6 +40,16 @@ _BEGINNINGS: Final = {
     ".parquet": b"PAR1",
     ".npz": b"PK",
 }
+
+
+class InputPath(click.Path):
+    """A path that is read, or a URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Keep what gives access out of a URL's name; whether something is there shows when it is read."""
+        if isinstance(value, str) and "://" in value:
+            value = place_of(value)
+        return value if isinstance(value, Url) else super().convert(value, param, ctx)
 
 
 class OutputPath(click.Path):
@@ -69,6 +80,8 @@ class OutputPath(click.Path):
         """Refuse what cannot be written at all."""
         if self.kind == "json" and value == STDOUT:
             return value
+        if is_url(value):
+            return place_of(value)
         place = Path(os.fsdecode(super().convert(value, param, ctx)))
         problem = _problem(place, make_parents=self.kind == "folder")
         if problem:
@@ -125,12 +138,46 @@ def guarded(command: click.Command) -> click.Command:
             if one.type.named is not None and given.get(str(one.name)) is None:
                 ctx.params[str(one.name)] = given[str(one.name)] = one.type.named(given["data"])
                 one.type.convert(given[str(one.name)], one, ctx)
-        with guarding(_checked(ctx, outputs)):
+        urls = {one: url for one in outputs if isinstance(url := given.get(str(one.name)), Url)}
+        with _uploading(ctx, urls, given), guarding(_checked(ctx, outputs)):
             return work(*args, **given)
 
     look_first.guarded = True  # type: ignore[attr-defined]
     command.callback = look_first
     return command
+
+
+@contextlib.contextmanager
+def _uploading(ctx: click.Context, urls: dict[click.Parameter, Url], given: dict[str, Any]) -> Iterator[None]:
+    """Put places on this machine instead of outputs that are URLs, and upload them in the end."""
+    if not urls:
+        yield
+        return
+    from histcxr.commands.shell.uploads import staged, uploading, why_not
+
+    overwrite = bool(ctx.meta.get(f"{_KEY}.overwrite"))
+    results = ctx.meta.setdefault(f"{_KEY}.uploads", [])
+    for one, url in urls.items():
+        kind = one.type
+        assert isinstance(kind, OutputPath)
+        suffix = os.path.splitext(url)[1].lower()
+        beginning = b"{\n" if kind.kind == "json" else _BEGINNINGS.get(suffix, b"")
+        trail = kind.resumes if kind.kind == "worklist" else ""
+        problem = why_not(
+            url,
+            [path for name, path in ctx.params.items() if isinstance(path, Url) and name != one.name],
+            [result.url for result in results],
+            whole=kind.kind in ("folder", "model"),
+            trail=trail,
+            beginning=beginning,
+            overwrite=overwrite,
+        )
+        if problem:
+            raise click.BadParameter(f"{str(url)!r} {problem}", ctx, one)
+        results.append(staged(url, resumes=bool(kind.resumes), trail="" if overwrite else trail))
+        ctx.params[str(one.name)] = given[str(one.name)] = str(results[-1].local)
+    with uploading(results):
+        yield
 
 
 def _checked(ctx: click.Context, outputs: list[click.Parameter]) -> dict[str, bool]:
@@ -315,7 +362,15 @@ def write_json(path: str | None, content: dict[str, Any]) -> None:
     if path == STDOUT:
         print_to(click.get_current_context().meta.get(f"{_KEY}.stdout"), text)
     else:
-        write_bytes(path, text.encode())
+        write_bytes(path, _as_uploaded(text).encode())
+
+
+def _as_uploaded(text: str) -> str:
+    """Name results that go to a URL by it, not by where they are made."""
+    ctx = click.get_current_context(silent=True)
+    for one in () if ctx is None else ctx.meta.get(f"{_KEY}.uploads", ()):
+        text = text.replace(str(one.local), one.url)
+    return text
 
 
 def print_to(stream: TextIO | None, text: str) -> None:
@@ -323,7 +378,7 @@ def print_to(stream: TextIO | None, text: str) -> None:
     if stream is None:
         raise OutputError("standard output is closed, so the result cannot be shown there")
     try:
-        click.echo(text, file=stream, nl=False)
+        click.echo(_as_uploaded(text), file=stream, nl=False)
     except BrokenPipeError:  # whoever read has seen enough: click ends the program with exit code 1
         raise
     except OSError as error:

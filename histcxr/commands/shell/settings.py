@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ import click
 from histcxr import __version__
 from histcxr.commands.shell.places import add_input, write_bytes
 from histcxr.exceptions import InputError, did_you_mean
+from histcxr.files.remote import place_of
 
 _CONFIG: Final = "config"
 # A secret belongs into no file; the others say where results go, not what is done.
@@ -107,5 +107,5 @@ def _toml(value: Any, is_path: bool) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
-    text = os.path.abspath(value) if is_path else str(value)
+    text = str(place_of(value)) if is_path else str(value)
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -112,11 +112,12 @@ def _held_out(ctx: click.Context, param: click.Parameter, value: str) -> float |
 )
 @click.option(
     "--augment",
-    type=click.Choice(["published", "none", "mild", "strong"]),
+    type=click.Choice(["published", "none", "mild", "strong", "mixed"]),
     default="published",
     show_default=True,
-    help="How far training images are varied.",
+    help="How far training images are varied; mixed: strongly, mirrored, and blended in pairs.",
 )
+@click.option("--averaged", is_flag=True, help="Run all epochs and keep the moving average of the weights.")
 @click.option(
     "--views",
     type=click.IntRange(1, 64),

@@ -34,7 +34,7 @@ __all__ = ["ReferenceResult", "ReferenceSettings", "train_reference"]
 
 # Settings that the classifier takes as they are.
 _HANDED_ON = ("epochs", "batch_size", "learning_rate", "second_stage_learning_rate", "unfrozen", "weights", "head",
-              "views", "patience", "class_weight")  # fmt: skip
+              "views", "patience", "class_weight", "averaged")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ class ReferenceSettings:
     ``architecture`` is one of :data:`~histcxr.reference.architectures.ARCHITECTURES`. ``region``, ``equalise`` and
     ``blur`` say what it sees (:class:`~histcxr.reference.images.InputSettings`). ``size``, ``epochs``, ``batch_size``,
     ``learning_rate`` and ``patience`` are by default what it was published with. ``classes``: 2, sick against normal,
-    or "all", every label. ``weights``, ``unfrozen``, ``second_stage_learning_rate``, ``views`` and ``class_weight``:
-    see :class:`~histcxr.reference.classifier.ReferenceClassifier`. ``augment``, how training images are varied:
-    ``"published"``, as the architecture was, or one of :data:`~histcxr.reference.augmentation.STRENGTHS`.
+    or "all", every label. ``weights``, ``unfrozen``, ``second_stage_learning_rate``, ``views``, ``averaged`` and
+    ``class_weight``: see :class:`~histcxr.reference.classifier.ReferenceClassifier`. ``augment``, how training images
+    are varied: ``"published"``, as the architecture was, or one of
+    :data:`~histcxr.reference.augmentation.STRENGTHS`.
     ``undersample``: as in :func:`histcxr.train`. ``held_out`` is the share of the training patients that only says
     when to stop, from 0 (all epochs are run) to 0.5; or ``"val"``, the validation part, of which no certificate can
     then be made.
@@ -71,6 +72,7 @@ class ReferenceSettings:
     views: int = 1
     patience: int | None = None
     class_weight: str | None = None
+    averaged: bool = False
 
     def __post_init__(self) -> None:
         architecture = find_architecture(self.architecture)

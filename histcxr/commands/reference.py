@@ -175,6 +175,7 @@ def train(
     """
     from histcxr.files.decoding import muted_decoders
     from histcxr.networks.backend import import_neural
+    from histcxr.reports.tables import estimate_text
     from histcxr.reports.text import network_report
     from histcxr.study.certify import Promise
     from histcxr.study.network_train import ReferenceSettings, train_reference
@@ -198,6 +199,11 @@ def train(
         show = _say_epoch if reading.progress else None
         result = train_reference(data, settings, promise, reading, by=by, seed=seed, on_epoch=show)
     options.say(network_report(result.report) + "\n")
+    if hidden := result.report["lungs_hidden"]:
+        options.say(
+            f"With the lungs hidden it still reaches an AUC of {estimate_text(hidden)} on the same test images: what "
+            "is above 0.5 it reads outside of the lungs.\n"
+        )
     if output is not None:
         path = options.write_model(result.model, output, overwrite=overwrite)
         options.say(_draw(result.report, path.with_suffix(".plots")))

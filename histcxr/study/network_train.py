@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.data.manifest import is_sick
+from histcxr.decision.auc import auc
 from histcxr.exceptions import InputError
 from histcxr.networks.backend import import_neural
 from histcxr.reference.architectures import HeadOptions, find_architecture
@@ -25,7 +26,7 @@ from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.images import InputSettings
 from histcxr.store.model import ReferenceModel
 from histcxr.study.certify import Promise, certified
-from histcxr.study.cohort import Data, Reading, balanced_rows, check_columns, labelled_manifest
+from histcxr.study.cohort import Data, Reading, balanced_rows, check_columns, labelled_manifest, read_cohort
 from histcxr.study.evaluate import Judged, class_figures, class_numbers
 from histcxr.study.seen import ON_VAL, remember
 from histcxr.study.train import Divided, divide
@@ -180,10 +181,12 @@ def train_reference(
     )
     model = certified(model, val.part(kept), promise, by, also=[train])
     model = replace(model, metrics={"test": Judged.of(model, test).figures()})
+    hidden = lungs_hidden(model, test.table, reading) if settings.region == "full" else None
     report = {
         "architecture": settings.architecture,
         "inputs": settings.inputs().to_dict(),
         "test": model.metrics["test"],
+        "lungs_hidden": hidden,
         "val": {"classes": class_figures(targets["val"], probabilities, names)},
         "threshold": model.rule_out.to_dict(),
         "rule_in_threshold": model.rule_in.to_dict(),
@@ -195,6 +198,17 @@ def train_reference(
         "data": divided.about,
     }
     return ReferenceResult(model, report)
+
+
+def lungs_hidden(model: ReferenceModel, data: Data, reading: Reading | None = None) -> dict[str, Any]:
+    """Return the AUC, with its interval, of a network of full images on the same images with their lungs hidden.
+
+    What is left above 0.5 was read outside of the lungs. It was not trained on such images: a low figure is no proof
+    that it looks at lungs.
+    """
+    inputs = replace(model.inputs, region="hidden")
+    cohort = read_cohort(data, inputs, replace(reading or Reading(), lungs=None, normal=model.normal))
+    return auc(model.score(cohort.values), cohort.sick, patient_ids=cohort.patients).to_dict()
 
 
 def _targets(

@@ -31,6 +31,7 @@ WITHOUT_DATA = {
     "planted_identifiers",
     "reports_accepted",
     "hostile_corpus",
+    "gpu",
 }  # they make their own
 SCRIPTS = {
     path.stem: f"benchmarks.{path.parent.name}.{path.stem}"

@@ -215,3 +215,18 @@ def test_the_loss_of_blended_rows_is_that_of_soft_targets(units):
     wanted = -(soft * np.log(sick) + (1 - soft) * np.log(1 - sick)).mean()
     found = train_classes(model, data, [FitOptions(1, 8, 1e-3)], seed=5)
     assert found.history["loss"][0] == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(1, [1]), (7, [8]), (17, [16, 1]), (29, [32]), (75, [64, 8, 4])])
+def test_batches_of_nothing_are_small(rows, sizes, monkeypatch):
+    seen = []
+
+    class Doubling:
+        def predict_on_batch(self, batch):
+            seen.append(len(batch))
+            return 2 * batch
+
+    monkeypatch.setattr(fit, "_JUDGED_ROWS", 64)
+    inputs = np.arange(float(rows))[:, None]
+    np.testing.assert_array_equal(fit.outputs(Doubling(), inputs), 2 * inputs)
+    assert seen == sizes

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import cv2
@@ -50,6 +51,22 @@ def contender(name: str, model: Judge) -> Contender:
         return model.score(measured)
 
     return Contender(name, score)
+
+
+def together(name: str, first: Contender, then: Contender) -> Contender:
+    """Return two models whose scores are weighed."""
+    return Contender(name, lambda images: (first.score(images) + then.score(images)) / 2)
+
+
+def joules() -> float | None:
+    """Return what the processor has used since some moment, in joules (RAPL); None where it does not tell."""
+    try:
+        files = sorted(
+            Path("/sys/class/powercap").glob("intel-rapl:?/energy_uj")
+        )  # AMD's, too, has that name
+        return sum(int(file.read_text()) for file in files) / 1e6 if files else None
+    except OSError:
+        return None
 
 
 def yardstick(name: str = YARDSTICK, size: int = YARDSTICK_SIZE) -> Contender:
@@ -94,25 +111,30 @@ def take_times(
     -------
     list of dict
         Per model ``model, images`` (of a turn), ``decoded_ms`` and ``file_ms`` (of an image, median over rounds),
-        ``decoded_per_second``, ``file_per_second``, ``times_cheaper`` (median over rounds of the yardstick's decoded
+        ``decoded_per_second``, ``file_per_second``, ``millijoules`` (of an image and the whole processor, None where
+        it does not tell), ``times_cheaper`` (median over rounds of the yardstick's decoded
         time divided by its own) and ``times_cheaper_from_file``.
     """
     decoded = decode(files)
     sizes = [_images_in(contender, decoded, seconds) for contender in contenders]
-    spent: list[dict[str, list[float]]] = [{"decoded": [], "file": []} for _ in contenders]
+    spent: list[dict[str, list[float]]] = [{"decoded": [], "file": [], "energy": []} for _ in contenders]
     for round_ in range(rounds + 1):
         for place, (contender, size) in enumerate(zip(contenders, sizes, strict=True)):
             rows = [number % len(files) for number in range(size)]
             images, paths = [decoded[row] for row in rows], [files[row] for row in rows]
-            start = time.perf_counter()
+            used, start = joules(), time.perf_counter()
             contender.score(images)
-            middle = time.perf_counter()
+            middle, after = time.perf_counter(), joules()
             again = time.perf_counter()
             contender.score(decode(paths))
             end = time.perf_counter()
             if round_:
                 spent[place]["decoded"].append((middle - start) / size)
                 spent[place]["file"].append((end - again) / size)
+                if (
+                    used is not None and after is not None and after > used
+                ):  # the counter begins anew at times
+                    spent[place]["energy"].append((after - used) / size)
     last = spent[-1]
     rows_out = []
     for contender, size, own in zip(contenders, sizes, spent, strict=True):
@@ -121,6 +143,7 @@ def take_times(
             middle_time = statistics.median(own[kind])
             row[f"{kind}_ms"] = 1e3 * middle_time
             row[f"{kind}_per_second"] = 1 / middle_time
+        row["millijoules"] = 1e3 * statistics.median(own["energy"]) if own["energy"] else None
         row["times_cheaper"] = _ratio(last["decoded"], own["decoded"])
         row["times_cheaper_from_file"] = _ratio(last["file"], own["file"])
         rows_out.append(row)

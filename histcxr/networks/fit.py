@@ -32,6 +32,8 @@ _PLATEAU_FACTOR = 0.3
 # Values and rows judged at a time: bounds the memory for activations, which grow with them.
 _JUDGED_VALUES = 1 << 21
 _JUDGED_ROWS = 256
+# A batch is filled up to so many times its rows at most, unless it is small.
+_FILLED, _SMALL = 1.25, 8
 
 
 @dataclass(frozen=True)
@@ -254,13 +256,18 @@ def outputs(model: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
     """
     values = int(np.prod(inputs.shape[1:]))
     largest = _power_of_two(min(_JUDGED_VALUES // values, _JUDGED_ROWS))
-    parts = []
-    for start in range(0, len(inputs), largest):
-        batch = inputs[start : start + largest]
+    parts, start = [], 0
+    while start < len(inputs):
+        left = min(len(inputs) - start, largest)
         # Powers of two only: a backend may compile the network anew for every size of batch that it meets.
-        full = np.zeros((_power_of_two(2 * len(batch) - 1), *inputs.shape[1:]), inputs.dtype)
+        size = _power_of_two(2 * left - 1)
+        if size > _FILLED * left and size > _SMALL:
+            size //= 2  # the rest comes by itself, cheaper than so many rows of nothing
+        batch = inputs[start : start + size]
+        full = np.zeros((size, *inputs.shape[1:]), inputs.dtype)
         full[: len(batch)] = batch
         parts.append(np.asarray(model.predict_on_batch(full), np.float64)[: len(batch)])
+        start += size
     return np.concatenate(parts)
 
 

@@ -26,7 +26,8 @@ class TrainingData:
     """What a network is trained on: inputs (n, ...), and int targets (n,), the number of each row's class, from 0.
 
     ``rows``: to learn from; ``held_out``: to judge by, never augmented, None to run all epochs; ``weights``, (n,): in
-    training and validation loss; ``augment(rows, epoch)`` returns these rows of the inputs, changed.
+    training and validation loss; ``augment(rows, epoch)`` returns these rows of the inputs, changed; ``mixup``: rows of
+    a batch are blended in pairs by shares from Beta(mixup, mixup), their losses too (Zhang et al., 2018); 0: not.
     """
 
     inputs: NDArray[Any]
@@ -35,11 +36,23 @@ class TrainingData:
     held_out: NDArray[np.integer] | None = None
     weights: NDArray[np.floating] | None = None
     augment: Callable[[NDArray[np.intp], int], NDArray[Any]] | None = None
+    mixup: float = 0.0
 
-    def batch(self, rows: NDArray[np.intp], epoch: int, _: int) -> tuple[NDArray[Any], ...]:
-        """Return inputs, targets and, where there are any, weights of some rows, as Keras takes them."""
+    def batch(self, rows: NDArray[np.intp], epoch: int, step: int) -> tuple[NDArray[Any], ...]:
+        """Return inputs, targets and, where there are any, weights of some rows, as Keras takes them.
+
+        Targets are float32 (n, 1); of blended rows (n, 3): the class of the larger share, the other, and that share.
+        """
         inputs = self.inputs[rows] if self.augment is None else self.augment(rows, epoch)
-        batch = inputs, self.targets[rows][:, None].astype(np.float32)
+        targets = self.targets[rows][:, None].astype(np.float32)
+        if self.mixup:
+            generator = np.random.default_rng([epoch, step])
+            other, share = generator.permutation(len(rows)), generator.beta(self.mixup, self.mixup, len(rows))
+            share = np.maximum(share, 1 - share).astype(np.float32)
+            own = share.reshape(-1, *[1] * (inputs.ndim - 1))
+            inputs = own * inputs + (1 - own) * inputs[other]
+            targets = np.column_stack([targets, targets[other], share])
+        batch = inputs, targets
         return batch if self.weights is None else (*batch, self.weights[rows].astype(np.float32))
 
     def judge(self, model: Any) -> dict[str, float]:
@@ -74,12 +87,20 @@ def train_classes(
 
     def accuracy(truth: Any, logits: Any) -> Any:
         found = logits > 0 if single else ops.argmax(logits, axis=-1, keepdims=True)
-        return ops.cast(ops.equal(ops.cast(found, "float32"), truth), "float32")
+        return ops.cast(ops.equal(ops.cast(found, "float32"), truth[:, :1]), "float32")
 
-    if single:
-        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing)
-    else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    def plain(truth: Any, logits: Any) -> Any:
+        if single:
+            smoothed = {"from_logits": True, "label_smoothing": label_smoothing}
+            return keras.losses.binary_crossentropy(truth, logits, **smoothed)
+        return keras.losses.sparse_categorical_crossentropy(truth, logits, from_logits=True)
+
+    def loss(truth: Any, logits: Any) -> Any:
+        if truth.shape[-1] == 1:
+            return plain(truth, logits)
+        share = truth[:, 2]
+        return share * plain(truth[:, :1], logits) + (1 - share) * plain(truth[:, 1:2], logits)
+
     history: dict[str, list[float]] = {}
     best = Fitted({}, 0)
     for number, options in enumerate(stages, start=1):

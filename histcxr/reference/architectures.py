@@ -183,9 +183,9 @@ def build_architecture(
 
     ``weights``: None for random ones, ``"imagenet"`` for those that Keras publishes for a backbone (from the folder
     that HISTCXR_WEIGHTS names, or fetched once, into ``~/.keras/models``), or a file as in :func:`load_weights`.
-    ``unfrozen``: trained layers of a backbone, as in :func:`unfreeze`; with ``"all"`` and no weights its batch
-    normalisation is trained, too. ``head``: dense layers of backbones and of lenet5-tuned; ``options``: layers of a
-    small network, None for its own. ``seed``: of weights and dropout; the global generators are left as they were.
+    ``unfrozen``: trained layers of a backbone, as in :func:`unfreeze`. ``head``: dense layers of backbones and of
+    lenet5-tuned; ``options``: layers of a small network, None for its own. ``seed``: of weights and dropout; the global
+    generators are left as they were.
 
     InputError: an argument does not fit, or the weights cannot be had. MissingDependencyError: no Keras or backend.
     """
@@ -219,9 +219,7 @@ def build_architecture(
         model = keras.Model(inputs, x, name=name)
     if weights is not None and weights != "imagenet":
         load_weights(model, weights)
-    # Without weights there are no means and variances worth keeping, if everything is trained.
-    from_scratch = weights is None and unfrozen == "all"
-    if architecture.transfer and not from_scratch:
+    if architecture.transfer:
         unfreeze(model, unfrozen)
     return model
 

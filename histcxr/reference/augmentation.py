@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -42,6 +42,8 @@ class Augmentation:
     - ``gamma``: grey levels on [0, 1] are raised to the power e to the plus or minus this much
     - ``flip``: whether half are mirrored left to right; off, for a chest is not symmetric
     - ``fill``: what comes in from beyond the edge: 0 (``"black"``) or the edge's own values (``"edge"``)
+    - ``mixup``: each picture is blended with another of its batch, and so are their classes, by a share drawn from
+      Beta(mixup, mixup) (Zhang et al., 2018); 0 blends none; :meth:`apply` does not
     """
 
     translation: float = 0.1
@@ -52,9 +54,10 @@ class Augmentation:
     gamma: float = 0.0
     flip: bool = False
     fill: str = "black"
+    mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("translation", "zoom", "stretch", "intensity", "gamma"):
+        for name in ("translation", "zoom", "stretch", "intensity", "gamma", "mixup"):
             if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be a number from 0 to below 1; got {getattr(self, name)!r}")
         if not _is_number(self.rotation) or not 0 <= self.rotation <= 180:
@@ -63,11 +66,6 @@ class Augmentation:
             raise InputError(f"flip must be True or False; got {self.flip!r}")
         if self.fill not in FILLS:
             raise InputError(f"fill must be one of {', '.join(FILLS)}; got {self.fill!r}")
-
-    @property
-    def only_mirrors(self) -> bool:
-        """Whether pictures stay as they are but for :attr:`flip`."""
-        return not any((self.translation, self.rotation, self.zoom, self.stretch, self.intensity, self.gamma))
 
     def apply(self, image: _Bytes, rng: np.random.Generator) -> _Bytes:
         """Return the picture, uint8 (height, width), changed at random; any settings draw as many numbers."""
@@ -115,20 +113,15 @@ def augmented_batch(
     return batch
 
 
-def mirrored_rows(
-    rows: Sequence[int] | NDArray[np.integer], augmentation: Augmentation, *, seed: int, epoch: int
-) -> NDArray[np.intp]:
-    """Return 1 for the rows that :func:`augmented_batch` mirrors, 0 for the others, of one that only mirrors."""
-    pixel = np.array([[0, 1]], np.uint8)
-    turned = (augmentation.apply(pixel, np.random.default_rng([seed, epoch, int(row)]))[0, 0] for row in rows)
-    return np.fromiter(turned, np.intp, len(rows))
-
-
-def seen_again(images: _Bytes, view: int) -> _Bytes:
+def seen_again(images: _Bytes, view: int, *, mirrored: bool = False) -> _Bytes:
     """Return images, uint8 (n, height, width), all changed alike by :data:`VIEW`; view 0 is the images themselves.
 
-    The mean score over views is steadier than one (test-time augmentation; Krizhevsky et al., 2012).
+    Where ``mirrored``, each view is followed by its mirror image: 1 is that of 0. The mean score over views is steadier
+    than one (test-time augmentation; Krizhevsky et al., 2012).
     """
+    if mirrored:
+        view, turned = divmod(view, 2)
+        images = images[:, :, ::-1] if turned else images
     if view == 0:
         return images
     changed = np.empty_like(images)
@@ -146,13 +139,17 @@ def as_bytes(array: NDArray[np.generic]) -> _Bytes:
     return array.astype(np.uint8, copy=False)
 
 
+_STRONG: Final = Augmentation(rotation=15, zoom=0.2, stretch=0.15, intensity=0.2, gamma=0.3)
+
 #: How far training images may be changed, by name. The strong one is for sets whose test images come from elsewhere:
-#: it takes away what position, aspect ratio and exposure tell of the source.
+#: it takes away what position, aspect ratio and exposure tell of the source. The mixed one also mirrors and blends, for
+#: large networks that would learn the training images by heart.
 STRENGTHS: Final[Mapping[str, Augmentation | None]] = MappingProxyType(
     {
         "none": None,
         "mild": Augmentation(),
-        "strong": Augmentation(rotation=15, zoom=0.2, stretch=0.15, intensity=0.2, gamma=0.3),
+        "strong": _STRONG,
+        "mixed": replace(_STRONG, flip=True, mixup=0.2),
     }
 )
 

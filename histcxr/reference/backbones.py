@@ -173,9 +173,8 @@ def unfreeze(model: Any, unfrozen: Unfrozen) -> int:
     """Choose what of a Keras model's backbone is trained, and return how many of its layers that is.
 
     ``unfrozen`` layers are counted from the end, with those without weights or that stay frozen; 0 freezes it. Batch
-    normalisation is never unfrozen: small batches would overwrite its means and variances, even with
-    ``training=False``, which Keras 3 overrules in training. Compile the model afterwards. InputError: no backbone, or
-    it has fewer layers.
+    normalisation is unfrozen with ``"all"`` alone: in a tail, small batches would overwrite means and variances that
+    fit what comes from below. Compile the model afterwards. InputError: no backbone, or it has fewer layers.
     """
     backbone = backbone_of(model)
     if backbone is None:
@@ -190,7 +189,7 @@ def unfreeze(model: Any, unfrozen: Unfrozen) -> int:
     norm = import_neural("keras", "to train a network").layers.BatchNormalization
     backbone.trainable = count > 0
     for place, layer in enumerate(layers, start=1):
-        layer.trainable = place > len(layers) - count and not isinstance(layer, norm)
+        layer.trainable = place > len(layers) - count and (unfrozen == "all" or not isinstance(layer, norm))
     return int(count)
 
 

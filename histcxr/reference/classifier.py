@@ -49,12 +49,15 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     stages: the new layers on the frozen backbone, then, from its best epoch and at ``second_stage_learning_rate``
     (None: a tenth), what is unfrozen, too. Without, ``"all"`` trains from scratch in one stage.
 
-    ``augmentation``: an Augmentation, ``"published"`` as the architecture's report did, or None.
+    ``augmentation``: an Augmentation, ``"published"`` as the architecture's report did, or None; a head that is trained
+    before what is unfrozen sees the images as they are. ``averaged``: the last stage keeps the moving average of its
+    weights (see :class:`~histcxr.networks.fit.FitOptions`) and runs all of its epochs.
     ``validation_fraction``: share of the patients held out for early stopping, up to one half; 0 trains all epochs on
     everything. ``class_weight``: in training and validation loss. ``schedule, weight_decay, verbose``: see
-    :class:`~histcxr.networks.fit.FitOptions`. ``views``: how often an image is seen, with fixed slight changes; scores
-    are means and cost so many times more. ``inputs``: how ``X`` was prepared; only checked and kept. ``random_state``:
-    equal integers give equal scores on one machine and backend.
+    :class:`~histcxr.networks.fit.FitOptions`. ``views``: how often an image is seen, with fixed slight changes
+    (every second one mirrored, where training mirrored); scores are means and cost so many times more. ``inputs``: how
+    ``X`` was prepared; only checked and kept. ``random_state``: equal integers give equal scores on one machine and
+    backend.
 
     Fitted: ``classes_`` (k,), of two the second is positive; ``n_features_in_``: pixels of an image; ``image_shape_``:
     (height, width); ``graph_``: arguments of ``build_architecture``; ``weights_``: arrays by name; ``history_``: one
@@ -62,6 +65,9 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
     ``best_epoch_``: from 0, whose weights were kept; ``validation_rows_``: rows of ``X`` held out, or None. All are
     arrays, numbers and text; the Keras model is built at the first prediction.
     """
+
+    #: Of one that an earlier version saved.
+    averaged: bool = False
 
     #: Keras uses all cores by itself, and must not be started in a worker process.
     fits_in_workers = False
@@ -85,6 +91,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         class_weight: str | Mapping[Any, float] | None = None,
         schedule: str | None = "cosine",
         weight_decay: float = 0.0,
+        averaged: bool = False,
         views: int = 1,
         inputs: InputSettings | None = None,
         random_state: int | np.random.RandomState | None = 0,
@@ -106,6 +113,7 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.schedule = schedule
         self.weight_decay = weight_decay
+        self.averaged = averaged
         self.views = views
         self.inputs = inputs
         self.random_state = random_state
@@ -181,16 +189,20 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
             # Bytes, a quarter of the copying: the network turns them into float32 itself.
             return augmented_batch(images, rows, augmentation, seed=entropy, epoch=epoch)[..., None]
 
-        whole = TrainingData(images[..., None], targets, rows, held_out, weights, augment)
+        plain = TrainingData(images[..., None], targets, rows, held_out, weights)
+        mixup = 0.0 if augmentation is None else augmentation.mixup
+        changed = plain if augmentation is None else replace(plain, augment=augment, mixup=mixup)
 
-        def stage() -> tuple[Any, TrainingData]:
-            return on_kept_maps(model, whole, augmentation, seed=entropy, cache=cache)
+        def stage(data: TrainingData) -> tuple[Any, TrainingData]:
+            how = None if data is plain else augmentation
+            return on_kept_maps(model, data, how, seed=entropy, cache=cache)
 
         def thaw() -> tuple[Any, TrainingData]:
             unfreeze(model, self.unfrozen)  # type: ignore[arg-type]  # which refuses other text
-            return stage()
+            return stage(changed)
 
-        training = train_classes(*stage(), stages, seed=entropy, thaw=thaw, on_epoch=on_epoch)
+        begin = stage(changed if len(stages) == 1 else plain)
+        training = train_classes(*begin, stages, seed=entropy, thaw=thaw, on_epoch=on_epoch)
         self.n_features_in_ = int(np.prod(images.shape[1:]))
         self.image_shape_ = images.shape[1:]
         self.graph_ = graph
@@ -212,7 +224,11 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
                 f"shape {images.shape}; give read_images this size"
             )
         model, views = _model(self), whole_number(self.views, "views", least=1)
-        seen = (class_scores(model, seen_again(images, view)[..., None]) for view in range(views))
+        augmentation = self.augmentation_of(find_architecture(self.architecture))
+        turned = augmentation is not None and augmentation.flip
+        seen = (
+            class_scores(model, seen_again(images, view, mirrored=turned)[..., None]) for view in range(views)
+        )
         found = np.asarray(sum(seen) / views)
         return found if self.recalibration_ is None else _recalibrated(found, *self.recalibration_)
 
@@ -254,9 +270,10 @@ class ReferenceClassifier(ClassifierMixin, BaseEstimator):
                     "second_stage_learning_rate is of use with the weights of a backbone of which layers are "
                     f"unfrozen; {self.architecture} has weights={self.weights!r}, unfrozen={unfrozen!r}"
                 )
-            return [first]
+            return [replace(first, averaged=self.averaged)]
         # a tenth, so that what was learnt elsewhere is only adjusted
-        return [first, replace(first, learning_rate=0.1 * first.learning_rate if rate is None else rate)]
+        rate = 0.1 * first.learning_rate if rate is None else rate
+        return [first, replace(first, learning_rate=rate, averaged=self.averaged)]
 
     def _learn_classes(self, images: NDArray[np.uint8], y: ArrayLike) -> NDArray[np.int64]:
         if y is None:

@@ -2,8 +2,9 @@
 
 A frozen layer gives the same maps of an image in every epoch, its batch normalisation uses the means it came with. So
 a network is cut at the last place that all of its maps pass before the first trained layer. What comes out there is
-kept as float16 numbers (of the image and, where training mirrors, of its mirror image) in a file that the system maps
-into memory. Both halves share their layers with the network, so that training one trains the other.
+kept as float16 numbers in a file that the system maps into memory; where training changes its images, also of
+:data:`COPIES` changed copies, which the epochs take in turns. Both halves share their layers
+with the network, so that training one trains the other.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from histcxr.features.cache import ArrayCache
 from histcxr.networks.backend import import_neural
 from histcxr.networks.fit import outputs
 from histcxr.networks.training import TrainingData
-from histcxr.reference.augmentation import Augmentation, mirrored_rows
+from histcxr.reference.augmentation import Augmentation, augmented_batch
 from histcxr.reference.backbones import PREPROCESSED, backbone_of
 
 #: Most bytes that are kept of a training's images; where it would be more, the frozen part is run in every epoch.
 MAX_BYTES: Final = 16 << 30
+
+#: So many changed copies of an image are kept; an epoch takes the next.
+COPIES: Final = 4
 
 # Three decimal digits; how far that moves a score is tested beside float32.
 _TYPE: Any = np.float16
@@ -80,34 +84,29 @@ class Halves:
         self,
         images: NDArray[np.uint8],
         *,
-        mirrored: bool = False,
         cache: str | os.PathLike[str] | None = None,
         progress: bool = False,
     ) -> NDArray[np.float16]:
-        """Return the maps of images (n, size, size), shape (1, n, ...), or with mirror images (2, n, ...).
+        """Return the maps of images (n, size, size), shape (n, ...).
 
         They lie in a file without a name where temporary files do; numbers beyond float16 become its largest. In the
         folder ``cache`` they are kept, too, by the content of the square and all that they depend on. InputError:
         there is no room for them.
         """
-        shape = (1 + mirrored, len(images), *self.shape)
-        found = _mapped(shape)
+        found = _mapped((len(images), *self.shape))
         kept = None
+        keys, missing = [b""] * len(images), list(range(len(images)))
         if cache is not None:
             kept = ArrayCache(cache, self.identity(), {"maps": (_TYPE, int(np.prod(self.shape)))})
-        for turn in range(shape[0]):
-            seen = np.ascontiguousarray(images[:, :, ::-1]) if turn else images
-            keys, missing = [b""] * len(seen), list(range(len(seen)))
+            keys, there = [hashlib.sha256(one.tobytes()).digest() for one in images], kept.keys()
+            missing = kept.fill([pair for pair in enumerate(keys) if pair[1] in there], found)
+            missing += [row for row, key in enumerate(keys) if key not in there]
+        starts = range(0, len(missing), _CHUNK)
+        for start in tqdm(starts, "frozen layers", unit="batch", disable=not progress, leave=False):
+            rows = missing[start : start + _CHUNK]
+            found[rows] = outputs(self.front, images[rows][..., None]).clip(-_LARGEST, _LARGEST)
             if kept is not None:
-                keys, there = [hashlib.sha256(one.tobytes()).digest() for one in seen], kept.keys()
-                missing = kept.fill([pair for pair in enumerate(keys) if pair[1] in there], found[turn])
-                missing += [row for row, key in enumerate(keys) if key not in there]
-            starts = range(0, len(missing), _CHUNK)
-            for start in tqdm(starts, "frozen layers", unit="batch", disable=not progress, leave=False):
-                rows = missing[start : start + _CHUNK]
-                found[turn, rows] = outputs(self.front, seen[rows][..., None]).clip(-_LARGEST, _LARGEST)
-                if kept is not None:
-                    kept.add([keys[row] for row in rows], list(found[turn, rows]))
+                kept.add([keys[row] for row in rows], list(found[rows]))
         if kept is not None:
             kept.flush()
         return found
@@ -123,22 +122,26 @@ def on_kept_maps(
 ) -> tuple[Any, TrainingData]:
     """Return what trains of a model, and the data as its frozen part gives them; it trains as the whole would.
 
-    Both are returned as they are where nothing is frozen, where ``augmentation`` does more than mirror, or where the
-    maps would take more than :data:`MAX_BYTES`. ``data.inputs``: squares (n, size, size, 1); ``seed``: of the
-    augmentation. Dropout inside a frozen part (EfficientNet's) drops nothing here.
+    With an ``augmentation`` (drawn from ``seed``) it trains on the changed images of the first :data:`COPIES` epochs
+    again and again. Both are returned as they are where nothing is frozen, where pictures are blended, or where the
+    maps would take more than :data:`MAX_BYTES`. ``data.inputs``: squares (n, size, size, 1). Dropout inside a frozen
+    part (EfficientNet's) drops nothing here.
     """
-    mirrors = augmentation if augmentation is not None and augmentation.flip else None
-    if backbone_of(model) is None or not (augmentation is None or augmentation.only_mirrors):
+    if backbone_of(model) is None or data.mixup:
         return model, data
-    halves = Halves(model)
-    size = (1 + bool(mirrors)) * len(data.inputs) * int(np.prod(halves.shape)) * np.dtype(_TYPE).itemsize
+    halves, squares = Halves(model), data.inputs[..., 0]
+    turns = 1 if augmentation is None else 1 + COPIES
+    size = turns * len(squares) * int(np.prod(halves.shape)) * np.dtype(_TYPE).itemsize
     if not halves.front.weights or size > MAX_BYTES:
         return model, data
-    maps = halves.run_front(data.inputs[..., 0], mirrored=bool(mirrors), cache=cache)
+    maps = _mapped((turns, len(squares), *halves.shape))
+    maps[0] = halves.run_front(squares, cache=cache)
+    for epoch in range(turns - 1):
+        changed = augmented_batch(squares, data.rows, augmentation, seed=seed, epoch=epoch)
+        maps[1 + epoch, data.rows] = halves.run_front(changed)
 
     def augment(rows: NDArray[np.intp], epoch: int) -> NDArray[np.float16]:
-        turned = mirrored_rows(rows, mirrors, seed=seed, epoch=epoch) if mirrors else 0
-        return np.asarray(maps[turned, rows])
+        return np.asarray(maps[1 + epoch % COPIES if turns > 1 else 0, rows])
 
     return halves.back, replace(data, inputs=maps[0], augment=augment)
 

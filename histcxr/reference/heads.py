@@ -80,4 +80,4 @@ def frozen_features(
         weights=network.weights,
         head=DEFAULT_HEAD if network.head is None else network.head,
     )
-    return np.asarray(Halves(model).run_front(images, cache=cache, progress=progress)[0])
+    return np.asarray(Halves(model).run_front(images, cache=cache, progress=progress))

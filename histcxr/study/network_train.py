@@ -10,13 +10,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.data.manifest import is_sick
+from histcxr.decision.auc import auc
 from histcxr.exceptions import InputError
 from histcxr.networks.backend import import_neural
 from histcxr.reference.architectures import HeadOptions, find_architecture
@@ -25,14 +26,14 @@ from histcxr.reference.classifier import ReferenceClassifier
 from histcxr.reference.images import InputSettings
 from histcxr.store.model import ReferenceModel
 from histcxr.study.certify import Promise
-from histcxr.study.cohort import Data, Reading, balanced_rows, check_columns, labelled_manifest
+from histcxr.study.cohort import Data, Reading, balanced_rows, check_columns, labelled_manifest, read_cohort
 from histcxr.study.evaluate import class_figures, class_numbers
 from histcxr.study.seen import ON_VAL, remember
 from histcxr.study.train import Divided, certified_and_measured, divide, told
 
 # Settings that the classifier takes as they are.
 _HANDED_ON = ("epochs", "batch_size", "learning_rate", "second_stage_learning_rate", "unfrozen", "weights", "head",
-              "views", "patience", "class_weight")  # fmt: skip
+              "views", "patience", "class_weight", "averaged")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ class ReferenceSettings:
     ``architecture`` is one of :data:`~histcxr.reference.architectures.ARCHITECTURES`. ``region``, ``equalise`` and
     ``blur`` say what it sees (:class:`~histcxr.reference.images.InputSettings`). ``size``, ``epochs``, ``batch_size``,
     ``learning_rate`` and ``patience`` are by default what it was published with. ``classes``: 2, sick against normal,
-    or "all", every label. ``weights``, ``unfrozen``, ``second_stage_learning_rate``, ``views`` and ``class_weight``:
-    see :class:`~histcxr.reference.classifier.ReferenceClassifier`. ``augment``, how training images are varied:
-    ``"published"``, as the architecture was, or one of :data:`~histcxr.reference.augmentation.STRENGTHS`.
+    or "all", every label. ``weights``, ``unfrozen``, ``second_stage_learning_rate``, ``views``, ``averaged`` and
+    ``class_weight``: see :class:`~histcxr.reference.classifier.ReferenceClassifier`. ``augment``, how training images
+    are varied: ``"published"``, as the architecture was, or one of
+    :data:`~histcxr.reference.augmentation.STRENGTHS`.
     ``undersample``: as in :func:`histcxr.train`. ``held_out`` is the share of the training patients that only says
     when to stop, from 0 (all epochs are run) to 0.5; or ``"val"``, the validation part, of which no certificate can
     then be made.
@@ -69,6 +71,7 @@ class ReferenceSettings:
     views: int = 1
     patience: int | None = None
     class_weight: str | None = None
+    averaged: bool = False
 
     def __post_init__(self) -> None:
         architecture = find_architecture(self.architecture)
@@ -175,10 +178,12 @@ def train_reference(
         training=remember({**training, **divided.about}, {"train": train, "val": val}),
     )
     model = certified_and_measured(model, val.part(kept), divided.parts, promise, by)
+    hidden = lungs_hidden(model, divided.parts["test"].table, reading) if settings.region == "full" else None
     report = {
         "architecture": settings.architecture,
         "inputs": settings.inputs().to_dict(),
         **told(model),
+        "lungs_hidden": hidden,
         "val": {"classes": class_figures(targets["val"], probabilities, names)},
         "fit_seconds": seconds,
         "history": _finite(classifier.history_),
@@ -186,6 +191,17 @@ def train_reference(
         "data": divided.about,
     }
     return ReferenceResult(model, report)
+
+
+def lungs_hidden(model: ReferenceModel, data: Data, reading: Reading | None = None) -> dict[str, Any]:
+    """Return the AUC, with its interval, of a network of full images on the same images with their lungs hidden.
+
+    What is left above 0.5 was read outside of the lungs. It was not trained on such images: a low figure is no proof
+    that it looks at lungs.
+    """
+    inputs = replace(model.inputs, region="hidden")
+    cohort = read_cohort(data, inputs, replace(reading or Reading(), lungs=None, normal=model.normal))
+    return auc(model.score(cohort.values), cohort.sick, patient_ids=cohort.patients).to_dict()
 
 
 def _targets(

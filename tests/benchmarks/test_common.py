@@ -24,6 +24,7 @@ WITHOUT_DATA = {
     "planted_identifiers",
     "reports_accepted",
     "hostile_corpus",
+    "gpu",
 }  # they make their own
 SCRIPTS = {
     path.stem: f"benchmarks.{path.parent.name}.{path.stem}"

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from benchmarks.quality import compare_cnn, reference_costs, reference_pairs
 from histcxr.data.manifest import read_manifest
@@ -16,6 +17,7 @@ from histcxr.exceptions import InputError
 from histcxr.phantoms.studies import write_study
 from histcxr.store import save_model
 from histcxr.study.certify import Promise
+from histcxr.study.cohort import Reading
 from histcxr.study.network_train import ReferenceSettings, train_reference
 from histcxr.study.train import train
 
@@ -33,7 +35,8 @@ def home(tmp_path_factory):
     network = train_reference(data, settings, Promise(**PROMISE)).model
     save_model(model, folder / "knn.histcxr")
     save_model(network, folder / "net.histcxr")
-    return SimpleNamespace(folder=folder, data=data, model=model, network=network)
+    models = {"h": model, "r": network}
+    return SimpleNamespace(folder=folder, data=data, model=model, network=network, models=models)
 
 
 def made_up(**scores):
@@ -59,7 +62,7 @@ def test_the_better_model_leads_on_the_same_patients():
 def test_every_model_scores_the_same_images(home):
     manifest = read_manifest(home.data)
     test = manifest[manifest["split"] == "test"].reset_index(drop=True)
-    scores = reference_pairs.score_all(test, {"h": home.model}, {"r": home.network})
+    scores = reference_pairs.score_all(test, home.models, Reading())
     assert len(scores.sick) == len(test) == len(scores.by_model["h"]) == len(scores.by_model["r"])
     assert scores.notes == []
     figures = reference_pairs.figures(scores, "r", sensitivity=0.95, draws=100)
@@ -68,17 +71,61 @@ def test_every_model_scores_the_same_images(home):
 
 def test_patients_that_a_model_has_seen_are_left_out_for_all(home):
     manifest = read_manifest(home.data)
-    scores = reference_pairs.score_all(manifest, {"h": home.model}, {"r": home.network})
+    scores = reference_pairs.score_all(manifest, home.models, Reading())
     assert set(scores.table["split"]) == {"test"}
     assert "whose patients a model was trained" in scores.notes[0]
-    with pytest.raises(InputError, match="no model has seen"):
-        reference_pairs.score_all(manifest[manifest["split"] == "train"], {"h": home.model}, {})
+    certified = reference_pairs.score_all(manifest, home.models, Reading(), certified=False)
+    assert set(certified.table["split"]) == {"val", "test"}
+    with pytest.raises(InputError, match="that the model has not seen"):
+        reference_pairs.score_all(manifest[manifest["split"] == "train"], home.models, Reading())
+
+
+def test_a_stack_weighs_what_each_knows():
+    rng = np.random.default_rng(0)
+    sick = np.arange(4000) % 2 == 1
+    found = expit(rng.normal(np.where(sick, 1.0, -1.0)[:, None], [1.5, 3.0, 1e9], (4000, 3)))
+    weights = reference_pairs.stack(found[:2000], sick[:2000])
+    own = weights.coef_[0]
+    assert own[0] > own[1] > 0
+    assert abs(own[2]) < 0.05  # noise is worth nothing
+    pair = reference_pairs.stack(found[:2000, :2], sick[:2000])
+    names = {"a": found[2000:, 0], "b": found[2000:, 1]}
+    scores = reference_pairs.Scores(names, sick[2000:], np.arange(2000).astype(object), pd.DataFrame(), [])
+    both = scores.stacked("a + b", "a", "b", pair)
+    areas = [
+        reference_pairs.figures(both, name, sensitivity=0.9, draws=100)["auc"]["value"]
+        for name in both.by_model
+    ]
+    assert areas[2] == max(areas)
+
+
+def test_logits_are_finite_and_keep_the_order():
+    ordered = reference_pairs.logits(np.array([0, 1e-12, 1e-7, 0.5, 1 - 1e-7, 1]))
+    assert np.isfinite(ordered).all()
+    assert (np.diff(ordered) > 0).all()
+
+
+def test_the_picture_has_a_place_for_every_model(tmp_path):
+    estimate = {"value": 0.8, "low": 0.7, "high": 0.9}
+    rows = [
+        {
+            "model": name,
+            "kind": name,
+            "decoded_ms": 3.0,
+            "specificity": None if name == "yardstick" else estimate,
+        }
+        for name in (*compare_cnn.KINDS, "yardstick")
+    ]
+    compare_cnn.draw(rows, 0.95, "about", str(tmp_path / "cost.svg"))
+    drawn = (tmp_path / "cost.svg").read_text()
+    assert "<!-- reference -->" in drawn
+    assert "yardstick" not in drawn
 
 
 def test_contenders_score_as_their_models_do(home):
     manifest = read_manifest(home.data).query("split == 'test'").iloc[:8].reset_index(drop=True)
     images = reference_costs.decode(list(zip(manifest["image"], manifest["mask"], strict=True)))
-    scores = reference_pairs.score_all(manifest, {"h": home.model}, {"r": home.network})
+    scores = reference_pairs.score_all(manifest, home.models, Reading())
     contenders = (reference_costs.contender("h", home.model), reference_costs.contender("r", home.network))
     for contender in contenders:
         np.testing.assert_allclose(contender.score(images), scores.by_model[contender.name], atol=1e-6)
@@ -118,19 +165,26 @@ def test_the_script_as_a_whole(home, tmp_path):
     command = [sys.executable, "-m", "benchmarks.quality.compare_cnn", "--data", home.data]
     command += ["--histogram", home.folder / "knn.histcxr", "--reference", home.folder / "net.histcxr"]
     command += ["--yardstick", "cnn4@48", "--rounds", 1, "--seconds", 0.05, "--images", 8, "--draws", 100]
-    command += ["--json", tmp_path / "compare.json"]
+    command += ["--json", tmp_path / "compare.json", "--picture", tmp_path / "cost.png"]
+    command += ["--elsewhere", home.data, "split=test"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = json.loads((tmp_path / "compare.json").read_text())
-    knn, net, stick = said["models"]
-    assert (knn["kind"], net["kind"], stick["kind"]) == ("histogram", "reference", "yardstick")
+    knn, net, both, stick = said["models"]
+    assert [one["kind"] for one in said["models"]] == ["histogram", "reference", "both", "yardstick"]
+    assert both["model"] == "knn + net"
+    assert both["bytes"] == knn["bytes"] + net["bytes"]
+    (elsewhere,) = said["elsewhere"].values()
+    assert [one["auc"] for one in elsewhere["models"]] == [one["auc"] for one in (knn, net, both)]
+    assert (tmp_path / "cost.png").stat().st_size > 5000
     assert net["parameters"] == home.network.training["parameters"]
     assert net["training_seconds"] == home.network.training["seconds"]
     assert 50 << 20 < knn["peak_bytes"] < net["peak_bytes"]
     assert net["bytes"] > 3 * net["parameters"]  # single precision, packed
     assert stick["times_cheaper"] == 1
     assert knn["specificity"]["low"] <= knn["specificity"]["value"]
-    (gap,) = said["differences"]
+    gap = said["differences"][0]
+    assert len(said["differences"]) == 3
     assert (gap["model"], gap["minus"]) == ("net", "knn")
     expected = net["specificity"]["value"] - knn["specificity"]["value"]
     assert gap["specificity"]["difference"]["value"] == pytest.approx(expected)

@@ -185,3 +185,48 @@ def test_weights_go_out_and_in_by_name():
 def test_options_out_of_range_are_named(change, message):
     with pytest.raises(InputError, match=message):
         FitOptions(**{"epochs": 1, "batch_size": 1, "learning_rate": 0.1} | change)
+
+
+def test_blended_rows_are_learnt_in_shares():
+    rows = np.arange(6)
+    data = TrainingData(np.arange(12.0).reshape(6, 2), rows % 2, rows, weights=None, mixup=0.4)
+    inputs, targets = data.batch(rows, 3, 1)
+    own, other, share = targets.T
+    np.testing.assert_array_equal(own, rows % 2)
+    assert ((share >= 0.5) & (share <= 1)).all()
+    partner = (inputs - share[:, None] * data.inputs) / (1 - share[:, None])
+    np.testing.assert_array_equal(np.rint(partner[:, 0] / 2).astype(int) % 2, other)
+    np.testing.assert_array_equal(data.batch(rows, 3, 1)[0], inputs)
+    assert (data.batch(rows, 3, 2)[1] != targets).any()
+
+
+@pytest.mark.parametrize("units", [1, 2])
+def test_the_loss_of_blended_rows_is_that_of_soft_targets(units):
+    inputs = keras.Input((3,))
+    logits = keras.layers.Dense(units, name="logits")(inputs)
+    score = keras.layers.Activation("sigmoid" if units == 1 else "softmax")(logits)
+    model = keras.Model(inputs, score)
+    values = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    data = TrainingData(values, np.arange(8) % 2, np.arange(8), mixup=0.4)
+    (order,) = make_batches(lambda rows, *_: (rows,), data.rows, 8, seed=5).order
+    mixed, targets = data.batch(order, 0, 0)
+    sick = np.asarray(model(mixed))[:, -1]
+    soft = targets[:, 0] * targets[:, 2] + targets[:, 1] * (1 - targets[:, 2])
+    wanted = -(soft * np.log(sick) + (1 - soft) * np.log(1 - sick)).mean()
+    found = train_classes(model, data, [FitOptions(1, 8, 1e-3)], seed=5)
+    assert found.history["loss"][0] == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(1, [1]), (7, [8]), (17, [16, 1]), (29, [32]), (75, [64, 8, 4])])
+def test_batches_of_nothing_are_small(rows, sizes, monkeypatch):
+    seen = []
+
+    class Doubling:
+        def predict_on_batch(self, batch):
+            seen.append(len(batch))
+            return 2 * batch
+
+    monkeypatch.setattr(fit, "_JUDGED_ROWS", 64)
+    inputs = np.arange(float(rows))[:, None]
+    np.testing.assert_array_equal(fit.outputs(Doubling(), inputs), 2 * inputs)
+    assert seen == sizes

@@ -168,7 +168,7 @@ def test_every_published_setting_can_be_expressed():
 
 
 def test_the_strong_setting_is_the_wider_one_in_everything():
-    assert set(STRENGTHS) == {"none", "mild", "strong"}
+    assert set(STRENGTHS) == {"none", "mild", "strong", "mixed"}
     assert STRENGTHS["none"] is None
     for name in NONE:
         mild, strong = (getattr(STRENGTHS[key], name) for key in ("mild", "strong"))
@@ -182,6 +182,9 @@ def test_an_image_is_seen_again_in_the_same_way_whatever_stands_beside_it():
     for one, other in itertools.combinations(views, 2):
         assert (one != other).any(axis=(1, 2)).all()
     np.testing.assert_array_equal(seen_again(images[1:2], 3), views[3][1:2])
+    for view, mirror in ((0, 1), (1, 3)):
+        turned = seen_again(images, mirror, mirrored=True)
+        np.testing.assert_array_equal(turned, seen_again(images[:, :, ::-1], view))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_every_home_meets_every_source(tmp_path, capsys, monkeypatch):
 
 
 def test_shrunk_copies_take_the_place_of_the_images(phantoms, tmp_path):
-    manifest = read_manifest(phantoms).head(3)
+    manifest = read_manifest(phantoms.study()).head(3)
     found = across_sources.shrunk(manifest, 32, tmp_path)
     pd.testing.assert_frame_equal(found.drop(columns="image"), manifest.drop(columns="image"))
     for before, after in zip(manifest["image"], found["image"], strict=True):

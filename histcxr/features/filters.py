@@ -17,8 +17,9 @@ is named by its filter and scale, e.g. ``"dog4"``:
 =========  ===========================================================================================
 
 ``S`` is the Gaussian's standard deviation in pixels of a working image
-(:func:`histcxr.data.radiograph.working_image`), whose longer side is 224 pixels; in images of another size it shrinks
-or grows with them. A further kind of band takes one entry in :data:`KINDS`.
+(:func:`histcxr.data.radiograph.working_image`), whose longer side is 224 pixels; in images of another size, such as
+the half of it that is filtered (:data:`~histcxr.features.recipe.BANDS_SIDE`), it shrinks or grows with them. A further
+kind of band takes one entry in :data:`KINDS`.
 """
 
 from __future__ import annotations

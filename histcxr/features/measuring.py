@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histcxr.data.masks import check_mask, decode_mask, read_mask
-from histcxr.data.radiograph import WORKING_SIDE, check_lungs, decode_radiograph
+from histcxr.data.radiograph import WORKING_SIDE, check_lungs, decode_radiograph, working_image
 from histcxr.exceptions import InputError, RadiographError, Reason, UnjudgeableError
 from histcxr.features.histograms import BINS, Zones, masked_histogram
-from histcxr.features.recipe import Recipe, band_histograms
+from histcxr.features.recipe import BANDS_SIDE, Recipe, band_histograms
 from histcxr.files.reading import read_file
 from histcxr.files.stages import stage
 from histcxr.lungs.segmenter import Found, Segmenter
@@ -224,10 +224,20 @@ def _check_polarity(pixels: Pixels, lungs: Lungs, name: str) -> None:
         raise RadiographError(Reason.POLARITY, name)
 
 
+def _halved(pixels: Pixels, lungs: Lungs) -> tuple[Pixels, Lungs]:
+    """Return what is filtered: pixels and lungs with a longer side of at most :data:`BANDS_SIDE` pixels."""
+    small = working_image(pixels, BANDS_SIDE)
+    if small is pixels:
+        return pixels, lungs
+    # A pixel is lung where at least half of what it covers is, so that a mirrored image has the mirrored lungs.
+    share = cv2.resize(lungs.view(np.uint8) * np.uint8(255), small.shape[::-1], interpolation=cv2.INTER_AREA)
+    return small, share > 127
+
+
 def count_lungs(pixels: Pixels, lungs: Lungs, name: str = "", *, recipe: Recipe) -> NDArray[np.int64]:
     """Count what a recipe asks for, (rows, 256), a :data:`Measure`; errors as :func:`checked_histogram`."""
     counts = checked_histogram(pixels, lungs, recipe.zones, name)
     if not recipe.bands:
         return counts
-    bands = band_histograms(pixels, lungs, recipe.zones, recipe.bands)
+    bands = band_histograms(*_halved(pixels, lungs), recipe.zones, recipe.bands)
     return np.concatenate([counts, bands.reshape(-1, BINS)])

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.quality import across_sources
+from histcxr.data.manifest import read_manifest
+from histcxr.data.radiograph import read_radiograph
 from histcxr.phantoms.studies import write_study
 
 
@@ -27,3 +29,13 @@ def test_every_home_meets_every_source(tmp_path, capsys, monkeypatch):
     assert pairs == {(home, place) for home in ("a", "b") for place in tested}
     assert all(row["auc_low"] <= row["auc"] <= row["auc_high"] for row in rows if row["auc"] is not None)
     assert capsys.readouterr().out.count("| knn ") == 8
+
+
+def test_shrunk_copies_take_the_place_of_the_images(phantoms, tmp_path):
+    manifest = read_manifest(phantoms.study()).head(3)
+    found = across_sources.shrunk(manifest, 32, tmp_path)
+    pd.testing.assert_frame_equal(found.drop(columns="image"), manifest.drop(columns="image"))
+    for before, after in zip(manifest["image"], found["image"], strict=True):
+        expected = read_radiograph(before, side=32).pixels
+        assert max(expected.shape) == 32
+        np.testing.assert_array_equal(read_radiograph(after).pixels, expected)

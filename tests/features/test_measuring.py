@@ -13,7 +13,7 @@ from histcxr.exceptions import InputError, MaskError, RadiographError, Reason, U
 from histcxr.features import measuring
 from histcxr.features.histograms import ZONES, masked_histogram
 from histcxr.features.measuring import count_lungs, measure_batch, measure_image
-from histcxr.features.recipe import EXTRACTION_VERSION, Recipe
+from histcxr.features.recipe import BANDS_SIDE, EXTRACTION_VERSION, Recipe, band_histograms
 from histcxr.files.writing import encode_image, write_image, write_mask
 from histcxr.phantoms.studies import make_phantom, write_broken_files, write_unusual_files
 
@@ -43,6 +43,17 @@ def test_counts_are_those_of_the_pixels_read(pair, zones):
     pixels = read_radiograph(pair[0]).pixels
     expected = masked_histogram(pixels, read_mask(pair[1], pixels.shape), zones)
     np.testing.assert_array_equal(image_counts(*pair, zones)[0], expected)
+
+
+def test_bands_are_those_of_blocks_of_four_pixels(pair):
+    pixels, mask = read_radiograph(pair[0]).pixels, read_mask(pair[1], read_radiograph(pair[0]).pixels.shape)
+    assert pixels.shape == (2 * BANDS_SIDE, 2 * BANDS_SIDE)
+    halved = pixels.reshape(BANDS_SIDE, 2, BANDS_SIDE, 2).mean((1, 3))
+    lungs = mask.reshape(BANDS_SIDE, 2, BANDS_SIDE, 2).mean((1, 3)) >= 0.5
+    expected = band_histograms(np.floor(halved + 0.5).astype(np.uint8), lungs, 6, ["dog4", "dx2"])
+    found = count_lungs(pixels, mask, recipe=Recipe(6, ["dog4", "dx2"]))
+    np.testing.assert_array_equal(found[6:], expected.reshape(12, 256))
+    np.testing.assert_array_equal(found[:6], masked_histogram(pixels, mask, 6))
 
 
 def test_files_bytes_and_arrays_give_the_same(pair):

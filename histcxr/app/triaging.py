@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import streamlit as st
 
@@ -30,7 +29,6 @@ from histcxr.worklist.reading import FinishedTriage
 from histcxr.worklist.rows import shown_score
 
 _LONGEST: Final = 150  # characters of a name that are kept on disk
-_SIDE: Final = 512  # of a picture, in pixels
 _FOUND: Final = "triaged"
 
 
@@ -136,15 +134,10 @@ def _look(
         st.write("The file cannot be shown.")
         return
     pixels, lungs = seen
-    scale = min(1.0, _SIDE / max(pixels.shape))
-    size = [max(1, round(scale * side)) for side in pixels.shape[::-1]]
-    small: Any = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    outlines: Any = np.zeros(small.shape, np.uint8)
-    if lungs is not None:
-        outlines = cv2.resize(lungs.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    outlines = np.zeros(pixels.shape, np.uint8) if lungs is None else lungs.view(np.uint8)
     left, right = st.columns(2)
     with left:
-        shown.figure(LungsDisplay(small, outlines), "the radiograph with its lungs outlined", (3.6, 3.6))
+        shown.figure(LungsDisplay(pixels, outlines), "the radiograph with its lungs outlined", (3.6, 3.6))
     with right:
         if lungs is None:
             st.write("No lungs were found, so there is no histogram.")

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from histcxr import __version__
+from histcxr.data.radiograph import working_image
 from histcxr.exceptions import InputError
 from histcxr.files.writing import encode_image, replacing
 from histcxr.reports.drawing import BLUE, Display, new_figure, require, require_matplotlib, save_figure
@@ -147,10 +147,8 @@ def png(display: Display, path: str | Path, size: tuple[float, float] = (4.4, 3.
 
 
 def embedded(pixels: NDArray[np.uint8], side: int = 160) -> str:
-    """Return a picture, grey (height, width) or blue-first (height, width, 3), as small JPEG for ``src``."""
-    scale = min(1.0, side / max(pixels.shape[:2]))
-    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    """Return a picture, uint8 (height, width), as small JPEG for ``src``."""
+    small = working_image(pixels, side)
     return "data:image/jpeg;base64," + base64.b64encode(encode_image(small, ".jpg", quality=75)).decode()
 
 

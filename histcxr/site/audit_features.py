@@ -35,7 +35,6 @@ _BLUR: Final = 1.5  # pixels: what is finer is sharpness or noise
 _TINY: Final = 1e-6
 _LETTER: Final = 0.025  # of the shorter side: half of a marker's letter
 _FRAME: Final = 0.02  # of each side
-_LONGEST: Final = 512  # pixels: larger images are looked at in a smaller copy
 _FORMATS: Final = ("PNG", "JPEG", "TIFF", "BMP", "DICOM")
 _LEVELS: Final = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 _OUTLINE: Final = 6  # cells a side of the outline's small copy
@@ -119,17 +118,11 @@ def _annexes(data: bytes, kind: str) -> tuple[int, int]:
 
 
 def around_lungs(pixels: _Pixels, lungs: NDArray[np.bool_]) -> dict[str, _Numbers]:
-    """Return the numbers of a radiograph, uint8 (height, width), and its lungs, bool, by probe.
+    """Return the numbers of a working image, uint8 (height, width), and its lungs, bool, by probe.
 
     ``mask shape``, ``outside the lungs`` (brightness and sharpness), ``borders`` and ``corners``.
     """
     mask = np.ascontiguousarray(lungs).view(np.uint8)
-    height, width = pixels.shape
-    share = min(1.0, _LONGEST / max(height, width))
-    if share < 1:
-        size = max(1, round(width * share)), max(1, round(height * share))
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-        mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
     hull = np.zeros_like(mask)
     cv2.fillConvexPoly(hull, cv2.convexHull(cv2.findNonZero(mask)), 1)
     reach = 2 * max(1, round(_MARGIN * max(mask.shape))) + 1

@@ -27,7 +27,6 @@ ZONES: Final = "1+6"
 
 _CHUNK: Final = 16  # files held at a time by a thread
 _MEAN_SIDE: Final = 128  # pixels of the mean images
-_SHOWN_SIDE: Final = 224  # longer side of the examples
 
 
 def read_once(
@@ -102,21 +101,14 @@ class Look(NamedTuple):
 
 def look(pixels: NDArray[np.uint8], lungs: NDArray[np.bool_], name: str, *, wanted: frozenset[str]) -> Look:
     """Note what there is to know of an image, and keep pictures of it where it is among the ``wanted``."""
-    masked = np.where(lungs, pixels, 0).astype(np.uint8)
     return Look(
         checked_histogram(pixels, lungs, ZONES, name),
         fingerprint(pixels),
         np.count_nonzero(lungs) / lungs.size,
         fine_copy(pixels),
         np.asarray(cv2.resize(pixels, (_MEAN_SIDE, _MEAN_SIDE), interpolation=cv2.INTER_AREA), np.uint8),
-        (_smaller(pixels), _smaller(masked)) if name in wanted else None,
+        (pixels, np.where(lungs, pixels, 0).astype(np.uint8)) if name in wanted else None,
     )
-
-
-def _smaller(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = _SHOWN_SIDE / max(pixels.shape)
-    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class Seen:

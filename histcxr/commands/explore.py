@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Images to show of each class.",
 )
-@options.lungs_option("either", "given", "found")
+@options.lungs_option()
 @options.normal_option()
 @options.seed_option()
 @options.jobs_option()
@@ -70,7 +70,7 @@ def explore(data: str, output: str, jobs: int, json_file: str | None, **how: Any
 @options.output_option("The table to write: .parquet, .csv or .npz by its name.", "file", required=True)
 @options.zones_option()
 @options.bands_option()
-@options.lungs_option("either", "given", "found", default="either")
+@options.lungs_option("either")
 @options.cache_option()
 @options.scheduler_option("Count")
 @options.jobs_option()

@@ -162,7 +162,7 @@ def reading_options(*, lungs: str | None = None, normal: str | None = None, squa
             jobs_option(),
             *([] if squares else [cache_option()]),
             normal_option(normal),
-            lungs_option("given", "found", "either", default=lungs),
+            lungs_option(lungs),
         ):
             with_reading = option(with_reading)
         return with_reading
@@ -245,17 +245,15 @@ def recipe_options(function: Any) -> Any:
     )(with_recipe)
 
 
-def lungs_option(*choices: str, default: str | None = None) -> Any:
+def lungs_option(default: str | None = None) -> Any:
     """Whose lung masks."""
-    usual = "" if default else "  [default: given where DATA has any, else found]"
     return click.option(
         "--lungs",
-        type=click.Choice([one for one in ("given", "found", "either") if one in choices]),
+        type=click.Choice(["given", "found", "either"]),
         default=default,
         show_default=default is not None,
-        help="Whose lung masks: DATA's (given), the network's for every image (found)"
-        + (", or the network's where DATA has none (either)." if "either" in choices else ".")
-        + usual,
+        help="Whose lung masks: DATA's (given), the network's for every image (found), or the network's where DATA has "
+        "none (either)." + ("" if default else "  [default: given where DATA has any, else found]"),
     )
 
 

@@ -47,7 +47,7 @@ from histcxr.commands import options
     type=click.Choice(["halving", "random", "hyperband", "bayesian"]),
     help="halving or random; for networks hyperband, random or bayesian.  [default: the first]",
 )
-@options.lungs_option("given", "found", "either")
+@options.lungs_option()
 @options.normal_option()
 @options.where_option()
 @options.cache_option()

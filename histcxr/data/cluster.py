@@ -20,10 +20,9 @@ import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from histcxr import __version__
-from histcxr.data.blocks import Job
 from histcxr.exceptions import HistcxrWarning, InputError, MissingDependencyError, OutputError, how_to_install
 from histcxr.files.budget import BUDGET
 
@@ -33,6 +32,9 @@ except ImportError as missing:
     raise MissingDependencyError(
         f"a cluster needs the package distributed: {how_to_install('dask')}"
     ) from missing
+
+if TYPE_CHECKING:
+    from histcxr.data.blocks import Job
 
 _AHEAD: Final = 2  # blocks in flight for each thread of the cluster: one is worked at, one waits beside it
 _LOOK: Final = (

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from histcxr.phantoms.broken_files import MUTATIONS
+from benchmarks.mutations import MUTATIONS
 
 Rng = random.Random
 Files = dict[str, bytes]

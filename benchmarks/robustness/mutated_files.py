@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import make_parser, publish, run
+from benchmarks.mutations import MUTATIONS
 from benchmarks.robustness.triaged import all_at_once, each_alone, names_of
 from benchmarks.speed.triage_memory import phantom_model
 from histcxr.exceptions import Reason
 from histcxr.files.writing import encode_image, write_mask
 from histcxr.phantoms.anatomy import make_phantom
-from histcxr.phantoms.broken_files import MUTATIONS, huge_png, palette_png
+from histcxr.phantoms.broken_files import huge_png, palette_png
 from histcxr.phantoms.dicom_files import SYNTAXES, encode_dicom, lut_item
 from histcxr.reports.tables import markdown_table
 

@@ -7,10 +7,10 @@ import zlib
 import numpy as np
 import pytest
 
+from benchmarks.mutations import absurd, cut, flipped, flipped_head, long, spliced, with_a_hole
 from histcxr.data.radiograph import Radiograph, decode_radiograph
 from histcxr.exceptions import Reason, UnjudgeableError
 from histcxr.phantoms.anatomy import make_phantom
-from histcxr.phantoms.broken_files import absurd, cut, flipped, flipped_head, long, spliced, with_a_hole
 
 pytest.importorskip("pydicom")
 

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from benchmarks.mutations import MUTATIONS
 from histcxr.data.discovery import find_inputs
 from histcxr.data.manifest import TAG_COLUMNS, read_manifest
 from histcxr.data.radiograph import decode_radiograph
@@ -15,7 +16,6 @@ from histcxr.exceptions import InputError, RadiographError, Reason
 from histcxr.files.reading import read_file
 from histcxr.files.writing import encode_image, write_image
 from histcxr.phantoms.anatomy import make_phantom
-from histcxr.phantoms.broken_files import MUTATIONS
 from histcxr.phantoms.dicom_files import SYNTAXES
 
 from .conftest import code_item

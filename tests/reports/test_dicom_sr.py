@@ -12,9 +12,9 @@ import pytest
 from highdicom.sr import srread
 from pydicom.uid import UID_dictionary
 
+from benchmarks.mutations import MUTATIONS
 from histcxr.exceptions import InputError, MissingDependencyError, OutputError, Reason
 from histcxr.phantoms.anatomy import make_phantom
-from histcxr.phantoms.broken_files import MUTATIONS
 from histcxr.phantoms.dicom_files import encode_dicom
 from histcxr.reports.dicom_sr import (
     RESEARCH_USE,

@@ -61,7 +61,7 @@ def outcomes(study, saved_model, out, *options):
     # From Python 3.12 on, a fork beside other threads (those of the numerical libraries) is warned of.
     quiet = ["-W", "ignore:This process:DeprecationWarning"]
     command = [sys.executable, *quiet, "-c", SCRIPT, str(study), str(saved_model), str(out), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)  # a busy machine kills slowly
     assert (done.returncode, done.stderr) == (0, "")
     return dict(line.split() for line in done.stdout.splitlines())
 

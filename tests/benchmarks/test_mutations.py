@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.mutations import MUTATIONS, absurd, below_checksums
 from histcxr.data.radiograph import decode_radiograph
 from histcxr.exceptions import Reason, UnjudgeableError
 from histcxr.files.writing import encode_image
-from histcxr.phantoms.broken_files import MUTATIONS, absurd, below_checksums
 
 
 @pytest.fixture(scope="module")

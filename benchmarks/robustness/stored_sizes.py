@@ -58,9 +58,9 @@ FORMATS: dict[str, Store] = {
 }
 
 
-def master(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Enlarge a radiograph to what a scanner would have made: the longest of the sides, with noise."""
-    scale = SIDES[-1] / max(pixels.shape)
+def master(pixels: NDArray[np.uint8], rng: np.random.Generator, side: int = SIDES[-1]) -> NDArray[np.uint8]:
+    """Enlarge a radiograph to what a scanner would have made: so many pixels on the longer side, with noise."""
+    scale = side / max(pixels.shape)
     size = round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)
     large = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
     large += NOISE * rng.standard_normal(large.shape, np.float32)

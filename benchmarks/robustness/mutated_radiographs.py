@@ -4,8 +4,9 @@
 
 Radiographs are encoded as PNG, JPEG, TIFF, BMP and DICOM of every transfer syntax that can be made here, by DCMTK
 (``dcmcjpeg``, ``dcmcjpls``, ``dcmcrle``) and GDCM (``gdcmconv``) too where they are installed, and each file is damaged
-in one way. What still decodes is held against the sound picture; more than 2 % of the pixels off by more than 24 grey
-levels is visible damage. Such files, and the sound ones, then go through a triage. Without ``--data``, folders such as
+in one way. What still decodes is held against the sound picture, both as they are judged, in the working image; more
+than 2 % of the pixels off by more than 24 grey levels is visible damage. Such files, and the sound ones, then go
+through a triage. With ``--side`` the radiographs are enlarged before, with noise. Without ``--data``, folders such as
 ``covid_full`` with a ``manifest.csv``, phantoms are taken, and no drawer can be trusted.
 
 Prints Markdown tables. Exit status 1 when a sound file is refused, when more than 1 in 1,000 of the visibly damaged
@@ -21,6 +22,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.common import make_parser, publish, run
+from benchmarks.robustness.stored_sizes import master
 from histcxr.data.manifest import read_manifest
-from histcxr.data.radiograph import decode_radiograph, read_radiograph
+from histcxr.data.radiograph import WORKING_SIDE, decode_radiograph, read_radiograph
 from histcxr.exceptions import UnjudgeableError
 from histcxr.files.decoding import muted_decoders
 from histcxr.phantoms.anatomy import make_phantom
@@ -53,11 +57,11 @@ JPEGS = {
     "optimised": [cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_QUALITY, 80],
 }
 TOOLS = {
-    "DCMTK JPEG": "dcmcjpeg +eb +q 90 {} {}",
-    "DCMTK JPEG progressive": "dcmcjpeg +ep +q 90 {} {}",
-    "DCMTK JPEG 12 bits": "dcmcjpeg +ee +q 95 {} {}",
-    "DCMTK lossless SV1": "dcmcjpeg +e1 {} {}",
-    "DCMTK lossless": "dcmcjpeg +el {} {}",
+    "DCMTK JPEG": "dcmcjpeg +un +eb +q 90 {} {}",
+    "DCMTK JPEG progressive": "dcmcjpeg +un +ep +q 90 {} {}",
+    "DCMTK JPEG 12 bits": "dcmcjpeg +un +ee +q 95 {} {}",
+    "DCMTK lossless SV1": "dcmcjpeg +un +e1 {} {}",
+    "DCMTK lossless": "dcmcjpeg +un +el {} {}",
     "DCMTK JPEG-LS": "dcmcjpls +el {} {}",
     "DCMTK RLE": "dcmcrle {} {}",
     "GDCM lossless": "gdcmconv --jpeg {} {}",
@@ -199,38 +203,60 @@ def write_files(options: Any, folder: Path) -> list[dict[str, str]]:
     rng = random.Random(options.seed)
     for name in ("sound", "damaged"):
         (folder / name).mkdir()
-    records: list[dict[str, str]] = []
     images = list(radiographs(options.data or [], options.images, options.seed))
-    made = [
-        (f"{number:04} {name}{extension}", name, data)
-        for number, image in enumerate(images)
-        for name, extension, data in encodings(image, folder)
-    ]
-    each = -(-options.mutations // len(made))
-    for file, name, data in made:
-        (folder / "sound" / file).write_bytes(data)
-        try:
-            sound = decode_radiograph(data).pixels
-        except UnjudgeableError as error:
-            records.append(
-                {"encoding": name, "outcome": "sound, refused", "file": file, "detail": str(error)}
-            )
-            continue
-        records.append({"encoding": name, "outcome": "sound, decoded", "file": file})
-        for turn in range(each):
-            mutate = rng.choice(MUTATIONS)
-            damaged = mutate(data, rng)
-            record = {"encoding": name, "way": mutate.__name__, "sound": file, "file": f"{turn} {file}"}
-            try:
-                pixels = decode_radiograph(damaged).pixels
-            except UnjudgeableError as error:
-                record |= {"outcome": "refused", "detail": f"{error.reason}: {error.detail}"}
-            else:
-                record["outcome"] = "visibly damaged" if visible(pixels, sound) else "harmless"
-                if record["outcome"] == "visibly damaged":
-                    (folder / "damaged" / record["file"]).write_bytes(damaged)
-            records.append(record)
+    if options.side:
+        noise = np.random.default_rng(options.seed)
+        images = [master(image, noise, options.side) for image in images]
+    records: list[dict[str, str]] = []
+    count = sum(1 for _ in encodings(images[0], folder)) * len(images)
+    each = -(-options.mutations // count)
+    with ProcessPoolExecutor(options.jobs, get_context("spawn"), initializer=_quietly) as pool:
+        for number, image in enumerate(images):
+            tasks = []
+            for name, extension, data in encodings(image, folder):
+                ways = []
+                for _ in range(each):
+                    way = rng.choice(MUTATIONS)
+                    ways.append((way.__name__, way(data, rng)))
+                tasks.append((f"{number:04} {name}{extension}", name, data, ways))
+            for found, kept in pool.map(_judged, tasks, chunksize=4):
+                records += found
+                for place, data in kept.items():
+                    (folder / place).write_bytes(data)
     return records
+
+
+def _quietly() -> None:
+    """Mute the decoders of a process for good."""
+    muted_decoders().__enter__()
+
+
+Task = tuple[
+    str, str, bytes, list[tuple[str, bytes]]
+]  # file, encoding, sound bytes, damaged ones and by which way
+
+
+def _judged(task: Task) -> tuple[list[dict[str, str]], dict[str, bytes]]:
+    """Decode an encoded radiograph and what was made of it; its records, and the files to be kept."""
+    file, name, data, ways = task
+    kept = {f"sound/{file}": data}
+    try:
+        sound = decode_radiograph(data, side=WORKING_SIDE).pixels
+    except UnjudgeableError as error:
+        return [{"encoding": name, "outcome": "sound, refused", "file": file, "detail": str(error)}], kept
+    records = [{"encoding": name, "outcome": "sound, decoded", "file": file}]
+    for turn, (way, damaged) in enumerate(ways):
+        record = {"encoding": name, "way": way, "sound": file, "file": f"{turn} {file}"}
+        try:
+            pixels = decode_radiograph(damaged, side=WORKING_SIDE).pixels
+        except UnjudgeableError as error:
+            record |= {"outcome": "refused", "detail": f"{error.reason}: {error.detail}"}
+        else:
+            record["outcome"] = "visibly damaged" if visible(pixels, sound) else "harmless"
+            if record["outcome"] == "visibly damaged":
+                kept[f"damaged/{record['file']}"] = damaged
+        records.append(record)
+    return records, kept
 
 
 def drawers(folder: Path, scratch: Path, options: Any) -> dict[str, str]:
@@ -311,6 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--mutations", type=int, default=10_000)
+    parser.add_argument("--side", type=int, default=0, help="enlarge radiographs to so many pixels")
     parser.add_argument(
         "--model", type=Path, help="a saved model, instead of the one that comes with histcxr"
     )

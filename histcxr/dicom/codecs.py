@@ -31,8 +31,13 @@ from histcxr.files.reading import refuse
 _LOSSLESS, _TABLES, _RESTARTS, _SCAN = 0xC3, 0xC4, 0xDD, 0xDA
 
 
-def decoded(stream: Codestream, shape: tuple[int, int, int], side: int | None, path: str) -> Pixels:
-    """Bit patterns out of a codec: uint8 or uint16 of this shape, or smaller where ``side`` says that it is enough."""
+def decoded(
+    stream: Codestream, shape: tuple[int, int, int], bits: int, side: int | None, path: str
+) -> Pixels:
+    """Bit patterns out of a codec: uint8 or uint16 of this shape, or smaller where ``side`` says that it is enough.
+
+    ``bits``: as many as the values of a sound image may have.
+    """
     if stream.kind == "JPEG":
         return decode_stored(stream.data, formats.read_jpeg(stream.data, path), path, side=side)
     name, pixels = stream.kind.removesuffix(" deep"), None
@@ -41,7 +46,7 @@ def decoded(stream: Codestream, shape: tuple[int, int, int], side: int | None, p
     except ImportError:
         refuse(Reason.UNSUPPORTED, path, f"{name} inside; {MISSING}")
     if stream.kind == "JPEG 2000" and side is not None:
-        small = _coarse(stream, max(shape), side)
+        small = _coarse(stream, max(shape), side, bits)
         if small is not None:
             return small
     codecs = {"JPEG-LS": imagecodecs.jpegls_decode, "JPEG 2000": imagecodecs.jpeg2k_decode}
@@ -65,7 +70,7 @@ def decoded(stream: Codestream, shape: tuple[int, int, int], side: int | None, p
     return pixels
 
 
-def _coarse(stream: Codestream, longer: int, side: int) -> Pixels | None:
+def _coarse(stream: Codestream, longer: int, side: int, bits: int) -> Pixels | None:
     """A JPEG 2000 image without its finest resolutions, at least twice ``side`` long; None: all of it is needed.
 
     Pillow, because imagecodecs cannot leave resolutions out.
@@ -86,7 +91,12 @@ def _coarse(stream: Codestream, longer: int, side: int) -> Pixels | None:
     except Exception:  # noqa: BLE001 - the other decoder will say what is wrong
         return None
     spare = 8 * pixels.itemsize - stream.bits  # Pillow spreads the values over all bits
-    return pixels >> spare if pixels.ndim == 2 and spare >= 0 else None
+    if pixels.ndim != 2 or spare < 0:
+        return None
+    pixels, most = pixels >> spare, 2**bits - 1
+    return (
+        pixels if pixels.max() > 1.5 * most else np.minimum(pixels, most)
+    )  # smooth parts swing beyond an edge
 
 
 def _hear(stream: Codestream, colour: bool, path: str) -> None:

@@ -159,8 +159,9 @@ def _levels(image: DicomImage, side: int | None, path: str) -> Pixels:
     if stream is None or stream.kind == "RLE":
         pixels = _plain(image, path)
     else:
-        pixels = decoded(stream, image.shape, side, path)
-        _check_range(pixels, image.stored + image.shift, path)
+        bits = image.stored + image.shift
+        pixels = decoded(stream, image.shape, bits, side, path)
+        _check_range(pixels, bits, path)
     if colour:
         if pixels.dtype != np.uint8:
             refuse(Reason.UNSUPPORTED, path, "a colour image of more than 8 bits")

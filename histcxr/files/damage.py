@@ -29,8 +29,12 @@ MARGIN, DEEP = (
 )  # shares of the height: edges of films and bars lie in the first, no black bar ends beyond
 CORNER = 0.05  # share of the width: a seam that changes its row further inside is no edge of a film
 
-WAVES_FROM = 160  # pixels; the shorter side of smaller images holds too few details of five sizes
+WAVES_FROM, WAVES_TO = (
+    112,
+    224,
+)  # pixels: the shorter side at least, the longer at most, for details of five sizes
 WHITE = np.array([1.04, 1.04, 1.5])  # strength of noise in details across, down and both
+TOO_NOISY = 4.5  # where noise is stronger, details cannot be told
 # Limits of binary logarithms, from the finest details on: stronger than those of twice the size; in both directions
 # stronger than in either; directions unlike those of twice the size; stronger than half and twice the size together.
 FINER, SLANTED, SKEWED = (0.6, 0.6, 1.1), (0.2, 0.6, 0.6), (1.4, 2.0, 2.3)
@@ -94,6 +98,9 @@ def check_waves(grey: NDArray[Any], path: str) -> None:
     same in all. Of 113 visibly damaged images 80 % are found; of 17,401 radiographs and 6,292 enlarged,
     sharpened, compressed or made noisy, when the limits were set, none.
     """
+    share = WAVES_TO / max(grey.shape)
+    if share < 1:  # averaged, as it will be judged: noise of a large image would hide or be taken for damage
+        grey = cv2.resize(grey, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
     if min(grey.shape) < WAVES_FROM:
         return
     means, rest = [], grey.astype(np.float32)
@@ -101,6 +108,8 @@ def check_waves(grey: NDArray[Any], path: str) -> None:
         (rest, across), (down, both) = ((part.T for part in _split(half.T)) for half in _split(rest))
         means.append([float(np.abs(part).mean()) for part in (across, down, both)])
     found, noise = np.array(means), np.inf
+    if (found[0] / WHITE).min() > TOO_NOISY:
+        return
     for size in found:
         noise = min(0.85 * noise, float((size / WHITE).min()))  # as much as can be noise in every direction
         size[:] = np.sqrt(np.maximum(size**2 - (WHITE * noise) ** 2, 0))

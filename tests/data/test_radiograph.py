@@ -18,6 +18,7 @@ from histcxr.exceptions import RadiographError, Reason, UnjudgeableError
 from histcxr.files.writing import encode_image
 from histcxr.phantoms.anatomy import make_phantom
 from histcxr.phantoms.broken_files import write_broken_files, write_unusual_files
+from histcxr.phantoms.dicom_files import encode_dicom
 
 PHANTOM = make_phantom(7)
 
@@ -33,6 +34,45 @@ def judged(entry):
     except UnjudgeableError as error:
         return error.reason
     return None
+
+
+def large(bits):
+    """A phantom as a scanner would make it, with noise; uint8 or uint16 (1101, 1100)."""
+    enlarged = cv2.resize(PHANTOM.image.astype(np.float32), (1100, 1101), interpolation=cv2.INTER_CUBIC)
+    noisy = enlarged + np.random.default_rng(0).normal(0, 3, enlarged.shape)
+    return np.clip(np.rint(noisy * 2 ** (bits - 8)), 0, 2**bits - 1).astype(
+        np.uint8 if bits == 8 else np.uint16
+    )
+
+
+STORED = {
+    "png": lambda: encode_image(large(8), ".png"),
+    "png of 16 bits": lambda: encode_image(large(16), ".png"),
+    "jpeg": lambda: encode_image(large(8), ".jpg"),
+    "colour jpeg": lambda: encode_image(cv2.cvtColor(large(8), cv2.COLOR_GRAY2BGR), ".jpg"),
+    "tiff": lambda: encode_image(large(8), ".tif"),
+    "explicit": lambda: encode_dicom(large(12), bits=12),
+    "signed": lambda: encode_dicom((large(12) ^ 2048).astype(np.int16), bits=12, signed=True),
+    "jpeg 2000": lambda: encode_dicom(large(12), bits=12, syntax="jpeg 2000"),
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_a_large_radiograph_is_averaged_on_the_way(stored):
+    if stored in ("explicit", "signed", "jpeg 2000"):
+        pytest.importorskip("pydicom")
+    if stored == "jpeg 2000":
+        pytest.importorskip("imagecodecs")
+    data = STORED[stored]()
+    whole, small = decode_radiograph(data), decode_radiograph(data, side=224)
+    assert whole.pixels.shape == (1101, 1100)
+    assert {**small.metadata, "steps": ()} == {**whole.metadata, "steps": ()}
+    expected = cv2.resize(whole.pixels, (224, 224), interpolation=cv2.INTER_AREA)
+    assert small.pixels.shape == expected.shape
+    assert np.abs(small.pixels.astype(int) - expected).mean() < 2
+    one, other = (np.bincount(pixels.ravel(), minlength=256) / 224**2 for pixels in (small.pixels, expected))
+    assert np.abs(one - other).sum() < 0.15
+    assert abs(small.pixels.mean() - expected.mean()) < 0.3
 
 
 @pytest.mark.parametrize("extension", [".png", ".tif", ".bmp"])

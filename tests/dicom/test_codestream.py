@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from histcxr.data.radiograph import decode_radiograph
-from histcxr.dicom.codestream import rle_planes
+from histcxr.dicom.codecs import _all_used
+from histcxr.dicom.codestream import check, rle_planes
 from histcxr.exceptions import RadiographError, Reason
 from histcxr.phantoms.anatomy import make_phantom
 
@@ -106,3 +107,17 @@ def test_runs_of_bytes():
         assert caught.value.reason is reason
     with pytest.raises(RadiographError, match="more than 1,000 bytes"):  # and no more memory than that
         rle_planes(frame[:64] + b"\x81\x07" * 2**20, 1, 1000)
+
+
+@pytest.mark.parametrize("predictor", range(1, 8))
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_the_bits_of_a_lossless_jpeg_are_counted(bits, predictor):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    stored = IMAGE if bits == 8 else (DEEP * 257) >> (16 - bits)
+    frame = imagecodecs.jpeg8_encode(stored, lossless=True, predictor=predictor, bitspersample=bits)
+    stream = check(frame, (*stored.shape, 1), stored.itemsize)
+    if stream.kind == "JPEG deep":
+        pixels = imagecodecs.jpeg8_decode(stream.data)
+        assert _all_used(stream, pixels) is True
+        pixels[100:110] = np.random.default_rng(0).integers(0, 2**bits, (10, len(IMAGE[0])))  # longer codes
+        assert _all_used(stream, pixels) is False

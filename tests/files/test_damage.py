@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import RadiographError, Reason
-from histcxr.files.damage import check_pixels
+from histcxr.files.damage import check_noise, check_pixels, check_waves
 from histcxr.phantoms.anatomy import make_phantom
 
 IMAGE = make_phantom(0).image
@@ -69,3 +69,29 @@ def test_noise():
     noisy[100:, :120] = np.random.default_rng(0).integers(0, 256, (HEIGHT - 100, 120))
     refused(noisy, "noise|torn")
     check_pixels(IMAGE, "a", noise=False)
+
+
+def test_noise_of_a_large_image_is_found_in_a_few_rows():
+    large = cv2.resize(IMAGE, (1000, 1000))
+    check_noise(large, "a")
+    large[500:, :500] = np.random.default_rng(0).integers(0, 256, (500, 500))
+    with pytest.raises(RadiographError, match="parts of the image are noise"):
+        check_noise(large, "a")
+
+
+@pytest.mark.parametrize("across", [0, 1])
+def test_a_wavelet_that_covers_the_image(across):
+    """Stripes of two pixels and little else of that size, as of a spoilt part of a JPEG 2000 file."""
+    stripes = np.kron(np.random.default_rng(0).normal(0, 40, (56, 1)), [[1], [1], [-1], [-1]])
+    spoilt = IMAGE + (stripes.T if across else stripes)
+    with pytest.raises(RadiographError, match="one size of detail covers the image"):
+        check_waves(np.clip(spoilt, 0, 255).astype(np.uint8), "a")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_details_of_sound_films_pass(seed):
+    image = make_phantom(seed).image
+    noise = np.random.default_rng(seed).normal(0, 4, (900, 900))
+    noisy = np.clip(cv2.resize(image, (900, 900), interpolation=cv2.INTER_CUBIC) + noise, 0, 255)
+    for sound in (image, 255 - image, cv2.GaussianBlur(image, (0, 0), 2), noisy.astype(np.uint8)):
+        check_waves(sound, "a")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from histcxr.exceptions import MaskError, Reason
 from histcxr.files import remote
-from histcxr.files.remote import Url
+from histcxr.files.remote import Known, Url
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm"})
 """Names that end so are images, in upper or lower case; so are names without an extension (DICOM exports)."""
@@ -57,7 +57,7 @@ class MaskFinder:
         self._folder: str | None = None
         self._places: list[str] = []
         self._shared: frozenset[int] | None = None
-        self._names: dict[str, dict[str, Url]] = {}  # what the folders hold that lie in a store
+        self._names: dict[str, dict[str, Known | None]] = {}  # what the folders hold that lie in a store
 
     def of(self, folder: str, relative: str, name: str) -> str:
         """Path of the mask of the image ``name`` in ``folder`` (``relative``: seen from ``top``), ``""`` for none.
@@ -101,10 +101,10 @@ class MaskFinder:
     def _is_folder(self, place: str) -> bool:
         return bool(self._held(place)) if isinstance(place, Url) else os.path.isdir(place)
 
-    def _held(self, place: Url) -> dict[str, Url]:
+    def _held(self, place: Url) -> dict[str, Known | None]:
         """Return what a folder in a store holds: asked for once, for each answer takes as long as many masks."""
         if place not in self._names:
-            self._names[place] = {one.name: place.child(one.name, one.known) for one in remote.listing(place)}
+            self._names[place] = {one.name: one.known for one in remote.listing(place)}
         return self._names[place]
 
     def _shared_stems(self) -> frozenset[int]:
@@ -125,6 +125,6 @@ class MaskFinder:
             names.insert(0, name)
         if isinstance(folder, Url):
             held = self._held(folder)
-            return next((held[one] for one in names if one in held), "")
+            return next((folder.child(one, held[one]) for one in names if one in held), "")
         paths = (os.path.join(folder, one) for one in names)
         return next((path for path in paths if os.path.lexists(path)), "")

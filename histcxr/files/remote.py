@@ -203,7 +203,7 @@ def fetch_now(url: Url, most: int | None = None) -> bytes:
         data: bytes = _call(url, "cat_file", url.target, seconds=SECONDS + size / _SLOWEST, **wanted)
         due = most if part and most is not None else size
         if len(data) != due and len(data) != _known(_call(url, "info", url.target)).size:
-            raise OSError(f"{len(data):,} of {due:,} bytes came")
+            _check_size(len(data), due)
         return data
 
     return _persist(url, once)
@@ -240,11 +240,27 @@ def upload(path: str | os.PathLike[str], url: Url) -> None:
 
     def once() -> None:
         _call(url, "put_file", os.fspath(path), url.target, seconds=SECONDS + size / _SLOWEST)
-        came = _known(_call(url, "info", url.target)).size
-        if came != size:
-            raise OSError(f"{came:,} of {size:,} bytes came")
+        _check_size(_known(_call(url, "info", url.target)).size, size)
 
     _persist(url, once)
+
+
+def download(url: Url, path: str | os.PathLike[str]) -> None:
+    """Copy an object of any size to a file of this machine. RadiographError as :func:`fetch`; there is no file then."""
+    size = stat(url).size
+    part = f"{os.fspath(path)}.part"
+
+    def once() -> None:
+        _call(url, "get_file", url.target, part, seconds=SECONDS + size / _SLOWEST)
+        _check_size(os.path.getsize(part), size)
+
+    _persist(url, once)
+    os.replace(part, path)
+
+
+def _check_size(came: int, due: int) -> None:
+    if came != due:
+        raise OSError(f"{came:,} of {due:,} bytes came")
 
 
 def _info(url: Url) -> dict[str, Any]:

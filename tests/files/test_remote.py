@@ -87,6 +87,8 @@ def test_other_stores_are_read_and_written_alike(tmp_path):
     assert read_file(str(url)) == b"content"
     assert fetch(url, 3) == b"con"
     assert stat(url).size == 7
+    remote.download(url, tmp_path / "y")
+    assert (tmp_path / "y").read_bytes() == b"content"
     found = list(listing(place_of("memory://room")))
     assert [(one.name, one.is_folder) for one in found] == [("a", True)]
     assert (what_is(url), what_is(split(url)[0]), what_is(place_of("memory://none"))) == (
@@ -129,6 +131,7 @@ def test_a_request_that_fails_is_tried_again(fault, s3, tmp_path):
     proxy = s3.failing(every=2, faults=(fault,), methods=("GET",))
     for _ in range(6):
         assert read_file(f"{url}/x.png") == content
+    assert read_file(f"{url}/x.png", 10) == content[:10]
     assert proxy.failed[fault] >= 5
 
 

@@ -108,21 +108,13 @@ def staged(url: Url, *, resumes: bool, trail: str = "") -> Upload:
         place.mkdir(mode=0o700)
     local = place / url.rpartition("/")[2]
     if trail and not Path(f"{local}{trail}").exists():
-        for name in (f"{url}{trail}", str(url)):
-            with contextlib.suppress(FileNotFoundError):
-                (place / name.rpartition("/")[2]).write_bytes(_earlier(Url(name, url.query)))
+        for one in (url, Url(f"{url}{trail}", url.query)):
+            try:
+                if what_is(one) == "file":
+                    remote.download(one, place / one.rpartition("/")[2])
+            except RadiographError as error:
+                raise OutputError(f"{one}: the earlier result cannot be read ({error.detail})") from error
     return Upload(url, local, resumes)
-
-
-def _earlier(url: Url) -> bytes:
-    try:
-        return remote.fetch(url) if what_is(url) == "file" else _missing()
-    except RadiographError as error:
-        raise OutputError(f"{url}: the earlier result cannot be read: {error.explanation}") from error
-
-
-def _missing() -> bytes:
-    raise FileNotFoundError
 
 
 def upload(results: Sequence[Upload]) -> None:

@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from histcxr.exceptions import InputError, MissingDependencyError
 from histcxr.models.lenet import LeNetClassifier
+from histcxr.models.scoring import network_input
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("onnxruntime")
@@ -66,7 +67,7 @@ def test_it_learns_what_there_is_to_learn(fitted):
 
 def test_onnx_runtime_scores_as_keras_does(fitted, data):
     counts = data[0]
-    inputs = fitted._tensor(fitted._flatten(counts, reset=False)).transpose(0, 2, 1)
+    inputs = network_input(fitted, fitted._flatten(counts, reset=False)).transpose(0, 2, 1)
     by_keras = keras.ops.convert_to_numpy(fitted.to_keras()(inputs))[:, 0]
     by_onnx = fitted.predict_proba(counts)[:, 1]
     assert np.ptp(by_keras) > 0.5
@@ -76,7 +77,7 @@ def test_onnx_runtime_scores_as_keras_does(fitted, data):
 def test_the_keras_file_holds_the_same_network(fitted, data, tmp_path):
     counts = data[0][:20]
     fitted.to_keras().save(tmp_path / "lenet.keras")
-    inputs = fitted._tensor(fitted._flatten(counts, reset=False)).transpose(0, 2, 1)
+    inputs = network_input(fitted, fitted._flatten(counts, reset=False)).transpose(0, 2, 1)
     scores = keras.saving.load_model(tmp_path / "lenet.keras").predict(inputs, verbose=0)[:, 0]
     np.testing.assert_allclose(scores, fitted.predict_proba(counts)[:, 1], atol=1e-5, rtol=0)
 

@@ -24,6 +24,8 @@ from histcxr.features.recipe import Recipe
 from histcxr.files.writing import write_image
 from histcxr.models import scoring, trees
 from histcxr.models.adapted import AdaptedClassifier, fit_linear
+from histcxr.models.lenet import LeNetClassifier
+from histcxr.models.lenet_network import LeNetGraph
 from histcxr.models.out_of_fold import CalibratedClassifier, StackedClassifier
 from histcxr.models.pipelines import GaussianSVC
 from histcxr.models.registry import make_classifier
@@ -335,3 +337,18 @@ def test_pipelines_of_pipelines_are_gone_through(study):
     outer = make_pipeline(inner)
     assert scoring.covers(outer)
     np.testing.assert_array_equal(scoring.positive(outer, counts), scoring.positive(inner, counts))
+
+
+def test_the_lenet_scores_without_scikit_learn():
+    graph = LeNetGraph(16, 2, (3,), (5,), (4,), (0.0,), (6,), (0.0, 0.0))
+    lenet, rng = LeNetClassifier(zones=2, bin_width=16), np.random.default_rng(0)
+    lenet.graph_ = dataclasses.asdict(graph)
+    lenet.n_zones_, lenet.n_bins_, lenet.n_features_in_, lenet.classes_ = 2, 256, 512, np.array([0, 1])
+    lenet.members_ = [
+        {name: rng.normal(0, 0.3, shape).astype(np.float32) ** 2 for name, shape in graph.shapes().items()}
+    ]
+    counts, _ = made_up(Recipe(2), 30)
+    saved = Saved(weights_to_bytes(lenet))
+    assert saved._covered
+    np.testing.assert_array_equal(saved.predict_proba(counts), lenet.predict_proba(counts))
+    assert np.ptp(saved.predict_proba(counts)) > 0

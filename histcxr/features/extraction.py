@@ -248,7 +248,7 @@ def _count(chunk: _Chunk, sources: Sequence[_Source], work: _Work) -> None:
     results = measure_batch(
         [source.image for source in sources],
         [source.mask for source in sources],
-        lambda pixels, *of: (count_lungs(pixels, *of, recipe=work.recipe), fingerprint(pixels)),
+        lambda pixels, *of: (count_lungs(pixels, *of, recipe=work.recipe), pixels),
         segmenter=work.segmenter,
         paths=[source.name for source in sources],
     )
@@ -258,7 +258,8 @@ def _count(chunk: _Chunk, sources: Sequence[_Source], work: _Work) -> None:
         else:
             chunk.counted.append(source.row)
             chunk.counts.append(result[0][0])
-            chunk.fingerprints.append(result[0][1])
+            # Here, one after the other, not after each count: what it multiplies by stays in the processor's cache.
+            chunk.fingerprints.append(fingerprint(result[0][1]))
             chunk.keys.append(source.key)
 
 

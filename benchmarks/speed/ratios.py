@@ -157,7 +157,7 @@ FULL = {
     "png": ("triage, PNG of 2,000 to 3,000 pixels", "opencv", 0.75, 48, 3000),
     "explicit": ("triage, DICOM, uncompressed", "pydicom", 0.75, 64, 3000),
     "jpeg lossless": ("triage, DICOM, JPEG lossless", "pydicom", 0.75, 32, 3000),
-    "jpeg 2000": ("triage, DICOM, JPEG 2000", "pydicom", 0.75, 32, 2000),
+    "jpeg 2000": ("triage, DICOM, JPEG 2000", "pydicom", 0.75, 16, 2000),
 }
 
 
@@ -337,7 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--only", nargs="+", choices=every, default=every, metavar="BLOCK", help=", ".join(every)
     )
     parser.add_argument("--old", type=Path, help="another checkout, to be measured in the same turns")
-    parser.add_argument("--seconds", type=float, default=25, help="of a block, at least (default: 25)")
+    parser.add_argument("--seconds", type=float, default=15, help="of a block, at least (default: 15)")
     parser.add_argument("--turns", type=int, default=3, help="of a block, at least (default: 3)")
     parser.add_argument("--images", type=int, default=1000, help="small files to draw (default: 1000)")
     parser.add_argument("--peers-python", help="interpreter of an environment with PyRadiomics")

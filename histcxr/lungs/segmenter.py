@@ -40,12 +40,8 @@ _MOST_BYTES: Final = 64 << 20
 _BATCH: Final = 32
 
 
-def network_input(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Bring a radiograph, uint8 ``(height, width)``, to the network's size and scale: float32 ``(SIZE, SIZE)``."""
-    return standardised(_small(pixels))
-
-
-def _small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bring a radiograph, uint8 ``(height, width)``, to the network's size: uint8 ``(SIZE, SIZE)``."""
     # By the square that training starts from: the same pixels come out a little sharper otherwise.
     return np.asarray(cv2.resize(squared(pixels), (SIZE, SIZE), interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -140,7 +136,7 @@ class Segmenter:
         Outputs of one channel lose that axis.
         """
         for start in range(0, len(images), _BATCH):
-            squares = [_small(pixels) for pixels in images[start : start + _BATCH]]
+            squares = [shrunk(pixels) for pixels in images[start : start + _BATCH]]
             seen = np.stack([standardised(square) for square in squares])
             found = self._session.run(list(outputs), {"image": seen[:, None]})
             yield [squares, *(one[:, 0] if one.shape[1] == 1 else one for one in found)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from histcxr.exceptions import ModelError, Reason, UnjudgeableError
-from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter, network_input
+from histcxr.lungs.segmenter import Found, Segmenter, load_segmenter, shrunk, standardised
 from histcxr.lungs.training import dice
 from histcxr.lungs.unet import WIDTHS, write_onnx
 from histcxr.phantoms.not_chests import TRANSFORMS
@@ -162,7 +162,7 @@ def test_an_onnx_file_that_is_too_large_or_no_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("shape", [(128, 128), (300, 200), (64, 90), (1, 500)])
 def test_input_is_standardised(shape, rng):
-    picture = network_input(rng.integers(0, 256, shape).astype(np.uint8))
+    picture = standardised(shrunk(rng.integers(0, 256, shape).astype(np.uint8)))
     assert picture.shape == (128, 128)
     assert picture.dtype == np.float32
     assert abs(picture.mean()) < 1e-3
@@ -171,10 +171,10 @@ def test_input_is_standardised(shape, rng):
 
 def test_input_does_not_depend_on_exposure(phantoms):
     pixels = phantoms(1).image // 3
-    difference = network_input(pixels) - network_input(2 * pixels + 40)
+    difference = standardised(shrunk(pixels)) - standardised(shrunk(2 * pixels + 40))
     assert np.abs(difference).max() < 0.1
     assert np.abs(difference).mean() < 0.02
 
 
 def test_even_picture_becomes_zeros():
-    np.testing.assert_array_equal(network_input(np.full((200, 200), 77, np.uint8)), 0)
+    np.testing.assert_array_equal(standardised(shrunk(np.full((200, 200), 77, np.uint8))), 0)

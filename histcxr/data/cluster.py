@@ -20,10 +20,9 @@ import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from histcxr import __version__
-from histcxr.data.blocks import Job
 from histcxr.exceptions import HistcxrWarning, InputError, MissingDependencyError, OutputError, how_to_install
 from histcxr.files.budget import BUDGET
 
@@ -33,6 +32,9 @@ except ImportError as missing:
     raise MissingDependencyError(
         f"a cluster needs the package distributed: {how_to_install('dask')}"
     ) from missing
+
+if TYPE_CHECKING:
+    from histcxr.data.blocks import Job
 
 _AHEAD: Final = 2  # blocks in flight for each thread of the cluster: one is worked at, one waits beside it
 _LOOK: Final = (
@@ -147,8 +149,8 @@ def _asking() -> Iterator[None]:
         raise
     except (Exception, asyncio.CancelledError) as error:
         raise OutputError(
-            f"the cluster was lost ({type(error).__name__}: {error}); what was done is kept, and the same command "
-            "goes on"
+            f"the cluster was lost ({type(error).__name__}: {error}); what was written is kept, and the same "
+            "command goes on from there"
         ) from error
 
 

@@ -149,8 +149,8 @@ def _asking() -> Iterator[None]:
         raise
     except (Exception, asyncio.CancelledError) as error:
         raise OutputError(
-            f"the cluster was lost ({type(error).__name__}: {error}); what was done is kept, and the same command "
-            "goes on"
+            f"the cluster was lost ({type(error).__name__}: {error}); what was written is kept, and the same "
+            "command goes on from there"
         ) from error
 
 

@@ -13,7 +13,7 @@ from histcxr.features.filters import (
     filtered_images,
 )
 from histcxr.features.histograms import ZONES, zone_labels, zone_names
-from histcxr.features.recipe import BINS_PER_SPREAD, ZERO_BIN, _ordered, band_histograms
+from histcxr.features.recipe import BINS_PER_SPREAD, ZERO_BIN, band_histograms
 
 EVERY = ("dog1", "dog4", "dx2", "dy3", "dxx2", "dyy4", "dxy2", "mag1.5", "std4")
 SIGNED = tuple(name for name in EVERY if not name.startswith(("mag", "std")))
@@ -207,21 +207,6 @@ def test_histograms_equal_numpys(zones):
         # A response on the edge of two bins, to the last bit of float32, may lie in either.
         assert np.abs(np.cumsum(rows - np.array(parts), axis=1)).max() <= 2
         np.testing.assert_array_equal(rows.sum(axis=1), np.sum(parts, axis=1))
-
-
-def test_ranks_are_found_among_ties_and_where_a_sample_misleads():
-    rng = np.random.default_rng(0)
-    striped = np.where(np.arange(20_000) % 19 == 0, rng.normal(size=20_000), 9).astype(np.float32)
-    for values in (
-        rng.normal(size=5_000).astype(np.float32),
-        rng.integers(0, 3, 3_000).astype(np.float32),
-        striped,
-    ):
-        expected = np.sort(values)
-        for size in (1, 2, 7, len(values)):
-            for rank in {0, size // 4, size // 2, size - 1}:
-                assert _ordered(values[:size], rank) == np.sort(values[:size])[rank]
-        assert _ordered(values, len(values) // 4) == expected[len(values) // 4]
 
 
 def test_zones_add_up():

@@ -369,7 +369,7 @@ def _as_uploaded(text: str) -> str:
     """Name results that go to a URL by it, not by where they are made."""
     ctx = click.get_current_context(silent=True)
     for one in () if ctx is None else ctx.meta.get(f"{_KEY}.uploads", ()):
-        text = text.replace(str(one.local), one.url)
+        text = text.replace(str(one.local.parent), one.url.rpartition("/")[0])  # also what lies beside it
     return text
 
 

@@ -68,8 +68,9 @@ def check_pixels(
         _check_seam(near, float(around[row - 3]), int(row), height, path)
     for size in {max(8 // shrunk, 1), max(16 // shrunk, 1)}:
         edges = shares[size - 1 : -2 : size]
-        rows = (np.flatnonzero(edges[:-1] + edges[1:] > 0.5) + 1) * size
-        for row in rows[rows >= 2]:
+        for row in (np.flatnonzero(edges[:-1] + edges[1:] > 0.5) + 1) * size:
+            if row < 2:  # two rows above it are needed
+                continue
             near = _grey(pixels[row - 2 : row + size + 2], table)
             _check_blocks(near, size, int(row), height, path)
 
@@ -79,8 +80,8 @@ def check_waves(grey: NDArray[Any], path: str) -> None:
 
     A spoilt piece of such a file is a pattern of one size and direction all over the image, and its decoder says
     nothing. In a radiograph, details get weaker steadily from size to size, alike in every direction, and noise is the
-    same in all. Of 113 visibly damaged images 80 % are found; of 17,401 radiographs and 6,292 enlarged,
-    sharpened, compressed or made noisy, when the limits were set, none.
+    same in all. Of 113 visibly damaged images 80 % are found; of 16,616 radiographs none is refused, and 2 of 7,600
+    that were enlarged, sharpened, compressed or made noisy.
     """
     share = WAVES_TO / max(grey.shape)
     if share < 1:  # averaged, as it will be judged: noise of a large image would hide or be taken for damage
@@ -165,13 +166,13 @@ def _check_seam(near: Grey, around: float, row: int, height: int, path: str) -> 
 
     ``near`` are five rows, of which that one is the second.
     """
-    width, steps = near.shape[1], _steps(near)
+    width, steps = near.shape[1], _steps(near[1:4])
     depth = min(row, height - 2 - row) / height
-    full = float(max(steps[1].sum(), steps[2].sum())) / width
     for left, right in ((2, 1), (1, 2)):
-        column, share = _corner(steps[left], steps[right])
+        column, share = _corner(steps[left - 1], steps[right - 1])
         if share < max(0.4, around + 0.25):
             continue
+        full = max(np.count_nonzero(steps[0]), np.count_nonzero(steps[1])) / width
         lines = np.concatenate((near[left - 1 : left + 3, :column], near[right - 1 : right + 3, column:]), 1)
         waves = lines - lines.mean(axis=1, dtype=np.float32, keepdims=True)
         spreads = np.sqrt(np.mean(waves * waves, axis=1))

@@ -32,7 +32,7 @@ from histcxr.dicom.dataset import (
 )
 from histcxr.exceptions import Reason
 from histcxr.files.apart import apart
-from histcxr.files.damage import check_noise, check_pixels, check_waves
+from histcxr.files.damage import check_pixels, check_waves
 from histcxr.files.decoding import Pixels, is_large, reduced
 from histcxr.files.reading import check_parts, refuse
 
@@ -154,7 +154,7 @@ def decode(image: DicomImage, path: str = "", side: int | None = None) -> Pixels
 
 
 def _levels(image: DicomImage, side: int | None, path: str) -> Pixels:
-    """Decode to grey levels or to channels, and look for noise before anything is averaged."""
+    """Decode to grey levels or to channels, and look for damage before anything is averaged."""
     colour, stream = image.shape[2] == 3, image.frame if isinstance(image.frame, Codestream) else None
     if stream is None or stream.kind == "RLE":
         pixels = _plain(image, path)
@@ -166,7 +166,7 @@ def _levels(image: DicomImage, side: int | None, path: str) -> Pixels:
         if pixels.dtype != np.uint8:
             refuse(Reason.UNSUPPORTED, path, "a colour image of more than 8 bits")
         if is_large(pixels, side):
-            check_noise(pixels[..., 1], path)
+            check_pixels(pixels[..., 1], path)
         pixels = reduced(pixels, side)
         if stream is not None and stream.kind == "JPEG":  # which is blue first already
             return pixels
@@ -176,9 +176,9 @@ def _levels(image: DicomImage, side: int | None, path: str) -> Pixels:
         pixels = (pixels >> image.shift) & np.array(values - 1, pixels.dtype)
     if image.signed:  # in the order of what the patterns stand for, so that they can be averaged
         pixels, table = pixels ^ np.array(half, pixels.dtype), np.roll(table, half)
-    if is_large(pixels, side) and _tells_noise(image):
-        check_noise(pixels, path, table)
-    levels: Pixels = table[reduced(pixels, side)]
+    if is_large(pixels, side):
+        check_pixels(pixels, path, noise=_tells_noise(image), table=table)
+    levels: Pixels = table.take(reduced(pixels, side))
     return levels
 
 

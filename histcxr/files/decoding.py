@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from histcxr.exceptions import Reason
 from histcxr.files.apart import apart
-from histcxr.files.damage import check_noise, check_pixels
+from histcxr.files.damage import check_pixels
 from histcxr.files.reading import Header, refuse
 
 # Every failure becomes a reason here; the libraries' own lines about it would only litter the terminal. Set once and
@@ -81,7 +81,7 @@ def decode_stored(
 ) -> Pixels:
     """Decode and check what came: pixels as stored, neither turned nor inverted; colours made brightness if ``grey``.
 
-    With ``side`` they are :func:`reduced`, and noise is looked for before.
+    With ``side`` they are :func:`reduced`, and damage is looked for before.
 
     A costly file is decoded in another process: all that enters is data, and all that leaves the pixels.
     RadiographError: ``damaged``, wherever the decoder complained, or ``unsupported``.
@@ -101,7 +101,7 @@ def decode_stored(
     if pixels.dtype != np.uint8 and pixels.dtype != np.uint16:
         refuse(Reason.UNSUPPORTED, path, f"samples of type {pixels.dtype}")
     if is_large(pixels, side):
-        check_noise(pixels if pixels.ndim == 2 else pixels[..., 1], path)
+        check_pixels(pixels if pixels.ndim == 2 else pixels[..., 1], path)
     return reduced(pixels, side)
 
 

@@ -90,9 +90,15 @@ def test_what_the_decoder_complains_of_is_heard(make_dicom, syntax):
     refused(spoilt, Reason.DAMAGED, "Corrupt JPEG data")
 
 
-def test_values_beyond_the_stored_bits(make_dicom):
-    deep = make_dicom(DEEP << 4, bits=16, syntax="jpeg lossless", BitsStored=10, HighBit=9)
-    refused(deep, Reason.DAMAGED, "values of more than 10 bits")
+@pytest.mark.parametrize("syntax", ["jpeg lossless", "jpeg-ls", "jpeg 2000"])
+@pytest.mark.parametrize("value", [4096, 40000])
+def test_values_beyond_the_stored_bits(make_dicom, syntax, value):
+    """Seven of 50,176 are enough."""
+    stored = DEEP << 4
+    assert stored.max() < 4096
+    stored[100, 50:57] = value
+    data = make_dicom(stored, bits=16, syntax=syntax, BitsStored=12, HighBit=11)
+    refused(data, Reason.DAMAGED, "values of more than 12 bits")
 
 
 def test_runs_of_bytes():

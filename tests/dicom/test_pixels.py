@@ -4,12 +4,13 @@ import io
 import itertools
 import threading
 
+import cv2
 import numpy as np
 import pytest
 
 from histcxr.data.radiograph import decode_radiograph
 from histcxr.dicom.pixels import LINEAR_EXACT, SIGMOID, Lut, Rescale, Window, level_table
-from histcxr.exceptions import Reason
+from histcxr.exceptions import RadiographError, Reason
 from histcxr.features.histograms import masked_histogram
 from histcxr.files.writing import encode_image
 from histcxr.phantoms.anatomy import make_phantom
@@ -46,6 +47,15 @@ def test_one_phantom_gives_one_histogram_however_it_is_stored(make_dicom, syntax
     assert (masked_histogram(radiograph.pixels, PHANTOM.mask, 6) == expected).all()
     assert ("inverted" in radiograph.metadata["steps"]) == inverse
     assert radiograph.metadata["bits"] == bits
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_damage_that_averaging_would_hide(make_dicom, signed):
+    large = cv2.resize(DEEP * 16, (1000, 1000), interpolation=cv2.INTER_CUBIC)
+    large.ravel()[700 * 1000 + 400 :] = 4095
+    stored = large.astype(np.int16) - 2048 if signed else large
+    with pytest.raises(RadiographError, match="row 700 of 1000"):
+        decode_radiograph(make_dicom(stored, bits=12, signed=signed), side=224)
 
 
 @pytest.mark.parametrize(("syntax", "bits"), [("jpeg", 8), ("jpeg extended", 12)])

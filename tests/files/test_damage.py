@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from histcxr.data.radiograph import decode_radiograph
 from histcxr.exceptions import RadiographError, Reason
-from histcxr.files.damage import check_noise, check_pixels, check_waves
+from histcxr.files.damage import check_pixels, check_waves
 from histcxr.phantoms.anatomy import make_phantom
 
 IMAGE = make_phantom(0).image
@@ -73,10 +74,19 @@ def test_noise():
 
 def test_noise_of_a_large_image_is_found_in_a_few_rows():
     large = cv2.resize(IMAGE, (1000, 1000))
-    check_noise(large, "a")
+    check_pixels(large, "a")
     large[500:, :500] = np.random.default_rng(0).integers(0, 256, (500, 500))
-    with pytest.raises(RadiographError, match="parts of the image are noise"):
-        check_noise(large, "a")
+    refused(large, "parts of the image are noise")
+
+
+@pytest.mark.parametrize("row", [700, 702])  # averaged, both seams lie within a row
+@pytest.mark.parametrize("extension", [".png", ".bmp", ".tiff"])
+def test_damage_that_averaging_would_hide(row, extension):
+    """A white end of a large film, which no longer begins within a row once its pixels are averaged."""
+    large = cv2.resize(IMAGE, (1000, 1000), interpolation=cv2.INTER_CUBIC)
+    large.ravel()[row * 1000 + 400 :] = 255
+    with pytest.raises(RadiographError, match=f"row {row} of 1000"):
+        decode_radiograph(cv2.imencode(extension, large)[1].tobytes(), side=224)
 
 
 @pytest.mark.parametrize("across", [0, 1])

@@ -227,6 +227,10 @@ def _neighbours(part: Any, X: NDArray[Any]) -> _Floats:
     if not _is_usual(part):
         return np.asarray(part.predict_proba(X)[:, 1], np.float64)
     metric, points, sick = _metric(part), part._fit_X, part._y == 1
+    if part.n_neighbors > len(points):
+        raise ValueError(
+            f"n_neighbors must be at most {len(points)}, the training images; got {part.n_neighbors}"
+        )
     found = np.empty(len(X))
     for start in range(0, len(X), _BLOCK):
         block = X[start : start + _BLOCK]

@@ -12,7 +12,7 @@ from histcxr.study.network_train import ReferenceSettings, class_names
         ({"classes": 3}, "classes"),
         ({"held_out": 0.9}, "held_out"),
         ({"architecture": "vgg16"}, "vgg16 without weights learns nothing while layers are frozen"),
-        ({"augment": "wild"}, "augment must be one of published, none, mild, strong; got 'wild'"),
+        ({"augment": "wild"}, "augment must be one of published, none, mild, strong, mixed; got 'wild'"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, match):

@@ -27,15 +27,13 @@ from histcxr.models.trees import Trees, boosted_trees, forest_trees
 
 _Floats = NDArray[np.float64]
 
-# Probabilities are squeezed into [e, 1 - e] before they become logits: the votes of 25 neighbours may be
-# 0 or 1. Squeezed, not cut off, so that the order of all scores stays.
+# Probabilities are squeezed into [e, 1 - e] before they become logits, as votes may be 0 or 1; their order stays.
 _EDGE: Final = 0.005
 
 #: Probabilities are cut off here where an adapted model takes their logit: 0 and 1 have none.
 CUT: Final = 1e-6
 
-# Images scored at a time, always so many: matrix products of one shape add up in one order, so that an image's
-# score does not depend on which others are scored with it, to the last bit.
+# Images scored at a time, always so many: products of one shape add up in one order, whatever is scored beside.
 _BLOCK: Final = 64
 
 # Points to which distances are found at a time: bounds the copy in float64.
@@ -205,8 +203,7 @@ def _boosted(part: Any, X: NDArray[Any]) -> _Floats:
 
 def _forest(part: Any, X: NDArray[Any]) -> _Floats:
     trees = _once(part, part.estimators_, lambda: forest_trees(part))
-    found: _Floats = trees.sums(X) / len(trees)
-    return found
+    return np.asarray(trees.sums(X) / len(trees), np.float64)
 
 
 # ---- distances

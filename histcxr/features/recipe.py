@@ -44,7 +44,7 @@ BINS_PER_SPREAD: Final = 32
 ZERO_BIN: Final = BINS // 2
 
 #: Longer side, in pixels, of the copy of a working image that is filtered. Models lose nothing by it, and it takes a
-#: quarter of the time (``benchmarks/quality/across_sources.py --sides``).
+#: third of the time (``benchmarks/quality/across_sources.py --sides``).
 BANDS_SIDE: Final = 112
 
 # Grey levels. The response to rounding alone is far below, that to any tissue far above.
